@@ -1,0 +1,119 @@
+"""Every error that Penstock raises on purpose; each message names the cause and the remedy in one line.
+
+PenstockError                      exit code 1
+├── UsageError                     exit code 2: a wrong option, parameter or combination of them
+├── DataError                      a dataset or an input that cannot be used
+│   ├── ImageError                 one picture that cannot be read
+│   └── UnsafeArchiveError         an archive that would write outside, link, or grow without bound
+├── TrainingError                  training or export cannot start or go on
+├── EvaluationError                an evaluation that would not mean anything
+├── PolicyError                    a gate policy that cannot be applied
+├── StoreError                     the model store cannot do what was asked
+│   ├── ObjectNotFound             no object under that key
+│   ├── ObjectExists               a create-only write met an object that was there before
+│   ├── AccessDenied               credentials missing, wrong, or without the right
+│   ├── StoreUnavailable           no answer within the deadline; trying again later may help
+│   └── StoreUnsuitable            the server ignores or lacks what the registry stands on
+├── RegistryError                  model versions and the deployment ledger
+│   ├── VersionNotFound            no such model version
+│   ├── IntegrityError             bytes differ from the manifest's digests
+│   └── LedgerConflict             another writer was first, again and again
+├── ServingError                   a published version that does not serve as it was evaluated
+├── RequestError                   what a client sent cannot be answered; carries the HTTP status (4xx)
+└── RolloutError                   a deployment that did not end with the new version answering
+"""
+
+
+class PenstockError(Exception):
+    """Base of all errors that are told to the user without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(PenstockError):
+    """A wrong option, an unknown parameter, or values that do not go together."""
+
+    exit_code = 2
+
+
+class DataError(PenstockError):
+    """A dataset or an input that cannot be used as it is."""
+
+
+class ImageError(DataError):
+    """One picture that cannot be read; the message says why, the caller adds which."""
+
+
+class UnsafeArchiveError(DataError):
+    """An archive that would write outside its folder, holds links, or grows beyond the caps."""
+
+
+class TrainingError(PenstockError):
+    """Training or export cannot start, or cannot go on."""
+
+
+class EvaluationError(PenstockError):
+    """An evaluation whose numbers would not mean anything."""
+
+
+class PolicyError(PenstockError):
+    """A gate policy that names an unknown rule or an impossible bound."""
+
+
+class StoreError(PenstockError):
+    """The model store cannot do what was asked."""
+
+
+class ObjectNotFound(StoreError):
+    """No object lies under that key."""
+
+
+class ObjectExists(StoreError):
+    """A create-only write met an object that was there before."""
+
+
+class AccessDenied(StoreError):
+    """Credentials are missing or wrong, or lack the right."""
+
+
+class StoreUnavailable(StoreError):
+    """The store gave no usable answer within the deadline."""
+
+
+class StoreUnsuitable(StoreError):
+    """The server ignores or lacks a feature that the registry stands on."""
+
+
+class RegistryError(PenstockError):
+    """A model version or the deployment ledger cannot be used."""
+
+
+class VersionNotFound(RegistryError):
+    """No model version of that name is complete in the registry."""
+
+
+class IntegrityError(RegistryError):
+    """Bytes differ from what the manifest says; the message names each file."""
+
+
+class LedgerConflict(RegistryError):
+    """Other writers appended first, again and again."""
+
+
+class ServingError(PenstockError):
+    """A published version does not serve as it was evaluated."""
+
+
+class RolloutError(PenstockError):
+    """A deployment did not end with the new version answering."""
+
+
+class RequestError(PenstockError):
+    """A client's request cannot be answered as it is.
+
+    `status` is the HTTP status, always 4xx.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status

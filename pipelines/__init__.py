@@ -1,0 +1,1 @@
+"""The pipelines, how they are compiled and run, and the command line."""

@@ -1,0 +1,29 @@
+"""The `penstock` command: one module a group of commands, put together here."""
+
+import sys
+
+import typer
+
+from components.classifier.errors import PenstockError
+from pipelines.cli import models
+from pipelines.cli.output import fail
+
+app = typer.Typer(
+    name="penstock",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Train image classifiers and let only good ones through to production.",
+)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Run the command line; an error of ours becomes one line and its exit code, never a traceback."""
+    try:
+        app()
+    except PenstockError as error:
+        fail(error)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

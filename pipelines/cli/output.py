@@ -1,0 +1,31 @@
+"""What all commands share: consoles, `--json`, and the options that name a store and a model."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from components.classifier.errors import PenstockError
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+DEFAULT_STORE, DEFAULT_NAME = ".penstock/store", "digits"
+
+StoreOption = Annotated[
+    str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie: a directory or s3://bucket/prefix.")
+]
+NameOption = Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
+
+
+def print_json(value: Any) -> None:
+    """Print strict JSON (no NaN) on standard output, keys as given."""
+    print(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+def fail(error: PenstockError) -> None:
+    """Print an error of ours on standard error: one line, cause and remedy."""
+    errors.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())), soft_wrap=True)

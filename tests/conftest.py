@@ -1,0 +1,31 @@
+"""Fixtures that several folders of tests share: a clean environment, and a tiny trained model."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from components.classifier.dataset import Dataset
+from tests import tiny
+
+_OURS = ("PENSTOCK_", "AWS_", "KFP_")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of the person who runs the tests leaks into them."""
+    for name in [n for n in os.environ if n.startswith(_OURS)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as train leaves it, of a model that knows digits (8x8, grey)."""
+    return tiny.write_bundle(tmp_path_factory.mktemp("tiny") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def digits_dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """scikit-learn's digits as ingest would write them."""
+    return tiny.write_dataset(tmp_path_factory.mktemp("tiny") / "dataset")
