@@ -1,0 +1,1 @@
+"""Evaluation of a trained model on the sealed test split, and its report."""
