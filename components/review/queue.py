@@ -1,0 +1,235 @@
+"""The queue in the store: one entry a picture and model version, however often and by whichever replica it was sent.
+
+    reviews/NAME/pictures/ID.png                       the picture, as sent (an array as PNG)
+    reviews/NAME/entries/VERSION/ID.REASON.json        what the model said; REASON is low_confidence or audit
+    reviews/NAME/labels/ID/000001.json                 what people said: see labels.py
+
+ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG and as PNG with another compression
+is one picture. Every object is create-only, so that replicas need no lock. The two reasons are kept apart, because only
+the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit later is in both.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import PurePosixPath
+from typing import Literal, TypeVar
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
+from components.classifier.images import Pixels, decode
+from components.review.labels import LabelRecord, Verdict, judge
+from components.storage import Store
+
+Reason = Literal["low_confidence", "audit"]
+
+_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "PPM": "ppm"}
+Parsed = TypeVar("Parsed", bound=BaseModel)
+_READERS = 16
+_LABEL_TRIES = 20
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class ReviewEntry:
+    """One prediction to be looked at, as the predictor hands it over.
+
+    `picture`: the bytes as the client sent them, or uint8 pixels (H, W, 1 or 3). `probabilities`: by class name, all of
+    them. `reason`: "audit" when the picture was drawn for the audit sample, whatever its confidence; else "low_confidence".
+    """
+
+    picture: bytes | Pixels
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+    version: str
+    request_id: str
+    reason: Reason
+    time: str = field(default_factory=_now)
+
+
+class Prediction(BaseModel):
+    """What an entry's JSON holds: the model's answer, without the picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    picture: str
+    """Key of the picture below the queue."""
+    label: str
+    confidence: float = Field(ge=0, le=1, allow_inf_nan=False)
+    probabilities: dict[str, float]
+    version: str
+    request_id: str
+    reason: Reason
+    time: str
+
+
+@dataclass(frozen=True)
+class QueuedPicture:
+    """One picture and model version: the prediction, why it is here, and what people said so far."""
+
+    id: str
+    prediction: Prediction
+    reasons: frozenset[Reason]
+    verdict: Verdict
+
+    @property
+    def version(self) -> str:
+        """The model version that predicted."""
+        return self.prediction.version
+
+    @property
+    def file_name(self) -> str:
+        """ID and suffix, such as `3f…e1.png`."""
+        return PurePosixPath(self.prediction.picture).name
+
+
+class ReviewQueue:
+    """The review queue of one model name in a store."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        self._store = store
+        self._root = f"reviews/{name}/"
+
+    def put(self, entry: ReviewEntry) -> bool:
+        """Queue a prediction; returns False when it was there already, for the same picture, version and reason.
+
+        Safe from several threads and processes at once. Decodes the picture: not for the request path. Raises ImageError
+        for bytes that are no picture, StoreError when the store fails.
+        """
+        identity, data, suffix = _identify(entry.picture)
+        key = f"{self._root}entries/{entry.version}/{identity}.{entry.reason}.json"
+        if self._store.exists(key):
+            return False
+        picture = f"pictures/{identity}.{suffix}"
+        prediction = Prediction(
+            picture=picture,
+            label=entry.label,
+            confidence=min(entry.confidence, 1.0),  # float32 sums may exceed 1 in the last digit
+            probabilities=entry.probabilities,
+            version=entry.version,
+            request_id=entry.request_id,
+            reason=entry.reason,
+            time=entry.time,
+        )
+        self._create(self._root + picture, data)  # before the entry, so that an entry always has its picture
+        return self._create(key, prediction.model_dump_json().encode())
+
+    def entries(self, version: str | None = None, reason: Reason | None = None) -> list[QueuedPicture]:
+        """Return the entries, of one version or of all, least confident first.
+
+        Raises IntegrityError for an entry that cannot be read.
+        """
+        prefix = f"{self._root}entries/{version}/" if version else f"{self._root}entries/"
+        return [entry for entry in self._read_entries(self._keys(prefix)) if reason is None or reason in entry.reasons]
+
+    def get(self, identity: str) -> list[QueuedPicture]:
+        """Return the entries of one picture, one a version, newest version first.
+
+        `identity` may be any beginning of the ID that fits one picture only; raises UsageError otherwise.
+        """
+        keys = [key for key in self._keys(f"{self._root}entries/") if PurePosixPath(key).name.startswith(identity)]
+        names = sorted({PurePosixPath(key).name.partition(".")[0] for key in keys})
+        if not identity or not names:
+            raise UsageError(f"no picture {identity!r} in the review queue; `penstock review list` shows them")
+        if len(names) > 1:
+            raise UsageError(f"{identity!r} fits {len(names)} pictures ({', '.join(names[:3])}…); give more of the ID")
+        return sorted(self._read_entries(keys), key=lambda entry: entry.version, reverse=True)
+
+    def picture(self, entry: QueuedPicture) -> bytes:
+        """Read an entry's picture; raises ObjectNotFound when somebody removed it."""
+        return self._store.read(self._root + entry.prediction.picture)
+
+    def labels(self, identity: str) -> list[LabelRecord]:
+        """Return what people said about one picture, oldest first; `identity` is the whole ID."""
+        return [record for _, record in self._numbered_labels(identity)]
+
+    def label(self, identity: str, label: str, reviewer: str, *, settles: bool = False) -> bool:
+        """Record one person's label for a picture (whole ID); returns False when they said so already.
+
+        Labels belong to the picture and hold for every model version. `settles` ends a disagreement: it replaces all that
+        was said before. Labels are never overwritten: a later one by the same person counts instead.
+        """
+        if not reviewer.strip():
+            raise UsageError("a label needs the name of who gave it; use --reviewer NAME")
+        for _ in range(_LABEL_TRIES):
+            said = self._numbered_labels(identity)
+            verdict = judge([record for _, record in said])
+            if (verdict.label == label) if settles else (verdict.opinions.get(reviewer) == label):
+                return False
+            record = LabelRecord(label=label, reviewer=reviewer, settles=settles, time=_now())
+            number = said[-1][0] + 1 if said else 1
+            if self._create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json().encode()):
+                return True
+        raise StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
+
+    def _read_entries(self, keys: Iterable[str]) -> list[QueuedPicture]:
+        verdicts = self._verdicts()
+        merged: dict[tuple[str, str], QueuedPicture] = {}
+        for key, data in self._read_all(keys):
+            prediction = _parse(Prediction, key, data)
+            identity = PurePosixPath(prediction.picture).stem
+            known = merged.get((identity, prediction.version))
+            reasons = frozenset({prediction.reason}) | (known.reasons if known else frozenset())
+            verdict = verdicts.get(identity, judge([]))
+            merged[identity, prediction.version] = QueuedPicture(identity, prediction, reasons, verdict)
+        return sorted(merged.values(), key=lambda entry: (entry.prediction.confidence, entry.id, entry.version))
+
+    def _numbered_labels(self, identity: str) -> list[tuple[int, LabelRecord]]:
+        read = self._read_all(self._keys(f"{self._root}labels/{identity}/"))
+        return [(int(PurePosixPath(key).stem), _parse(LabelRecord, key, data)) for key, data in read]
+
+    def _verdicts(self) -> dict[str, Verdict]:
+        said: dict[str, list[LabelRecord]] = {}
+        for key, data in self._read_all(self._keys(f"{self._root}labels/")):
+            said.setdefault(key.split("/")[-2], []).append(_parse(LabelRecord, key, data))
+        return {identity: judge(records) for identity, records in said.items()}
+
+    def _keys(self, prefix: str) -> list[str]:
+        return [entry.key for entry in self._store.list(prefix) if entry.key.endswith(".json")]
+
+    def _read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        keys = list(keys)
+        with ThreadPoolExecutor(_READERS) as pool:  # on S3 each read is a round trip
+            yield from zip(keys, pool.map(self._store.read, keys), strict=True)
+
+    def _create(self, key: str, data: bytes) -> bool:
+        try:
+            self._store.create(key, data)
+        except ObjectExists:
+            return False
+        return True
+
+
+def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
+    """(ID, bytes to keep, suffix) of a picture; ID is 24 hexadecimal digits of SHA-256 over shape and decoded pixels."""
+    if isinstance(picture, bytes):
+        pixels, data = decode(picture), picture
+        with Image.open(io.BytesIO(picture)) as image:
+            suffix = _SUFFIXES[image.format or "PNG"]
+    else:
+        pixels, data, suffix = picture, _png(picture), "png"
+    sha = hashlib.sha256(json.dumps(pixels.shape).encode())
+    sha.update(pixels.tobytes())
+    return sha.hexdigest()[:24], data, suffix
+
+
+def _png(pixels: Pixels) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _parse(kind: type[Parsed], key: str, data: bytes) -> Parsed:
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        raise IntegrityError(f"{key} is not what this release writes ({error.errors()[0]['msg']}); remove it from the store") from error
