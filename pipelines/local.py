@@ -1,0 +1,229 @@
+"""Run a pipeline on this machine through kfp's local runner, and tell what happens as it happens.
+
+The runner's own output goes to `run.log`; the lines that name a step's start and end become events.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+GRACE_SECONDS = 10
+"""How long steps may take to end after Ctrl-C before they are killed."""
+
+_COLOUR = re.compile(r"\x1b\[\d+m")
+_STARTED = re.compile(r"INFO - Executing task '([^']+)'")
+_FINISHED = re.compile(r"(?:INFO|ERROR) - Task '([^']+)' finished with status (SUCCESS|FAILURE)")
+_SKIPPED = re.compile(r"Skipping conditional task (\S+)")
+_OUR_ERROR = re.compile(r"^\s*components\.classifier\.errors\.(\w+): (.+)")
+_ANY_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)")
+
+
+@dataclass
+class Step:
+    """One step of a run: its task name in the pipeline, what became of it, and the figures that it returned."""
+
+    name: str
+    started: float
+    state: str = "running"
+    seconds: float = 0.0
+    figures: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, str] = field(default_factory=dict)
+    """Paths of its output artifacts by name."""
+
+
+@dataclass
+class RunResult:
+    """What a local run came to."""
+
+    succeeded: bool
+    outputs: dict[str, Any]
+    steps: list[Step]
+    log: Path
+    directory: Path
+    error: str = ""
+    """The failed step's cause in one line."""
+    interrupted: bool = False
+    skipped: list[str] = field(default_factory=list)
+    """Branches that were not taken."""
+
+    def artifact(self, step: str, name: str) -> Path | None:
+        """Path of an output artifact, or None when the step did not run."""
+        for ran in self.steps:
+            if ran.name == step and name in ran.artifacts:
+                return Path(ran.artifacts[name])
+        return None
+
+
+Listener = Callable[[str, Step | None, str], None]
+"""Called with an event ("started", "line", "finished", "skipped"), its step, and a text."""
+
+
+def new_run_directory(root: Path) -> Path:
+    """Make a directory for one run, named by its time (UTC) and four random digits, so that parallel runs never share."""
+    directory = root / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    (directory / "tmp").mkdir(parents=True)
+    return directory.absolute()
+
+
+def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listener: Listener) -> RunResult:
+    """Run a pipeline of `pipelines.catalogue` with these arguments, its files below `directory`.
+
+    Ctrl-C and SIGTERM end the steps and give a result with `interrupted`; nothing is left running.
+    """
+    request = {
+        "pipeline": pipeline,
+        "arguments": arguments,
+        "pipeline_root": str(directory / "artifacts"),
+        "result": str(directory / "result.json"),
+    }
+    (directory / "request.json").write_text(json.dumps(request), "utf-8")
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(directory / "tmp"), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
+    follower = _Follower(directory, listener)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines.local_runner", str(directory / "request.json")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=environment,
+        start_new_session=True,
+    )
+    interrupted = False
+    try:
+        with _terminable():
+            assert process.stdout is not None
+            follower.follow(process.stdout)
+            process.wait()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        _end_group(process)
+        shutil.rmtree(directory / "tmp", ignore_errors=True)
+    return follower.result(interrupted)
+
+
+class _Follower:
+    """Reads the runner's output line by line, copies it to run.log and keeps the state of every step."""
+
+    def __init__(self, directory: Path, listener: Listener) -> None:
+        self._directory, self._listener = directory, listener
+        self._steps: list[Step] = []
+        self._skipped: list[str] = []
+        self._ours, self._other = "", ""
+
+    def follow(self, stream: IO[str]) -> None:
+        with (self._directory / "run.log").open("a", encoding="utf-8") as log:
+            for raw in stream:
+                line = _COLOUR.sub("", raw)
+                log.write(line)
+                log.flush()
+                self._read(line.rstrip())
+
+    def _read(self, line: str) -> None:
+        if started := _STARTED.search(line):
+            self._steps.append(Step(started[1], time.monotonic()))
+            self._listener("started", self._steps[-1], "")
+        elif finished := _FINISHED.search(line):
+            self._finish(finished[1], finished[2] == "SUCCESS")
+        elif skipped := _SKIPPED.search(line):
+            self._skipped.append(skipped[1])
+            self._listener("skipped", None, skipped[1])
+        else:
+            if ours := _OUR_ERROR.match(line):
+                self._ours = ours[2]
+            elif other := _ANY_ERROR.match(line):
+                self._other = other[1]
+            running = next((step for step in reversed(self._steps) if step.state == "running"), None)
+            if running and line.startswith("    ") and "[KFP Executor" not in line:
+                self._listener("line", running, line[4:])
+
+    def _finish(self, name: str, succeeded: bool) -> None:
+        step = next(step for step in self._steps if step.name == name and step.state == "running")
+        step.state = "succeeded" if succeeded else "failed"
+        step.seconds = time.monotonic() - step.started
+        if succeeded:
+            self._read_outputs(step)
+        self._listener("finished", step, "" if succeeded else self._cause())
+
+    def _read_outputs(self, step: Step) -> None:
+        for path in (self._directory / "artifacts").glob(f"*/{step.name}/executor_output.json"):
+            raw = json.loads(path.read_text("utf-8"))
+            step.figures.update(raw.get("parameterValues", {}))
+            for name, listed in raw.get("artifacts", {}).items():
+                for artifact in listed["artifacts"]:
+                    step.artifacts[name] = artifact["uri"]
+                    if name == "metrics":
+                        step.figures.update(artifact["metadata"])
+
+    def _cause(self) -> str:
+        return self._ours or self._other
+
+    def result(self, interrupted: bool) -> RunResult:
+        path = self._directory / "result.json"
+        outputs = json.loads(path.read_text("utf-8"))["outputs"] if path.exists() else None
+        for step in self._steps:
+            if step.state == "running":
+                step.state, step.seconds = "interrupted" if interrupted else "failed", time.monotonic() - step.started
+        return RunResult(
+            succeeded=outputs is not None and not interrupted,
+            outputs=outputs or {},
+            steps=self._steps,
+            log=self._directory / "run.log",
+            directory=self._directory,
+            error=self._cause() if outputs is None else "",
+            interrupted=interrupted,
+            skipped=self._skipped,
+        )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Turn SIGTERM and SIGHUP into KeyboardInterrupt while the run goes on, so that its steps are ended too."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """End what is left of the runner's session: politely first, then by force."""
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            break
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and _group_lives(process):
+            time.sleep(0.05)
+    if process.stdout is not None:
+        process.stdout.close()
+    process.wait()
+
+
+def _group_lives(process: subprocess.Popen[str]) -> bool:
+    process.poll()  # reaps the leader, which would count as alive otherwise
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

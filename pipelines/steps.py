@@ -1,0 +1,69 @@
+"""What every step of every pipeline gets: a name, credentials, retries, a deadline and a safe identity.
+
+`set_retry` restarts a step whose pod was lost. On a stock installation the backend does not retry a step that exits with
+an error, so steps retry inside what can pass by itself (storage, the API server), and every step can be started again.
+"""
+
+from kfp import dsl, kubernetes
+
+STORAGE_SECRET = "penstock-s3"
+STORAGE_CONFIG = "penstock-storage"
+
+_SECRET_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_CONFIG_KEYS = (
+    "AWS_ENDPOINT_URL",
+    "AWS_DEFAULT_REGION",
+    "AWS_CA_BUNDLE",
+    "PENSTOCK_S3_ADDRESSING_STYLE",
+    "PENSTOCK_S3_SERVER_SIDE_ENCRYPTION",
+    "PENSTOCK_S3_KMS_KEY_ID",
+)
+CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
+
+MINUTE, HOUR = 60, 3600
+
+
+def configure(
+    task: dsl.PipelineTask,
+    display_name: str,
+    *,
+    timeout: int,
+    retries: int = 2,
+    cache: bool = False,
+    storage: bool = True,
+) -> dsl.PipelineTask:
+    """Apply the settings that all steps share.
+
+    `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
+    otherwise). `cache` only for steps whose outputs follow from their inputs alone. `storage` gives the step the
+    credentials of the object store: the Secret and ConfigMaps are optional, so that a cluster with workload identity
+    (IRSA) or a local run needs none.
+    """
+    task.set_display_name(display_name)
+    task.set_caching_options(cache)
+    if retries:
+        task.set_retry(num_retries=retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="300s")
+    kubernetes.set_timeout(task, timeout)
+    kubernetes.set_security_context(task, run_as_non_root=True)
+    if storage:
+        kubernetes.use_secret_as_env(task, STORAGE_SECRET, {key: key for key in _SECRET_KEYS}, optional=True)
+        kubernetes.use_config_map_as_env(task, STORAGE_CONFIG, {key: key for key in _CONFIG_KEYS}, optional=True)
+        kubernetes.use_config_map_as_volume(task, CA_CONFIG, CA_FOLDER, optional=True)
+    return task
+
+
+def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: dict[str, str]) -> dsl.PipelineTask:
+    """Ask for GPUs by run parameters, and let the pod onto nodes that are tainted for them.
+
+    `gpus` is a string: an integer parameter would compile to no limit at all. "0" asks for none.
+    """
+    task.set_accelerator_type(resource)
+    task.set_accelerator_limit(gpus)
+    kubernetes.add_node_selector_json(task, node_selector)
+    kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    return task
+
+
+def share_memory(task: dsl.PipelineTask, size_limit: str) -> dsl.PipelineTask:
+    """Mount /dev/shm from memory: a pod's own has 64 MB, which data loaders outgrow with a bare "bus error"."""
+    return kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size_limit)

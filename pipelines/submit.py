@@ -1,0 +1,102 @@
+"""Send a pipeline to a Kubeflow Pipelines server."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.classifier.errors import PenstockError, UsageError
+from pipelines.catalogue import load_pipeline
+
+TIMEOUT_SECONDS = 30
+
+
+class SubmissionFailed(PenstockError):
+    """The Kubeflow server did not take the run."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run that the server took: its id and where to watch it."""
+
+    run_id: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Server:
+    """How to reach Kubeflow Pipelines.
+
+    `namespace` is the profile on a multi-user Kubeflow, empty on a standalone one. `token` is a bearer token; inside a
+    cluster the client takes the service account's by itself. `ca` is a file of certificates for a private CA.
+    """
+
+    host: str
+    namespace: str = ""
+    token: str = ""
+    ca: str = ""
+    verify_tls: bool = True
+
+
+def submit(
+    pipeline: str, arguments: dict[str, Any], server: Server, *, experiment: str, service_account: str = "", run_name: str = ""
+) -> Submission:
+    """Compile a pipeline and start a run of it with these arguments.
+
+    Raises UsageError for a host of another form, SubmissionFailed when the server cannot be reached or refuses.
+    """
+    import kfp
+    import kfp_server_api
+    import requests
+    import urllib3
+    from kfp import compiler
+
+    from components.image import IMAGE
+    from pipelines.compile import check_image
+
+    if not server.host.startswith(("http://", "https://")):
+        raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
+    check_image(IMAGE)
+    with tempfile.TemporaryDirectory() as folder:
+        package = str(Path(folder) / f"{pipeline}.yaml")
+        compiler.Compiler().compile(load_pipeline(pipeline), package_path=package)
+        try:
+            client = kfp.Client(
+                host=server.host,
+                namespace=server.namespace or "kubeflow",
+                existing_token=server.token or None,
+                ssl_ca_cert=server.ca or None,
+                verify_ssl=server.verify_tls,
+            )
+            started = client.create_run_from_pipeline_package(
+                package,
+                arguments=arguments,
+                run_name=run_name or None,
+                experiment_name=experiment,
+                namespace=server.namespace or None,
+                service_account=service_account or None,
+            )
+        except kfp_server_api.ApiException as error:
+            raise SubmissionFailed(f"{server.host} answered {error.status} {_reason(error)}; {_remedy(error.status)}") from error
+        except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
+            raise SubmissionFailed(
+                f"{server.host} cannot be reached ({_first(error)}); check the address, a port-forward and --ca"
+            ) from error
+    return Submission(started.run_id, f"{server.host.rstrip('/')}/#/runs/details/{started.run_id}")
+
+
+def _reason(error: Any) -> str:
+    body = " ".join(str(error.body or error.reason or "").split())
+    return body[:200]
+
+
+def _remedy(status: int | None) -> str:
+    if status in {401, 403}:
+        return "give a token by --token or KFP_TOKEN, and the profile by --namespace"
+    if status == 404:
+        return "give the address of the Pipelines API: on Kubeflow it ends in /pipeline"
+    return "the server's log says more"
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
