@@ -76,10 +76,14 @@ def _typed(key: str, kind: str, text: str) -> Any:
         if kind == "BOOLEAN":
             return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
         if kind in {"STRUCT", "LIST"}:
-            value = json.loads(text)
-            if isinstance(value, dict if kind == "STRUCT" else list):
-                return value
-            raise ValueError(text)
+            return _container(text, dict if kind == "STRUCT" else list)
     except (ValueError, KeyError) as error:
         raise UsageError(f"parameter {key!r} takes {_TYPES[kind]}, got {text!r}") from error
     return text
+
+
+def _container(text: str, kind: type) -> Any:
+    value = json.loads(text)
+    if not isinstance(value, kind):
+        raise ValueError(text)  # noqa: TRY004 - like json's own, for the caller
+    return value

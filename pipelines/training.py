@@ -63,7 +63,7 @@ def training_pipeline(
        On hold, the decision and its reasons are recorded.
 
     Args:
-        source: Dataset: digits, mnist, fashion_mnist, kmnist, cifar10, or the path or s3:// address of IDX files, an image folder, a tar or a zip.
+        source: digits, mnist, fashion_mnist, kmnist, cifar10, or the path or s3:// address of IDX files, an image folder, a tar or zip.
         store: Model store: s3://bucket/prefix, or a directory for local runs.
         name: The model's name; small letters, digits and hyphens.
         architecture: small_cnn, or a torchvision classifier such as resnet18.
