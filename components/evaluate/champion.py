@@ -1,0 +1,83 @@
+"""The version that serves, scored on the challenger's test pictures, or the reason why that says nothing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.classifier.dataset import Labels
+from components.classifier.errors import EvaluationError, IntegrityError
+from components.classifier.images import Pixels
+from components.classifier.inference import Classifier, Probabilities
+from components.evaluate.comparison import compare
+from components.evaluate.results import Champion
+from components.evaluate.scoring import score
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Where the champion's files are; `path` is None where `problem` says why they could not be had."""
+
+    version: str
+    path: Path | None
+    problem: str = ""
+
+
+def score_champion(
+    serving: Serving, challenger: Classifier, images: Pixels, labels: Labels, probabilities: Probabilities
+) -> tuple[Champion, Probabilities | None]:
+    """Score the champion on `images` and pair it with the challenger's `probabilities`.
+
+    Whatever keeps the two from being compared is a result with its reason, never an error: the gate holds on it.
+    """
+    if serving.path is None:
+        return _apart(serving, serving.problem or "its files could not be fetched"), None
+    try:
+        champion = Classifier(serving.path)
+    except IntegrityError as error:
+        return _apart(serving, f"it cannot be loaded: {error}"), None
+    classes_equal, shape_equal = champion.classes == challenger.classes, champion.spec == challenger.spec
+    digest = champion.config.dataset_digest
+    if not classes_equal:
+        reason = f"it knows other classes: {difference(champion.classes, challenger.classes)}"
+        return _apart(serving, reason, classes_equal=False, shape_equal=shape_equal, digest=digest), None
+    if not shape_equal:
+        reason = f"it takes {champion.spec} pictures, the challenger {challenger.spec}"
+        return _apart(serving, reason, classes_equal=True, shape_equal=False, digest=digest), None
+    try:
+        theirs = score(champion, images).probabilities
+    except EvaluationError as error:
+        return _apart(serving, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
+    paired = compare(labels, probabilities, theirs, challenger.classes)
+    return (
+        Champion(
+            version=serving.version,
+            classes_equal=True,
+            shape_equal=True,
+            same_images=True,
+            dataset_digest=digest,
+            reason="",
+            paired=paired,
+        ),
+        theirs,
+    )
+
+
+def difference(mine: list[str], theirs: list[str]) -> str:
+    """Say in a few words how two class lists differ."""
+    if len(mine) != len(theirs):
+        return f"{len(mine)} against {len(theirs)}"
+    if sorted(mine) == sorted(theirs):
+        return "the same names in another order"
+    first = next(k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
+    return f"number {first} is {mine[first]!r} against {theirs[first]!r}"
+
+
+def _apart(serving: Serving, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = "") -> Champion:
+    return Champion(
+        version=serving.version,
+        classes_equal=classes_equal,
+        shape_equal=shape_equal,
+        same_images=False,
+        dataset_digest=digest,
+        reason=reason,
+        paired=None,
+    )

@@ -1,0 +1,167 @@
+"""Evaluate a trained model on the sealed test split, beside the champion, and write all that follows from it."""
+
+import hashlib
+import json
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from components.classifier import bundle
+from components.classifier.dataset import Dataset, Labels, Split
+from components.classifier.errors import EvaluationError
+from components.classifier.inference import Classifier
+from components.evaluate import calibration, metrics, slices
+from components.evaluate.champion import Serving, difference, score_champion
+from components.evaluate.predictions import Predictions
+from components.evaluate.reference import golden_rows, reference
+from components.evaluate.report import render
+from components.evaluate.results import Champion, Evaluation
+from components.evaluate.scoring import Scores, measure_latency, score
+
+
+def evaluate(
+    dataset_path: str | Path,
+    model_path: str | Path,
+    output_path: str | Path,
+    champion_path: str | Path | None = None,
+    champion_version: str = "",
+    champion_problem: str = "",
+) -> Evaluation:
+    """Score the shipped ONNX on the test split and write bundle.EVALUATED_FILES into `output_path`, evaluation.json last.
+
+    The champion in `champion_path` is scored on the same pictures. Where it cannot be compared (another class list or shape,
+    or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is no error.
+    Raises EvaluationError for a test split or scores that would not mean anything, and DataError or IntegrityError for
+    inputs that cannot be read.
+    """
+    dataset, classifier = Dataset.load(dataset_path), Classifier(model_path)
+    test = dataset.split("test")
+    labels = np.array(test.labels, dtype=np.int64)
+    _check(dataset, classifier, labels)
+    scores = score(classifier, test.images)
+    champion, theirs = None, None
+    if champion_version:
+        serving = Serving(champion_version, Path(champion_path) if champion_path is not None else None, champion_problem)
+        champion, theirs = score_champion(serving, classifier, test.images, labels, scores.probabilities)
+    looks = slices.looks(test.images)
+    evaluation = _assemble(dataset, classifier, test, labels, scores, looks, champion, (Path(model_path) / bundle.ONNX).stat().st_size)
+    shown = test.images[[mistake.index for mistake in evaluation.mistakes]]
+    predictions = Predictions(labels, scores.probabilities, theirs, shown)
+    rows = golden_rows(labels)
+    output = Path(output_path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
+        staging = Path(name)
+        predictions.save(staging)
+        reference(dataset.info.classes, scores.probabilities, looks).save(staging)
+        bundle.save_golden(staging, test.images[rows], scores.probabilities[rows])
+        (staging / bundle.REPORT).write_text(render(evaluation, predictions), "utf-8")
+        evaluation.save(staging)
+        _move(staging, output)
+    return evaluation
+
+
+def split_digest(classes: list[str], split: Split) -> str:
+    """Hash what figures are of: class names, labels and pixels of a split; 64 hexadecimal digits (SHA-256)."""
+    sha = hashlib.sha256(json.dumps([classes, list(split.images.shape)]).encode())
+    sha.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
+    for start in range(0, len(split), 4096):
+        sha.update(np.ascontiguousarray(split.images[start : start + 4096]).data)
+    return sha.hexdigest()
+
+
+def _check(dataset: Dataset, classifier: Classifier, labels: Labels) -> None:
+    classes = dataset.info.classes
+    if len(labels) == 0:
+        raise EvaluationError(f"the test split of {dataset.path} is empty; ingest again with a larger test_fraction")
+    outside = np.unique(labels[(labels < 0) | (labels >= len(classes))])
+    if len(outside):
+        raise EvaluationError(
+            f"test labels {', '.join(map(str, outside[:5]))} are out of range: {len(classes)} classes have 0 to "
+            f"{len(classes) - 1}; run ingest again"
+        )
+    if classifier.classes != classes:
+        raise EvaluationError(
+            f"the model and the dataset name different classes ({difference(classifier.classes, classes)}); train on this dataset"
+        )
+    if classifier.spec != dataset.info.spec:
+        raise EvaluationError(f"the model takes {classifier.spec} pictures, the dataset holds {dataset.info.spec}; train on this dataset")
+
+
+def _assemble(
+    dataset: Dataset,
+    classifier: Classifier,
+    test: Split,
+    labels: Labels,
+    scores: Scores,
+    looks: slices.Looks,
+    champion: Champion | None,
+    size_bytes: int,
+) -> Evaluation:
+    config, info = classifier.config, dataset.info
+    columns = slices.read_columns(test.columns_path, len(labels))
+    figures = metrics.measure(labels, scores.probabilities, info.classes)
+    predicted = metrics.predicted_classes(scores.probabilities)
+    return Evaluation(
+        name=config.name,
+        architecture=config.architecture,
+        trained_at=config.trained_at,
+        evaluated_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        code_version=config.code_version,
+        dataset_digest=info.digest,
+        trained_on_digest=config.dataset_digest,
+        source=info.source,
+        test_digest=split_digest(info.classes, test),
+        n=len(labels),
+        classes=info.classes,
+        accuracy=figures.accuracy,
+        balanced_accuracy=figures.balanced_accuracy,
+        macro_f1=figures.macro_f1,
+        weighted_f1=figures.weighted_f1,
+        log_loss=figures.log_loss,
+        brier=figures.brier,
+        roc_auc=figures.roc_auc,
+        top_k=figures.top_k,
+        per_class=figures.per_class,
+        confusion_matrix=figures.confusion_matrix.tolist(),
+        largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
+        calibration=calibration.calibrate(labels, scores.probabilities, config.temperature),
+        coverage=calibration.coverage(labels, scores.probabilities),
+        slices=slices.slice_accuracies(labels, predicted, info.classes, looks, columns),
+        mistakes=metrics.confident_mistakes(labels, scores.probabilities, info.classes, columns.files),
+        latency=measure_latency(classifier, test.images, scores),
+        size_bytes=size_bytes,
+        champion=champion,
+        warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *columns.left_out],
+    )
+
+
+def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, champion: Champion | None) -> list[str]:
+    lines = []
+    if trained_on != dataset_digest:
+        lines.append(
+            f"the model was trained on dataset {trained_on[:12]}, not on {dataset_digest[:12]}: it may have seen these test pictures"
+        )
+    for result in figures.per_class:
+        if result.support == 0:
+            lines.append(f"class {result.name!r} has no test pictures (predicted {result.predicted} times): its recall is unknown")
+    if sum(result.support > 0 for result in figures.per_class) == 1:
+        lines.append("a single class is present in the test split: ROC AUC is not defined")
+    if champion is not None and champion.reason:
+        lines.append(f"no comparison with the champion {champion.version}: {champion.reason}")
+    elif champion is not None and champion.dataset_digest != dataset_digest:
+        lines.append(
+            f"the champion {champion.version} was trained on dataset {champion.dataset_digest[:12]}, not on {dataset_digest[:12]}: "
+            "it may have seen these test pictures"
+        )
+    return lines
+
+
+def _move(staging: Path, output: Path) -> None:
+    """Files take their places one by one; evaluation.json goes first and comes last, so that it never speaks of others."""
+    output.mkdir(exist_ok=True)
+    (output / bundle.EVALUATION).unlink(missing_ok=True)
+    for name in (bundle.PREDICTIONS, bundle.REFERENCE, bundle.GOLDEN, bundle.REPORT, bundle.EVALUATION):
+        (staging / name).replace(output / name)

@@ -1,0 +1,172 @@
+"""Figures of one set of predictions, by scikit-learn and scipy: labels int64 (N,), probabilities (N, K)."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+from sklearn import metrics as sk
+from sklearn.exceptions import UndefinedMetricWarning
+
+from components.classifier.dataset import Labels
+from components.classifier.inference import Probabilities
+from components.evaluate.results import ClassResult, Confusion, Mistake, Proportion, TopK
+
+TOP_K = (2, 3, 5)
+LARGEST_CONFUSIONS = 10
+SHOWN_MISTAKES = 24
+
+Matrix = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one model reaches on labelled pictures; names and meanings as in results.Evaluation."""
+
+    accuracy: Proportion
+    balanced_accuracy: float
+    macro_f1: float
+    weighted_f1: float
+    log_loss: float
+    brier: float
+    roc_auc: float | None
+    top_k: list[TopK]
+    per_class: list[ClassResult]
+    confusion_matrix: Matrix
+
+
+def proportion(correct: int, n: int) -> Proportion:
+    """Give a share its 95% Wilson interval; `n` is at least 1."""
+    interval = stats.binomtest(int(correct), int(n)).proportion_ci(0.95, method="wilson")
+    value = int(correct) / int(n)
+    # The bounds meet 0 and 1 exactly in theory, and miss them by a rounding error in floating point.
+    low, high = min(max(float(interval.low), 0.0), value), max(min(float(interval.high), 1.0), value)
+    return Proportion(value=value, correct=int(correct), n=int(n), low=low, high=high)
+
+
+def predicted_classes(probabilities: Probabilities) -> Labels:
+    """Index of the most probable class; of equals the first, as the predictor answers."""
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def measure(labels: Labels, probabilities: Probabilities, classes: list[str]) -> Figures:
+    """Compute every figure that needs labels and probabilities only.
+
+    At least one picture; labels in range and rows finite, which the caller has checked. Averages over classes are over
+    those that have pictures: a class that the test split lacks changes no figure.
+    """
+    every = np.arange(len(classes))
+    predicted = predicted_classes(probabilities)
+    present = np.unique(labels)
+    with warnings.catch_warnings():
+        # scikit-learn warns of predictions outside the present classes; ClassResult says it in numbers.
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true", category=UserWarning)
+        balanced = sk.balanced_accuracy_score(labels, predicted)
+    per_class = _per_class(labels, predicted, probabilities, classes)
+    aucs = [result.roc_auc for result in per_class if result.roc_auc is not None]
+    return Figures(
+        accuracy=proportion(int((labels == predicted).sum()), len(labels)),
+        balanced_accuracy=float(balanced),
+        macro_f1=_share(sk.f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
+        weighted_f1=_share(sk.f1_score(labels, predicted, labels=present, average="weighted", zero_division=0.0)),
+        log_loss=max(0.0, float(sk.log_loss(labels, probabilities, labels=every))),
+        brier=brier(labels, probabilities),
+        roc_auc=float(np.mean(aucs)) if aucs else None,
+        top_k=_top_k(labels, probabilities),
+        per_class=per_class,
+        confusion_matrix=np.asarray(sk.confusion_matrix(labels, predicted, labels=every), dtype=np.int64),
+    )
+
+
+def brier(labels: Labels, probabilities: Probabilities) -> float:
+    """Brier score as scikit-learn defines it: 0 to 1 for two classes, 0 to 2 for more."""
+    every = np.arange(probabilities.shape[1])
+    if len(every) == 2:
+        return float(sk.brier_score_loss(labels, probabilities[:, 1].astype(np.float64), pos_label=1, labels=every))
+    return float(sk.brier_score_loss(labels, probabilities, labels=every))
+
+
+def largest_confusions(matrix: Matrix, classes: list[str]) -> list[Confusion]:
+    """The ten most frequent mistakes, most frequent first."""
+    mistakes = matrix - np.diag(np.diag(matrix))
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:LARGEST_CONFUSIONS]
+    pairs = [(int(flat) // len(classes), int(flat) % len(classes)) for flat in order]
+    return [
+        Confusion(label=classes[i], predicted=classes[j], count=int(mistakes[i, j]), share=float(mistakes[i, j] / matrix[i].sum()))
+        for i, j in pairs
+        if mistakes[i, j] > 0
+    ]
+
+
+def confident_mistakes(labels: Labels, probabilities: Probabilities, classes: list[str], files: list[str] | None) -> list[Mistake]:
+    """The mistakes that the model was surest of, surest first."""
+    predicted = predicted_classes(probabilities)
+    confidence = probabilities.max(axis=1)
+    wrong = np.flatnonzero(labels != predicted)
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES]
+    return [
+        Mistake(
+            index=int(row),
+            file=files[row] if files else "",
+            label=classes[labels[row]],
+            predicted=classes[predicted[row]],
+            confidence=_share(confidence[row]),
+            label_probability=_share(probabilities[row, labels[row]]),
+        )
+        for row in chosen
+    ]
+
+
+def _per_class(labels: Labels, predicted: Labels, probabilities: Probabilities, classes: list[str]) -> list[ClassResult]:
+    every = np.arange(len(classes))
+    precision, recall, f1, support = sk.precision_recall_fscore_support(labels, predicted, labels=every, zero_division=np.nan)
+    given = np.bincount(predicted, minlength=len(classes))
+    correct = np.bincount(labels[labels == predicted], minlength=len(classes))
+    results = []
+    for k, name in enumerate(classes):
+        interval = proportion(correct[k], support[k]) if support[k] else None
+        results.append(
+            ClassResult(
+                name=name,
+                support=int(support[k]),
+                predicted=int(given[k]),
+                correct=int(correct[k]),
+                precision=_finite(precision[k]),
+                recall=_finite(recall[k]),
+                recall_low=interval.low if interval else None,
+                recall_high=interval.high if interval else None,
+                f1=_finite(f1[k]) if interval else None,
+                roc_auc=_one_against_rest(labels, probabilities, k),
+            )
+        )
+    return results
+
+
+def _one_against_rest(labels: Labels, probabilities: Probabilities, k: int) -> float | None:
+    mine = labels == k
+    if not mine.any() or mine.all():
+        return None
+    # With two classes both directions are one curve; the second column is scikit-learn's, so that ties agree.
+    column = 1 if probabilities.shape[1] == 2 else k
+    return float(sk.roc_auc_score(labels == column, probabilities[:, column]))
+
+
+def _top_k(labels: Labels, probabilities: Probabilities) -> list[TopK]:
+    count = probabilities.shape[1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedMetricWarning)
+        return [
+            TopK(k=k, accuracy=float(sk.top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(count))))
+            for k in TOP_K
+            if k < count
+        ]
+
+
+def _finite(value: float) -> float | None:
+    return _share(value) if np.isfinite(value) else None
+
+
+def _share(value: float) -> float:
+    """Within 0 to 1: a sum of shares may leave it by a rounding error."""
+    return float(min(max(value, 0.0), 1.0))

@@ -1,0 +1,49 @@
+"""predictions.npz: what the models said about each test picture, from which gate and report can be run again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from components.classifier.bundle import PREDICTIONS
+from components.classifier.dataset import Labels
+from components.classifier.errors import EvaluationError
+from components.classifier.images import Pixels
+from components.classifier.inference import Probabilities
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """`labels` int64 (N,), `probabilities` float32 (N, K) and, where there was a comparison, the champion's.
+
+    `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order.
+    """
+
+    labels: Labels
+    probabilities: Probabilities
+    champion_probabilities: Probabilities | None
+    mistake_images: Pixels
+
+    def save(self, directory: str | Path) -> None:
+        """Write predictions.npz into a directory."""
+        champion = {} if self.champion_probabilities is None else {"champion_probabilities": self.champion_probabilities}
+        np.savez_compressed(
+            Path(directory) / PREDICTIONS,
+            allow_pickle=False,
+            labels=self.labels,
+            probabilities=self.probabilities,
+            mistake_images=self.mistake_images,
+            **champion,
+        )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Predictions":
+        """Read predictions.npz of a directory; raises EvaluationError when it is missing or damaged."""
+        path = Path(directory) / PREDICTIONS
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            return cls(arrays["labels"], arrays["probabilities"], arrays.get("champion_probabilities"), arrays["mistake_images"])
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
+            raise EvaluationError(f"{path} cannot be read ({error}); evaluate the model again") from error

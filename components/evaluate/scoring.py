@@ -1,0 +1,73 @@
+"""Run a model over the test split, and time it."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.classifier.cpu import available_cpus
+from components.classifier.errors import EvaluationError
+from components.classifier.images import Pixels
+from components.classifier.inference import Classifier, Probabilities
+from components.evaluate.results import Latency
+
+BATCH_SIZE = 256
+WARM_UP = 5
+TIMED = 200
+TIME_LIMIT_S = 2.0
+"""Slow models are timed on fewer single pictures, but on ten at least."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """`probabilities` float32 (N, K), and the seconds that they took."""
+
+    probabilities: Probabilities
+    seconds: float
+
+
+def score(classifier: Classifier, images: Pixels) -> Scores:
+    """Classify all pictures in batches.
+
+    Raises EvaluationError where a row is not a distribution: NaN and Infinity would pass every comparison or none.
+    """
+    classifier.probabilities(images[:BATCH_SIZE], BATCH_SIZE)  # the first run allocates; it is not timed
+    start = time.perf_counter()
+    probabilities = classifier.probabilities(images, BATCH_SIZE)
+    seconds = time.perf_counter() - start
+    finite = np.isfinite(probabilities).all(axis=1)
+    if not finite.all():
+        raise EvaluationError(
+            f"the model gives NaN or infinite scores for {int((~finite).sum())} of {len(images)} test pictures "
+            f"(first: number {int(np.flatnonzero(~finite)[0])}); train it again with a lower learning rate"
+        )
+    wrong = (np.abs(probabilities.sum(axis=1) - 1) > 1e-3) | (probabilities < 0).any(axis=1)
+    if wrong.any():
+        raise EvaluationError(
+            f"the model's scores are no probabilities for {int(wrong.sum())} of {len(images)} test pictures "
+            f"(they must be 0 or more and sum to 1); export it again with its softmax"
+        )
+    return Scores(probabilities, seconds)
+
+
+def measure_latency(classifier: Classifier, images: Pixels, scores: Scores) -> Latency:
+    """Time single pictures, as the predictor meets them; throughput is that of the scoring pass."""
+    times: list[float] = []
+    begun = time.perf_counter()
+    for k in range(WARM_UP + TIMED):
+        row = k % len(images)
+        start = time.perf_counter()
+        classifier.probabilities(images[row : row + 1])
+        times.append((time.perf_counter() - start) * 1000)
+        if len(times) >= WARM_UP + 10 and time.perf_counter() - begun > TIME_LIMIT_S:
+            break
+    timed = times[WARM_UP:]
+    return Latency(
+        p50_ms=float(np.percentile(timed, 50)),
+        p95_ms=float(np.percentile(timed, 95)),
+        n=len(timed),
+        batch_images_per_second=len(images) / max(scores.seconds, 1e-9),
+        batch_size=min(BATCH_SIZE, len(images)),
+        threads=available_cpus(),
+        device=classifier.device,
+    )

@@ -1,0 +1,125 @@
+"""Accuracy on parts of the test split: by class, brightness, contrast, and any column that the dataset gives."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from components.classifier.dataset import Labels
+from components.classifier.errors import EvaluationError
+from components.classifier.images import Pixels
+from components.evaluate.metrics import proportion
+from components.evaluate.results import Slice
+
+MAX_VALUES = 20
+"""A column with more distinct values is no grouping, but an identifier or a measurement."""
+
+FILE_COLUMN = "file"
+
+_CHUNK = 1024
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Per picture: brightness (mean pixel, 0 to 255) and contrast (standard deviation of the pixels, 0 to 127.5)."""
+
+    brightness: Floats
+    contrast: Floats
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What columns.parquet says: the pictures' files, the groupings, and why others were left out."""
+
+    files: list[str] | None
+    groups: dict[str, list[str]]
+    left_out: list[str]
+
+
+def looks(images: Pixels) -> Looks:
+    """Measure uint8 pictures (N, H, W, C), a part at a time, so that memory-mapped ones need not fit."""
+    brightness, contrast = np.empty(len(images)), np.empty(len(images))
+    for start in range(0, len(images), _CHUNK):
+        rows = np.asarray(images[start : start + _CHUNK], dtype=np.float32).reshape(len(images[start : start + _CHUNK]), -1)
+        brightness[start : start + _CHUNK] = rows.mean(axis=1)
+        contrast[start : start + _CHUNK] = rows.std(axis=1)
+    return Looks(brightness, contrast)
+
+
+def read_columns(path: Path | None, n: int) -> Columns:
+    """Read columns.parquet of a split with `n` pictures; None gives nothing.
+
+    Raises EvaluationError when it cannot be read or has another number of rows.
+    """
+    if path is None:
+        return Columns(None, {}, [])
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise EvaluationError(f"{path} cannot be read ({' '.join(str(error).split())[:120]}); run ingest again") from error
+    if table.num_rows != n:
+        raise EvaluationError(f"{path} has {table.num_rows} rows for {n} pictures; run ingest again")
+    files, groups, left_out = None, {}, []
+    for name in table.column_names:
+        values = ["(none)" if value is None else str(value) for value in table.column(name).to_pylist()]
+        distinct = len(set(values))
+        if name == FILE_COLUMN:
+            files = values
+        elif distinct > MAX_VALUES:
+            left_out.append(f"column {name!r} has {distinct} distinct values, more than {MAX_VALUES}: no slices were made of it")
+        else:
+            groups[name] = values
+    return Columns(files, groups, left_out)
+
+
+def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Looks, columns: Columns) -> list[Slice]:
+    """Accuracy of every slice, and how sure it is that the slice is worse than the other pictures."""
+    correct = labels == predicted
+    groups: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
+    groups += [("class", name, labels == k) for k, name in enumerate(classes) if (labels == k).any()]
+    groups += [("brightness", name, rows) for name, rows in _thirds(seen.brightness, ("dark", "medium", "bright"))]
+    groups += [("contrast", name, rows) for name, rows in _thirds(seen.contrast, ("low", "medium", "high"))]
+    for column, values in columns.groups.items():
+        array = np.asarray(values, dtype=object)
+        groups += [(column, value, array == value) for value in sorted(set(values))]
+    p_values = _holm([_worse(correct, rows) for _, _, rows in groups])
+    return [
+        Slice(column=column, value=value, accuracy=proportion(int(correct[rows].sum()), int(rows.sum())), p_worse=p)
+        for (column, value, rows), p in zip(groups, p_values, strict=True)
+    ]
+
+
+def _thirds(values: Floats, names: tuple[str, str, str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:
+    """Three parts of about equal size, named with their bounds; fewer where values are equal."""
+    low, high = np.quantile(values, [1 / 3, 2 / 3])
+    first, last = f"{names[0]} (up to {low:.1f})", f"{names[2]} (above {high:.1f})"
+    parts = [(first, values <= low), (f"{names[1]} (to {high:.1f})", (values > low) & (values <= high)), (last, values > high)]
+    return ((name, rows) for name, rows in parts if rows.any())
+
+
+def _worse(correct: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_]) -> float | None:
+    """Fisher's exact test, one-sided: is accuracy inside lower than outside?"""
+    inside, outside = correct[rows], correct[~rows]
+    if not len(outside):
+        return None
+    table = [[inside.sum(), (~inside).sum()], [outside.sum(), (~outside).sum()]]
+    return float(stats.fisher_exact(table, alternative="less").pvalue)
+
+
+def _holm(p_values: list[float | None]) -> list[float | None]:
+    """Correct for the number of tests (Holm 1979), which holds whatever their dependence."""
+    known = [k for k, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, k in enumerate(sorted(known, key=lambda k: p_values[k] or 0.0)):
+        highest = max(highest, min(1.0, (p_values[k] or 0.0) * (len(known) - rank)))
+        adjusted[k] = highest
+    return adjusted

@@ -1,0 +1,111 @@
+"""Around the evaluation: fetch the champion, and bring the results into the forms that Kubeflow shows."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from components.classifier import bundle
+from components.classifier.errors import IntegrityError, VersionNotFound
+from components.evaluate.evaluation import evaluate
+from components.evaluate.predictions import Predictions
+from components.evaluate.results import Evaluation
+from components.evaluate.summary import markdown
+from components.registry import Registry
+from components.storage import open_store
+
+ROC_POINTS = 200
+MATRIX_CLASSES = 100
+"""More classes than this would bring the artifact's metadata near the limit of 4 MB, and no one could read them."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What the step hands to Kubeflow: figures, a square matrix with its labels, and a ROC curve (fpr, tpr, threshold)."""
+
+    champion: str
+    metrics: dict[str, float]
+    categories: list[str]
+    matrix: list[list[int]]
+    roc: tuple[list[float], list[float], list[float]] | None
+
+
+def run(dataset: str, model: str, evaluation: str, report: str, summary: str, store: str, name: str) -> StepResult:
+    """Evaluate, with the registry's champion beside, and write report and summary where they are shown."""
+    registry = Registry(open_store(store), name)
+    version = registry.ledger.champion() or ""
+    with tempfile.TemporaryDirectory(prefix="penstock-champion-") as scratch:
+        path, problem = _fetch(registry, version, Path(scratch) / "champion")
+        result = evaluate(dataset, model, evaluation, path, version, problem)
+    _place(Path(evaluation) / bundle.REPORT, Path(report))
+    Path(summary).parent.mkdir(parents=True, exist_ok=True)
+    Path(summary).write_text(markdown(result), "utf-8")
+    categories, matrix = shown_matrix(result)
+    return StepResult(version, figures(result), categories, matrix, roc_curve(Predictions.load(evaluation)))
+
+
+def figures(evaluation: Evaluation) -> dict[str, float]:
+    """The figures that a list of runs shows; those that are not defined are left out."""
+    shown = {
+        "accuracy": evaluation.accuracy.value,
+        "accuracy_low": evaluation.accuracy.low,
+        "macro_f1": evaluation.macro_f1,
+        "balanced_accuracy": evaluation.balanced_accuracy,
+        "log_loss": evaluation.log_loss,
+        "roc_auc": evaluation.roc_auc,
+        "ece": evaluation.calibration.ece_after,
+        "latency_p50_ms": evaluation.latency.p50_ms,
+        "latency_p95_ms": evaluation.latency.p95_ms,
+        "test_pictures": float(evaluation.n),
+    }
+    if evaluation.champion is not None and evaluation.champion.paired is not None:
+        shown["champion_accuracy"] = evaluation.champion.paired.accuracy.value
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+def shown_matrix(evaluation: Evaluation) -> tuple[list[str], list[list[int]]]:
+    """The confusion matrix with its labels; of very many classes, those with the most mistakes."""
+    matrix = np.array(evaluation.confusion_matrix)
+    if len(matrix) <= MATRIX_CLASSES:
+        return evaluation.classes, evaluation.confusion_matrix
+    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MATRIX_CLASSES])
+    return [evaluation.classes[k] for k in chosen], matrix[np.ix_(chosen, chosen)].tolist()
+
+
+def roc_curve(predictions: Predictions) -> tuple[list[float], list[float], list[float]] | None:
+    """ROC curve (false positive rate, true positive rate, threshold), thinned; None when a single class is present.
+
+    Of two classes it is the second's; of more, every (picture, class) pair counts as one answer (micro-average).
+    """
+    from sklearn.metrics import roc_curve as curve
+
+    labels, scores = predictions.labels, predictions.probabilities
+    if len(np.unique(labels)) < 2:
+        return None
+    if scores.shape[1] == 2:
+        fpr, tpr, thresholds = curve(labels, scores[:, 1])
+    else:
+        fpr, tpr, thresholds = curve((labels[:, None] == np.arange(scores.shape[1])).ravel(), scores.ravel())
+    # Even steps along the curve's length keep its bend, where most of the points that scikit-learn gives are not.
+    length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(fpr), np.diff(tpr)))])
+    kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], ROC_POINTS)).clip(0, len(fpr) - 1))
+    finite = np.clip(thresholds, 0.0, 1.0)  # the first threshold is infinite, which JSON does not know
+    return fpr[kept].tolist(), tpr[kept].tolist(), finite[kept].astype(float).tolist()
+
+
+def _fetch(registry: Registry, version: str, destination: Path) -> tuple[Path | None, str]:
+    if not version:
+        return None, ""
+    try:
+        return registry.fetch(version, destination, (bundle.ONNX, bundle.CONFIG)), ""
+    except (VersionNotFound, IntegrityError) as error:
+        # A champion whose files are gone or damaged must not keep a sound successor from being evaluated.
+        return None, str(error)
+
+
+def _place(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, destination)
