@@ -30,8 +30,13 @@ class Verdict:
     label: str | None
     opinions: dict[str, str]
     """The last label of each person that still counts."""
-    first_labelled: str | None
-    """UTC time of the first label: from then on the picture may have been trained on."""
+    records: tuple[LabelRecord, ...]
+    """All that was ever said, oldest first."""
+
+    @property
+    def first_labelled(self) -> str | None:
+        """UTC time of the first label (ISO 8601): from then on the picture may have been trained on."""
+        return min((record.time for record in self.records), default=None)
 
 
 def judge(records: Sequence[LabelRecord]) -> Verdict:
@@ -42,9 +47,8 @@ def judge(records: Sequence[LabelRecord]) -> Verdict:
     start = max((index for index, record in enumerate(records) if record.settles), default=0)
     opinions = {record.reviewer: record.label for record in records[start:]}
     said = set(opinions.values())
-    first = min((record.time for record in records), default=None)
     if not said:
-        return Verdict("unlabelled", None, {}, None)
+        return Verdict("unlabelled", None, {}, ())
     if len(said) > 1:
-        return Verdict("contrary", None, opinions, first)
-    return Verdict("labelled", said.pop(), opinions, first)
+        return Verdict("contrary", None, opinions, tuple(records))
+    return Verdict("labelled", said.pop(), opinions, tuple(records))

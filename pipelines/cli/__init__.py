@@ -5,7 +5,7 @@ import sys
 import typer
 
 from components.classifier.errors import PenstockError
-from pipelines.cli import models
+from pipelines.cli import models, review
 from pipelines.cli.output import fail
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
     help="Train image classifiers and let only good ones through to production.",
 )
 app.add_typer(models.app, name="models")
+app.add_typer(review.app, name="review")
 
 
 def main() -> None:

@@ -1,0 +1,201 @@
+"""The queue as folders: one for people to label, one for ingest to train on; and the labels back.
+
+DIR/index.html         for review: every picture with its classes to click, gives labels.csv
+DIR/labels.csv         the same by spreadsheet: fill in the column `label`
+DIR/pictures/ID.png
+
+DIR/train/CLASS/ID.png    labelled pictures, a source for training only
+"""
+
+import csv
+import io
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+from components.classifier.errors import DataError, UsageError
+from components.review.labels import UNUSABLE
+from components.review.queue import QueuedPicture, ReviewQueue
+
+LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
+_COLUMNS = ("picture", "label", "predicted", "confidence", "reasons", "version")
+_DATA_MARK = "/*DATA*/"
+_NAMED = 5
+
+
+@dataclass
+class ImportReport:
+    """What an import did: pictures by what became of their row."""
+
+    recorded: int = 0
+    unchanged: int = 0
+    """The reviewer had said so already."""
+    superseded: list[str] = field(default_factory=list)
+    """The reviewer had said so, and another thing since, or the matter was settled otherwise: nothing was changed."""
+    empty: int = 0
+    contrary: list[str] = field(default_factory=list)
+    """Pictures of the import about which reviewers now disagree: left out of training and accuracy until settled."""
+
+
+def newest_by_picture(entries: Iterable[QueuedPicture]) -> list[QueuedPicture]:
+    """Keep one entry a picture: what the newest version said of it; least confident first."""
+    newest: dict[str, QueuedPicture] = {}
+    for entry in sorted(entries, key=lambda entry: entry.version):
+        newest[entry.id] = entry
+    return sorted(newest.values(), key=lambda entry: (entry.prediction.confidence, entry.id))
+
+
+def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> int:
+    """Write pictures with a page and a table to label them in; returns how many.
+
+    Raises UsageError when the directory is there and not empty: filled-in labels are never overwritten.
+    """
+    chosen = newest_by_picture(entries)
+
+    def fill(folder: Path) -> None:
+        (folder / PICTURES).mkdir()
+        for entry in chosen:
+            (folder / PICTURES / entry.file_name).write_bytes(queue.picture(entry))
+        (folder / LABELS).write_text(_table(chosen), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
+        (folder / PAGE).write_text(_page(chosen), "utf-8")
+
+    _write_folder(directory, fill)
+    return len(chosen)
+
+
+def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> dict[str, int]:
+    """Write the pictures on whose label people agree as `train/CLASS/ID.png`; returns the count of each class.
+
+    There is no `test` folder on purpose: reviewed pictures were chosen by the model's doubt and must not judge it.
+    """
+    chosen = [entry for entry in newest_by_picture(entries) if entry.verdict.label not in {None, UNUSABLE}]
+
+    def fill(folder: Path) -> None:
+        for entry in chosen:
+            target = folder / "train" / _folder_name(str(entry.verdict.label))
+            target.mkdir(parents=True, exist_ok=True)
+            (target / entry.file_name).write_bytes(queue.picture(entry))
+
+    _write_folder(directory, fill)
+    return dict(sorted(Counter(str(entry.verdict.label) for entry in chosen).items()))
+
+
+def read_labels(path: Path) -> list[tuple[str, str]]:
+    """Read (picture ID, label) rows of a labels.csv, or of the one in a folder; empty labels come as "".
+
+    Comma, semicolon and tab separate; other columns are ignored. Raises DataError for a file of another form.
+    """
+    path = path / LABELS if path.is_dir() else path
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give the labels.csv of an export, or its folder") from error
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval=""))
+    if not {"picture", "label"} <= set(rows[0] if rows else header.strip().split(delimiter)):
+        raise DataError(f"{path} has the columns {header.strip()[:80]!r}; 'picture' and 'label' are needed")
+    return [(Path(row["picture"].strip()).stem, row["label"].strip()) for row in rows if row["picture"].strip()]
+
+
+def import_labels(queue: ReviewQueue, rows: Sequence[tuple[str, str]], reviewer: str) -> ImportReport:
+    """Record one reviewer's labels; what they said before is not said again, so that a second import changes nothing.
+
+    Raises DataError, before anything is recorded, for pictures that are not in the queue, labels that are no class of
+    the model that predicted, and pictures labelled twice in different ways.
+    """
+    entries = queue.entries()
+    known = {entry.id: entry for entry in newest_by_picture(entries)}
+    _check_rows(rows, {identity: classes_of(identity, entries) for identity in known})
+    report = ImportReport()
+    for identity, label in dict.fromkeys(rows):
+        if not label:
+            report.empty += 1
+            continue
+        verdict = known[identity].verdict
+        said = any(record.reviewer == reviewer and record.label == label for record in verdict.records)
+        if not said:
+            report.recorded += queue.label(identity, label, reviewer)
+        elif label in {verdict.label, verdict.opinions.get(reviewer)}:
+            report.unchanged += 1
+        else:
+            report.superseded.append(identity)
+    labelled = {identity for identity, label in rows if label}
+    report.contrary = sorted({e.id for e in queue.entries() if e.id in labelled and e.verdict.state == "contrary"})
+    return report
+
+
+def classes_of(identity: str, entries: Iterable[QueuedPicture]) -> list[str]:
+    """The labels that one picture may get: the classes of every version that predicted it."""
+    return sorted({name for entry in entries if entry.id == identity for name in entry.prediction.probabilities})
+
+
+def _check_rows(rows: Sequence[tuple[str, str]], classes: dict[str, list[str]]) -> None:
+    unknown = [identity for identity, _ in rows if identity not in classes]
+    if unknown:
+        raise DataError(f"not in the review queue: {_some(unknown)}; nothing was recorded. Is it the right --store and --name?")
+    wrong = [f"{identity} {label!r}" for identity, label in rows if label and label not in {*classes[identity], UNUSABLE}]
+    if wrong:
+        names = ", ".join(classes[wrong[0].split()[0]][:20])
+        raise DataError(f"labels that are no class: {_some(wrong)}; nothing was recorded. Classes: {names}; {UNUSABLE!r} for none of them")
+    given: dict[str, set[str]] = {}
+    for identity, label in rows:
+        given.setdefault(identity, set()).update({label} - {""})
+    twice = [f"{identity} ({', '.join(sorted(labels))})" for identity, labels in given.items() if len(labels) > 1]
+    if twice:
+        raise DataError(f"labelled twice in one file, differently: {_some(twice)}; nothing was recorded")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
+
+
+def _table(entries: Sequence[QueuedPicture]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(_COLUMNS)
+    for entry in entries:
+        prediction = entry.prediction
+        reasons = " ".join(sorted(entry.reasons))
+        writer.writerow((entry.file_name, "", prediction.label, f"{prediction.confidence:.4f}", reasons, entry.version))
+    return buffer.getvalue()
+
+
+def _page(entries: Sequence[QueuedPicture]) -> str:
+    cards = [
+        {
+            "picture": entry.file_name,
+            "likely": sorted(entry.prediction.probabilities, key=lambda name: -entry.prediction.probabilities[name])[:3],
+            "classes": sorted(entry.prediction.probabilities),
+        }
+        for entry in entries
+    ]
+    data = json.dumps({"pictures": cards, "unusable": UNUSABLE}).replace("<", "\\u003c")
+    return resources.files("components.review").joinpath("review.html").read_text("utf-8").replace(_DATA_MARK, data)
+
+
+def _folder_name(label: str) -> str:
+    if "/" in label or "\\" in label or label.startswith("."):
+        raise DataError(f"class {label!r} cannot be the name of a folder; rename the class in the dataset")
+    return label
+
+
+def _write_folder(directory: Path, fill: Callable[[Path], None]) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} is there already; name a new folder, so that nothing in it is overwritten")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=directory.parent))
+    try:
+        fill(temporary)
+        temporary.chmod(0o755)
+        temporary.replace(directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

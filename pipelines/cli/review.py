@@ -1,0 +1,254 @@
+"""`penstock review`: the pictures that people should look at, their labels, and the accuracy that follows."""
+
+import getpass
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from components.classifier.errors import UsageError
+from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+
+if TYPE_CHECKING:
+    from components.review.accuracy import LiveAccuracy, Share
+    from components.review.queue import QueuedPicture, ReviewQueue
+
+app = typer.Typer(no_args_is_help=True, help="Look at uncertain and audited predictions, label them, train on them.")
+
+
+class State(StrEnum):
+    """Where a picture's labels stand; `any` does not choose."""
+
+    any = "any"
+    unlabelled = "unlabelled"
+    labelled = "labelled"
+    contrary = "contrary"
+
+
+class Why(StrEnum):
+    """Why a picture is in the queue; `any` does not choose."""
+
+    any = "any"
+    low_confidence = "low_confidence"
+    audit = "audit"
+
+
+VersionOption = Annotated[str, typer.Option("--version", help="Entries of one model version only.")]
+StateOption = Annotated[State, typer.Option(help="By where the labels stand.")]
+WhyOption = Annotated[Why, typer.Option("--reason", help="By why the picture is in the queue.")]
+ReviewerOption = Annotated[str, typer.Option(envvar="PENSTOCK_REVIEWER", help="Who labels. Default: the account's name.")]
+
+
+@app.command("list")
+def list_entries(
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    version: VersionOption = "",
+    state: StateOption = State.any,
+    reason: WhyOption = Why.any,
+    limit: Annotated[int, typer.Option(min=1, help="Rows shown, least confident first; --json gives all.")] = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """List the queue, least confident first.
+
+    Example: `penstock review list --state unlabelled`
+    """
+    entries = _chosen(_queue(store, name), version, state, reason)
+    if as_json:
+        print_json([_row(entry) for entry in entries])
+        return
+    table = Table("picture", "predicted", "confidence", "reason", "state", "label", "version", "time (UTC)")
+    for entry in entries[:limit]:
+        row = _row(entry)
+        label = row["label"] or ", ".join(f"{who}: {said}" for who, said in row["opinions"].items())
+        confidence = f"{row['confidence']:.4f}"
+        reasons = " ".join(row["reasons"])
+        table.add_row(row["picture"], row["predicted"], confidence, reasons, row["state"], label, row["version"], row["time"][:19])
+    console.print(table)
+    shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
+    contrary = len({entry.id for entry in entries if entry.verdict.state == "contrary"})
+    console.print(shown + (f"; {contrary} with contrary labels: settle them with `penstock review label … --settle`" if contrary else ""))
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(help="A new folder.")],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    labelled: Annotated[
+        bool, typer.Option("--labelled", help="Export what people agree on, as train/CLASS/…: a source for training only.")
+    ] = False,
+    version: VersionOption = "",
+    state: StateOption = State.unlabelled,
+    reason: WhyOption = Why.any,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many pictures, least confident first; 0: all.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write pictures into a folder to be labelled: open its index.html, or fill in labels.csv.
+
+    Example: `penstock review export to-label`
+    """
+    from components.review.export import PAGE, newest_by_picture, write_for_review, write_labelled
+
+    queue = _queue(store, name)
+    entries = newest_by_picture(_chosen(queue, version, State.labelled if labelled else state, reason))
+    entries = entries[:limit] if limit else entries
+    if not entries:
+        raise UsageError(f"nothing to export: no such entries in the review queue of {name!r}; `penstock review list` shows what there is")
+    if labelled:
+        counts = write_labelled(queue, entries, directory)
+        if as_json:
+            print_json({"directory": str(directory), "classes": counts})
+        else:
+            console.print(f"{sum(counts.values())} labelled pictures of {len(counts)} classes in {directory}, for training only")
+        return
+    count = write_for_review(queue, entries, directory)
+    if as_json:
+        print_json({"directory": str(directory), "pictures": count})
+    else:
+        console.print(f"{count} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`")
+
+
+@app.command()
+def label(
+    picture: Annotated[str, typer.Argument(help="A picture's ID, or its beginning.")],
+    label: Annotated[str, typer.Argument(help="The class it shows; '-' for none of them or unclear.")],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    reviewer: ReviewerOption = "",
+    settle: Annotated[bool, typer.Option("--settle", help="End a disagreement: replace what was said before.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Label one picture, correct your own label, or settle contrary ones.
+
+    Example: `penstock review label 3b3352 7`
+    """
+    from components.review.export import classes_of
+    from components.review.labels import UNUSABLE
+
+    queue = _queue(store, name)
+    entries = queue.get(picture)
+    identity = entries[0].id
+    classes = classes_of(identity, entries)
+    if label not in {*classes, UNUSABLE}:
+        raise UsageError(f"{label!r} is no class of the model that predicted {identity}; use one of {', '.join(classes)}, or {UNUSABLE!r}")
+    changed = queue.label(identity, label, reviewer or _account(), settles=settle)
+    entry = queue.get(identity)[0]
+    if as_json:
+        print_json({**_row(entry), "changed": changed})
+        return
+    console.print(f"{identity}: {label}" + ("" if changed else " (was so already)"))
+    if entry.verdict.state == "contrary":
+        said = ", ".join(f"{who}: {opinion}" for who, opinion in entry.verdict.opinions.items())
+        console.print(f"labels are contrary ({said}); the picture is left out until somebody settles it with --settle")
+
+
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A labels.csv, or the folder that holds it.")],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    reviewer: ReviewerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Read labels back from a labels.csv; importing it again changes nothing.
+
+    Example: `penstock review import to-label --reviewer ann`
+    """
+    from components.review.export import import_labels, read_labels
+
+    report = import_labels(_queue(store, name), read_labels(path), reviewer or _account())
+    if as_json:
+        print_json(asdict(report))
+        return
+    console.print(f"{report.recorded} labels recorded, {report.unchanged} known before, {report.empty} rows without a label")
+    if report.superseded:
+        console.print(f"{len(report.superseded)} not applied, since a later label counts: {', '.join(report.superseded)}")
+    if report.contrary:
+        console.print(
+            f"{len(report.contrary)} with contrary labels, left out until settled with "
+            f"`penstock review label … --settle`: {', '.join(report.contrary)}"
+        )
+
+
+@app.command()
+def accuracy(
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    version: Annotated[str, typer.Option("--version", help="champion, previous or a version.")] = "champion",
+    as_json: JsonOption = False,
+) -> None:
+    """Give the accuracy on live pictures, with its 95% interval, from the labels of the audit sample.
+
+    Example: `penstock review accuracy`
+    """
+    from components.registry import Registry
+    from components.review.accuracy import live_accuracy
+    from components.storage import open_store
+
+    opened = open_store(store)
+    resolved = Registry(opened, name).resolve(version)
+    result = live_accuracy(resolved, _queue(store, name).entries(resolved))
+    if as_json:
+        print_json(asdict(result))
+        return
+    _print_accuracy(result)
+
+
+def _print_accuracy(result: "LiveAccuracy") -> None:
+    console.print(f"version {result.version}")
+    console.print(f"live accuracy  {_told(result.audit)}")
+    left_out = {
+        "not labelled": result.unlabelled,
+        "contrary": result.contrary,
+        "unusable": result.unusable,
+        "perhaps trained on": result.possibly_trained_on,
+    }
+    said = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "none left out"
+    console.print(f"audit sample   {result.audited} pictures: {said}")
+    console.print(f"low confidence {_told(result.low_confidence)} (chosen for their doubt: no estimate of live accuracy)")
+
+
+def _told(share: "Share") -> str:
+    if share.estimate is None:
+        return "unknown: no usable label yet"
+    return f"{share.estimate:.4f}, 95% interval {share.low:.4f} to {share.high:.4f} ({share.correct} of {share.labelled} right)"
+
+
+def _queue(store: str, name: str) -> "ReviewQueue":
+    from components.review.queue import ReviewQueue
+    from components.storage import open_store
+
+    return ReviewQueue(open_store(store), name)
+
+
+def _chosen(queue: "ReviewQueue", version: str, state: State, reason: Why) -> "list[QueuedPicture]":
+    entries = queue.entries(version or None)
+    entries = [entry for entry in entries if reason is Why.any or reason.value in entry.reasons]
+    return [entry for entry in entries if state in {State.any, entry.verdict.state}]
+
+
+def _row(entry: "QueuedPicture") -> dict[str, Any]:
+    prediction, verdict = entry.prediction, entry.verdict
+    return {
+        "picture": entry.id,
+        "version": entry.version,
+        "predicted": prediction.label,
+        "confidence": prediction.confidence,
+        "reasons": sorted(entry.reasons),
+        "state": verdict.state,
+        "label": verdict.label or "",
+        "opinions": verdict.opinions,
+        "request_id": prediction.request_id,
+        "time": prediction.time,
+    }
+
+
+def _account() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:  # a container's number without an account
+        raise UsageError("this account has no name; say who labels with --reviewer NAME") from error

@@ -1,0 +1,179 @@
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.classifier.errors import ImageError, IntegrityError, UsageError
+from components.classifier.images import decode
+from components.review import ReviewQueue, drawn_for_audit
+from components.review.labels import LabelRecord, judge
+from tests.review import queue_of
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> ReviewQueue:
+    return queue_of.at(tmp_path)
+
+
+def test_a_picture_sent_five_times_to_two_replicas_is_one_entry(tmp_path: Path) -> None:
+    replicas = [queue_of.at(tmp_path), queue_of.at(tmp_path)]
+    results = [replica.put(queue_of.entry(1)) for _ in range(5) for replica in replicas]
+    assert results == [True] + [False] * 9
+    assert len(replicas[0].entries()) == 1
+
+
+def test_writers_at_the_same_time_make_one_entry(tmp_path: Path) -> None:
+    queues = [queue_of.at(tmp_path) for _ in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        results = list(pool.map(lambda queue: queue.put(queue_of.entry(1)), queues))
+    assert sum(results) == 1
+    assert len(queues[0].entries()) == 1
+
+
+def test_the_same_pixels_as_array_and_as_differently_packed_png_are_one_picture(queue: ReviewQueue) -> None:
+    pixels = queue_of.digit(5)
+    fast, small = queue_of.png(pixels, 1), queue_of.png(pixels, 9)
+    assert fast != small
+    assert [queue.put(queue_of.entry(form)) for form in (small, fast, pixels)] == [True, False, False]
+
+
+def test_different_pictures_and_versions_are_entries_of_their_own(queue: ReviewQueue) -> None:
+    for number in (1, 2):
+        for version in (queue_of.FIRST, queue_of.SECOND):
+            queue.put(queue_of.entry(number, version=version))
+    assert len(queue.entries()) == 4
+    assert len(queue.entries(queue_of.FIRST)) == 2
+
+
+def test_a_flat_and_a_tall_picture_with_the_same_bytes_differ(queue: ReviewQueue) -> None:
+    queue.put(queue_of.entry(np.zeros((4, 16, 1), np.uint8)))
+    queue.put(queue_of.entry(np.zeros((16, 4, 1), np.uint8)))
+    assert len({entry.id for entry in queue.entries()}) == 2
+
+
+def test_an_uncertain_picture_that_is_drawn_for_audit_too_is_one_entry_with_both_reasons(queue: ReviewQueue) -> None:
+    queue.put(queue_of.entry(1))
+    queue.put(queue_of.entry(1, reason="audit"))
+    (entry,) = queue.entries()
+    assert entry.reasons == {"low_confidence", "audit"}
+    assert queue.entries(reason="audit") == [entry]
+
+
+def test_the_picture_comes_back_as_it_was_sent_and_an_array_without_loss(queue: ReviewQueue) -> None:
+    sent = queue_of.png(queue_of.digit(3), 1)
+    queue.put(queue_of.entry(sent, confidence=0.1))
+    queue.put(queue_of.entry(4, confidence=0.2))
+    first, second = queue.entries()
+    assert queue.picture(first) == sent
+    assert np.array_equal(decode(queue.picture(second)), queue_of.digit(4))
+
+
+def test_colour_pictures_are_kept_without_loss(queue: ReviewQueue) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    queue.put(queue_of.entry(pixels))
+    assert np.array_equal(decode(queue.picture(queue.entries()[0])), pixels)
+
+
+def test_the_least_confident_comes_first(queue: ReviewQueue) -> None:
+    for number, confidence in enumerate((0.6, 0.2, 0.4)):
+        queue.put(queue_of.entry(number, confidence=confidence))
+    assert [entry.prediction.confidence for entry in queue.entries()] == [0.2, 0.4, 0.6]
+
+
+def test_confidence_a_float32_rounding_above_one_is_taken(queue: ReviewQueue) -> None:
+    assert queue.put(queue_of.entry(1, confidence=float(np.nextafter(np.float32(1), np.float32(2))), reason="audit"))
+
+
+def test_what_is_no_picture_is_refused(queue: ReviewQueue) -> None:
+    with pytest.raises(ImageError):
+        queue.put(queue_of.entry(b"text"))
+    assert queue.entries() == []
+
+
+def test_a_damaged_entry_is_named(queue: ReviewQueue, tmp_path: Path) -> None:
+    queue.put(queue_of.entry(1))
+    (path,) = tmp_path.glob("reviews/digits/entries/*/*.json")
+    path.write_text("{}")
+    with pytest.raises(IntegrityError, match=path.name):
+        queue.entries()
+
+
+def test_the_beginning_of_an_id_will_do_when_it_fits_one_picture(queue: ReviewQueue) -> None:
+    for number in range(20):
+        queue.put(queue_of.entry(number))
+    entry = queue.entries()[0]
+    assert queue.get(entry.id[:12]) == [entry]
+    with pytest.raises(UsageError, match="no picture"):
+        queue.get("zz")
+    with pytest.raises(UsageError, match="no picture"):
+        queue.get("")
+    ambiguous = next(c for c in "0123456789abcdef" if sum(e.id.startswith(c) for e in queue.entries()) > 1)
+    with pytest.raises(UsageError, match="more of the ID"):
+        queue.get(ambiguous)
+
+
+def test_labels_hold_for_every_version_and_saying_it_again_changes_nothing(queue: ReviewQueue) -> None:
+    for version in (queue_of.FIRST, queue_of.SECOND):
+        queue.put(queue_of.entry(1, version=version))
+    identity = queue.entries()[0].id
+    assert queue.label(identity, "1", "ann")
+    assert not queue.label(identity, "1", "ann")
+    assert {entry.verdict.label for entry in queue.entries()} == {"1"}
+    assert len(queue.labels(identity)) == 1
+
+
+def test_contrary_labels_leave_no_label_until_settled_and_a_later_one_opens_the_matter_again(queue: ReviewQueue) -> None:
+    queue.put(queue_of.entry(1))
+    identity = queue.entries()[0].id
+
+    def verdict() -> tuple[str, str | None]:
+        found = queue.entries()[0].verdict
+        return found.state, found.label
+
+    queue.label(identity, "1", "ann")
+    queue.label(identity, "7", "bob")
+    assert verdict() == ("contrary", None)
+    queue.label(identity, "1", "chief", settles=True)
+    assert verdict() == ("labelled", "1")
+    queue.label(identity, "7", "bob")
+    assert verdict() == ("contrary", None)
+    queue.label(identity, "1", "bob")
+    assert verdict() == ("labelled", "1")
+    assert len(queue.labels(identity)) == 5, "nothing that was said is lost"
+
+
+def test_many_reviewers_at_the_same_time_lose_no_label(tmp_path: Path) -> None:
+    queue = queue_of.at(tmp_path)
+    queue.put(queue_of.entry(1))
+    identity = queue.entries()[0].id
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda n: queue_of.at(tmp_path).label(identity, "1", f"reviewer-{n}"), range(8)))
+    assert len(queue.labels(identity)) == 8
+
+
+def test_a_label_needs_a_reviewer(queue: ReviewQueue) -> None:
+    with pytest.raises(UsageError, match="--reviewer"):
+        queue.label("0" * 24, "1", " ")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ann", "bob", "cy"]), st.sampled_from(["1", "2"]), st.booleans()), max_size=8))
+def test_a_verdict_has_a_label_exactly_when_those_who_count_agree(said: list[tuple[str, str, bool]]) -> None:
+    records = [LabelRecord(label=label, reviewer=who, settles=settles, time="2026-01-01T00:00:00+00:00") for who, label, settles in said]
+    verdict = judge(records)
+    assert (verdict.label is not None) == (len(set(verdict.opinions.values())) == 1)
+    assert verdict.state == ("unlabelled" if not said else "labelled" if verdict.label else "contrary")
+    if said and said[-1][2]:
+        assert verdict.label == said[-1][1], "who settles last decides"
+
+
+def test_the_audit_sample_is_drawn_by_the_picture_alone() -> None:
+    pictures = [queue_of.noise(seed) for seed in range(4000)]
+    drawn = [drawn_for_audit(picture, 0.1) for picture in pictures]
+    assert drawn == [drawn_for_audit(picture.copy(), 0.1) for picture in pictures]
+    assert 0.08 < np.mean(drawn) < 0.12
+    assert not any(drawn_for_audit(picture, 0) for picture in pictures)
+    assert all(drawn_for_audit(picture, 1) for picture in pictures)
+    assert all(drawn_for_audit(picture, 0.2) for picture, small in zip(pictures, drawn, strict=True) if small)
