@@ -1,86 +1,153 @@
 """A store in a directory: every write is a temporary file, fsync, then one atomic link or rename."""
 
+import errno
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.classifier.errors import ObjectExists, ObjectNotFound, StoreError
-from components.storage.store import Entry, Store
+from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
+from components.storage.files import told, write_file
+from components.storage.store import CHUNK, Entry, Progress, Store, check_key
+
+_TEMPORARY = ".tmp"
+_STALE_S = 24 * 3600
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class LocalStore(Store):
-    """Objects as files below a directory, which is made at the first write."""
+    """Objects as files below a directory, which is made at the first write.
+
+    What is being written lies in `.tmp` below the root until it is complete; what a killed process left there goes after a day.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.url = str(self.root)
+        self._swept = False
 
     def read(self, key: str) -> bytes:
-        try:
-            return self._path(key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise ObjectNotFound(f"no object {key!r} in {self.url}") from error
+        with self._reading(key) as path:
+            return path.read_bytes()
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        with self._reading(key) as path, path.open("rb", buffering=0) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
 
     def create(self, key: str, data: bytes) -> None:
-        temporary = self._temporary(key, data)
-        try:
-            os.link(temporary, self._path(key))  # unlike rename, link fails when the name is taken
-        except FileExistsError as error:
-            raise ObjectExists(f"object {key!r} is in {self.url} already") from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        self._write(key, lambda temporary: temporary.write_bytes(data), self._link)
 
     def replace(self, key: str, data: bytes) -> None:
-        os.replace(self._temporary(key, data), self._path(key))
+        self._write(key, lambda temporary: temporary.write_bytes(data), os.replace)
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         found = []
-        for folder, _, files in os.walk(self.root):
-            for name in files:
-                path = Path(folder, name)
+        for parent, folders, files in os.walk(self._folder(prefix)):
+            if Path(parent) == self.root and _TEMPORARY in folders:
+                folders.remove(_TEMPORARY)
+            for path in (Path(parent, name) for name in files):
                 key = path.relative_to(self.root).as_posix()
-                if key.startswith(prefix) and not name.startswith(".tmp-"):
+                if key.startswith(prefix):
                     found.append(Entry(key, path.stat().st_size))
         yield from sorted(found, key=lambda entry: entry.key)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        folder = self._path(prefix) if prefix else self.root
+        folder = self._folder(prefix)
         if folder.is_dir():
-            yield from sorted(name for name in os.listdir(folder) if not name.startswith(".tmp-"))
+            with told(f"cannot list {prefix!r} in {self.url}"):
+                yield from sorted(path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY)
 
     def delete(self, key: str) -> None:
-        self._path(key).unlink(missing_ok=True)
-
-    def upload(self, source: Path, key: str) -> None:
         path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.parent / f".tmp-{os.getpid()}-{path.name}"
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, path)
+        with told(f"cannot delete {key!r} from {self.url}"):
+            path.unlink(missing_ok=True)
+        for folder in path.relative_to(self.root).parents[:-1]:
+            try:
+                (self.root / folder).rmdir()
+            except OSError:  # other objects lie in it
+                return
+
+    def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
+        self._write(key, lambda temporary: shutil.copyfile(source, temporary), os.replace)
+        if progress:
+            progress(source.stat().st_size)
 
     def download(self, key: str, destination: Path) -> None:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            shutil.copyfile(self._path(key), destination)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise ObjectNotFound(f"no object {key!r} in {self.url}") from error
+        write_file(destination, self.chunks(key))
 
     def _path(self, key: str) -> Path:
-        if key.startswith("/") or ".." in key.split("/"):
-            raise StoreError(f"key {key!r} leads outside the store; use a relative key without '..'")
-        return self.root / key
+        return self.root / check_key(key)
 
-    def _temporary(self, key: str, data: bytes) -> Path:
-        parent = self._path(key).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".tmp-", dir=parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        return Path(name)
+    def _folder(self, prefix: str) -> Path:
+        folder = prefix.rpartition("/")[0]
+        return self._path(folder) if folder else self.root
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[Path]:
+        path = self._path(key)
+        if not path.is_file() and not path.is_symlink():
+            raise ObjectNotFound(f"no object {key!r} in {self.url}")
+        with told(f"cannot read {key!r} from {self.url}"):
+            yield path
+
+    def _write(self, key: str, fill: Callable[[Path], object], put: Callable[[Path, Path], None]) -> None:
+        path = self._path(key)
+        with told(f"cannot write {key!r} to {self.url}"):
+            temporary = self._temporary_folder() / uuid.uuid4().hex
+            try:
+                fill(temporary)
+                _sync(temporary)
+                _put(temporary, path, put)
+                _sync(path.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _link(self, temporary: Path, path: Path) -> None:
+        try:
+            os.link(temporary, path)  # unlike rename, link fails when the name is taken
+        except FileExistsError as error:
+            raise ObjectExists(f"object {path.relative_to(self.root).as_posix()!r} is in {self.url} already") from error
+        except OSError as error:
+            if error.errno in _NO_LINKS:
+                raise StoreUnsuitable(
+                    f"the file system under {self.url} has no hard links ({error.strerror}), which create-only writes need; "
+                    "use a store on another file system or on S3"
+                ) from error
+            raise
+
+    def _temporary_folder(self) -> Path:
+        folder = self.root / _TEMPORARY
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self._swept:
+            self._swept = True
+            for left in folder.iterdir():
+                with suppress(FileNotFoundError):  # another writer finished with it
+                    if left.stat().st_mtime < time.time() - _STALE_S:
+                        left.unlink()
+        return folder
+
+
+def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
+    for attempt in range(10):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return put(temporary, path)
+        except FileNotFoundError:  # a delete took the folder away when it was empty for a moment
+            if attempt == 9 or not temporary.exists():
+                raise
+    return None
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

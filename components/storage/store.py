@@ -1,11 +1,19 @@
 """The interface of a store, and how an address becomes one."""
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import StoreError, UsageError
+
+Progress = Callable[[int], None]
+"""Called with the number of bytes that have moved since the last call, possibly from another thread."""
+
+CHUNK = 1 << 20
+_FORMS = "use a directory, file:///…, memory://NAME or s3://bucket/prefix"
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,10 @@ class Store(ABC):
         """Return an object's bytes; raises ObjectNotFound."""
 
     @abstractmethod
+    def chunks(self, key: str) -> Iterator[bytes]:
+        """Yield an object's bytes in order, a piece at a time; raises ObjectNotFound."""
+
+    @abstractmethod
     def create(self, key: str, data: bytes) -> None:
         """Write an object that must not be there yet; raises ObjectExists. Readers see all of it or nothing."""
 
@@ -42,7 +54,10 @@ class Store(ABC):
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield every object whose key starts with `prefix`, in the order of keys."""
+        """Yield every object whose key starts with `prefix`, in the order of keys.
+
+        Empty objects that only stand for a folder, as some S3 tools leave them, are passed over.
+        """
 
     @abstractmethod
     def names(self, prefix: str = "") -> Iterator[str]:
@@ -56,12 +71,39 @@ class Store(ABC):
         """Remove an object; nothing happens when there is none."""
 
     @abstractmethod
-    def upload(self, source: Path, key: str) -> None:
+    def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
         """Copy a file of any size to a key that is written once, streaming."""
 
     @abstractmethod
     def download(self, key: str, destination: Path) -> None:
-        """Copy an object of any size to a file, streaming; raises ObjectNotFound."""
+        """Copy an object of any size to a file, streaming; raises ObjectNotFound. No half file is left on failure."""
+
+
+def check_key(key: str) -> str:
+    """Return the key when every store can hold it.
+
+    Raises StoreError for one that is empty, starts or ends with `/`, or has `.`, `..`, an empty part or a NUL in it.
+    """
+    if "\0" in key or any(part in {"", ".", ".."} for part in key.split("/")):
+        raise StoreError(f"key {key!r} leads outside the store or has an empty part; use a relative key without '..' and '//'")
+    return key
+
+
+def without_markers(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Drop the empty objects that stand for a folder: `data/`, and `data` where `data/…` follows; the order is kept.
+
+    `entries` come in the order of keys. Keys such as `data-2` sort between `data` and `data/…`, so an empty entry and
+    what follows it are held back until it is known.
+    """
+    held: list[Entry] = []
+    for entry in entries:
+        if entry.key == "" or entry.key.endswith("/"):
+            continue
+        held = [h for h in held if not (h.size == 0 and entry.key.startswith(f"{h.key}/"))]
+        held.append(entry)
+        while held and (held[0].size > 0 or entry.key > f"{held[0].key}/"):
+            yield held.pop(0)
+    yield from held
 
 
 def open_store(url: str) -> Store:
@@ -69,9 +111,18 @@ def open_store(url: str) -> Store:
 
     Raises UsageError for an address of another form.
     """
-    scheme, separator, rest = url.partition("://")
-    if not separator or scheme == "file":
+    address = url.strip()
+    scheme, separator, rest = address.partition("://")
+    if separator and scheme == "s3":
+        from components.storage.s3 import S3Store
+
+        return S3Store(address)
+    if separator and scheme == "memory" and rest.strip("/"):
+        from components.storage.memory import MemoryStore
+
+        return MemoryStore.named(rest.strip("/"))
+    if (separator and scheme == "file" and rest) or (address and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", address)):
         from components.storage.local import LocalStore
 
-        return LocalStore(Path(rest if separator else url))
-    raise UsageError(f"unknown store address {url!r}; use a directory, file://…, memory://… or s3://bucket/prefix")
+        return LocalStore(Path(unquote(rest.removeprefix("localhost")) if separator else address))
+    raise UsageError(f"unknown store address {url!r}; {_FORMS}")

@@ -1,0 +1,1 @@
+"""Candidate -> immutable model version in the registry."""

@@ -1,0 +1,174 @@
+"""The manifest of a model version: what belongs to it, and the digests by which every reader checks it.
+
+VERSION is `YYYYMMDD-HHMMSS-DIGEST`: the time of training (UTC) and the first 12 hexadecimal digits of the content digest, the
+SHA-256 over the sorted names and SHA-256s of all files but the manifest and the model card. So the name of a version commits to
+its content, and publishing the same files again finds the same name.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.classifier.bundle import CARD, MANIFEST
+from components.classifier.errors import DataError, IntegrityError
+
+SCHEMA_VERSION = 1
+VERSION_PATTERN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
+
+
+class FileEntry(BaseModel):
+    """One file: its SHA-256 (64 hexadecimal digits) and its size in bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: int = Field(ge=0)
+
+
+class Manifest(BaseModel):
+    """What `manifest.json` holds. Times are UTC, ISO 8601."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    schema_version: int = SCHEMA_VERSION
+    name: str
+    version: str
+    created: str
+    """When it was published."""
+    trained_at: str
+    run: str
+    """The pipeline run that published it, may be empty."""
+    dataset_digest: str
+    code_version: str
+    architecture: str
+    classes: list[str]
+    parameters: dict[str, Any]
+    metrics: dict[str, float] = {}
+    """The evaluation's headline numbers, so that a list of versions need not open every evaluation."""
+    files: dict[str, FileEntry]
+    signature: dict[str, Any] | None = None
+    """A Sigstore bundle over this manifest without signature and checksum, by model-signing."""
+    checksum: str = ""
+    """SHA-256 of this manifest without signature and checksum: finds edits by hand. Only a signature withstands an attacker."""
+
+    @property
+    def content_digest(self) -> str:
+        """The digest over names and contents of which the version's name carries the first 12 digits."""
+        return content_digest(self.files)
+
+    def body(self) -> bytes:
+        """Return the canonical bytes that the checksum and the signature are about."""
+        fields = self.model_dump(mode="json", exclude={"signature", "checksum"})
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+    def sealed(self, signature: dict[str, Any] | None = None) -> "Manifest":
+        """Return this manifest with its checksum, and its signature if there is one."""
+        return self.model_copy(update={"signature": signature, "checksum": hashlib.sha256(self.body()).hexdigest()})
+
+    def to_bytes(self) -> bytes:
+        """Return the file's bytes."""
+        return (self.model_dump_json(indent=1) + "\n").encode()
+
+
+def parse(data: bytes, where: str) -> Manifest:
+    """Read a manifest that lies at `where` (for messages).
+
+    Raises IntegrityError when it is damaged, was edited, or its name does not belong to its files.
+    """
+    again = "publish the model version again"
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise IntegrityError(f"{where} is damaged ({field}: {first['msg']}); {again}") from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        raise IntegrityError(f"{where} has schema version {manifest.schema_version}, this release reads {SCHEMA_VERSION}; {again}")
+    if manifest.checksum != hashlib.sha256(manifest.body()).hexdigest():
+        raise IntegrityError(f"{where} was changed after it was published: its checksum does not fit; {again}")
+    if manifest.version != version_name(manifest.trained_at, manifest.content_digest):
+        raise IntegrityError(f"{where} names version {manifest.version}, but its files' digests make another; {again}")
+    return manifest
+
+
+def content_digest(files: Mapping[str, FileEntry]) -> str:
+    """Hash the sorted names and digests of all files but the manifest and the model card."""
+    significant = sorted((name, entry.sha256) for name, entry in files.items() if name not in {MANIFEST, CARD})
+    return hashlib.sha256(json.dumps(significant, separators=(",", ":")).encode()).hexdigest()
+
+
+def version_name(trained_at: str, digest: str) -> str:
+    """Make a version's name from the time of training (ISO 8601; without an offset it is UTC) and the content digest.
+
+    Raises DataError for a time of another form.
+    """
+    try:
+        time = datetime.fromisoformat(trained_at)
+    except ValueError as error:
+        raise DataError(f"config.json says trained_at {trained_at!r}, which is no ISO 8601 time; train again") from error
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return f"{time:%Y%m%d-%H%M%S}-{digest[:12]}"
+
+
+def hash_file(path: Path) -> FileEntry:
+    """Hash one file, streaming."""
+    with path.open("rb", buffering=0) as file:
+        sha = hashlib.file_digest(file, "sha256")
+        return FileEntry(sha256=sha.hexdigest(), size=file.seek(0, 2))
+
+
+def hash_files(files: Mapping[str, Path]) -> dict[str, FileEntry]:
+    """Hash files by name, several at a time; hashlib lets go of the interpreter's lock."""
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        return dict(zip(files, pool.map(hash_file, files.values()), strict=True))
+
+
+def verify_directory(directory: Path) -> Manifest:
+    """Check a local model folder that holds manifest.json (such as /mnt/models): every digest, and that nothing was added.
+
+    Where PENSTOCK_VERIFY_KEY names a public key, the signature too. Raises IntegrityError naming each bad file.
+    """
+    from components.registry.signing import require_signature
+
+    try:
+        data = (directory / MANIFEST).read_bytes()
+    except OSError as error:
+        raise IntegrityError(
+            f"{directory / MANIFEST} cannot be read ({error.strerror}): no complete model version; fetch it again"
+        ) from error
+    manifest = parse(data, str(directory / MANIFEST))
+    require_signature(manifest)
+    problems = directory_problems(directory, manifest)
+    if problems:
+        raise IntegrityError(f"{directory} is not version {manifest.version}: {'; '.join(problems)}; fetch it again")
+    return manifest
+
+
+def directory_problems(directory: Path, manifest: Manifest) -> list[str]:
+    """Name each missing, changed and extra file of a local model folder."""
+    present = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}
+    present.pop(MANIFEST, None)
+    sizes = {name: path.stat().st_size for name, path in present.items() if path.is_file()}
+    problems = size_problems(sizes, manifest)
+    suspects = {name: path for name, path in present.items() if name in manifest.files and sizes.get(name) == manifest.files[name].size}
+    found = hash_files(suspects)
+    return problems + [f"{name} was changed" for name in sorted(found) if found[name] != manifest.files[name]]
+
+
+def size_problems(sizes: Mapping[str, int], manifest: Manifest) -> list[str]:
+    """Name each file that is missing, extra or of another size, before anything is hashed."""
+    wanted = manifest.files
+    return [
+        *(f"{name} is missing" for name in sorted(wanted.keys() - sizes.keys())),
+        *(f"{name} does not belong to it" for name in sorted(sizes.keys() - wanted.keys() - {MANIFEST})),
+        *(
+            f"{name} was changed ({sizes[name]:,} bytes instead of {wanted[name].size:,})"
+            for name in sorted(sizes.keys() & wanted.keys())
+            if sizes[name] != wanted[name].size
+        ),
+    ]

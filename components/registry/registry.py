@@ -1,0 +1,263 @@
+"""Model versions in a store: either complete and verified, or not there.
+
+`models/NAME/VERSION/FILE`, and manifest.json last: a version exists when its manifest does, and every reader checks digests.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from components.classifier.bundle import CARD, EVALUATION, MANIFEST, BundleConfig
+from components.classifier.errors import DataError, IntegrityError, ObjectExists, ObjectNotFound, RegistryError, UsageError, VersionNotFound
+from components.registry.card import headline, model_card
+from components.registry.ledger import Ledger
+from components.registry.manifest import FileEntry, Manifest, hash_files, parse, size_problems, verify_directory, version_name
+from components.registry.signing import require_signature, sign
+from components.storage import Store
+from components.storage.files import told, write_file
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A complete model version: `uri` is the address of its folder, with a slash at the end."""
+
+    version: str
+    uri: str
+    manifest: Manifest
+
+
+class Registry:
+    """The versions of one model name in a store, and its deployment `ledger`."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"model name {name!r} is not usable; take letters, digits, '.', '_' and '-', 63 at most, a letter or digit first"
+            )
+        self.store, self.name = store, name
+        self.ledger = Ledger(store, name)
+
+    def publish(self, directory: Path, *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
+        """Publish the files of a directory as a version; the same files again find the same version and change nothing.
+
+        `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
+        DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
+        """
+        files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
+        return self.publish_files(files, run=run, parameters=parameters)
+
+    def publish_files(self, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
+        """Publish files that lie in several places, by their names in the version; else like `publish`."""
+        files = {name: path for name, path in files.items() if name != MANIFEST}
+        for name, path in files.items():
+            if not path.is_file():
+                raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
+        config = BundleConfig.load(files["config.json"].parent if "config.json" in files else Path())
+        entries = hash_files(files)
+        draft = Manifest(
+            name=self.name,
+            version="",
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            trained_at=config.trained_at,
+            run=run,
+            dataset_digest=config.dataset_digest,
+            code_version=config.code_version,
+            architecture=config.architecture,
+            classes=config.classes,
+            parameters={**config.parameters, **(parameters or {})},
+            metrics=headline(files.get(EVALUATION)),
+            files=entries,
+        )
+        draft = draft.model_copy(update={"version": version_name(config.trained_at, draft.content_digest)})
+        return self._find(draft) or self._put(draft, files)
+
+    def versions(self) -> Iterator[str]:
+        """Yield the names of the complete versions, oldest first."""
+        prefix = f"models/{self.name}/"
+        for entry in self.store.list(prefix):
+            version, _, file = entry.key[len(prefix) :].partition("/")
+            if file == MANIFEST:
+                yield version
+
+    def get(self, version: str) -> ModelVersion:
+        """Read a version's manifest.
+
+        Raises VersionNotFound when there is no complete version of that name, IntegrityError when its manifest was changed.
+        """
+        key = self._key(version, MANIFEST)
+        try:
+            data = self.store.read(key)
+        except ObjectNotFound as error:
+            raise VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}") from error
+        manifest = parse(data, f"{self.store.url}/{key}")
+        if (manifest.name, manifest.version) != (self.name, version):
+            raise IntegrityError(
+                f"{self.store.url}/{key} belongs to version {manifest.version} of {manifest.name}; delete this one and publish it again"
+            )
+        require_signature(manifest)
+        return ModelVersion(version, self.uri(version), manifest)
+
+    def fetch(self, version: str, destination: Path, files: Iterable[str] | None = None) -> Path:
+        """Download a version, or some of its files, and its manifest into a folder that is new or empty; returns it.
+
+        Every file is checked on the way. Raises IntegrityError naming each bad file; nothing is left on failure.
+        A folder that already holds the whole, intact version is left as it is.
+        """
+        manifest = self.get(version).manifest
+        if destination.is_dir() and any(destination.iterdir()):
+            if files is None and (destination / MANIFEST).exists() and verify_directory(destination).version == version:
+                return destination
+            raise UsageError(f"{destination} is not empty; name a folder that is new or empty")
+        self._refuse(version, size_problems(self._sizes(version), manifest))
+        wanted = sorted(manifest.files) if files is None else sorted(set(files) - {MANIFEST})
+        if unknown := set(wanted) - manifest.files.keys():
+            raise RegistryError(f"version {version} has no file {sorted(unknown)}; it has {sorted(manifest.files)}")
+        with told(f"cannot write to {destination.parent}"):
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination.parent))
+            temporary.chmod(0o755)
+        try:
+            self._refuse(version, [f"{name} was changed" for name in wanted if not self._fetch_file(manifest, name, temporary / name)])
+            write_file(temporary / MANIFEST, [manifest.to_bytes()])
+            with told(f"cannot write {destination}"):
+                temporary.replace(destination)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return destination
+
+    def verify(self, version: str) -> list[str]:
+        """Hash a version again in the store; returns the problems, one line each: missing, changed and extra files."""
+        try:
+            manifest = self.get(version).manifest
+        except IntegrityError as error:
+            return [str(error)]
+        sizes = self._sizes(version)
+        problems = size_problems(sizes, manifest)
+        suspects = [name for name in sorted(manifest.files) if sizes.get(name) == manifest.files[name].size]
+        return problems + [f"{name} was changed" for name in suspects if self._hash(version, name) != manifest.files[name].sha256]
+
+    def resolve(self, selector: str) -> str:
+        """Return the version that "champion", "previous" or a version's name stands for.
+
+        Raises VersionNotFound, saying which versions there are.
+        """
+        version: str | None = selector
+        if selector == "champion":
+            version = self.ledger.champion()
+        elif selector == "previous":
+            version = self.ledger.previous()
+        if not version:
+            raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}; deploy a version first ({self._there_are()})")
+        return self.get(version).version
+
+    def delete(self, version: str) -> None:
+        """Remove a version, its manifest first, so that it ceases to exist at once.
+
+        Raises RegistryError for the champion, VersionNotFound for a version that is not there at all.
+        """
+        self._guard(version)
+        keys = [entry.key for entry in self.store.list(self._key(version, ""))]
+        if not keys:
+            raise VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}")
+        manifest_key = self._key(version, MANIFEST)
+        manifest = self.store.read(manifest_key) if manifest_key in keys else None
+        self.store.delete(manifest_key)
+        try:
+            self._guard(version)  # it may have been deployed since
+        except RegistryError:
+            if manifest is not None:
+                self.store.create(manifest_key, manifest)
+            raise
+        for key in keys:
+            self.store.delete(key)
+
+    def uri(self, version: str) -> str:
+        """Return the address of a version's folder, with a slash at the end."""
+        return f"{self.store.url}/{self._key(version, '')}"
+
+    def _find(self, draft: Manifest) -> ModelVersion | None:
+        try:
+            found = self.get(draft.version)
+        except VersionNotFound:
+            return None
+        if found.manifest.content_digest != draft.content_digest:
+            raise IntegrityError(f"version {draft.version} of {self.name} holds other files; delete it, then publish again")
+        return found
+
+    def _put(self, draft: Manifest, files: Mapping[str, Path]) -> ModelVersion:
+        entries = dict(draft.files)
+        for name, path in files.items():
+            if name != CARD:
+                self.store.upload(path, self._key(draft.version, name))
+        card = files[CARD].read_bytes() if CARD in files else model_card(draft, files.get(EVALUATION)).encode()
+        card = self._put_card(draft.version, card)
+        entries[CARD] = FileEntry(sha256=hashlib.sha256(card).hexdigest(), size=len(card))
+        manifest = draft.model_copy(update={"files": dict(sorted(entries.items()))})
+        self._refuse(draft.version, size_problems(self._sizes(draft.version), manifest))
+        manifest = manifest.sealed(sign(manifest))
+        try:
+            self.store.create(self._key(draft.version, MANIFEST), manifest.to_bytes())
+        except ObjectExists:
+            found = self._find(draft)
+            if found is None:
+                raise
+            return found
+        return ModelVersion(draft.version, self.uri(draft.version), manifest)
+
+    def _put_card(self, version: str, card: bytes) -> bytes:
+        """Write the card unless one lies there: cards of equal versions may differ, and the manifest must fit the one kept."""
+        try:
+            self.store.create(self._key(version, CARD), card)
+        except ObjectExists:
+            return self.store.read(self._key(version, CARD))
+        return card
+
+    def _fetch_file(self, manifest: Manifest, name: str, destination: Path) -> bool:
+        sha = hashlib.sha256()
+
+        def pieces() -> Iterator[bytes]:
+            for chunk in self.store.chunks(self._key(manifest.version, name)):
+                sha.update(chunk)
+                yield chunk
+
+        write_file(destination, pieces())
+        return sha.hexdigest() == manifest.files[name].sha256
+
+    def _hash(self, version: str, name: str) -> str:
+        sha = hashlib.sha256()
+        for chunk in self.store.chunks(self._key(version, name)):
+            sha.update(chunk)
+        return sha.hexdigest()
+
+    def _sizes(self, version: str) -> dict[str, int]:
+        prefix = self._key(version, "")
+        return {entry.key[len(prefix) :]: entry.size for entry in self.store.list(prefix)}
+
+    def _refuse(self, version: str, problems: list[str]) -> None:
+        if problems:
+            raise IntegrityError(
+                f"version {version} of {self.name} in {self.store.url} is damaged: {'; '.join(problems)}; publish it again"
+            )
+
+    def _guard(self, version: str) -> None:
+        if version == self.ledger.champion():
+            raise RegistryError(f"version {version} of {self.name} is the champion and serves; deploy another one, then delete it")
+
+    def _there_are(self) -> str:
+        names = list(self.versions())
+        if not names:
+            return "there are none yet: run `penstock run` first"
+        return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names[-5:])}" + (
+            f" and {len(names) - 5} older" if len(names) > 5 else ""
+        )
+
+    def _key(self, version: str, file: str) -> str:
+        return f"models/{self.name}/{version}/{file}"

@@ -1,0 +1,103 @@
+"""The optional signature of a manifest, by model-signing with an elliptic-curve key (extra `signing`).
+
+The signature is a Sigstore bundle inside the manifest, over the manifest's canonical bytes: one object is written last, so that a
+version is never seen without its signature, and two publishers of the same content cannot mix theirs up.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.classifier.errors import IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from components.registry.manifest import Manifest
+
+
+class SigningSettings(BaseSettings):
+    """Which keys are used; read from PENSTOCK_SIGNING_KEY, PENSTOCK_SIGNING_PASSWORD and PENSTOCK_VERIFY_KEY."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, env_ignore_empty=True)
+    signing_key: Path | None = None
+    """A private key in PEM form: publish signs with it."""
+    signing_password: str | None = None
+    """The password of the private key, if it has one."""
+    verify_key: Path | None = None
+    """A public key in PEM form: only versions that it verifies are loaded."""
+
+
+def sign(manifest: "Manifest") -> dict[str, Any] | None:
+    """Sign a manifest where a private key is configured; returns the Sigstore bundle, or None without a key.
+
+    Raises UsageError for a key that cannot be used.
+    """
+    settings = SigningSettings()
+    if settings.signing_key is None:
+        return None
+    key = _readable(settings.signing_key, "PENSTOCK_SIGNING_KEY")
+    with tempfile.TemporaryDirectory() as folder:
+        body, signature = Path(folder, "manifest"), Path(folder, "signature")
+        body.write_bytes(manifest.body())
+        try:
+            config = _library().signing.Config().use_elliptic_key_signer(private_key=key, password=settings.signing_password)
+            config.sign(body, signature)
+        except (ValueError, TypeError) as error:
+            raise UsageError(
+                f"PENSTOCK_SIGNING_KEY {key} cannot sign ({error}); give an elliptic-curve private key (P-256, P-384 or P-521) in PEM "
+                "form, and its password in PENSTOCK_SIGNING_PASSWORD if it has one"
+            ) from error
+        bundle: dict[str, Any] = json.loads(signature.read_bytes())
+        return bundle
+
+
+def require_signature(manifest: "Manifest") -> None:
+    """Check the manifest's signature where a public key is configured; without one nothing is asked of it.
+
+    Raises IntegrityError for a version that is unsigned, or signed with another key, or changed since.
+    """
+    configured = SigningSettings().verify_key
+    if configured is None:
+        return
+    key = _readable(configured, "PENSTOCK_VERIFY_KEY")
+    about = f"version {manifest.version} of {manifest.name}"
+    if manifest.signature is None:
+        raise IntegrityError(f"{about} is not signed, but PENSTOCK_VERIFY_KEY is set; publish it with PENSTOCK_SIGNING_KEY set")
+    with tempfile.TemporaryDirectory() as folder:
+        body, signature = Path(folder, "manifest"), Path(folder, "signature")
+        body.write_bytes(manifest.body())
+        signature.write_text(json.dumps(manifest.signature), "utf-8")
+        verifying = _library().verifying
+        try:
+            verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"PENSTOCK_VERIFY_KEY {key} cannot verify ({error}); give an elliptic-curve public key in PEM form") from error
+        try:
+            verifier.verify(body, signature)
+        except Exception as error:  # whatever the library finds wrong with it, the version must not be loaded
+            raise IntegrityError(
+                f"the signature of {about} does not fit the key {key} ({_first_line(error)}); do not use it, find out who published it"
+            ) from error
+
+
+def _library() -> ModuleType:
+    try:
+        import model_signing
+    except ImportError as error:
+        raise UsageError(f"signatures need the extra `signing` ({error.name} is missing); run `pip install 'penstock[signing]'`") from error
+    return model_signing  # type: ignore[no-any-return]
+
+
+def _readable(path: Path, setting: str) -> Path:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{setting} {path} cannot be read ({error.strerror}); name a key in PEM form") from error
+    return path
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
