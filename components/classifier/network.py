@@ -1,0 +1,213 @@
+"""The networks that can be trained, by name, and the graph that is served.
+
+A network takes normalised float pictures (N, C, H, W) and gives logits (N, K). Own ones are registered with `@architecture`; every
+other name is looked up among torchvision's classifiers. To add one, write a function and decorate it:
+
+    @architecture("linear")
+    def linear(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), classes))
+"""
+
+import difflib
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision import models
+
+from components.classifier.errors import UsageError
+from components.classifier.images import ImageSpec
+
+Builder = Callable[[ImageSpec, int], nn.Module]
+
+OWN: dict[str, Builder] = {}
+"""Own architectures by name."""
+
+SMALLEST_SIDE = 32
+"""torchvision's convolutional networks halve a picture five times: a shorter side than this would vanish inside."""
+
+_FIXED_SIZE = ("vit_", "maxvit_")
+"""Families that take pictures of one size only, the one that torchvision's weights were trained on."""
+
+
+def architecture(name: str) -> Callable[[Builder], Builder]:
+    """Register an own architecture: a function of the pictures' shape and the number of classes."""
+
+    def register(builder: Builder) -> Builder:
+        OWN[name] = builder
+        return builder
+
+    return register
+
+
+def architectures() -> list[str]:
+    """Name everything that can be trained: own architectures first, then torchvision's classifiers."""
+    return [*sorted(OWN), *models.list_models(module=models)]
+
+
+def check_architecture(name: str) -> None:
+    """Raise UsageError, with near matches, when there is no architecture of that name."""
+    known = architectures()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = (
+            f"did you mean {' or '.join(near)}?"
+            if near
+            else f"use {', '.join(sorted(OWN))} or a classifier of torchvision such as resnet18"
+        )
+        raise UsageError(f"unknown architecture {name!r}; {hint}")
+
+
+def build(name: str, spec: ImageSpec, classes: int, pretrained: bool = False) -> nn.Module:
+    """Make a network for pictures of `spec`: normalised float (N, C, H, W) in, logits (N, classes) out.
+
+    `pretrained` starts from torchvision's ImageNet weights, with a new last layer. Weights are otherwise random, from
+    torch's seed. Raises UsageError for an unknown name, or pictures that do not fit the architecture.
+    """
+    check_architecture(name)
+    if name in OWN:
+        if pretrained:
+            raise UsageError(f"architecture {name!r} has no pretrained weights; use pretrained=false or a classifier of torchvision")
+        return OWN[name](spec, classes)
+    return Adapted(_torchvision(name, classes, pretrained), _working_size(name, spec), spec)
+
+
+class Adapted(nn.Module):
+    """A torchvision classifier for pictures of any size and channels: grey is repeated to RGB, small pictures are enlarged."""
+
+    def __init__(self, body: nn.Module, size: tuple[int, int], spec: ImageSpec) -> None:
+        super().__init__()
+        self.body = body
+        self.size = size
+        self.resized = size != (spec.height, spec.width)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Classify normalised pictures (N, 1 or 3, H, W)."""
+        if pictures.shape[1] == 1:
+            pictures = pictures.expand(-1, 3, -1, -1)
+        if self.resized:
+            pictures = F.interpolate(pictures, size=self.size, mode="bilinear", align_corners=False)
+        logits: Tensor = self.body(pictures)
+        return logits
+
+
+class ServingGraph(nn.Module):
+    """What model.onnx computes: uint8 pictures (N, H, W, C) in, calibrated probabilities float32 (N, K) out.
+
+    `mean` and `std` are per channel, of pixels / 255.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
+        super().__init__()
+        self.network = network
+        self.temperature = temperature
+        self.register_buffer("scale", torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1))
+        self.register_buffer("shift", torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Normalise, classify and calibrate."""
+        pictures = image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
+        return torch.softmax(self.network(pictures) / self.temperature, dim=1)
+
+
+class SmallCNN(nn.Module):
+    """A light residual network for pictures of about 8x8 to 64x64 pixels; correct, if not strong, for any other size.
+
+    The picture is halved until its shorter side is at most 7 pixels, doubling the width each time, then averaged away.
+    """
+
+    def __init__(self, spec: ImageSpec, classes: int) -> None:
+        super().__init__()
+        widths = _widths(spec)
+        layers: list[nn.Module] = [_convolution(spec.channels, widths[0])]
+        for before, after in itertools.pairwise(widths):
+            layers += [_convolution(before, after, stride=2), Residual(after)]
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Classify normalised pictures (N, C, H, W)."""
+        pooled = self.features(pictures).mean(dim=(2, 3))  # a mean, not adaptive pooling: exports as one plain operator
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions beside an identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _convolution(width, width)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the convolutions find to their input."""
+        return F.relu(x + self.second(self.first(x)))
+
+
+@architecture("small_cnn")
+def small_cnn(spec: ImageSpec, classes: int) -> nn.Module:
+    """Our own network, see SmallCNN."""
+    return SmallCNN(spec, classes)
+
+
+def _widths(spec: ImageSpec) -> list[int]:
+    halvings = max(1, math.ceil(math.log2(max(1, min(spec.height, spec.width)) / 7)))
+    first = (32 if halvings == 1 else 16) * (2 if spec.channels == 3 else 1)
+    return [min(first * 2**step, 128 * (2 if spec.channels == 3 else 1)) for step in range(halvings + 1)]
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+def _working_size(name: str, spec: ImageSpec) -> tuple[int, int]:
+    minimum = _minimum_side(name)
+    if name.startswith(_FIXED_SIZE):
+        if max(spec.height, spec.width) > minimum:
+            raise UsageError(
+                f"architecture {name!r} takes pictures of up to {minimum}x{minimum}, these are {spec.height}x{spec.width}; "
+                f"set image_size={minimum}"
+            )
+        return minimum, minimum
+    factor = max(1, math.ceil(minimum / min(spec.height, spec.width)))
+    return spec.height * factor, spec.width * factor
+
+
+def _minimum_side(name: str) -> int:
+    smallest = int(max(models.get_model_weights(name).DEFAULT.meta["min_size"]))
+    if name.startswith("swin_"):
+        return SMALLEST_SIDE  # the table's number is the size of its training pictures; the network pads any size
+    return max(SMALLEST_SIDE, smallest)
+
+
+def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
+    options: dict[str, object] = {}
+    if name in {"googlenet", "inception_v3"}:
+        options["aux_logits"] = False  # the helper classifiers are for training at depth, and change what forward returns
+        if not pretrained:
+            options["init_weights"] = True
+    if not pretrained:
+        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
+        return network
+    from components.classifier.pretrained import load_pretrained
+
+    return _with_head(load_pretrained(name, options), classes)
+
+
+def _with_head(network: nn.Module, classes: int) -> nn.Module:
+    *_, (path, head) = [(path, m) for path, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    parent = network.get_submodule(path.rpartition(".")[0])
+    # squeezenet classifies by a 1x1 convolution, all others by a linear layer
+    fresh = nn.Conv2d(head.in_channels, classes, 1) if isinstance(head, nn.Conv2d) else nn.Linear(head.in_features, classes)
+    setattr(parent, path.rpartition(".")[2], fresh)
+    return network

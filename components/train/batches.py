@@ -1,0 +1,70 @@
+"""Batches without loader workers, so that a pod needs no large /dev/shm: from memory-mapped files, or from the device."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from components.classifier.dataset import Split
+
+DEVICE_SHARE = 0.4
+"""Part of a GPU's free memory that a split may take; the rest is for the network."""
+
+
+class Batches:
+    """A split as batches of uint8 pictures (n, C, H, W), channels last in memory, and int64 labels (n,), on the device."""
+
+    def __init__(self, split: Split, device: torch.device) -> None:
+        self._images = split.images
+        self._device = device
+        self.labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
+        self._resident = self._to_device() if self._fits() else None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `steps` batches in an order that the seed decides, passing over the pictures as often as that takes."""
+        generator = np.random.default_rng(seed)
+        made = 0
+        while made < steps:
+            for index in np.array_split(generator.permutation(len(self)), batches_per_pass(len(self), batch_size)):
+                if made < steps:
+                    yield self._take(index)
+                    made += 1
+
+    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every picture once."""
+        for start in range(0, len(self), batch_size):
+            yield self._take(np.arange(start, min(start + batch_size, len(self))))
+
+    def _take(self, index: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        if self._resident is not None:
+            chosen = torch.from_numpy(index).to(self._device)
+            return self._resident[chosen].permute(0, 3, 1, 2), self._resident_labels[chosen]
+        images = torch.from_numpy(self._images[index])
+        labels = self.labels[torch.from_numpy(index)]
+        if self._device.type == "cuda":
+            images, labels = images.pin_memory(), labels.pin_memory()
+        return images.to(self._device, non_blocking=True).permute(0, 3, 1, 2), labels.to(self._device, non_blocking=True)
+
+    def _fits(self) -> bool:
+        if self._device.type != "cuda":
+            return False  # on a CPU the page cache is the memory
+        free, _ = torch.cuda.mem_get_info(self._device)
+        return self._images.nbytes <= DEVICE_SHARE * free
+
+    def _to_device(self) -> Tensor:
+        self._resident_labels = self.labels.to(self._device)
+        return torch.from_numpy(np.ascontiguousarray(self._images)).to(self._device)
+
+
+def batches_per_pass(pictures: int, batch_size: int) -> int:
+    """Count the batches of one pass: of nearly equal size, none lost, and none of a single picture.
+
+    A lone last picture would break batch normalisation; batches hold one more than asked for where nothing else helps.
+    """
+    return max(1, min(math.ceil(pictures / batch_size), pictures // 2))

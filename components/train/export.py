@@ -1,0 +1,98 @@
+"""From a trained network to model.onnx, which counts only after it gave what torch gives."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from components.classifier.bundle import INPUT_NAME, ONNX, OUTPUT_NAME
+from components.classifier.errors import TrainingError
+from components.classifier.images import ImageSpec, Pixels
+from components.classifier.inference import Classifier
+
+OPSET = 18
+CHECKED_BATCHES = (1, 2, 7, 64)
+TOLERANCE = 1e-4
+LARGEST_BYTES = 1_900_000_000
+"""What a single ONNX file can hold is 2 GB; larger models would need files beside it."""
+
+
+def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path) -> None:
+    """Write the serving graph as one ONNX file with a dynamic batch: `image` uint8 (N, H, W, C), `probabilities` float32 (N, K).
+
+    Raises TrainingError when it cannot be exported.
+    """
+    graph = graph.to("cpu", torch.float32).eval()
+    example = torch.zeros((2, *spec.shape), dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                graph,
+                (example,),
+                dynamo=True,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                opset_version=OPSET,
+                verbose=False,
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
+        raise TrainingError(f"the network cannot be exported to ONNX ({_first_line(error)}); choose another architecture") from error
+    assert program is not None
+    model = _without_traces(program.model_proto)
+    path.write_bytes(model.SerializeToString())
+
+
+def check_export(graph: nn.Module, directory: Path, samples: Pixels) -> float:
+    """Compare model.onnx of a directory, which also holds config.json, with torch and with itself, picture by picture.
+
+    `samples`: real pictures, uint8 (N, H, W, C); noise fills up what is missing. Returns the largest difference of a probability.
+    Raises TrainingError when one is above TOLERANCE, or when a size of batch does not run.
+    """
+    classifier = Classifier(directory)
+    images = _probes(samples, classifier.spec)
+    with torch.inference_mode():
+        expected = graph.to("cpu").eval()(torch.from_numpy(images)).numpy()
+    alone = np.concatenate([classifier.probabilities(images[k : k + 1]) for k in range(len(images))])
+    worst = float(np.abs(alone - expected).max())
+    for size in CHECKED_BATCHES:
+        together = classifier.probabilities(images[:size], batch_size=size)
+        worst = max(worst, float(np.abs(together - alone[:size]).max()), float(np.abs(together - expected[:size]).max()))
+    if not worst <= TOLERANCE:
+        raise TrainingError(f"{ONNX} differs from the trained network by {worst:.2g} (at most {TOLERANCE:g}); choose another architecture")
+    return worst
+
+
+def check_size(parameters: int) -> None:
+    """Raise TrainingError for a network that does not fit into a single file, before it is trained."""
+    if parameters * 4 > LARGEST_BYTES:
+        raise TrainingError(f"the network has {parameters:,} parameters, more than one ONNX file can hold; choose a smaller architecture")
+
+
+def _probes(samples: Pixels, spec: ImageSpec) -> Pixels:
+    wanted = max(CHECKED_BATCHES)
+    noise = np.random.default_rng(0).integers(0, 256, (max(0, wanted - len(samples)), *spec.shape), dtype=np.uint8)
+    return np.concatenate([np.asarray(samples[:wanted]), noise])
+
+
+def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    # The exporter notes the source line of every node: paths of the machine that trained, which no reader of a model needs.
+    del model.metadata_props[:]
+    for part in (model.graph, *model.functions):
+        del part.metadata_props[:]
+        part.doc_string = ""
+        for node in part.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+        value.doc_string = ""
+    return model
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,234 @@
+"""The training loop: one device, one-cycle schedule, early stopping that restores the best weights, resumable at every epoch."""
+
+import copy
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from components.classifier.errors import TrainingError
+from components.train.augmentation import Augmentation
+from components.train.batches import Batches, batches_per_pass
+from components.train.checkpoint import Checkpoints, State
+from components.train.options import TrainingOptions
+from components.train.progress import TrainingProgress
+
+FEWEST_STEPS = 60
+"""Steps that an epoch has at least: small sets are passed over several times, each time changed otherwise."""
+
+EVALUATION_BATCH = 512
+GRADIENT_NORM = 5.0
+WARM_UP = 0.2
+"""Part of all steps in which the learning rate rises; in the rest it falls to nearly nothing."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the history; losses are mean cross-entropy, validation is None where that split is empty."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float | None
+    validation_accuracy: float | None
+    learning_rate: float
+    seconds: float
+
+    def __str__(self) -> str:
+        validation = (
+            "no validation"
+            if self.validation_loss is None
+            else f"val loss {self.validation_loss:.4f}, val accuracy {self.validation_accuracy:.4f}"
+        )
+        return f"epoch {self.epoch}: train loss {self.train_loss:.4f}, {validation}, lr {self.learning_rate:.2e}, {self.seconds:.1f} s"
+
+
+@dataclass
+class Progress:
+    """How far a training has come; all of it is in the checkpoint."""
+
+    history: list[Epoch] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_epoch: int = 0
+    best_loss: float = float("inf")
+
+    @property
+    def stale(self) -> int:
+        """Epochs since the best one."""
+        return len(self.history) - self.best_epoch
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The outcome; the network itself holds the best epoch's weights."""
+
+    history: list[Epoch]
+    best_epoch: int
+    stop_reason: str
+
+
+class Trainer:
+    """Fits one network to one dataset.
+
+    On a CPU the same seed, inputs and number of threads give the same weights, also when it was stopped and resumed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        normalise: "Normalise",
+        train: Batches,
+        validation: Batches,
+        augmentation: Augmentation,
+        options: TrainingOptions,
+        device: torch.device,
+    ) -> None:
+        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._normalise = normalise
+        self._train, self._validation = train, validation
+        self._augmentation = augmentation
+        self._options, self._device = options, device
+        self.steps = max(batches_per_pass(len(train), options.batch_size), FEWEST_STEPS)
+        groups = _parameter_groups(network, options)
+        self._optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self._optimizer, [g["lr"] for g in groups], total_steps=options.epochs * self.steps + 1, pct_start=WARM_UP, cycle_momentum=False
+        )
+        self._amp_type = _amp_type(device)
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
+
+    def fit(self, checkpoints: Checkpoints, show: TrainingProgress) -> Fitted:
+        """Train until the last epoch or until validation stops improving, and restore the best weights.
+
+        Raises TrainingError when the loss is no longer a finite number.
+        """
+        progress = self._resume(checkpoints.load(self._device), show)
+        while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
+            epoch = self._epoch(len(progress.history) + 1, show)
+            progress.history.append(epoch)
+            loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
+            if loss < progress.best_loss:
+                progress.best_loss, progress.best_epoch = loss, epoch.epoch
+                progress.best = copy.deepcopy(self.network.state_dict())
+            checkpoints.save(self._state(progress))
+            show.line(str(epoch))
+        self.network.load_state_dict(progress.best)
+        return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress))
+
+    def predict(self, batches: Batches) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Return logits (N, K) and labels (N,) of a split, as the network is now."""
+        self.network.eval()
+        parts = []
+        with torch.inference_mode():
+            for images, _ in batches.in_order(EVALUATION_BATCH):
+                with self._autocast():
+                    parts.append(self.network(self._normalise(images)).float().cpu())
+        return torch.cat(parts).numpy(), batches.labels.numpy()
+
+    def _epoch(self, number: int, show: TrainingProgress) -> Epoch:
+        started = time.perf_counter()
+        seed = self._options.seed
+        torch.manual_seed(_mix(seed, number))  # dropout; set anew each epoch, so that a resumed training draws the same
+        generator = torch.Generator().manual_seed(_mix(seed, number) + 1)
+        self.network.train()
+        total = torch.zeros((), device=self._device)
+        batches = self._train.shuffled(self._options.batch_size, (seed, number), self.steps)
+        for images, labels in show.steps(batches, f"epoch {number} of {self._options.epochs}", self.steps):
+            total += self._step(self._augmentation(self._normalise(images), generator), labels)
+        train_loss = self._finite(total.item() / self.steps, number)
+        loss, accuracy = self._validate(number)
+        return Epoch(number, train_loss, loss, accuracy, float(self._schedule.get_last_lr()[-1]), time.perf_counter() - started)
+
+    def _step(self, pictures: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast():
+            loss = F.cross_entropy(self.network(pictures), labels, label_smoothing=self._options.label_smoothing)
+        self._optimizer.zero_grad(set_to_none=True)
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self._scaler.unscale_(self._optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._schedule.step()
+        return loss.detach()
+
+    def _validate(self, number: int) -> tuple[float | None, float | None]:
+        if len(self._validation) == 0:
+            return None, None
+        logits, labels = self.predict(self._validation)
+        loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+        return self._finite(loss, number), float((logits.argmax(axis=1) == labels).mean())
+
+    def _finite(self, loss: float, number: int) -> float:
+        if not np.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {number}: the training diverged; "
+                f"lower learning_rate (it is {self._options.learning_rate:g}), or raise batch_size"
+            )
+        return loss
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self._device.type, dtype=self._amp_type, enabled=self._amp_type is not None)
+
+    def _state(self, progress: Progress) -> State:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "history": [asdict(epoch) for epoch in progress.history],
+            "best": progress.best,
+            "best_epoch": progress.best_epoch,
+            "best_loss": progress.best_loss,
+        }
+
+    def _resume(self, state: State | None, show: TrainingProgress) -> Progress:
+        if state is None:
+            return Progress()
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.load_state_dict(state["schedule"])
+        self._scaler.load_state_dict(state["scaler"])
+        history = [Epoch(**epoch) for epoch in state["history"]]
+        show.line(f"resumed from the checkpoint of epoch {len(history)}")
+        return Progress(history, state["best"], state["best_epoch"], state["best_loss"])
+
+    def _stop_reason(self, progress: Progress) -> str:
+        if len(progress.history) >= self._options.epochs:
+            return "all epochs were run"
+        return f"no lower validation loss in {self._options.patience} epochs"
+
+
+class Normalise(nn.Module):
+    """uint8 pictures (N, C, H, W) to floats of mean 0 and spread 1, with mean and standard deviation of pixels / 255."""
+
+    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
+        super().__init__()
+        self._scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale and shift."""
+        return torch.addcmul(self._shift, images.float(), self._scale)
+
+
+def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+    parameters = list(network.parameters())
+    if not options.pretrained:
+        return [{"params": parameters, "lr": options.learning_rate}]
+    # What the pretrained layers know is worth keeping: they learn ten times slower than the new last layer.
+    head = parameters[-2:]
+    return [{"params": parameters[:-2], "lr": options.learning_rate / 10}, {"params": head, "lr": options.learning_rate}]
+
+
+def _amp_type(device: torch.device) -> torch.dtype | None:
+    if device.type != "cuda":
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
+def _mix(seed: int, epoch: int) -> int:
+    return seed * 100_003 + epoch * 2

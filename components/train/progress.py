@@ -1,0 +1,48 @@
+"""What a person sees while it trains: a bar on a terminal, and one plain line an epoch everywhere."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+
+class TrainingProgress:
+    """Shows steps as a bar when standard output is a terminal; prints lines to standard output, at once, in any case."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        if sys.stdout.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(highlight=False), transient=True)
+
+    def __enter__(self) -> "TrainingProgress":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        if self._bar:
+            self._bar.console.print(text, markup=False)
+        else:
+            print(text, flush=True)
+
+    def steps(self, batches: Iterable[T], label: str, total: int) -> Iterator[T]:
+        """Pass batches through, counting them on the bar."""
+        if self._bar is None:
+            yield from batches
+            return
+        task = self._bar.add_task(label, total=total)
+        for batch in batches:
+            yield batch
+            self._bar.advance(task)
+        self._bar.remove_task(task)
