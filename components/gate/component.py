@@ -1,0 +1,66 @@
+"""The gate's two steps as Kubeflow sees them: the decision, and the record of a hold."""
+
+from kfp import dsl
+
+from components.image import component
+
+
+@component
+def gate_model(
+    evaluation: dsl.Input[dsl.Artifact],
+    version: str,
+    environment: str,
+    strategy: str,
+    actor: str,
+    reason: str,
+    store: str,
+    name: str,
+    decision: dsl.Output[dsl.Markdown],
+    policy: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> str:
+    """Decide by the environment's policy whether a version may serve; returns "deploy" or "hold".
+
+    Args:
+        evaluation: What evaluate wrote; it must be what the version was published with.
+        version: The published version.
+        environment: dev, prod, or the path of an environment file.
+        strategy: quality, or force (which needs actor and reason).
+        actor: Who asked for this.
+        reason: Why a deployment is forced.
+        store: Address of the model store.
+        name: The model's name.
+        decision: The decision and its reasons; its metadata carries them for the next step.
+        policy: Single rules that replace those of the environment; null turns one off.
+    """
+    from components.gate.judge import judge, write
+    from components.registry import Registry
+    from components.storage import open_store
+    from pipelines.environments import load_environment
+
+    rules = load_environment(environment).policy.override(policy)
+    result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
+    decision.metadata.update(write(result, decision.path))
+    print(f"{result.verdict}: {result.summary}", *result.reasons, sep="\n")
+    return "deploy" if result.deploy else "hold"
+
+
+@component
+def record_hold(
+    version: str,
+    decision: dsl.Input[dsl.Markdown],
+    store: str,
+    name: str,
+    environment: str,
+    strategy: str,
+    actor: str,
+    run: str,
+) -> str:
+    """Record in the deployment ledger that a version was held, and why; the champion goes on serving. Returns "held"."""
+    from components.gate import hold
+    from components.gate.judge import read_decision
+    from components.registry import Ledger
+    from components.storage import open_store
+
+    record = hold.record_hold(Ledger(open_store(store), name), read_decision(decision.metadata, version), actor, run)
+    print(f"{version} is held (record {record.sequence}): {record.reason}")
+    return "held"

@@ -1,0 +1,105 @@
+"""What the gate decides, rule by rule, and how that is shown."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Outcome = Literal["pass", "fail", "insufficient", "skipped"]
+"""`insufficient`: too few test pictures to say. `skipped`: nothing to judge by, or passed over by `force`."""
+Verdict = Literal["promote", "hold", "insufficient_data"]
+
+SIGNS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "insufficient": "?", "skipped": "–"}
+
+
+class RuleResult(BaseModel):
+    """One rule's outcome; `value` and `bound` are null where there is none, `shown` is the value rounded for people.
+
+    `shown` has as many digits as it takes to lie on the same side of `bound` as `value`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    rule: str
+    outcome: Outcome
+    reason: str
+    value: float | None = None
+    bound: float | None = None
+    shown: str = ""
+
+    @property
+    def line(self) -> str:
+        """The rule, its outcome and the reason in one line."""
+        return f"{self.rule}: {self.outcome}: {self.reason}"
+
+
+class Decision(BaseModel):
+    """Whether a version may serve, by which rules, and who asked for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    verdict: Verdict
+    deploy: bool
+    summary: str
+    """The verdict's reason in one sentence."""
+    strategy: str
+    environment: str
+    version: str
+    champion: str
+    """The version that the evaluation compares with; empty when nothing served."""
+    evaluation_digest: str
+    """SHA-256 of evaluation.json; empty when unknown."""
+    policy: dict[str, Any]
+    """The rules that were set."""
+    rules: list[RuleResult]
+    actor: str
+    reason: str
+
+    @property
+    def reasons(self) -> list[str]:
+        """One line for each rule: its name, outcome and reason."""
+        return [rule.line for rule in self.rules]
+
+    def for_ledger(self) -> dict[str, Any]:
+        """What a deployment record keeps: the verdict, the reasons, and the policy that they follow from."""
+        return {
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "reasons": self.reasons,
+            "policy": self.policy,
+            "compared_with": self.champion,
+        }
+
+    def to_markdown(self) -> str:
+        """The decision as one Markdown page for the Kubeflow UI, class names and reasons escaped."""
+        facts = {
+            "Version": self.version,
+            "Environment": self.environment,
+            "Strategy": self.strategy,
+            "Compared with": self.champion or "nothing: no version serves yet",
+            "Asked for by": self.actor,
+            "Because": self.reason,
+        }
+        lines = [f"# {HEADINGS[self.verdict]}", "", _escape(self.summary), "", "| | |", "|---|---|"]
+        lines += [f"| {key} | {_escape(value)} |" for key, value in facts.items() if value]
+        lines += ["", "| | Rule | Value | Bound | Reason |", "|---|---|---|---|---|"]
+        lines += [
+            f"| {SIGNS[rule.outcome]} {rule.outcome} | {_escape(rule.rule)} | {rule.shown} | {bound_text(rule)} | {_escape(rule.reason)} |"
+            for rule in self.rules
+        ]
+        return "\n".join(lines) + "\n"
+
+
+HEADINGS: dict[Verdict, str] = {"promote": "Promote", "hold": "Hold", "insufficient_data": "Hold: insufficient data"}
+
+
+def bound_text(rule: RuleResult) -> str:
+    """The bound as its author wrote it, or nothing."""
+    from components.gate.numbers import plain
+
+    return "" if rule.bound is None else plain(rule.bound)
+
+
+_MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|`*_[]\\#~!"}
+
+
+def _escape(text: str) -> str:
+    """Text in which Markdown and HTML marks are only characters, on one line."""
+    return " ".join(text.translate(_MARKS).split())
