@@ -24,7 +24,7 @@ from components.classifier.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels: about 190 MB as RGB."""
 
@@ -68,7 +68,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
                 upright = ImageOps.exif_transpose(image)
                 return _to_uint8(upright)
     except UnidentifiedImageError as error:
-        raise ImageError(f"the content is no picture in a known format ({', '.join(f for f in FORMATS if f != 'MPO')})") from error
+        raise ImageError(f"the content is no picture in a known format ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"the picture has more pixels than the limit of {max_pixels}; make it smaller") from error
     except MemoryError as error:
@@ -77,6 +77,17 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
         # What Pillow's decoders raise for damaged files is open; these are the kinds that fuzzing brought up.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"the picture is cut or damaged ({reason[:120]})") from error
+
+
+def is_picture(data: bytes) -> bool:
+    """Say whether bytes begin like a picture in a known format; they may still be cut or damaged."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except Exception:  # noqa: BLE001 - recognised, and damaged in one of Pillow's many ways: decode says how
+        return True
 
 
 def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:

@@ -1,0 +1,140 @@
+"""What stops an ingest, and what is only reported: each check looks at a collection and returns a result or raises."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.classifier.dataset import SplitName
+from components.classifier.errors import DataError
+from components.ingest.collection import SPLIT_CODE, Collection
+from components.ingest.listing import some
+
+MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
+"""Shares of all pictures, and of one class' pictures, that may have one colour only."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report: `passed` is False where a person should look, although the run goes on."""
+
+    name: str
+    passed: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For dataset.json."""
+        return {"name": self.name, "passed": self.passed, "detail": self.detail}
+
+
+def minimum_per_class(collection: Collection) -> int:
+    """How many different pictures a class needs to be in every split: one in training, one in each split that is split off."""
+    given = collection.given_splits
+    return 1 + ("test" not in given) + ("validation" not in given)
+
+
+def check_classes(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check:
+    """Hold the collection to two classes or more, each with enough different pictures wherever it is needed.
+
+    `keep` (N,) says which pictures are still used. Raises DataError naming each class with its counts and the minimum.
+    """
+    if len(collection.classes) < 2:
+        raise DataError(
+            f"there is one class only ({some(collection.classes) or 'none'}, {int(keep.sum())} pictures); "
+            "a classifier needs two or more: one folder per class"
+        )
+    need = minimum_per_class(collection)
+    pool = keep & (collection.given <= SPLIT_CODE["train"])
+    poor = []
+    for label, name in enumerate(collection.classes):
+        count = int((pool & (collection.labels == label)).sum())
+        different = len({collection.prints[k] for k in np.flatnonzero(pool & (collection.labels == label))})
+        if different < need:
+            poor.append(_describe(collection, name, label, count, different, keep))
+    if poor:
+        raise DataError(
+            f"{len(poor)} of {len(collection.classes)} classes have too few pictures: {some(poor, 12)}; each class needs at least {need} "
+            f"different ones{_where(collection)}: add pictures, or remove the class from every split"
+        )
+    _check_given(collection, keep)
+    return Check("classes", True, f"{len(collection.classes)} classes, each with at least {need} different pictures")
+
+
+def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check:
+    """Refuse a collection whose pictures have one colour only, and report a few of them.
+
+    Raises DataError above MAX_CONSTANT of all pictures or MAX_CONSTANT_OF_CLASS of one class.
+    """
+    constant = collection.constant & keep
+    count, total = int(constant.sum()), int(keep.sum())
+    if not count:
+        return Check("constant pictures", True, "no picture has one colour only")
+    found = np.flatnonzero(constant)
+    example = collection.names[found[0]]
+    per_class = {name: _share(constant, collection.labels == label, keep) for label, name in enumerate(collection.classes)}
+    worst = max(per_class, key=lambda name: per_class[name])
+    if count > MAX_CONSTANT * total or per_class[worst] > MAX_CONSTANT_OF_CLASS:
+        raise DataError(
+            f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
+            f"{collection.images[found[0]][0, 0].tolist()}); nothing can be learned from them: look how they were saved, or remove them"
+        )
+    return Check(
+        "constant pictures", False, f"{count} of {total} pictures have one colour only: {some(collection.names[k] for k in found)}"
+    )
+
+
+def check_names(collection: Collection) -> Check:
+    """Report class names that differ only in case or spaces."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in collection.classes:
+        alike["".join(name.casefold().split())].append(name)
+    pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if pairs:
+        return Check("class names", False, f"classes differ only in case or spaces: {some(pairs)}; are they meant to be one?")
+    return Check("class names", True, "all class names are clearly different")
+
+
+def _check_given(collection: Collection, keep: npt.NDArray[np.bool_]) -> None:
+    """Every class of training must be in a given test split."""
+    if "test" not in collection.given_splits:
+        return
+    in_test = keep & (collection.given == SPLIT_CODE["test"])
+    missing = [
+        f"{name} ({int((keep & (collection.labels == label) & ~in_test).sum())} in training)"
+        for label, name in enumerate(collection.classes)
+        if not (in_test & (collection.labels == label)).any()
+    ]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(collection.classes)} classes have no picture in the test split: {some(missing, 12)}; "
+            "add test pictures, or remove the class from training"
+        )
+
+
+def _describe(collection: Collection, name: str, label: int, count: int, different: int, keep: npt.NDArray[np.bool_]) -> str:
+    notes = [f"{count} picture{'' if count == 1 else 's'}"]
+    if different < count:
+        notes.append(f"only {different} different")
+    if collection.other_files[name]:
+        notes.append(f"{collection.other_files[name]} other files")
+    for split in collection.given_splits:
+        if split != "train" and (there := int((keep & (collection.labels == label) & (collection.given == SPLIT_CODE[split])).sum())):
+            notes.append(f"{there} in {split}")
+    unused = sum(1 for entry in collection.set_aside if f"/{name}/" in f"/{entry['file']}")
+    if unused:
+        notes.append(f"{unused} set aside")
+    return f"{name} ({', '.join(notes)})"
+
+
+def _where(collection: Collection) -> str:
+    split_off: list[SplitName] = [split for split in ("validation", "test") if split not in collection.given_splits]  # type: ignore[misc]
+    if not split_off:
+        return " in training"
+    return f" in training, so that {' and '.join(split_off)} get one too"
+
+
+def _share(constant: npt.NDArray[np.bool_], of_class: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> float:
+    total = int((of_class & keep).sum())
+    return float((constant & of_class).sum()) / total if total else 0.0

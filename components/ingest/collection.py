@@ -1,0 +1,88 @@
+"""Labelled pictures as a source gives them, before they are checked and split."""
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.classifier.dataset import SPLITS, Labels, SplitName
+from components.classifier.images import Pixels
+
+NOT_GIVEN = -1
+SPLIT_CODE: dict[SplitName | None, int] = {None: NOT_GIVEN, **{name: code for code, name in enumerate(SPLITS)}}
+"""How `Collection.given` writes a split: its place in SPLITS, or NOT_GIVEN where the source does not say."""
+
+
+@dataclass
+class Collection:
+    """N labelled pictures of one shape, and what was noticed on the way.
+
+    `images` uint8 (N, H, W, C), in memory or memory-mapped; `labels` int64 (N,); `given` int8 (N,) of SPLIT_CODE;
+    `names` where each picture came from; `prints` N fingerprints of the pixels; `constant` bool (N,).
+    """
+
+    images: Pixels
+    labels: Labels
+    classes: list[str]
+    given: npt.NDArray[np.int8]
+    names: list[str]
+    prints: list[bytes]
+    constant: npt.NDArray[np.bool_]
+    set_aside: list[dict[str, str]] = field(default_factory=list)
+    """One entry a file that is not used: file, reason."""
+    notes: list[str] = field(default_factory=list)
+    """What was passed over or decided, one line each."""
+    other_files: Counter[str] = field(default_factory=Counter)
+    """Files that are no pictures, by class."""
+    columns: dict[str, list[Any]] = field(default_factory=dict)
+    """Further attributes, N values each."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def given_splits(self) -> list[SplitName]:
+        """The splits that the source itself has."""
+        present = {int(code) for code in np.unique(self.given)}
+        return [name for name in SPLITS if SPLIT_CODE[name] in present]
+
+
+def fingerprint(pixels: Pixels) -> bytes:
+    """Hash a picture's content, uint8 (H, W, C): 16 bytes.
+
+    A grey picture has the same fingerprint whether it was saved as grey or as RGB, in whatever file format.
+    """
+    if pixels.shape[2] == 3 and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+        pixels = pixels[..., :1]
+    sha = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
+    sha.update(np.ascontiguousarray(pixels).data)
+    return sha.digest()
+
+
+def is_constant(pixels: Pixels) -> bool:
+    """Say whether all pixels of a picture, uint8 (H, W, C), have one colour."""
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def from_arrays(images: Pixels, labels: Labels, classes: list[str], given: npt.NDArray[np.int8], names: list[str]) -> Collection:
+    """Make a collection of pictures that are in memory."""
+    flat = images.reshape(len(images), -1, images.shape[-1])
+    return Collection(
+        images=images,
+        labels=labels.astype(np.int64),
+        classes=classes,
+        given=given,
+        names=names,
+        prints=[fingerprint(image) for image in images],
+        constant=(flat == flat[:, :1]).all(axis=(1, 2)),
+    )
+
+
+def natural(names: list[str]) -> list[str]:
+    """Order class names: by number where all of them are numbers, else as text."""
+    if all(name.isdecimal() for name in names):
+        return sorted(names, key=lambda name: (int(name), name))
+    return sorted(names)

@@ -1,0 +1,113 @@
+"""From a source to a dataset version: read, check, split, write."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from components.classifier import dataset, images
+from components.classifier.dataset import SPLITS, DatasetInfo, SplitName
+from components.classifier.images import ImageSpec, Pixels
+from components.ingest import duplicates, sources, split
+from components.ingest.checks import Check, check_classes, check_constant, check_names
+from components.ingest.collection import SPLIT_CODE, Collection, from_arrays
+from components.ingest.decoding import Log
+from components.ingest.listing import some
+from components.ingest.options import IngestOptions
+
+SCRATCH = ".scratch"
+
+_print_now: Callable[[str], None] = partial(print, flush=True)
+
+
+def ingest(source: str, path: str | Path, options: IngestOptions | None = None, log: Log = _print_now) -> DatasetInfo:
+    """Read `source`, check it, split it and write it as a dataset version into the folder `path`.
+
+    Returns what dataset.json holds; that file is written last, so that a broken run leaves no dataset. Progress and a
+    summary go to `log`, one line a call. Raises DataError or UsageError, naming file, class or limit and the remedy.
+    """
+    options = options or IngestOptions()
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "dataset.json").unlink(missing_ok=True)
+    scratch = path / SCRATCH
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        collection = _as_wanted(sources.load(source, options, scratch, log), options)
+        _tell_found(source, collection, log)
+        keep = np.ones(len(collection), bool)
+        checks = _check(collection, keep, options)
+        splits = split.assign(collection, keep, options)
+        info = _write(source, path, collection, splits, checks, options)
+        _tell_result(info, checks, log)
+        return info
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
+    """Bring pictures that came as arrays to the size and channels that were asked for."""
+    height, width, channels = collection.images.shape[1:]
+    wanted = ImageSpec(*(options.image_size or (height, width)), options.channels or channels)
+    if not len(collection) or wanted.shape == (height, width, channels):
+        return collection
+    resized = np.stack([images.prepare(image, wanted) for image in collection.images])
+    changed = from_arrays(resized, collection.labels, collection.classes, collection.given, collection.names)
+    changed.set_aside, changed.notes = collection.set_aside, collection.notes
+    return changed
+
+
+def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> list[Check]:
+    """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
+    check_classes(collection, keep)
+    checks = [check_names(collection), check_constant(collection, keep), *duplicates.resolve(collection, keep, options.max_duplicates)]
+    return [check_classes(collection, keep), *checks]
+
+
+def _write(
+    source: str, path: Path, collection: Collection, splits: npt.NDArray[np.int8], checks: list[Check], options: IngestOptions
+) -> DatasetInfo:
+    parts: dict[SplitName, tuple[Pixels, dataset.Labels]] = {}
+    counts: dict[str, dict[str, int]] = {}
+    for name in SPLITS:
+        chosen = np.flatnonzero(splits == SPLIT_CODE[name])
+        labels = collection.labels[chosen]
+        parts[name] = (collection.images[chosen], labels)
+        counts[name] = {class_name: int((labels == k).sum()) for k, class_name in enumerate(collection.classes)}
+    height, width, channels = collection.images.shape[1:]
+    info = DatasetInfo(
+        source=source,
+        classes=collection.classes,
+        shape=(height, width, channels),
+        counts=counts,
+        seed=options.seed,
+        checks=[check.as_dict() for check in checks],
+        set_aside=collection.set_aside,
+    )
+    return dataset.write(path, info, parts)
+
+
+def _tell_found(source: str, collection: Collection, log: Log) -> None:
+    height, width, channels = collection.images.shape[1:]
+    counts = np.bincount(collection.labels, minlength=len(collection.classes))
+    per_class = some((f"{name} {count}" for name, count in zip(collection.classes, counts, strict=True)), 30)
+    log(f"source {source}: {len(collection):,} pictures of {height}x{width}x{channels} in {len(collection.classes)} classes: {per_class}")
+    for note in collection.notes:
+        log(note)
+    for entry in collection.set_aside[:20]:
+        log(f"set aside {entry['file']}: {entry['reason']}")
+    if len(collection.set_aside) > 20:
+        log(f"set aside {len(collection.set_aside) - 20} more; dataset.json names them all")
+
+
+def _tell_result(info: DatasetInfo, checks: list[Check], log: Log) -> None:
+    for check in checks:
+        log(f"{'check' if check.passed else 'warning'}: {check.name}: {check.detail}")
+    for name in SPLITS:
+        counts = info.counts[name].values()
+        log(f"{name}: {sum(counts):,} pictures, {min(counts):,} to {max(counts):,} a class")
+    log(f"{len(info.set_aside)} files set aside; dataset digest {info.digest[:12]}")

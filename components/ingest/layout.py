@@ -1,0 +1,175 @@
+"""Which class and which split a file belongs to, read from its path.
+
+1. Wrapper folders (one folder alone, without pictures beside it, that holds folders) are unwrapped.
+2. Where all folders are named train, test, val … they are splits; else they are classes.
+3. A picture belongs to the class at the top, however deep it lies.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from components.classifier.dataset import SplitName
+from components.classifier.errors import DataError
+from components.ingest.listing import Listing, looks_like_picture, some
+
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog/1.png), or train/ and test/ with such folders in them"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one member belongs: its class, and the split that its folder gives (None: to be split)."""
+
+    class_name: str
+    split: SplitName | None
+
+
+@dataclass
+class Layout:
+    """What the paths of a listing say."""
+
+    root: str
+    """The unwrapped folder, "" or ending with "/"."""
+    places: dict[str, Place] = field(default_factory=dict)
+    """Per member's name; members outside the class folders are not in it."""
+    class_names: set[str] = field(default_factory=set)
+    """All class folders, empty ones included."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Tree:
+    """What lies directly below each folder ("" or ending with "/")."""
+
+    folders: dict[str, list[str]]
+    pictures: dict[str, list[str]]
+
+    def below(self, folder: str) -> bool:
+        """Say whether a picture lies anywhere below a folder."""
+        return bool(self.pictures.get(folder)) or any(self.below(f"{folder}{child}/") for child in self.folders.get(folder, ()))
+
+
+def arrange(listing: Listing) -> Layout:
+    """Find the classes and splits of a listing.
+
+    Raises DataError when its folders are not classes, saying what is wanted and what was found.
+    """
+    tree = _tree(listing)
+    layout = Layout(_unwrap(tree))
+    if layout.root:
+        layout.notes.append(f"the classes are in folder {layout.root.rstrip('/')}")
+    splits = _splits(tree, layout)
+    if splits is None:
+        _check_classes(tree, layout.root, listing)
+        _place(listing, tree, layout, layout.root, None)
+    else:
+        inner = _common_wrapper(tree, layout.root, list(splits))
+        for name, split in splits.items():
+            _place(listing, tree, layout, f"{layout.root}{name}/{inner}", split)
+    return layout
+
+
+def _tree(listing: Listing) -> _Tree:
+    folders: dict[str, set[str]] = defaultdict(set)
+    pictures: dict[str, list[str]] = defaultdict(list)
+    for path in [*listing.folders, *(member.name.rpartition("/")[0] for member in listing.members)]:
+        parts = path.split("/") if path else []
+        for depth, part in enumerate(parts):
+            folders["".join(f"{above}/" for above in parts[:depth])].add(part)
+    for member in listing.members:
+        folder, separator, base = member.name.rpartition("/")
+        if looks_like_picture(base) or "." not in base:
+            pictures[folder + separator].append(member.name)
+    return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures)
+
+
+def _unwrap(tree: _Tree) -> str:
+    root = ""
+    while True:
+        inside = [name for name in tree.folders.get(root, ()) if tree.below(f"{root}{name}/")]
+        if len(inside) != 1 or tree.pictures.get(root) or len(tree.folders[root]) != 1:
+            return root
+        child = f"{root}{inside[0]}/"
+        if inside[0].casefold() in SPLIT_NAMES or tree.pictures.get(child) or not tree.folders.get(child):
+            return root
+        root = child
+
+
+def _splits(tree: _Tree, layout: Layout) -> dict[str, SplitName] | None:
+    """Which folders of the root are splits; None when they are classes."""
+    root = layout.root
+    names = tree.folders.get(root, [])
+    filled = [name for name in names if tree.below(f"{root}{name}/")]
+    found = {name: SPLIT_NAMES[name.casefold()] for name in filled if name.casefold() in SPLIT_NAMES}
+    others = [name for name in filled if name not in found]
+    holding = [name for name in found if tree.folders.get(f"{root}{name}/")]
+    if not found or (others and not holding):
+        return None
+    _refuse_mixed(root, tree, found, others, holding)
+    layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
+    return found
+
+
+def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str]) -> None:
+    if others:
+        raise DataError(
+            f"beside {some(f'{name}/' for name in holding)} there are folders that are no split: {some(others)}; "
+            "move them out of the source, or into the splits"
+        )
+    for name in found:
+        loose = tree.pictures.get(f"{root}{name}/")
+        if loose and not tree.folders.get(f"{root}{name}/"):
+            raise DataError(
+                f"folder {root}{name} holds {len(loose)} pictures (such as {loose[0]}) and no class folders; {WANTED}; "
+                "pictures without a class cannot be used: move them out of the source"
+            )
+    for split in set(found.values()):
+        same = [name for name in found if found[name] == split]
+        if len(same) > 1:
+            raise DataError(f"folders {some(same)} are both the {split} split; merge them into one")
+    if "train" not in found.values():
+        raise DataError(f"there are only {some(found)} and no train folder in {root or 'the source'}; add train/ with its class folders")
+
+
+def _common_wrapper(tree: _Tree, root: str, splits: list[str]) -> str:
+    """The wrapper that all splits have alike (train/images/cat, test/images/cat): "images/", else ""."""
+    inner = ""
+    while True:
+        children = {tuple(tree.folders.get(f"{root}{split}/{inner}", ())) for split in splits}
+        if len(children) != 1 or len(only := next(iter(children))) != 1:
+            return inner
+        deeper = f"{inner}{only[0]}/"
+        here, below = [f"{root}{split}/{inner}" for split in splits], [f"{root}{split}/{deeper}" for split in splits]
+        if any(tree.pictures.get(folder) for folder in here + below) or not all(tree.folders.get(folder) for folder in below):
+            return inner
+        inner = deeper
+
+
+def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
+    loose, folders = tree.pictures.get(root, []), tree.folders.get(root, [])
+    if not listing.members:
+        raise DataError(f"{listing.address} holds no files; {WANTED}")
+    if not folders:
+        found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(member.name for member in listing.members)}"
+        raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}")
+    if not tree.below(root):
+        kinds = some(member.name for member in listing.members)
+        raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
+
+
+def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:
+    layout.class_names.update(tree.folders.get(top, ()))
+    for member in listing.members:
+        if member.name.startswith(top):
+            class_name, separator, _ = member.name[len(top) :].partition("/")
+            if separator:
+                layout.places[member.name] = Place(class_name, split)
