@@ -1,15 +1,73 @@
-"""The evaluation as one HTML file."""
+"""The evaluation as one self-contained HTML file: no scripts, nothing fetched, every name escaped."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from components.evaluate import plots, views
 from components.evaluate.predictions import Predictions
 from components.evaluate.results import Evaluation
 
+TEMPLATE = "report.html.jinja"
 
-def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[str, Any] | None = None) -> str:
-    """Render the report; `decision` is the gate's, where there is one."""
-    from jinja2 import Environment, PackageLoader
 
-    environment = Environment(loader=PackageLoader("components.evaluate"), autoescape=True)
-    return environment.get_template("report.html").render(e=evaluation, decision=decision)
+def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[str, Any] | None = None, version: str = "") -> str:
+    """Render the report.
+
+    `decision` is the gate's, as its `Decision` or a deployment record holds it; without one the numbers speak for themselves.
+    `version` names the model version where it has been published.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short}
+    champion = evaluation.champion
+    return environment.get_template(TEMPLATE).render(
+        e=evaluation,
+        version=version,
+        verdict=views.verdict(evaluation, decision),
+        weakest=views.weakest_class(evaluation),
+        paired=champion.paired if champion else None,
+        standing=views.against_champion(champion.paired) if champion and champion.paired else None,
+        moved=views.moved_classes(champion.paired) if champion and champion.paired else [],
+        slices=views.weak_slices(evaluation),
+        classes=views.classes_by_recall(evaluation),
+        heatmap=views.heatmap(evaluation),
+        pictures=views.pictures(evaluation, predictions.mistake_images),
+        # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
+        reliability=Markup(plots.reliability_plot(evaluation.calibration)),
+        coverage=Markup(plots.coverage_plot(evaluation.coverage)),
+    )
+
+
+def percent(value: float | None, n: int = 1000) -> str:
+    """A share in per cent, with the digits that tell one picture of `n` from none: 0.98996 of 100,000 is 98.996%."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.{max(1, math.ceil(math.log10(max(n, 1))) - 2)}f}%"
+
+
+def figure(value: float | None, digits: int = 4) -> str:
+    """A figure, or a dash where it is not defined."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def signed(value: float | None, digits: int = 4) -> str:
+    """A difference with its sign, a true minus included; nothing at all is ±0."""
+    if value is None:
+        return "–"
+    text = f"{abs(value):.{digits}f}"
+    return f"±{text}" if float(text) == 0 else f"{'+' if value > 0 else '−'}{text}"
+
+
+def size(value: int) -> str:
+    """Bytes in the unit that people would say."""
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+
+
+def short(digest: str) -> str:
+    """The first twelve digits of a digest."""
+    return digest[:12]

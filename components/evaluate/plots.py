@@ -1,0 +1,107 @@
+"""The report's plots, as inline SVG whose colours follow the page's theme."""
+
+import io
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.evaluate.results import Calibration, CoveragePoint, ReliabilityBin
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, MUTED, LINE, ACCENT, GOOD, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+"""Stand-ins for the page's colours: matplotlib knows no CSS variables."""
+
+_VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad"}
+
+
+def reliability_plot(calibration: Calibration) -> str:
+    """Accuracy over confidence, before and after temperature scaling, above the number of pictures in each bin."""
+    figure = _figure(5.4, 4.4)
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[3.4, 1])
+    top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    top.text(0.035, 0.075, "perfectly calibrated", color=MUTED, fontsize=9, rotation=36, rotation_mode="anchor")
+    before, after = _points(calibration.bins_before), _points(calibration.bins)
+    top.plot(*before, color=MUTED, linewidth=1.3, marker="o", markersize=4, label=f"before scaling, ECE {calibration.ece_before:.4f}")
+    top.plot(*after, color=ACCENT, linewidth=2, marker="o", markersize=5, label=f"as shipped, ECE {calibration.ece_after:.4f}")
+    top.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
+    top.legend(loc="upper left", frameon=False, fontsize=10, labelcolor=INK)
+    bins = calibration.bins
+    width = bins[0].high - bins[0].low
+    bottom.bar([b.low for b in bins], [b.n for b in bins], width=width * 0.86, align="edge", color=ACCENT, alpha=0.75)
+    bottom.set(xlabel="confidence", ylabel="pictures")
+    if max(b.n for b in bins) > 50 * max(1, sorted(b.n for b in bins)[-2]):
+        bottom.set_yscale("symlog")
+    return _svg(figure, "reliability", [top, bottom])
+
+
+def coverage_plot(points: list[CoveragePoint]) -> str:
+    """Accuracy of what is answered, over the share that is answered, as the review threshold rises."""
+    figure = _figure(5.4, 4.4)
+    axes = figure.subplots()
+    known = [point for point in points if point.accuracy is not None]
+    shares, accuracies = [100 * p.coverage for p in known], [100 * (p.accuracy or 0) for p in known]
+    axes.plot(shares, accuracies, color=ACCENT, linewidth=2, marker="o", markersize=5)
+    drawn: list[tuple[float, float]] = []
+    span_x, span_y = max(shares) - min(shares) or 1, max(accuracies) - min(accuracies) or 1
+    for point, x, y in zip(known, shares, accuracies, strict=True):
+        far = all(abs(x - u) / span_x > 0.07 or abs(y - v) / span_y > 0.07 for u, v in drawn)
+        if far and point.threshold:
+            axes.annotate(f"{point.threshold:g}", (x, y), xytext=(6, 6), textcoords="offset points", color=MUTED, fontsize=9)
+            drawn.append((x, y))
+    axes.margins(0.09, 0.12)
+    axes.set(xlabel="answered without a person, % of pictures", ylabel="accuracy of the answers, %")
+    axes.ticklabel_format(useOffset=False)
+    return _svg(figure, "coverage", [axes])
+
+
+def _points(bins: list[ReliabilityBin]) -> tuple[list[float], list[float]]:
+    filled = [(b.confidence, b.accuracy) for b in bins if b.confidence is not None and b.accuracy is not None]
+    return [x for x, _ in filled], [y for _, y in filled]
+
+
+def _figure(width: float, height: float) -> "Figure":
+    _keep_caches_writable()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+
+
+def _keep_caches_writable() -> None:
+    """Send matplotlib's cache to the temporary folder where there is no home to write to, as under a number without an account."""
+    try:
+        home: Path | None = Path.home()
+    except RuntimeError:
+        home = None
+    if "MPLCONFIGDIR" not in os.environ and (home is None or not os.access(home, os.W_OK)):
+        os.environ["MPLCONFIGDIR"] = str(Path(tempfile.gettempdir()) / f"penstock-matplotlib-{os.getuid()}")
+
+
+def _svg(figure: "Figure", name: str, axes: list[Any]) -> str:
+    import matplotlib
+
+    for one in axes:
+        one.set_facecolor("none")
+        one.grid(color=LINE, linewidth=0.8)
+        one.set_axisbelow(True)
+        one.tick_params(colors=MUTED, length=0, labelsize=9)
+        one.xaxis.label.set(color=MUTED, fontsize=10)
+        one.yaxis.label.set(color=MUTED, fontsize=10)
+        for side, spine in one.spines.items():
+            spine.set(visible=side in {"left", "bottom"}, color=LINE)
+    buffer = io.StringIO()
+    # Text stays text, so that it is drawn in the page's font and can be read aloud; the salt makes the file repeatable.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    for part in (r"<metadata>.*?</metadata>", r"<defs>\s*<style.*?</defs>", r' xmlns(:xlink)?="[^"]*"', r"font-family: [^;\"]*(; )?"):
+        svg = re.sub(part, "", svg, flags=re.DOTALL)
+    svg = re.sub(r' (width|height)="[^"]*pt"', "", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg).replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

@@ -1,0 +1,179 @@
+"""What the report shows of an evaluation: chosen, sorted and put into words; no markup."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from components.classifier.images import Pixels
+from components.evaluate.results import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
+
+SHOWN_CLASSES = 30
+"""Rows of the confusion heatmap; of more classes, those with the most mistakes."""
+SIDE = 112
+"""Longest side of a picture in the report, in pixels."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the heatmap: `count` pictures, `share` of the label's; `strength` 0 to 1 is how deep it is coloured."""
+
+    count: int
+    share: float
+    strength: float
+    right: bool
+    predicted: str
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """The row-normalised confusion matrix: `rows` of (label, number of pictures, cells), in the order of `columns`.
+
+    `left_out` classes are not shown.
+    """
+
+    columns: list[str]
+    rows: list[tuple[str, int, list[Cell]]]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A mistake with its picture as a data address; `pixelated` where it is drawn larger than it is."""
+
+    mistake: Mistake
+    address: str
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the gate: its name, `outcome` (pass, fail, insufficient, skipped) and reason."""
+
+    name: str
+    outcome: str
+    reason: str
+
+    @property
+    def tone(self) -> str:
+        """How the outcome is coloured: good, bad, warn or plain."""
+        return _MARKS.get(self.outcome, "plain")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The banner; `tone` is good, bad, warn or plain."""
+
+    tone: str
+    title: str
+    text: str
+    rules: list[Rule] = field(default_factory=list)
+    about: str = ""
+
+
+def heatmap(evaluation: Evaluation) -> Heatmap:
+    """Choose the classes to show and normalise their rows over all classes."""
+    matrix = np.array(evaluation.confusion_matrix)
+    totals = matrix.sum(axis=1)
+    chosen = np.arange(len(matrix))
+    if len(matrix) > SHOWN_CLASSES:
+        mistakes = totals + matrix.sum(axis=0) - 2 * np.diag(matrix)
+        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:SHOWN_CLASSES])
+    names = [evaluation.classes[k] for k in chosen]
+    rows = []
+    for i in chosen:
+        cells = []
+        for j in chosen:
+            share = float(matrix[i, j] / totals[i]) if totals[i] else 0.0
+            # The square root lifts rare confusions out of the background; a share of 1% is drawn at a tenth.
+            strength = share if i == j else share**0.5
+            cells.append(Cell(int(matrix[i, j]), share, round(strength, 3), bool(i == j), evaluation.classes[j]))
+        rows.append((evaluation.classes[i], int(totals[i]), cells))
+    return Heatmap(names, rows, len(matrix) - len(chosen))
+
+
+def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
+    """Pair the mistakes with their pictures, as small PNGs inside the page."""
+    return [Picture(mistake, *_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+
+
+def verdict(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Verdict:
+    """The gate's verdict where there is one, else what the numbers say by themselves."""
+    if decision is not None and decision.get("verdict"):
+        return _judged(decision)
+    return Verdict(*_standing(evaluation))
+
+
+def weak_slices(evaluation: Evaluation) -> list[Slice]:
+    """The slices other than classes, least accurate first, those that are certainly worse than the rest before them."""
+    return sorted(
+        (s for s in evaluation.slices if s.column != "class"),
+        key=lambda s: (s.p_worse is None or s.p_worse >= 0.05, s.accuracy.value),
+    )
+
+
+def classes_by_recall(evaluation: Evaluation) -> list[ClassResult]:
+    """Every class, weakest recall first, those without test pictures last."""
+    return sorted(evaluation.per_class, key=lambda c: (c.recall is None, c.recall or 0.0))
+
+
+def weakest_class(evaluation: Evaluation) -> ClassResult:
+    """The class with the lowest recall; there is always one that has pictures."""
+    return classes_by_recall(evaluation)[0]
+
+
+def moved_classes(paired: Paired) -> list[PairedClass]:
+    """The classes on which champion and challenger differ most in pictures, largest first."""
+    moved = [c for c in paired.per_class if c.only_challenger != c.only_champion]
+    return sorted(moved, key=lambda c: -abs(c.only_challenger - c.only_champion))[:8]
+
+
+def against_champion(paired: Paired) -> tuple[str, str]:
+    """Whether the difference is more than chance, as (tone, words)."""
+    if paired.mcnemar_p < 0.05:
+        return ("good", "better than the champion") if paired.difference > 0 else ("bad", "worse than the champion")
+    return ("plain", "no clear difference from the champion")
+
+
+def _standing(evaluation: Evaluation) -> tuple[str, str, str]:
+    accuracy, champion = evaluation.accuracy, evaluation.champion
+    right = f"{accuracy.correct:,} of {accuracy.n:,} sealed test pictures right"
+    if champion is None:
+        return "plain", "Evaluated, not judged yet", f"{right}. Nothing serves yet, so there is nothing to compare with."
+    if champion.paired is None:
+        return "warn", "Not comparable with the champion", f"{right}. {champion.version}: {champion.reason}."
+    tone, words = against_champion(champion.paired)
+    return tone, f"Evaluated: {words}", f"{right}, the champion {champion.paired.accuracy.correct:,}. The gate has not judged it yet."
+
+
+_TITLES = {"promote": ("good", "Promote"), "hold": ("bad", "Hold"), "insufficient_data": ("warn", "Hold: insufficient data")}
+_MARKS = {"pass": "good", "fail": "bad", "insufficient": "warn", "skipped": "plain"}
+
+
+def _judged(decision: Mapping[str, Any]) -> Verdict:
+    name = str(decision["verdict"])
+    tone, title = _TITLES.get(name, ("plain", name))
+    rules = [Rule(str(r["rule"]), str(r["outcome"]), str(r["reason"])) for r in decision.get("rules") or ()]
+    rules = rules or [_rule(str(line)) for line in decision.get("reasons") or ()]
+    about = {"environment": "environment", "strategy": "strategy", "actor": "asked for by", "reason": "because"}
+    text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key))
+    return Verdict(tone, title, str(decision.get("summary") or ""), rules, text)
+
+
+def _rule(line: str) -> "Rule":
+    """The ledger keeps a rule's name, outcome and reason in one line."""
+    parts = line.split(": ", 2)
+    return Rule(*parts) if len(parts) == 3 and parts[1] in _MARKS else Rule("", "skipped", line)
+
+
+def _address(image: Pixels) -> tuple[str, bool]:
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    pixelated = max(picture.size) < SIDE
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), pixelated
