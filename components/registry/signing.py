@@ -88,7 +88,7 @@ def _library() -> ModuleType:
         import model_signing
     except ImportError as error:
         raise UsageError(f"signatures need the extra `signing` ({error.name} is missing); run `pip install 'penstock[signing]'`") from error
-    return model_signing  # type: ignore[no-any-return]
+    return model_signing
 
 
 def _readable(path: Path, setting: str) -> Path:

@@ -18,10 +18,11 @@ _FORMS = "use a directory, file:///…, memory://NAME or s3://bucket/prefix"
 
 @dataclass(frozen=True)
 class Entry:
-    """One object: its key below the store's root, and its size in bytes."""
+    """One object: its key below the store's root, its size in bytes, and a stamp that changes with its content ("": unknown)."""
 
     key: str
     size: int
+    stamp: str = ""
 
 
 class Store(ABC):

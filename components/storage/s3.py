@@ -1,0 +1,301 @@
+"""A store in an S3 bucket, of any vendor whose server can create an object without overwriting one."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from boto3.s3.transfer import TransferConfig, create_transfer_manager
+from botocore import exceptions as aws
+from botocore.config import Config
+from s3transfer.exceptions import CancelledError
+from s3transfer.subscribers import BaseSubscriber
+
+from components.classifier.errors import (
+    AccessDenied,
+    StoreError,
+    StoreUnavailable,
+    StoreUnsuitable,
+    UsageError,
+)
+from components.storage.files import told, write_file
+from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
+from components.storage.s3_messages import NO_CREDENTIALS, TLS, Answer, explain
+from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
+from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
+
+_ATTEMPTS = 6
+_RESUMES = 20
+_SLOWEST = 256 * 1024  # bytes a second that a transfer of any size may be expected to make
+_TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=8)
+
+
+class _DeadlinePassed(Exception):
+    """Raised inside botocore before a request that would start too late."""
+
+
+class S3Store(Store):
+    """Objects below `s3://bucket/prefix`; credentials, region, endpoint and CA bundle come from the AWS environment."""
+
+    def __init__(self, address: str) -> None:
+        self._bucket, self._prefix = split_address(address)
+        self.url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+        self._settings = load_settings()
+        self._limit = threading.local()
+        self._client = self._connect()
+        self._where = str(self._client.meta.endpoint_url)
+        self._creator = CreateOnly(self._put_new, self._writer, self.delete, f"the server at {self._where}", self.url)
+        self._options: dict[str, str] = {}
+        if self._settings.encryption:
+            self._options["ServerSideEncryption"] = self._settings.encryption
+        if self._settings.kms_key:
+            self._options["SSEKMSKeyId"] = self._settings.kms_key
+
+    def read(self, key: str) -> bytes:
+        return b"".join(self.chunks(key))
+
+    def chunks(self, key: str) -> Iterator[bytes]:
+        offset, tag, until = 0, None, None
+        for _ in range(_RESUMES):
+            response = self._get(key, offset)
+            tag = tag or response["ETag"]
+            if response["ETag"] != tag:
+                raise StoreUnavailable(f"{key!r} in {self.url} changed while it was read; try again")
+            body, size = response["Body"], response["ContentLength"]
+            until = until or self._until(size)
+            skip = 0 if response.get("ContentRange") else offset  # a server may ignore the range
+            try:
+                for chunk in body.iter_chunks(CHUNK):
+                    fresh, skip = chunk[skip:], max(0, skip - len(chunk))
+                    offset += len(fresh)
+                    if fresh:
+                        yield fresh
+                    if time.monotonic() > until:
+                        raise StoreUnavailable(f"reading {key!r} from {self.url} took too long; look at the network or the server")
+            except (aws.HTTPClientError, aws.IncompleteReadError) as error:
+                if time.monotonic() > until:
+                    raise self._explained(error, f"read {key!r} from {self.url}") from error
+            else:
+                return
+            finally:
+                body.close()
+        raise StoreUnavailable(f"reading {key!r} from {self.url} broke off {_RESUMES} times; look at the network or the server")
+
+    def create(self, key: str, data: bytes) -> None:
+        with self._within():
+            self._creator.create(check_key(key), data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        self._call(self._client.put_object, f"write {key!r} to {self.url}", Key=self._key(key), Body=data, **self._options)
+
+    def exists(self, key: str) -> bool:
+        # A list tells a missing object from a missing bucket, which HEAD does not.
+        wanted = self._key(key)
+        page = self._call(self._client.list_objects_v2, f"look for {key!r} in {self.url}", Prefix=wanted, MaxKeys=1)
+        return any(item["Key"] == wanted for item in page.get("Contents", []))
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        items = (item for page in self._pages(prefix) for item in page.get("Contents", []))
+        entries = (Entry(item["Key"][len(self._prefix) :], item["Size"]) for item in items)
+        yield from (entry for entry in without_markers(entries) if not entry.key.startswith(OURS))
+
+    def names(self, prefix: str = "") -> Iterator[str]:
+        start, last = len(self._prefix) + len(prefix), ""
+        for page in self._pages(prefix, Delimiter="/"):
+            keys = [item["Key"] for item in page.get("Contents", [])] + [item["Prefix"] for item in page.get("CommonPrefixes", [])]
+            for name in sorted({key[start:].rstrip("/") for key in keys}):
+                if name and name != last and not f"{prefix}{name}/".startswith(OURS):
+                    yield name
+                    last = name
+
+    def delete(self, key: str) -> None:
+        self._call(self._client.delete_object, f"delete {key!r} from {self.url}", Key=self._key(key))
+
+    def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
+        doing = f"write {key!r} to {self.url}"
+        with told(f"cannot read {source}"):
+            size = source.stat().st_size
+        watch = _Watch(progress)
+        with create_transfer_manager(self._client, _TRANSFER) as manager:
+            future = manager.upload(str(source), self._bucket, self._key(key), extra_args=self._options, subscribers=[watch])
+            if not watch.done.wait(self._until(size) - time.monotonic()):
+                future.cancel()
+            try:
+                future.result()
+            except CancelledError as error:
+                raise StoreUnavailable(f"cannot {doing} ({self._where}): it took too long; look at the network or the server") from error
+            except OSError as error:
+                raise StoreError(f"cannot {doing}: {source} cannot be read ({error.strerror})") from error
+            except (aws.ClientError, aws.BotoCoreError) as error:
+                if not self._was_completed(error, key, size):
+                    raise self._explained(error, doing) from error
+
+    def download(self, key: str, destination: Path) -> None:
+        write_file(destination, self.chunks(key))
+
+    def _put_new(self, key: str, data: bytes, writer: str) -> Refusal | None:
+        """Send one conditional write; returns what came in place of success."""
+        metadata, wanted = {WRITER: writer}, self._key(key)
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=wanted, Body=data, IfNoneMatch="*", Metadata=metadata, **self._options)
+        except (aws.ClientError, aws.BotoCoreError, _DeadlinePassed) as error:
+            return Refusal(_status(error), self._explained(error, f"create {key!r} in {self.url}"))
+        return None
+
+    def _writer(self, key: str) -> str:
+        response = self._get(key, 0)
+        response["Body"].close()
+        return str(response.get("Metadata", {}).get(WRITER, ""))
+
+    def _get(self, key: str, offset: int) -> dict[str, Any]:
+        ranged = {"Range": f"bytes={offset}-"} if offset else {}
+        response = self._call(self._client.get_object, f"read {key!r} from {self.url}", Key=self._key(key), **ranged)
+        return {**response, "ETag": str(response.get("ETag", "")).strip('"')}  # some servers leave the quotes out
+
+    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+        token: dict[str, str] = {}
+        while True:
+            page = self._call(self._client.list_objects_v2, f"list {self.url}", Prefix=f"{self._prefix}{prefix}", **options, **token)
+            if "IsTruncated" not in page and "KeyCount" not in page and "Name" not in page:
+                raise StoreUnsuitable(
+                    f"what answers at {self._where} does not speak S3; correct AWS_ENDPOINT_URL (a web console has another port)"
+                )
+            yield page
+            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _call(self, operation: Callable[..., Any], doing: str, **arguments: Any) -> dict[str, Any]:
+        with self._within():
+            try:
+                answer: dict[str, Any] = operation(Bucket=self._bucket, **arguments)
+            except (aws.ClientError, aws.BotoCoreError, _DeadlinePassed) as error:
+                raise self._explained(error, doing) from error
+            return answer
+
+    @contextmanager
+    def _within(self) -> Iterator[None]:
+        """Let no request of this thread start after the deadline; the outermost call sets it."""
+        outermost = getattr(self._limit, "until", None) is None
+        if outermost:
+            self._limit.until = time.monotonic() + self._settings.deadline_s
+        try:
+            yield
+        finally:
+            if outermost:
+                self._limit.until = None
+
+    def _before_send(self, **_: Any) -> None:
+        until = getattr(self._limit, "until", None)
+        if until is not None and time.monotonic() > until:
+            raise _DeadlinePassed
+
+    def _until(self, size: int) -> float:
+        return time.monotonic() + self._settings.deadline_s + size / _SLOWEST
+
+    def _was_completed(self, error: Exception, key: str, size: int) -> bool:
+        """Say whether a transfer ended well although its last answer was lost: repeating it finds no upload of that number."""
+        if not (isinstance(error, aws.ClientError) and error.response.get("Error", {}).get("Code") == "NoSuchUpload"):
+            return False
+        return any(entry == Entry(key, size) for entry in self.list(key))
+
+    def _connect(self) -> Any:
+        address, bundle = endpoint(), ca_bundle()
+        with self._configured():
+            session = boto3.Session()
+            client = self._make(session, address, bundle, path=address is not None)
+            host = urlsplit(str(client.meta.endpoint_url)).hostname or ""
+            if address is None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):  # an endpoint from ~/.aws/config
+                client = self._make(session, None, bundle, path=True)
+        client.meta.events.register("before-send.s3", self._before_send)
+        return client
+
+    def _make(self, session: boto3.Session, address: str | None, bundle: str | None, *, path: bool) -> Any:
+        style = self._settings.addressing if self._settings.addressing != "auto" else "path" if path else "auto"
+        return session.client(
+            "s3",
+            endpoint_url=address,
+            region_name=session.region_name or "us-east-1",
+            verify=bundle,
+            config=Config(
+                s3={"addressing_style": style},
+                connect_timeout=min(10.0, self._settings.timeout_s),
+                read_timeout=self._settings.timeout_s,
+                retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                # Trailing checksums in aws-chunked form are refused by many servers; our own digests are checked on reading.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+            ),
+        )
+
+    @contextmanager
+    def _configured(self) -> Iterator[None]:
+        try:
+            yield
+        except (aws.BotoCoreError, ValueError) as error:
+            raise UsageError(
+                f"cannot reach {self.url}: {error}; correct the AWS settings (AWS_PROFILE, AWS_REGION, ~/.aws/config)"
+            ) from error
+
+    def _explained(self, error: Exception, doing: str) -> StoreError:
+        if isinstance(error, aws.ClientError):
+            return explain(_answer(error), doing, self._bucket, self._where)
+        cannot = f"cannot {doing} ({self._where})"
+        if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError | aws.TokenRetrievalError):
+            return AccessDenied(f"{cannot}: no usable credentials ({error}); {NO_CREDENTIALS}")
+        if isinstance(error, aws.SSLError):
+            return StoreUnavailable(f"{cannot}: the TLS certificate is not trusted or not valid ({error}); {TLS}")
+        if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError):
+            return StoreUnavailable(f"{cannot}: no connection ({error}); check AWS_ENDPOINT_URL, the network and that the server runs")
+        if isinstance(error, _DeadlinePassed):
+            seconds = self._settings.deadline_s
+            return StoreUnavailable(f"{cannot}: no usable answer within {seconds:g} s; try again later, or raise PENSTOCK_S3_DEADLINE_S")
+        if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError):
+            return StoreUnavailable(
+                f"{cannot}: the connection broke or gave no answer in time ({error}); try again later, or look at the server"
+            )
+        return StoreError(f"{cannot}: {error}; check the store's address, AWS_ENDPOINT_URL and that an S3 server answers there")
+
+    def _key(self, key: str) -> str:
+        return f"{self._prefix}{check_key(key)}"
+
+
+class _Watch(BaseSubscriber):
+    """Passes a transfer's progress on, and says when it is done."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self.done = threading.Event()
+
+    def on_progress(self, future: Any, bytes_transferred: int, **kwargs: Any) -> None:
+        """Called by s3transfer after each piece; negative when a piece is sent again."""
+        if self._progress:
+            self._progress(bytes_transferred)
+
+    def on_done(self, future: Any, **kwargs: Any) -> None:
+        """Called by s3transfer at the end, good or bad."""
+        self.done.set()
+
+
+def _status(error: Exception) -> int | None:
+    if not isinstance(error, aws.ClientError):
+        return None
+    if error.response.get("Error", {}).get("Code") == "NotImplemented":
+        return 501
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answer(error: aws.ClientError) -> Answer:
+    about, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    headers = metadata.get("HTTPHeaders", {})
+    return Answer(
+        code=about.get("Code", ""),
+        status=_status(error) or 0,
+        message=about.get("Message", ""),
+        date=headers.get("date", ""),
+        region=headers.get("x-amz-bucket-region", ""),
+    )

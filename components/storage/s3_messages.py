@@ -1,0 +1,87 @@
+"""What S3 servers answer, told as errors of ours: the cause, and what helps."""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from components.classifier.errors import AccessDenied, ObjectNotFound, StoreError, StoreUnavailable, StoreUnsuitable
+
+_KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_SKEW_S = 240
+NO_CREDENTIALS = f"set {_KEYS}, or AWS_PROFILE, or give the pod a service account that has a role"
+TLS = "set AWS_CA_BUNDLE to a PEM file with the certificate of your authority"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An error answer: S3's code (or the status as text where there is no body), the HTTP status, the message, two headers."""
+
+    code: str
+    status: int
+    message: str
+    date: str = ""
+    region: str = ""
+
+
+def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
+    """Make the error for an answer that came while `doing` (such as "read 'a/b' from s3://bucket") at the endpoint `where`."""
+    said = f"{answer.code}: {answer.message}" if answer.message and answer.message != answer.code else answer.code
+    cannot = f"cannot {doing} ({where})"
+    if answer.code == "NoSuchBucket":
+        return StoreError(f"{cannot}: bucket {bucket!r} does not exist; create it, or correct the store's address or the endpoint")
+    if answer.status == 404:
+        return ObjectNotFound(f"{cannot}: there is no such object")
+    if answer.code in {"RequestTimeTooSkewed", "RequestExpired"} or (answer.status == 403 and abs(skew_s(answer.date)) > _SKEW_S):
+        return AccessDenied(f"{cannot}: {_clock(answer)}")
+    if answer.status in {301, 307} or answer.code in {
+        "AuthorizationHeaderMalformed",
+        "PermanentRedirect",
+        "IllegalLocationConstraintException",
+    }:
+        region = answer.region or _named_region(answer.message)
+        return StoreError(f"{cannot}: the bucket is in another region; set AWS_REGION{f' to {region}' if region else ''} ({said})")
+    if answer.status in {401, 403} or answer.code in {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId"}:
+        return AccessDenied(f"{cannot}: {_denied(answer)} ({said})")
+    if answer.status == 501:
+        return StoreUnsuitable(f"{cannot}: the server does not have this function ({said}); use another server or a newer release of it")
+    if answer.status == 507 or "StorageFull" in answer.code or "Quota" in answer.code:
+        return StoreError(f"{cannot}: the store is full or its quota used up ({said}); free space there")
+    if answer.code.startswith("KMS."):
+        return AccessDenied(f"{cannot}: the encryption key cannot be used ({said}); check PENSTOCK_S3_KMS_KEY and the right to use the key")
+    if answer.status >= 500 or answer.status in {408, 429} or answer.code in {"SlowDown", "RequestTimeout", "Throttling"}:
+        return StoreUnavailable(f"{cannot}: the server keeps failing ({said}); try again later, or look at the server")
+    return StoreError(
+        f"{cannot}: the server refused ({answer.status} {said}); check the store's address, the endpoint and the bucket's settings"
+    )
+
+
+def skew_s(date: str) -> float:
+    """Return by how many seconds this machine's clock is ahead of the server's `Date` header; 0 when it says nothing."""
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date)).total_seconds()
+    except (ValueError, TypeError):
+        return 0.0
+
+
+def _clock(answer: Answer) -> str:
+    minutes = round(skew_s(answer.date) / 60)
+    by = f"is {abs(minutes)} min {'ahead of' if minutes > 0 else 'behind'}" if minutes else "differs from"
+    return f"this machine's clock {by} the server's; set the clock (chrony or NTP) and try again"
+
+
+def _denied(answer: Answer) -> str:
+    if answer.code == "SignatureDoesNotMatch":
+        return f"the secret key does not fit; check AWS_SECRET_ACCESS_KEY (no blanks, nothing cut off), and {_KEYS} belonging together"
+    if answer.code == "InvalidAccessKeyId":
+        return "the server does not know this access key; check AWS_ACCESS_KEY_ID, and that the endpoint is the right one"
+    if answer.code in {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}:
+        return "the session token has expired or does not fit; get new credentials, or unset AWS_SESSION_TOKEN"
+    return (
+        f"access denied; check {_KEYS}, and that they may s3:ListBucket, s3:GetObject, s3:PutObject and (for delete) s3:DeleteObject there"
+    )
+
+
+def _named_region(message: str) -> str:
+    found = re.search(r"expecting '([a-z0-9-]+)'", message)
+    return found.group(1) if found else ""
