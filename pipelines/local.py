@@ -40,8 +40,8 @@ class Step:
     state: str = "running"
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
-    artifacts: dict[str, str] = field(default_factory=dict)
-    """Paths of its output artifacts by name."""
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Its output artifacts by name: `uri`, a path here, and `metadata`."""
 
 
 @dataclass
@@ -59,12 +59,17 @@ class RunResult:
     skipped: list[str] = field(default_factory=list)
     """Branches that were not taken."""
 
-    def artifact(self, step: str, name: str) -> Path | None:
-        """Path of an output artifact, or None when the step did not run."""
-        for ran in self.steps:
-            if ran.name == step and name in ran.artifacts:
-                return Path(ran.artifacts[name])
-        return None
+    def artifact(self, step: str, name: str) -> Path:
+        """Path of a step's output artifact; raises KeyError when the step did not run."""
+        return Path(self._artifact(step, name)["uri"])
+
+    def metadata(self, step: str, name: str) -> dict[str, Any]:
+        """Metadata of a step's output artifact; raises KeyError when the step did not run."""
+        metadata: dict[str, Any] = self._artifact(step, name)["metadata"]
+        return metadata
+
+    def _artifact(self, step: str, name: str) -> dict[str, Any]:
+        return next(ran.artifacts for ran in reversed(self.steps) if ran.name == step and ran.state == "succeeded")[name]
 
 
 Listener = Callable[[str, Step | None, str], None]
@@ -165,7 +170,7 @@ class _Follower:
             step.figures.update(raw.get("parameterValues", {}))
             for name, listed in raw.get("artifacts", {}).items():
                 for artifact in listed["artifacts"]:
-                    step.artifacts[name] = artifact["uri"]
+                    step.artifacts[name] = {"uri": artifact["uri"], "metadata": artifact["metadata"]}
                     if name == "metrics":
                         step.figures.update(artifact["metadata"])
 

@@ -1,0 +1,84 @@
+"""What a finished run came to: the per-class table, the gate's decision with its reasons, and where to look next."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cli.output import console
+from pipelines.local import RunResult
+
+_OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
+MOST_CLASSES = 20
+"""Rows of the per-class table; the report has them all."""
+
+
+def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
+    """Print what the run of a pipeline came to."""
+    if pipeline == "training":
+        print_training(result, arguments)
+        return
+    for key, value in result.outputs.items():
+        console.print(Text(f"{key}: {value}"), soft_wrap=True)
+    console.print(f"log: {result.log}", soft_wrap=True)
+
+
+def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
+    """Print a training run: the evaluation per class, the decision, and what serves now."""
+    from components.registry import Registry
+    from components.storage import open_store
+
+    registry = Registry(open_store(arguments["store"]), arguments["name"])
+    version = result.outputs["version"]
+    console.print()
+    print_evaluation(registry, version)
+    print_decision(result)
+    champion = registry.ledger.champion()
+    console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
+    console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
+    console.print(Text(f"report    {result.artifact('evaluate-model', 'report')}"), soft_wrap=True)
+
+
+def print_evaluation(registry: Any, version: str) -> None:
+    """Print precision, recall and F1 of each class on the sealed test split."""
+    from components.classifier.bundle import EVALUATION
+    from components.evaluate.results import Evaluation
+
+    with tempfile.TemporaryDirectory() as folder:
+        evaluation = Evaluation.load(registry.fetch(version, Path(folder) / "version", [EVALUATION]))
+    table = Table(title=f"{evaluation.n} test pictures that training never saw", title_justify="left", header_style="bold")
+    table.add_column("class")
+    for heading in ("precision", "recall", "F1", "pictures"):
+        table.add_column(heading, justify="right")
+    weakest = sorted(evaluation.per_class, key=lambda c: (c.f1 is None, c.f1))[:MOST_CLASSES]
+    shown = evaluation.per_class if len(evaluation.per_class) <= MOST_CLASSES else weakest
+    for entry in shown:
+        table.add_row(Text(entry.name), *(_share(v) for v in (entry.precision, entry.recall, entry.f1)), str(entry.support))
+    table.add_section()
+    accuracy = evaluation.accuracy
+    table.add_row("macro F1", "", "", _share(evaluation.macro_f1), str(evaluation.n))
+    table.add_row("accuracy", "", "", _share(accuracy.value), f"95%: {accuracy.low:.4f}-{accuracy.high:.4f}")
+    console.print(table)
+    if len(shown) < len(evaluation.per_class):
+        console.print(f"the {MOST_CLASSES} weakest of {len(evaluation.per_class)} classes; the report has all")
+
+
+def print_decision(result: RunResult) -> None:
+    """Print the gate's verdict and one line a rule."""
+    from components.gate.decision import Decision
+    from components.gate.judge import DECISION_KEY
+
+    metadata = result.metadata("gate-model", "decision")
+    decision = Decision.model_validate_json(metadata[DECISION_KEY])
+    colour = "green" if decision.deploy else "yellow"
+    console.print(Text.assemble(("gate: ", "bold"), ("deploy" if decision.deploy else "hold", f"bold {colour}"), f"  {decision.summary}"))
+    for rule in decision.rules:
+        mark, style = _OUTCOMES[rule.outcome]
+        console.print(Text.assemble((f"  {mark} ", style), (f"{rule.rule}: ", "bold"), rule.reason), soft_wrap=True)
+    console.print()
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"

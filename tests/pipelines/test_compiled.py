@@ -1,0 +1,186 @@
+"""What Kubeflow receives: the rules that keep a run from failing in silence, held on the compiled YAML."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from google.protobuf import json_format
+from kfp.pipeline_spec import pipeline_spec_pb2
+
+from components.classifier.errors import UsageError
+from pipelines.catalogue import PIPELINES
+from pipelines.compile import check_image, compile_pipelines
+
+FORM = {"source", "store", "name", "architecture", "epochs", "image_size", "seed", "gpus", "environment", "strategy", "actor", "reason"}
+FORM |= {"target", "namespace"}
+
+
+class Compiled:
+    """One compiled pipeline: its specification and its Kubernetes settings."""
+
+    def __init__(self, path: Path) -> None:
+        self.text = path.read_text("utf-8")
+        self.spec, platforms = yaml.safe_load_all(self.text)
+        self.kubernetes: dict[str, Any] = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+    def tasks(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every task with an executor, by its component's name."""
+        dags = [self.spec["root"], *self.spec["components"].values()]
+        for dag in (component["dag"] for component in dags if "dag" in component):
+            for task in dag["tasks"].values():
+                name = task["componentRef"]["name"].removeprefix("comp-")
+                if "executorLabel" in self.spec["components"][f"comp-{name}"]:
+                    yield name, task
+
+    def task(self, name: str) -> dict[str, Any]:
+        return dict(self.tasks())[name]
+
+    def container(self, name: str) -> dict[str, Any]:
+        return self.spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]
+
+    def conditions(self) -> list[str]:
+        dags = [component["dag"] for component in self.spec["components"].values() if "dag" in component]
+        triggers = [task.get("triggerPolicy", {}) for dag in dags for task in dag["tasks"].values()]
+        return [trigger["condition"] for trigger in triggers if "condition" in trigger]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Compiled]:
+    written = compile_pipelines(tmp_path_factory.mktemp("compiled"))
+    return {path.stem: Compiled(path) for path in written}
+
+
+@pytest.fixture(scope="module")
+def training(compiled: dict[str, Compiled]) -> Compiled:
+    return compiled["training"]
+
+
+@pytest.fixture(params=list(PIPELINES))
+def each(request: pytest.FixtureRequest, compiled: dict[str, Compiled]) -> Compiled:
+    return compiled[request.param]
+
+
+def test_it_is_a_pipeline_specification(each: Compiled) -> None:
+    json_format.ParseDict(each.spec, pipeline_spec_pb2.PipelineSpec())
+
+
+def test_the_same_sources_give_the_same_bytes(compiled: dict[str, Compiled], tmp_path: Path) -> None:
+    for path in compile_pipelines(tmp_path):
+        assert path.read_text("utf-8") == compiled[path.stem].text
+
+
+def test_every_parameter_of_the_form_has_a_default_and_a_description(each: Compiled) -> None:
+    parameters = each.spec["root"]["inputDefinitions"]["parameters"]
+    assert {name for name, p in parameters.items() if "defaultValue" not in p} == set()
+    assert {name for name, p in parameters.items() if not p.get("description")} == set()
+
+
+def test_the_form_asks_for_what_users_set(training: Compiled) -> None:
+    assert set(training.spec["root"]["inputDefinitions"]["parameters"]) >= FORM
+
+
+def test_every_step_has_a_name_for_people(each: Compiled) -> None:
+    assert [name for name, task in each.tasks() if task["taskInfo"]["name"] == name] == []
+
+
+def test_one_immutable_image_and_nothing_installed_at_start(each: Compiled) -> None:
+    for name, _ in each.tasks():
+        container = each.container(name)
+        check_image(container["image"])
+        assert "pip install" not in str(container["command"])
+    assert len({each.container(name)["image"] for name, _ in each.tasks()}) == 1
+
+
+@pytest.mark.parametrize("image", ["penstock", "registry:5000/penstock", "penstock:latest", "registry:5000/a/penstock:latest"])
+def test_an_image_whose_content_can_change_is_refused(image: str) -> None:
+    with pytest.raises(UsageError, match="immutable tag or a digest"):
+        check_image(image)
+
+
+@pytest.mark.parametrize("image", ["penstock:0.1.0", "registry:5000/penstock:0.1.0", "penstock@sha256:" + "0" * 64])
+def test_a_pinned_image_is_taken(image: str) -> None:
+    check_image(image)
+
+
+def test_the_decision_is_a_text_and_both_branches_are_there(training: Compiled) -> None:
+    positive, negative = training.conditions()
+    assert positive == "inputs.parameter_values['pipelinechannel--gate-model-Output'] == 'deploy'"
+    assert negative == f"!({positive})"
+    outputs = training.spec["components"]["comp-gate-model"]["outputDefinitions"]["parameters"]
+    assert outputs["Output"]["parameterType"] == "STRING"
+
+
+def test_the_deploy_branch_validates_before_it_deploys(training: Compiled) -> None:
+    deploy = training.task("deploy-model")
+    assert deploy["inputs"]["parameters"]["version"]["taskOutputParameter"]["producerTask"] == "validate-serving"
+
+
+def test_only_training_is_cached_and_its_key_holds_the_dataset_digest(training: Compiled) -> None:
+    assert [name for name, task in training.tasks() if task["cachingOptions"].get("enableCache")] == ["train-model"]
+    digest = training.task("train-model")["inputs"]["parameters"]["dataset_digest"]
+    assert digest["taskOutputParameter"] == {"outputParameterKey": "Output", "producerTask": "ingest-dataset"}
+
+
+def test_no_pipeline_feeds_one_of_several_outputs_from_a_cached_branch(each: Compiled) -> None:
+    assert "valueFromOneof" not in each.text
+
+
+def test_no_parameter_of_a_step_is_optional(each: Compiled) -> None:
+    sources = "".join(str(each.container(name)["command"]) for name, _ in each.tasks())
+    assert "Optional[" not in sources
+    assert "| None" not in sources.split("def ", 1)[1].split("->", 1)[0]
+
+
+def test_gpus_are_a_text_that_becomes_a_limit(training: Compiled) -> None:
+    parameters = training.spec["root"]["inputDefinitions"]["parameters"]
+    assert (parameters["gpus"]["parameterType"], parameters["gpus"]["defaultValue"]) == ("STRING", "0")
+    accelerator = training.container("train-model")["resources"]["accelerator"]
+    assert "pipelinechannel--gpus" in accelerator["resourceCount"]
+    assert "pipelinechannel--gpu_resource" in accelerator["resourceType"]
+
+
+def test_training_may_go_to_tainted_nodes_that_the_user_selects(training: Compiled) -> None:
+    settings = training.kubernetes["exec-train-model"]
+    assert settings["tolerations"] == [{"effect": "NO_SCHEDULE", "key": "nvidia.com/gpu", "operator": "Exists"}] or (
+        settings["tolerations"][0]["key"],
+        settings["tolerations"][0]["operator"],
+    ) == ("nvidia.com/gpu", "Exists")
+    assert settings["nodeSelector"]["nodeSelectorJson"] == {"componentInputParameter": "node_selector"}
+
+
+def test_training_has_shared_memory(training: Compiled) -> None:
+    (mount,) = training.kubernetes["exec-train-model"]["emptyDirMounts"]
+    assert (mount["mountPath"], mount["medium"], mount["sizeLimit"]) == ("/dev/shm", "Memory", "2Gi")
+
+
+def test_steps_are_retried_with_backoff_but_a_rollout_is_not(each: Compiled) -> None:
+    without = [name for name, task in each.tasks() if not task.get("retryPolicy", {}).get("maxRetryCount")]
+    assert without == [name for name, _ in each.tasks() if name == "deploy-model"]
+    for name, task in each.tasks():
+        if name not in without:
+            assert task["retryPolicy"]["backoffDuration"] == "30s"
+            assert task["retryPolicy"]["backoffFactor"] == 2.0
+
+
+def test_every_step_ends_by_itself_and_is_not_root(each: Compiled) -> None:
+    for name, _ in each.tasks():
+        settings = each.kubernetes[f"exec-{name}"]
+        assert int(settings["activeDeadlineSeconds"]) >= 600
+        assert settings["securityContext"]["runAsNonRoot"] is True
+
+
+def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> None:
+    for name, _ in each.tasks():
+        settings = each.kubernetes[f"exec-{name}"]
+        (secret,) = settings["secretAsEnv"]
+        assert (secret["secretName"], secret["optional"]) == ("penstock-s3", True)
+        (config,) = settings["configMapAsEnv"]
+        assert (config["configMapName"], config["optional"]) == ("penstock-storage", True)
+        assert "AWS_CA_BUNDLE" in {pair["envVar"] for pair in config["keyToEnv"]}
+        assert settings["configMapAsVolume"][0]["optional"] is True
+
+
+def test_no_secret_value_is_in_the_file(each: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "AWS_SECRET_ACCESS_KEY=" not in each.text
