@@ -1,0 +1,52 @@
+"""`python -m components.predictor --model_name digits --model_dir /mnt/models`: serve one model version by KServe's protocols."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from kserve import model_server
+from pydantic import ValidationError
+
+from components.classifier.errors import UsageError
+from components.predictor.served import load
+from components.predictor.server import PredictorServer
+from components.predictor.settings import Settings
+
+_FROM_KSERVE = ("model_name", "http_port", "grpc_port", "enable_grpc", "enable_docs_url")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the predictor until a signal comes; returns the exit code."""
+    try:
+        settings = _settings(arguments)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    server = PredictorServer(settings)
+    return server.run(lambda it: it.serve(load(settings.model_name, settings.model_dir, settings.threads)))
+
+
+def _settings(arguments: Sequence[str] | None) -> Settings:
+    """Arguments win over PENSTOCK_* variables."""
+    given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    if given.pop("workers", 1) != 1:
+        raise UsageError("--workers must be 1: several would each have their own metrics and lose requests at the end; raise the replicas")
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"--{first['loc'][0]}: {first['msg']}; see --help") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m components.predictor", description=__doc__, parents=[model_server.parser])
+    for action in parser._actions:
+        action.default = None  # so that a variable counts where no argument is given
+    for name, field in Settings.model_fields.items():
+        if f"--{name}" not in parser._option_string_actions:
+            parser.add_argument(f"--{name}", default=None, help=f"default: {field.default}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,19 @@
+"""Loading and unloading of models by clients, which KServe's gRPC server offers to anybody: closed here."""
+
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+_MESSAGE = "models are not loaded or unloaded by clients; deploy another version instead"
+
+
+class ClosedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # kserve has no types
+    """Refuses every request of the model repository extension."""
+
+    async def load(self, model_name: str) -> None:
+        """Refuse."""
+        raise GrpcException(StatusCode.PERMISSION_DENIED, _MESSAGE)
+
+    async def unload(self, model_name: str) -> None:
+        """Refuse."""
+        raise GrpcException(StatusCode.PERMISSION_DENIED, _MESSAGE)

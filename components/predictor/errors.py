@@ -1,0 +1,9 @@
+"""The predictor's own failures, beside RequestError: those that are the server's and pass by themselves."""
+
+
+class Unavailable(Exception):
+    """The server cannot answer now; status 503, and the client may try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

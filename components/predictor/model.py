@@ -1,0 +1,108 @@
+"""The KServe model: which version is served, and the way in for gRPC."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import kserve
+import numpy as np
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
+from kserve.errors import InvalidInput
+from kserve.protocol.infer_type import to_http_parameters
+
+from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
+from components.classifier.errors import RequestError
+from components.predictor import v2
+from components.predictor.errors import Unavailable
+from components.predictor.question import Answer, Question, answer, new_id, parse_wishes
+from components.predictor.served import ServedModel
+from components.predictor.settings import Settings
+from components.predictor.worker import Worker
+
+
+class ImageClassifier(kserve.Model):  # type: ignore[misc]  # kserve has no types
+    """Answers with whichever version `served` holds; assigning another switches at once, requests in flight keep theirs."""
+
+    def __init__(self, settings: Settings, worker: Worker) -> None:
+        super().__init__(settings.model_name)
+        self.settings = settings
+        self.worker = worker
+        self.served: ServedModel | None = None
+        self.draining = False
+
+    def current(self) -> ServedModel:
+        """The version that serves; raises Unavailable while none is loaded."""
+        if self.served is None:
+            raise Unavailable(f"model {self.name} is still loading; try again in a moment", retry_after=2)
+        return self.served
+
+    async def healthy(self) -> bool:
+        """Say whether requests are wanted: a verified version is loaded and the server is not going away."""
+        return self.served is not None and not self.draining
+
+    def load(self) -> bool:
+        """Do nothing: KServe calls this for models that are not ready, but loading is the server's own start."""
+        return self.served is not None
+
+    def start(self) -> None:
+        """Leave readiness alone, for the same reason."""
+
+    def stop(self) -> None:
+        """Leave the model in place, so that requests in flight are answered while the server goes away."""
+
+    def answer(self, question: Question) -> Answer:
+        """Run a request's pictures through the version that serves."""
+        return answer(self.current(), question, self.settings)
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The input as V2 metadata tells it; FP32 and BYTES are taken too."""
+        shape = list(self.served.spec.shape) if self.served else []
+        return [{"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, *shape]}]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The outputs as V2 metadata tells them."""
+        return [
+            {"name": v2.LABEL, "datatype": "BYTES", "shape": [-1]},
+            {"name": v2.CONFIDENCE, "datatype": "FP32", "shape": [-1]},
+            {"name": v2.NEEDS_REVIEW, "datatype": "BOOL", "shape": [-1]},
+            {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, len(self.served.classes) if self.served else -1]},
+        ]
+
+    async def predict(
+        self, payload: kserve.InferRequest, headers: Mapping[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> kserve.InferResponse:
+        """Answer a gRPC request; HTTP goes another way in, to the same code (edge.py)."""
+        try:
+            self.current()
+            return await self.worker.run(self._predict, payload)
+        except RequestError as error:
+            raise InvalidInput(str(error)) from error
+        except Unavailable as error:
+            raise GrpcException(StatusCode.UNAVAILABLE, str(error)) from error
+
+    def _predict(self, request: kserve.InferRequest) -> kserve.InferResponse:
+        served = self.current()
+        wanted, threshold = parse_wishes(to_http_parameters(request.parameters or {}), "parameters")
+        names = [{"name": output.name} for output in request.request_outputs or []]
+        outputs = v2.parse_outputs(names, {}, wanted)
+        if len(request.inputs) != 1:
+            raise RequestError(f"the request must have one input, {INPUT_NAME!r}")
+        entry = request.inputs[0]
+        tensor = v2.Tensor(entry.name, entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
+        question = v2.question(tensor, served.spec, self.settings, OUTPUT_NAME in outputs, threshold)
+        found = answer(served, question, self.settings)
+        return kserve.InferResponse(
+            response_id=request.id or new_id(),
+            model_name=served.name,
+            model_version=served.version,
+            infer_outputs=[_output(found, name, request.use_binary_outputs) for name in outputs],
+            use_binary_outputs=request.use_binary_outputs,
+        )
+
+
+def _output(found: Answer, name: str, binary: bool) -> kserve.InferOutput:
+    datatype, shape, values = v2.output(found, name)
+    array = np.array([value.encode() for value in values], dtype=np.object_) if isinstance(values, list) else values
+    tensor = kserve.InferOutput(name, shape, datatype)
+    tensor.set_data_from_numpy(array, binary_data=binary)
+    return tensor

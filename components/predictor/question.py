@@ -1,0 +1,108 @@
+"""What a request asks, whichever protocol it came by, and the answer to it."""
+
+import itertools
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from components.classifier.errors import RequestError
+from components.classifier.images import Pixels
+from components.predictor.served import ServedModel
+from components.predictor.settings import Settings
+
+_PREFIX, _NUMBERS = os.urandom(6).hex(), itertools.count(1)  # quicker than a new UUID each time
+
+Original = bytes | None
+"""A picture's bytes as they came; None where an array came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Pictures, uint8 (N, H, W, C) as the model takes them, and what is wanted of them."""
+
+    images: Pixels
+    originals: list[Original]
+    return_probabilities: bool = False
+    threshold: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One row a picture: probabilities float32 (N, K), the likeliest class' index, its probability, and the doubt."""
+
+    model: ServedModel
+    probabilities: npt.NDArray[np.float32]
+    classes: npt.NDArray[np.intp]
+    confidence: npt.NDArray[np.float32]
+    needs_review: npt.NDArray[np.bool_]
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class' name, one a picture."""
+        names = self.model.classes
+        return [names[index] for index in self.classes.tolist()]
+
+
+class ModelFailure(Exception):
+    """The model gave something that is no probability: the server's fault, status 500."""
+
+
+def answer(model: ServedModel, question: Question, settings: Settings) -> Answer:
+    """Run all pictures of a request through the model at once."""
+    probabilities = model.classifier.probabilities(question.images)
+    classes = probabilities.argmax(axis=1)
+    confidence = probabilities[np.arange(len(classes)), classes]
+    if not np.isfinite(confidence).all():
+        raise ModelFailure(f"model version {model.version} gave a probability that is not finite")
+    threshold = settings.review_threshold if question.threshold is None else question.threshold
+    return Answer(model, probabilities, classes, confidence, confidence < np.float32(threshold))
+
+
+def new_id() -> str:
+    """Make an id for a request that came without one."""
+    return f"{_PREFIX}-{next(_NUMBERS):x}"
+
+
+def load_json(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises RequestError, with the place of the mistake, for anything else.
+    """
+    if not body:
+        raise RequestError("the body is empty; send a JSON object")
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from error
+    if type(document) is not dict:
+        raise RequestError("the body must be a JSON object")
+    return document
+
+
+def parse_wishes(parameters: Any, where: str) -> tuple[bool, float | None]:
+    """Read `return_probabilities` and `threshold` of a JSON object; other names are left alone."""
+    if parameters is None:
+        return False, None
+    if type(parameters) is not dict:
+        raise RequestError(f"{where} must be an object")
+    wanted = parameters.get("return_probabilities", False)
+    if type(wanted) is not bool:
+        raise RequestError("return_probabilities must be true or false")
+    threshold = parameters.get("threshold")
+    if threshold is None:
+        return wanted, None
+    if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+        raise RequestError("threshold must be a number from 0 to 1")
+    return wanted, float(threshold)
+
+
+def check_count(number: int, settings: Settings) -> None:
+    """Raise RequestError for no pictures, or for more than one request may hold."""
+    if number == 0:
+        raise RequestError("no pictures in the request; send at least one")
+    if number > settings.max_images:
+        raise RequestError(f"{number} pictures in one request, the limit is {settings.max_images}; send several requests", 413)

@@ -1,0 +1,142 @@
+"""What is served beside inference: health, metadata, metrics and the API's description, on KServe's FastAPI application."""
+
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from kserve.protocol.rest.server import metrics_handler
+from starlette.exceptions import HTTPException
+
+from components.classifier.errors import RequestError
+from components.predictor.errors import Unavailable
+from components.predictor.logs import log
+from components.predictor.model import ImageClassifier
+
+PLATFORM = "onnxruntime_onnx"
+_GET = ["GET", "HEAD"]
+
+
+def add_routes(app: FastAPI, model: ImageClassifier) -> None:
+    """Put our routes in place of KServe's: those know no model version, and call a server ready that has no model."""
+    app.router.routes.clear()
+    app.router.redirect_slashes = False
+    app.include_router(_health(model))
+    app.include_router(_metadata(model))
+    router = APIRouter(default_response_class=JSONResponse)
+    router.add_api_route("/metrics", metrics_handler, methods=_GET)
+    app.include_router(router)
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Give every failure the one form, `{"error": one line}`, with no word of what was raised."""
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(Unavailable, _unavailable)
+    app.add_exception_handler(Exception, _server_error)
+
+
+def _health(model: ImageClassifier) -> APIRouter:
+    router = APIRouter(default_response_class=JSONResponse)
+
+    async def alive() -> dict[str, Any]:
+        return {"status": "alive"}
+
+    async def live() -> dict[str, Any]:
+        return {"live": True}
+
+    async def ready() -> dict[str, Any]:
+        _check_ready(model)
+        return {"ready": True}
+
+    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+        _check_name(model, name)
+        _check_ready(model)
+        _check_version(model, version)
+        return {"name": name, "version": model.current().version, "ready": True}
+
+    router.add_api_route("/", alive, methods=_GET)
+    router.add_api_route("/v2/health/live", live, methods=_GET)
+    router.add_api_route("/v2/health/ready", ready, methods=_GET)
+    for path in ("/v1/models/{name}", "/v2/models/{name}/ready", "/v2/models/{name}/versions/{version}/ready"):
+        router.add_api_route(path, model_ready, methods=_GET)
+    return router
+
+
+def _metadata(model: ImageClassifier) -> APIRouter:
+    router = APIRouter(default_response_class=JSONResponse)
+
+    async def server() -> dict[str, Any]:
+        return {"name": "penstock-predictor", "version": _own_version(), "extensions": ["binary_tensor_data"]}
+
+    async def models() -> dict[str, Any]:
+        return {"models": [model.name]}
+
+    async def metadata(name: str, version: str = "") -> dict[str, Any]:
+        _check_name(model, name)
+        served = model.current()
+        _check_version(model, version)
+        return {
+            "name": served.name,
+            "versions": [served.version],
+            "platform": PLATFORM,
+            "inputs": model.get_input_types(),
+            "outputs": model.get_output_types(),
+            "classes": served.classes,
+        }
+
+    router.add_api_route("/v2", server, methods=_GET)
+    router.add_api_route("/v1/models", models, methods=_GET)
+    router.add_api_route("/v2/models", models, methods=_GET)
+    router.add_api_route("/v2/models/{name}", metadata, methods=_GET)
+    router.add_api_route("/v2/models/{name}/versions/{version}", metadata, methods=_GET)
+    return router
+
+
+def _check_ready(model: ImageClassifier) -> None:
+    model.current()
+    if model.draining:
+        raise Unavailable("the server is going away; ask another replica", retry_after=5)
+
+
+def _check_name(model: ImageClassifier, name: str) -> None:
+    if name != model.name:
+        raise RequestError(f"there is no model {name[:64]!r} here; there is {model.name!r}", 404)
+
+
+def _check_version(model: ImageClassifier, version: str) -> None:
+    serving = model.current().version
+    if version and version != serving:
+        raise RequestError(f"version {version[:64]!r} does not serve here; version {serving!r} does", 404)
+
+
+def _own_version() -> str:
+    from importlib.metadata import version
+
+    return version("penstock")
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: "no such path; /docs lists those there are", 405: "this path does not take that method"}
+    return JSONResponse({"error": message.get(error.status_code, "the request cannot be answered")}, error.status_code, error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "the request's path or query cannot be read"}, 400)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return JSONResponse({"error": str(error)}, error.status)
+
+
+async def _unavailable(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unavailable)
+    return JSONResponse({"error": str(error)}, 503, {"retry-after": str(error.retry_after)})
+
+
+async def _server_error(request: Request, error: Exception) -> Response:
+    log().error("request failed", path=request.url.path, exc_info=error)
+    return JSONResponse({"error": "the server failed; its log has more"}, 500)

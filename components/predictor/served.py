@@ -1,0 +1,69 @@
+"""A model version that is fit to serve: verified, loaded, and giving the probabilities that evaluation saw."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.classifier import bundle
+from components.classifier.errors import IntegrityError, ServingError
+from components.classifier.images import ImageSpec
+from components.classifier.inference import Classifier
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """One loaded model version; requests in flight keep theirs when another takes over."""
+
+    name: str
+    version: str
+    classifier: Classifier
+    example: Any = field(repr=False)
+    """A picture for examples, uint8 (H, W, C)."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of the model's outputs."""
+        return self.classifier.classes
+
+    @property
+    def spec(self) -> ImageSpec:
+        """What the model takes."""
+        return self.classifier.spec
+
+
+def load(name: str, directory: Path, threads: int = 0) -> ServedModel:
+    """Verify every digest of a model folder, load it and run its golden pictures.
+
+    Raises IntegrityError for files that differ from the manifest or do not belong together, ServingError when the golden
+    pictures do not give the probabilities that evaluation saw.
+    """
+    from components.registry import verify_directory
+
+    if not directory.is_dir():
+        raise IntegrityError(f"{directory} is no folder; name one that holds a model version and its {bundle.MANIFEST}")
+    version = verify_directory(directory).version
+    classifier = Classifier(directory, threads=threads or None)
+    pictures, expected = bundle.load_golden(directory)
+    check_golden(classifier, pictures, expected)
+    return ServedModel(name, version, classifier, pictures[0])
+
+
+def check_golden(classifier: Classifier, pictures: Any, expected: Any) -> None:
+    """Raise ServingError unless the golden pictures give their probabilities, within bundle.GOLDEN_TOLERANCE."""
+    if len(pictures) == 0 or expected.shape != (len(pictures), len(classifier.classes)):
+        raise ServingError(
+            f"{bundle.GOLDEN} holds {len(pictures)} pictures and probabilities of shape {expected.shape}, "
+            f"but the model has {len(classifier.classes)} classes; publish the model version again"
+        )
+    try:
+        found = classifier.probabilities(pictures)
+    except ValueError as error:
+        raise ServingError(f"{bundle.GOLDEN} does not fit the model ({error}); publish the model version again") from error
+    difference = float(np.abs(found - expected).max())
+    if not difference <= bundle.GOLDEN_TOLERANCE:  # NaN is no match either
+        raise ServingError(
+            f"golden pictures give probabilities up to {difference:.4g} away from the evaluated ones "
+            f"(allowed: {bundle.GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
+        )

@@ -1,0 +1,189 @@
+"""KServe's ModelServer, started before its model is loaded, and stopped without losing a request."""
+
+import asyncio
+import gc
+import os
+import signal
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import uvloop
+from kserve import ModelServer
+from kserve.model_server import app
+from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.rest.server import RESTServer
+
+from components.classifier.cpu import available_cpus
+from components.classifier.errors import PenstockError
+from components.predictor import logs
+from components.predictor.connections import GuardedProtocol, sweep
+from components.predictor.edge import Edge
+from components.predictor.logs import log
+from components.predictor.metrics import Metrics
+from components.predictor.model import ImageClassifier
+from components.predictor.routes import add_error_handlers, add_routes
+from components.predictor.served import ServedModel
+from components.predictor.settings import Settings
+from components.predictor.worker import Worker
+
+Loader = Callable[["PredictorServer"], None]
+"""Loads a model in the background and calls `serve`; raises PenstockError when it cannot."""
+
+
+class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
+    """KServe's REST server with our routes, and without its middleware and its telling error handlers."""
+
+    def __init__(self, edge: Edge, server: "PredictorServer") -> None:
+        settings = server.settings
+        super().__init__(
+            edge,
+            server.dataplane,
+            server.model_repository_extension,
+            settings.http_port,
+            grace_period=settings.grace_seconds,
+            timeout_keep_alive=settings.keep_alive,
+            ssl_certfile=server.ssl_certfile,
+            ssl_keyfile=server.ssl_keyfile,
+        )
+        self._predictor = server
+        self.config.host = settings.host
+        self.config.http = GuardedProtocol
+        self.config.ws = "none"
+        self.config.lifespan = "off"
+        self.config.server_header = False
+        self.config.proxy_headers = False
+        self.config.access_log = False
+        self.config.backlog = 2048
+
+    def create_application(self) -> None:
+        add_routes(app, self._predictor.model)
+        add_error_handlers(app)
+
+    @property
+    def uvicorn(self) -> Any:
+        """The uvicorn server."""
+        return self._server
+
+
+class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
+    """Listens at once; readiness follows the model, which a loader brings in the background."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(
+            http_port=settings.http_port,
+            grpc_port=settings.grpc_port,
+            workers=1,
+            enable_grpc=settings.enable_grpc,
+            enable_latency_logging=False,
+            grace_period=settings.grace_seconds,
+            **options,
+        )
+        self.settings = settings
+        logs.configure()
+        self.metrics = Metrics()
+        self.model = ImageClassifier(settings, Worker(2, settings.queue_size))
+        self.register_model(self.model)
+        self.failure: PenstockError | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def serve(self, served: ServedModel) -> None:
+        """Let a loaded version answer from now on; may be called from any thread."""
+        gc.collect()
+        gc.freeze()  # a full collection over everything imported would cost 50 ms now and then
+        before = self.model.served
+        self.model.served = served
+        self.metrics.serving(served.name, served.version, served.classifier.config.architecture)
+        log().info(
+            "serving",
+            model=served.name,
+            version=served.version,
+            before=before.version if before else None,
+            device=served.classifier.device,
+            threads=available_cpus(),
+        )
+
+    def run(self, loader: Loader) -> int:
+        """Serve until a signal comes or loading fails; returns the process' exit code."""
+        GuardedProtocol.max_connections = self.settings.max_connections
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._run(loader))
+        self.model.worker.close()
+        if self.failure is not None:
+            log().error("cannot serve", model=self.settings.model_name, error=" ".join(str(self.failure).split()))
+            return self.failure.exit_code
+        return 0
+
+    async def _run(self, loader: Loader) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._rest_server = _RestServer(Edge(app, self.model, self.metrics), self)
+        uvicorn = self._rest_server.uvicorn
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(sig, self._drain, sig)
+        self._rest_server.create_application()
+        if not uvicorn.config.loaded:
+            uvicorn.config.load()
+        sweeper = asyncio.create_task(sweep(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout))
+        grpc = asyncio.create_task(self._serve_grpc()) if self.settings.enable_grpc else None
+        threading.Thread(target=self._load, args=(loader,), name="penstock-loader", daemon=True).start()
+        watcher = asyncio.create_task(self._watch())
+        try:
+            await uvicorn._serve()  # not serve(): that takes the signals
+        finally:
+            sweeper.cancel()
+            watcher.cancel()
+            if grpc is not None:
+                await self._grpc_server.stop()
+                await grpc
+
+    async def _watch(self) -> None:
+        """Say on which port the server listens, and end with the parent process when that was asked for."""
+        uvicorn, parent = self._rest_server.uvicorn, os.getppid()
+        while not uvicorn.started:
+            await asyncio.sleep(0.01)
+        log().info("listening", port=uvicorn.servers[0].sockets[0].getsockname()[1])
+        while self.settings.stop_with_parent:
+            await asyncio.sleep(1)
+            if os.getppid() != parent:
+                self._exit()
+
+    async def _serve_grpc(self) -> None:
+        from components.predictor.closed import ClosedRepository
+
+        self._grpc_server = GRPCServer(
+            self.settings.grpc_port,
+            self.dataplane,
+            ClosedRepository(self.registered_models),
+            kwargs={},
+            grace_period=self.settings.grace_seconds,
+        )
+        await self._grpc_server.start(2)
+
+    def _load(self, loader: Loader) -> None:
+        try:
+            loader(self)
+        except PenstockError as error:
+            self._fail(error)
+        except Exception as error:
+            self._fail(PenstockError(f"the model could not be loaded ({type(error).__name__}: {error}); see the log above"))
+            raise
+
+    def _fail(self, error: PenstockError) -> None:
+        self.failure = error
+        self._call(self._exit)
+
+    def _call(self, function: Callable[[], None]) -> None:
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function)
+
+    def _drain(self, sig: int) -> None:
+        if self.model.draining:
+            self._exit()  # asked twice: at once
+            return
+        self.model.draining = True
+        log().info("draining", signal=signal.Signals(sig).name, seconds=self.settings.drain_seconds)
+        asyncio.get_running_loop().call_later(0 if sig == signal.SIGINT else self.settings.drain_seconds, self._exit)
+
+    def _exit(self) -> None:
+        if self._rest_server is not None:
+            self._rest_server.uvicorn.should_exit = True

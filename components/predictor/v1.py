@@ -1,0 +1,79 @@
+"""KServe's V1 protocol: `{"instances": […]}` in, `{"predictions": […]}` out."""
+
+from typing import Any
+
+import numpy as np
+import orjson
+
+from components.classifier.arrays import to_uint8
+from components.classifier.errors import ImageError, RequestError
+from components.classifier.images import ImageSpec, Pixels
+from components.predictor.nested import outline, to_array
+from components.predictor.pictures import PictureReader, decode_base64
+from components.predictor.question import Answer, Original, Question, check_count, load_json, parse_wishes
+from components.predictor.settings import Settings
+
+
+def parse(body: bytes, spec: ImageSpec, settings: Settings) -> Question:
+    """Read a request's body.
+
+    An instance is an array of the model's size, `{"b64": …}` or `{"image_bytes": {"b64": …}}` of any size. The wishes stand
+    beside `instances`, or in `parameters`. Raises RequestError that names the instance.
+    """
+    document = load_json(body)
+    instances = document.get("instances")
+    if type(instances) is not list:
+        raise RequestError('the body must have "instances", a list of pictures' + _hint(document))
+    check_count(len(instances), settings)
+    wanted, threshold = parse_wishes(document, "the body")
+    wanted_too, threshold_too = parse_wishes(document.get("parameters"), "parameters")
+    reader = PictureReader(spec, settings.max_pixels)
+    images = np.empty((len(instances), *spec.shape), np.uint8)
+    originals: list[Original] = []
+    for index, instance in enumerate(instances):
+        where = f"instances[{index}]"
+        data = _encoded(instance, where)
+        originals.append(data)
+        images[index] = _pixels(instance, spec, where) if data is None else reader.read(data, where)
+    return Question(images, originals, wanted or wanted_too, threshold_too if threshold is None else threshold)
+
+
+def render(answer: Answer, with_probabilities: bool) -> bytes:
+    """Write the answer: one object a picture, beside the model's name and version."""
+    predictions: list[dict[str, Any]] = [
+        {"label": label, "confidence": confidence, "needs_review": doubt}
+        for label, confidence, doubt in zip(answer.labels, answer.confidence.tolist(), answer.needs_review.tolist(), strict=True)
+    ]
+    if with_probabilities:
+        names = answer.model.classes
+        for prediction, row in zip(predictions, answer.probabilities.tolist(), strict=True):
+            prediction["probabilities"] = dict(zip(names, row, strict=True))
+    return orjson.dumps({"predictions": predictions, "model_name": answer.model.name, "model_version": answer.model.version})
+
+
+def _hint(document: dict[str, Any]) -> str:
+    return '; "inputs" belongs to the V2 protocol, /v2/models/NAME/infer' if "inputs" in document else ""
+
+
+def _encoded(instance: Any, where: str) -> bytes | None:
+    """Bytes of an encoded picture, or None for an array."""
+    if type(instance) is list:
+        return None
+    if type(instance) is dict:
+        inner = instance.get("image_bytes", instance)
+        if type(inner) is dict and "b64" in inner:
+            return decode_base64(inner["b64"], where)
+    raise RequestError(f'{where} must be an array of pixels, {{"b64": "…"}} or {{"image_bytes": {{"b64": "…"}}}}')
+
+
+def _pixels(rows: list[Any], spec: ImageSpec, where: str) -> Pixels:
+    values = to_array(rows, spec.shape)
+    if values is None and spec.channels == 1:
+        values = to_array(rows, spec.shape[:2])
+    if values is None:
+        shapes = f"[{spec.height}, {spec.width}, {spec.channels}]" + (f" or [{spec.height}, {spec.width}]" if spec.channels == 1 else "")
+        raise RequestError(f"{where}: expected numbers in an array of shape {shapes}, got {outline(rows)} or other content")
+    try:
+        return to_uint8(values).reshape(spec.shape)
+    except ImageError as error:
+        raise RequestError(f"{where}: {error}") from error
