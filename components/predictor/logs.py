@@ -10,8 +10,8 @@ LOGGER = "penstock.predictor"
 _NOISY = ("kserve", "kserve.trace", "uvicorn.access", "uvicorn.error", "uvicorn", "access")
 
 
-def configure() -> None:
-    """Send our events, and other libraries' warnings, to standard error as JSON.
+def configure(console: bool = False) -> None:
+    """Send our events, and other libraries' warnings, to standard error: as JSON, or for a person at a `console`.
 
     To be called after KServe's ModelServer was made, which configures logging in its own way.
     """
@@ -21,8 +21,9 @@ def configure() -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer()],
+        processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -31,7 +32,7 @@ def configure() -> None:
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, structlog.processors.JSONRenderer()],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
     root = logging.getLogger()

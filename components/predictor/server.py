@@ -69,7 +69,7 @@ class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
     """Listens at once; readiness follows the model, which a loader brings in the background."""
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(self, settings: Settings, console: bool = False) -> None:
         super().__init__(
             http_port=settings.http_port,
             grpc_port=settings.grpc_port,
@@ -77,10 +77,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             enable_grpc=settings.enable_grpc,
             enable_latency_logging=False,
             grace_period=settings.grace_seconds,
-            **options,
         )
         self.settings = settings
-        logs.configure()
+        logs.configure(console)
         self.metrics = Metrics()
         self.model = ImageClassifier(settings, Worker(2, settings.queue_size))
         self.register_model(self.model)

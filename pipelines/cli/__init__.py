@@ -5,8 +5,13 @@ import sys
 import typer
 
 from components.classifier.errors import PenstockError
-from pipelines.cli import models, review
+from pipelines.cli import gate, models, review
+from pipelines.cli.compile import compile_
 from pipelines.cli.output import fail
+from pipelines.cli.predict import predict
+from pipelines.cli.run import run
+from pipelines.cli.serve import serve
+from pipelines.cli.submit import submit
 
 app = typer.Typer(
     name="penstock",
@@ -15,7 +20,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train image classifiers and let only good ones through to production.",
 )
+app.command("run")(run)
+app.command("submit")(submit)
+app.command("compile")(compile_)
+app.command("serve")(serve)
+app.command("predict")(predict)
 app.add_typer(models.app, name="models")
+app.add_typer(gate.app, name="gate")
 app.add_typer(review.app, name="review")
 
 

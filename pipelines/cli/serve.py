@@ -1,0 +1,52 @@
+"""`penstock serve`: the real predictor on this machine, always with the champion."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, NameOption, StoreOption, console
+
+if TYPE_CHECKING:
+    from components.predictor.settings import Settings
+
+CACHE = Path(".penstock/cache")
+
+
+def serve(
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    review: Annotated[bool, typer.Option("--review", help="Queue uncertain pictures in the store, for `penstock review`.")] = False,
+) -> None:
+    """Serve the champion over KServe's protocols, and switch to each new champion without dropping a request.
+
+    Example: `penstock serve --name digits --port 8080`
+    """
+    from pydantic import ValidationError
+
+    from components.classifier.errors import UsageError, VersionNotFound
+    from components.predictor.settings import Settings
+    from components.registry import Registry
+    from components.storage import open_store
+
+    try:
+        settings = Settings(model_name=name, host=host, http_port=port, **({"review_store": store} if review else {}))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
+    if not Registry(open_store(store), name).ledger.champion():  # asked here, before the seconds that the server takes to start
+        raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
+    sys.exit(_run(settings, store, name))
+
+
+def _run(settings: "Settings", store: str, name: str) -> int:
+    from components.predictor.follow import Follower
+    from components.predictor.server import PredictorServer
+
+    server = PredictorServer(settings, console=sys.stderr.isatty())
+    address = f"http://{settings.host}:{settings.http_port}"
+    console.print(f"Serving {name} on {address}; {address}/docs shows how to ask. Ctrl-C ends it.", soft_wrap=True)
+    return server.run(Follower(store, name, CACHE))
