@@ -41,8 +41,8 @@ def _check_name(name: str) -> None:
 
 
 def _check_ingest(given: Mapping[str, Any]) -> str:
-    from components.ingest.ingest import SOURCES
     from components.ingest.options import IngestOptions, parse_channels, parse_image_size
+    from components.ingest.sources import NAMED
 
     IngestOptions(
         image_size=parse_image_size(given["image_size"]),
@@ -54,9 +54,9 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
         max_duplicates=int(given["max_duplicates"]),
     )
     source = given["source"]
-    if "://" not in source and source not in SOURCES and not Path(source).exists():
-        near = difflib.get_close_matches(source, SOURCES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(SOURCES)}, a folder, a tar, a zip or an s3:// address"
+    if "://" not in source and source not in NAMED and not Path(source).exists():
+        near = difflib.get_close_matches(source, NAMED, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(NAMED)}, a folder, a tar, a zip or an s3:// address"
         raise UsageError(f"source {source!r} does not exist; {hint}")
     return f"source: {source}"
 
@@ -77,7 +77,8 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
         seed=given["seed"],
     )
     if options.architecture != _OWN_ARCHITECTURE or options.pretrained:  # the names are torchvision's, whose import takes seconds
-        from components.classifier.network import check_architecture, check_pretrained
+        from components.classifier.network import check_architecture
+        from components.classifier.pretrained import check_pretrained
 
         check_architecture(options.architecture)
         if options.pretrained:
