@@ -8,17 +8,10 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from components.classifier.errors import PolicyError, UsageError
-from components.gate.numbers import parse_number, plain
+from components.gate.numbers import parse_number, parse_share, plain
 from components.gate.policy import Policy, describe
 
 DIRECTORY = Path(__file__).with_suffix("")
-
-
-def _share(value: object) -> float:
-    number = parse_number(value)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{plain(number)} must be between 0 and 1")
-    return number
 
 
 def _milliseconds(value: object) -> float:
@@ -28,7 +21,7 @@ def _milliseconds(value: object) -> float:
     return number
 
 
-Share = Annotated[float, BeforeValidator(_share)]
+Share = Annotated[float, BeforeValidator(parse_share)]
 
 
 class Serving(BaseModel):

@@ -1,34 +1,46 @@
 """An evaluation is believed only where every figure is what it must be."""
 
+import math
 from collections.abc import Mapping
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from components.evaluate.results import Evaluation
 
 MOST_PROBLEMS = 10
+READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_bytes", "champion")
+"""What rules read; named first when much is missing."""
 
 
-def check_evaluation(raw: Evaluation | Mapping[str, object]) -> tuple[Evaluation | None, list[str]]:
-    """Return the evaluation, or None and what is wrong with it, one line a figure.
+def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | list[str]:
+    """Return the evaluation, or what is wrong with it, one line a figure.
 
     Even an Evaluation is validated again: a copy with changed fields skips pydantic's checks, and NaN must not reach a rule.
     """
-    values = raw.model_dump() if isinstance(raw, Evaluation) else dict(raw)
     try:
-        return Evaluation.model_validate(values), []
+        return Evaluation.model_validate(raw.model_dump() if isinstance(raw, Evaluation) else dict(raw))
     except ValidationError as error:
-        found = [_problem(".".join(map(str, e["loc"])), e["type"], e.get("input"), e["msg"]) for e in error.errors()]
-    more = len(found) - MOST_PROBLEMS
-    return None, found[:MOST_PROBLEMS] + ([f"{more} more figures are not what they must be"] if more > 0 else [])
+        found = error.errors()
+    missing = sorted(
+        (_where(problem) for problem in found if problem["type"] == "missing"), key=lambda name: name.split(".")[0] not in READ
+    )
+    problems = [_problem(problem) for problem in found if problem["type"] != "missing"]
+    if missing:
+        named = ", ".join(missing[:MOST_PROBLEMS]) + (f" and {len(missing) - MOST_PROBLEMS} more" if len(missing) > MOST_PROBLEMS else "")
+        problems.append(f"missing, so not a finite number: {named}; evaluate the model again")
+    return problems[:MOST_PROBLEMS]
 
 
-def _problem(where: str, kind: str, value: object, message: str) -> str:
-    where = where or "evaluation"
-    if kind == "missing":
-        return f"{where} is missing, so it is not a finite number; evaluate the model again"
-    if value is None or isinstance(value, str) or value != value or value in (float("inf"), float("-inf")):
+def _where(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "the evaluation"
+
+
+def _problem(problem: ErrorDetails) -> str:
+    value, where = problem["input"], _where(problem)
+    if value is None or isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
         return f"{where} is {value!r}, not a finite number; evaluate the model again"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if isinstance(value, int | float):
-        return f"{where} is {value!r}: {message}; evaluate the model again"
-    return f"{where}: {message.removeprefix('Value error, ')}; evaluate the model again"
+        return f"{where} is {value!r}, which no evaluation can give ({message}); evaluate the model again"
+    return f"{where}: {message}; evaluate the model again"

@@ -44,6 +44,12 @@ def judge(
     )
 
 
+def explain(registry: Registry, version: str, policy: Policy, environment: str, scratch: Path) -> Decision:
+    """Decide again on a version from its stored evaluation, fetched into `scratch`, whatever serves by now."""
+    data = _read(registry.fetch(version, scratch, (EVALUATION,)) / EVALUATION)
+    return decide(policy, parse(data), environment=environment, version=version, evaluation_digest=hashlib.sha256(data).hexdigest())
+
+
 def parse(data: bytes) -> Mapping[str, object]:
     """Read evaluation.json as it is, NaN and all: what is wrong with it becomes the decision's reason."""
     try:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 DIGITS = 4
 """Decimals shown where more are not needed."""
-MOST_DIGITS = 12
+COMPUTED_DIGITS = 12
 """Decimals to which a computed figure counts; beyond them lies the rounding of binary arithmetic."""
 
 
@@ -28,31 +28,41 @@ def parse_number(value: object) -> float:
     return float(value)
 
 
-def exact(value: float) -> Fraction:
-    """The decimal number that a float is written as, rounded to 12 decimals: 0.99 is 99/100, and so is 0.9900000000000001."""
-    return Fraction(format(Decimal(repr(float(value))), f".{MOST_DIGITS}f"))
+def parse_share(value: object) -> float:
+    """Read a number between 0 and 1, both included; ValueError says how 99 per cent is written."""
+    number = parse_number(value)
+    if not 0 <= number <= 1:
+        hint = f" (write {plain(number / 100)} for {plain(number)}%)" if 1 < number <= 100 else ""
+        raise ValueError(f"{plain(number)} must be between 0 and 1{hint}")
+    return number
 
 
-def plain(value: float) -> str:
+def as_written(bound: float) -> Fraction:
+    """The decimal number that a bound was written as: 0.99 is 99/100, not the binary fraction next to it."""
+    return Fraction(repr(float(bound)))
+
+
+def as_computed(figure: float) -> Fraction:
+    """A computed figure, rounded to 12 decimals: 0.9899999999999999, the sum of rounded parts, is 99/100."""
+    return round(as_written(figure), COMPUTED_DIGITS)
+
+
+def plain(bound: float) -> str:
     """A bound as its author meant it, never with an exponent: 1e-05 is 0.00001."""
-    text = format(Decimal(repr(float(value))), "f")
+    text = format(Decimal(repr(float(bound))), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def show(value: Fraction | float, bound: float | None = None) -> str:
-    """Round to 4 decimals, or to as many as it takes that the rounded number is on the same side of `bound` as the number itself."""
-    number = value if isinstance(value, Fraction) else exact(value)
-    for digits in range(DIGITS, MOST_DIGITS + 1):
-        text = _rounded(number, digits)
-        if bound is None or _side(Fraction(text), exact(bound)) == _side(number, exact(bound)):
-            return text
-    return _rounded(number, MOST_DIGITS)
-
-
-def _rounded(number: Fraction, digits: int) -> str:
-    scaled = round(number * 10**digits)
+def show(figure: Fraction, bound: float | None = None) -> str:
+    """Round to 4 decimals, or to as many as it takes that the rounded figure is on the same side of `bound` as the figure."""
+    digits = DIGITS
+    if bound is not None:
+        limit = as_written(bound)
+        while _side(round(figure, digits), limit) != _side(figure, limit) and digits < 3 * COMPUTED_DIGITS:
+            digits += 1
+    scaled = int(round(figure, digits) * 10**digits)
     return format(Decimal(scaled).scaleb(-digits), "f")
 
 
-def _side(number: Fraction, bound: Fraction) -> int:
-    return (number > bound) - (number < bound)
+def _side(figure: Fraction, limit: Fraction) -> int:
+    return (figure > limit) - (figure < limit)

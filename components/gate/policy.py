@@ -1,27 +1,34 @@
 """A policy of typed rules, and the decision that follows from it and an evaluation: pure, nothing is read or written."""
 
 import difflib
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components.classifier.errors import PolicyError, UsageError
 from components.evaluate.results import Evaluation
-from components.gate import rules
+from components.gate import champion_rules, class_rules, rules
 from components.gate.decision import Decision, Outcome, RuleResult, Verdict
 from components.gate.evidence import check_evaluation
-from components.gate.numbers import parse_number, plain
+from components.gate.numbers import parse_number, parse_share, plain
 
 STRATEGIES = ("quality", "force")
-
-
-def _share(value: object) -> float:
-    number = parse_number(value)
-    if not 0 <= number <= 1:
-        hint = f" (write {plain(number / 100)} for {plain(number)}%)" if 1 < number <= 100 else ""
-        raise ValueError(f"{plain(number)} must be between 0 and 1{hint}")
-    return number
+Rule = Callable[[Any, Evaluation], RuleResult]
+RULES: dict[str, Rule] = {
+    "minimum_accuracy": rules.accuracy,
+    "minimum_accuracy_lower_bound": rules.accuracy_lower_bound,
+    "minimum_macro_f1": rules.macro_f1,
+    "minimum_class_support": class_rules.class_support,
+    "maximum_ece": rules.ece,
+    "maximum_latency_ms": rules.latency,
+    "maximum_size_mb": rules.size,
+    "maximum_accuracy_drop": champion_rules.accuracy_drop,
+    "forbid_significant_drop": champion_rules.significant_drop,
+    "non_inferiority_margin": champion_rules.non_inferiority,
+    "require_superiority": champion_rules.superiority,
+}
+"""The rules that need nothing but their bound, by the name they have in a policy."""
 
 
 def _positive(value: object) -> float:
@@ -46,18 +53,13 @@ def _switch(value: object) -> bool:
     return value
 
 
-def _off(validate: Any) -> BeforeValidator:
-    """Let null through, which turns a rule off."""
-    return BeforeValidator(lambda value: None if value is None else validate(value))
-
-
-Share = Annotated[float | None, _off(_share)]
-Positive = Annotated[float | None, _off(_positive)]
-ClassFloors = dict[str, Annotated[float, BeforeValidator(_share)]]
+Share = Annotated[float | None, BeforeValidator(parse_share)]
+Positive = Annotated[float | None, BeforeValidator(_positive)]
+ClassFloors = dict[str, Annotated[float, BeforeValidator(parse_share)]]
 
 
 class Policy(BaseModel):
-    """What a model must show to serve. A rule that is not set is not judged; a policy without rules promotes nothing.
+    """What a model must show to serve. A rule that is not set, or null, is not judged; a policy without rules promotes nothing.
 
     Bounds are inclusive: a value that meets its bound exactly passes. Shares lie between 0 and 1.
     """
@@ -92,11 +94,12 @@ class Policy(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _known_names(cls, values: Any) -> Any:
-        if isinstance(values, Mapping):
-            unknown = [str(name) for name in values if name not in cls.model_fields]
-            if unknown:
-                raise ValueError(_unknown(unknown, list(cls.model_fields)))
-        return values
+        if not isinstance(values, Mapping):
+            return values
+        unknown = [str(name) for name in values if name not in cls.model_fields]
+        if unknown:
+            raise ValueError(_unknown(unknown, list(cls.model_fields)))
+        return {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def read(cls, values: object, source: str = "policy") -> Self:
@@ -113,15 +116,12 @@ class Policy(BaseModel):
 
     def override(self, values: object, source: str = "run parameter policy") -> Self:
         """This policy with single rules replaced; null turns a rule off. Raises PolicyError."""
-        changes = dict(values) if isinstance(values, Mapping) else values
-        if not isinstance(changes, dict):
-            return self.read(changes, source)
-        self.read(changes, source)
-        return self.read({**self.model_dump(), **changes}, source)
+        self.read(values, source)  # so that an error is about what was given, not about the sum of both
+        return self.read({**self.model_dump(), **cast("Mapping[str, object]", values)}, source)
 
     def rules_set(self) -> dict[str, Any]:
-        """The rules that this policy sets, by name, besides minimum_class_support, which always holds."""
-        return {name: value for name, value in self.model_dump().items() if value not in (None, False, {})}
+        """The rules that this policy sets, by name, and minimum_class_support, which is always judged."""
+        return {name: value for name, value in self.model_dump().items() if value is not None and value is not False and value != {}}
 
 
 def describe(error: ValidationError) -> str:
@@ -163,12 +163,12 @@ def decide(
     Raises UsageError for an unknown strategy, and for force without an actor and a reason.
     """
     check_strategy(strategy, actor, reason)
-    results = _judge(policy, evaluation, version, serving)
+    checked = check_evaluation(evaluation)
+    results = _judge(policy, checked, version, serving)
+    verdict, summary = _verdict(results)
     if strategy == "force":
-        results = [_forced(result, actor) for result in results]
-        verdict, summary = "promote", f"forced by {actor}: {reason}"
-    else:
-        verdict, summary = _verdict(policy, results)
+        results = [_forced(result) for result in results]
+        verdict, summary = "promote", f"forced by {actor}: {reason} (by itself {verdict}: {summary})"
     return Decision(
         verdict=verdict,
         deploy=verdict == "promote",
@@ -176,7 +176,7 @@ def decide(
         strategy=strategy,
         environment=environment,
         version=version,
-        champion=_champion(evaluation),
+        champion="" if isinstance(checked, list) or checked.champion is None else checked.champion.version,
         evaluation_digest=evaluation_digest,
         policy=policy.rules_set(),
         rules=results,
@@ -197,49 +197,47 @@ def check_strategy(strategy: str, actor: str, reason: str) -> None:
         raise UsageError(f"strategy 'force' needs {' and '.join(missing)}: who deploys despite the policy, and why; both are recorded")
 
 
-def _judge(policy: Policy, raw: Evaluation | Mapping[str, object], version: str, serving: str | None) -> list[RuleResult]:
-    evaluation, problems = check_evaluation(raw)
-    if evaluation is None:
-        return [RuleResult(rule="evaluation", outcome="fail", reason=problem) for problem in problems]
-    results = [rules.class_support(policy.minimum_class_support, evaluation), rules.comparable(evaluation, version, serving)]
+def _judge(policy: Policy, evaluation: Evaluation | list[str], version: str, serving: str | None) -> list[RuleResult]:
+    if isinstance(evaluation, list):
+        return [RuleResult(rule="evaluation", outcome="fail", reason=problem) for problem in evaluation]
+    results = [champion_rules.comparable(evaluation, version, serving)]
     if policy.minimum_class_recall is not None or policy.class_recall_floors:
-        results.append(rules.class_recall(policy.minimum_class_recall, policy.class_recall_floors, evaluation))
-    for name, rule in rules.RULES.items():
+        results.append(class_rules.class_recall(policy.minimum_class_recall, policy.class_recall_floors, evaluation))
+    for name, rule in RULES.items():
         bound = getattr(policy, name)
-        if bound not in (None, False):
+        if bound is not None and bound is not False:
             results.append(rule(bound, evaluation))
-    order = list(Policy.model_fields)
-    return sorted(results, key=lambda result: order.index(result.rule) if result.rule in order else -1)
+    return sorted(results, key=lambda result: _ORDER.index(result.rule))
 
 
-def _verdict(policy: Policy, results: list[RuleResult]) -> tuple[Verdict, str]:
+_ORDER = [name for field in Policy.model_fields for name in (["champion", field] if field == "maximum_accuracy_drop" else [field])]
+"""Rules as the policy lists them, and that there is a comparison with the champion before what follows from it."""
+ALWAYS = ("champion", "minimum_class_support")
+"""Judged whatever the policy says; they can hold a model, but passing them alone promotes nothing."""
+
+
+def _verdict(results: list[RuleResult]) -> tuple[Verdict, str]:
     failed, unclear = _named(results, "fail"), _named(results, "insufficient")
     if failed:
-        return "hold", f"failed: {failed}" + (f"; too few test pictures for: {unclear}" if unclear else "")
+        return "hold", f"failed: {failed}" + (f"; too few test pictures for {unclear}" if unclear else "")
     if unclear:
-        return "insufficient_data", f"too few test pictures to judge: {unclear}"
-    own = {name for name in policy.rules_set() if name != "minimum_class_support"}
+        return "insufficient_data", f"too few test pictures for {unclear}"
+    own = [result for result in results if result.rule not in ALWAYS]
     if not own:
-        return "hold", "the policy sets no rule, so nothing was judged and nothing is promoted: set one, such as minimum_accuracy"
-    passed = sum(result.outcome == "pass" for result in results if result.rule in own or result.rule == "minimum_class_recall")
-    if not passed:
+        return "hold", "the policy sets no rule, so nothing was judged and nothing is promoted; set one, such as minimum_accuracy"
+    passed = sum(result.outcome == "pass" for result in results)
+    if not any(result.outcome == "pass" for result in own):
         return (
             "hold",
-            "no rule of the policy could be judged, so nothing is promoted: set one that needs no champion, such as minimum_accuracy",
+            "no rule of the policy could be judged, so nothing is promoted; set one without a champion, such as minimum_accuracy",
         )
-    return "promote", f"all {passed} rules that could be judged passed"
+    skipped = len(results) - passed
+    return "promote", f"{passed} rules passed" + (f", {skipped} had no champion to compare with" if skipped else "")
 
 
 def _named(results: list[RuleResult], outcome: Outcome) -> str:
     return ", ".join(dict.fromkeys(result.rule for result in results if result.outcome == outcome))
 
 
-def _forced(result: RuleResult, actor: str) -> RuleResult:
-    return result.model_copy(
-        update={"outcome": "skipped", "reason": f"skipped by force of {actor}; by itself {result.outcome}: {result.reason}"}
-    )
-
-
-def _champion(raw: Evaluation | Mapping[str, object]) -> str:
-    evaluation, _ = check_evaluation(raw)
-    return evaluation.champion.version if evaluation is not None and evaluation.champion is not None else ""
+def _forced(result: RuleResult) -> RuleResult:
+    return result.model_copy(update={"outcome": "skipped", "reason": f"by itself {result.outcome}: {result.reason}"})

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
+from components.classifier.statistics import proportion_interval
 from components.evaluate.comparison import difference_interval, mcnemar
 from components.evaluate.results import Evaluation
-from components.gate.statistics import proportion_interval
 
 
 def proportion(correct: int, n: int) -> dict[str, Any]:
@@ -27,7 +27,16 @@ def evaluation(matrix: Any, *, classes: list[str] | None = None, champion: dict[
         recall = {"recall": hits / support, "recall_low": 0.0, "recall_high": 1.0} if support else dict.fromkeys(RECALL)
         precision = hits / predicted if predicted else None
         per_class.append(
-            {"name": name, "support": support, "predicted": predicted, "correct": hits, "precision": precision, **recall, "f1": f1, "roc_auc": None}
+            {
+                "name": name,
+                "support": support,
+                "predicted": predicted,
+                "correct": hits,
+                "precision": precision,
+                **recall,
+                "f1": f1,
+                "roc_auc": None,
+            }
         )
     values = {
         "name": "digits",
@@ -72,6 +81,7 @@ def evaluation(matrix: Any, *, classes: list[str] | None = None, champion: dict[
     return Evaluation.model_validate({**values, **changes})
 
 
+CHAMPION = "20260101-000000-aaaaaaaaaaaa"
 RECALL = ("recall", "recall_low", "recall_high")
 
 
@@ -86,7 +96,7 @@ def good(n: int = 360, correct: int | None = None, champion: dict[str, Any] | No
     return evaluation(matrix, champion=champion, **changes)
 
 
-def champion(only_challenger: int, only_champion: int, n: int, correct: int, version: str = "20260101-000000-aaaaaaaaaaaa") -> dict[str, Any]:
+def champion(only_challenger: int, only_champion: int, n: int, correct: int, version: str = CHAMPION) -> dict[str, Any]:
     """A champion paired with a challenger that has `correct` of `n` right."""
     both = correct - only_challenger
     low, high = difference_interval(only_challenger, only_champion, n)
@@ -112,7 +122,7 @@ def champion(only_challenger: int, only_champion: int, n: int, correct: int, ver
     return {"version": version, **same, "dataset_digest": "d" * 64, "reason": "", "paired": paired}
 
 
-def apart(reason: str, version: str = "20260101-000000-aaaaaaaaaaaa") -> dict[str, Any]:
+def apart(reason: str, version: str = CHAMPION) -> dict[str, Any]:
     """A champion that cannot be compared, and why."""
     flags = {"classes_equal": False, "shape_equal": True, "same_images": False}
     return {"version": version, **flags, "dataset_digest": "", "reason": reason, "paired": None}

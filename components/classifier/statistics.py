@@ -1,0 +1,64 @@
+"""Statistics that more than one step needs, over plain counts; scipy does what scipy has.
+
+scipy is imported where it is used: reading a gate's policy, as the command line does, should not wait for it.
+"""
+
+import math
+from collections.abc import Sequence
+
+CONFIDENCE = 0.95
+"""Of every interval; two-sided, so 2.5% lie beyond either end."""
+
+
+def proportion_interval(correct: int, n: int) -> tuple[float, float]:
+    """95% score interval of a proportion (Wilson 1927), by scipy."""
+    from scipy.stats import binomtest
+
+    interval = binomtest(correct, n).proportion_ci(CONFIDENCE, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def difference_interval(only_challenger: int, only_champion: int, n: int) -> tuple[float, float]:
+    """95% score interval of challenger's minus champion's accuracy on the same `n` pictures, from who alone was right how often.
+
+    Unlike the Wald interval it does not collapse to a point where the two never differ: 0 of n such pictures still leave room for a
+    difference of about 4/n. Source: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
+    paired-sample design, Statistics in Medicine 17 (1998) 891-908. scipy has none for pairs.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    quantile = float(norm.ppf((1 + CONFIDENCE) / 2))
+    observed = (only_challenger - only_champion) / n
+
+    def beyond(difference: float, target: float) -> float:
+        return _tango(difference, only_challenger, only_champion, n) - target
+
+    edge = 1 - 1e-12
+    low = -1.0 if observed == -1 else float(brentq(beyond, -edge, min(observed, edge), args=(quantile,), xtol=1e-13))
+    high = 1.0 if observed == 1 else float(brentq(beyond, max(observed, -edge), edge, args=(-quantile,), xtol=1e-13))
+    return low, high
+
+
+def _tango(difference: float, b: int, c: int, n: int) -> float:
+    """Tango's statistic: standard normal when the true difference is `difference`; falls as that grows."""
+    distance = b - c - n * difference
+    if abs(distance) < 1e-12:
+        return 0.0
+    linear = (2 * n - b + c) * difference - b - c
+    root = math.sqrt(max(linear**2 + 8 * n * c * difference * (1 - difference), 0.0))
+    only_champion = (root - linear) / (4 * n)  # most likely share of pictures that the champion alone gets right
+    variance = n * (2 * only_champion + difference * (1 - difference))
+    return distance / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, distance)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p-values so that the chance of one false finding among all of them stays below the level (Holm 1979).
+
+    Holds whatever the tests' dependence. scipy adjusts for false discovery rates only.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

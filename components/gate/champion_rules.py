@@ -1,0 +1,124 @@
+"""The rules against the version that serves, on the same test pictures, paired."""
+
+from collections.abc import Callable
+from fractions import Fraction
+
+from components.classifier.statistics import difference_interval
+from components.evaluate.results import Evaluation, Paired
+from components.gate.decision import Outcome, RuleResult
+from components.gate.numbers import as_computed, as_written, plain, show
+from components.gate.rules import figure_result
+from components.gate.statistics import ONE_SIDED, p_better, p_worse
+
+Judge = Callable[[Paired], RuleResult]
+
+
+def comparable(evaluation: Evaluation, version: str, serving: str | None) -> RuleResult:
+    """Whether the evaluation compares with the version that serves now, on the same pictures and classes.
+
+    `serving` is None where the caller does not ask what serves now; a version that serves already is not compared with itself.
+    """
+    champion = evaluation.champion
+    compared = champion.version if champion else ""
+    if serving is not None and serving not in (compared, version):
+        reason = f"the evaluation compares with {compared or 'no version'}, but {serving or 'none'} serves now; run again"
+        return RuleResult(rule="champion", outcome="fail", reason=reason)
+    if champion is None:
+        return RuleResult(rule="champion", outcome="skipped", reason="no version serves yet, so there is nothing to compare with")
+    if champion.paired is None:
+        remedy = "if it is meant to take over, deploy it by name (strategy manual) or by force"
+        return RuleResult(rule="champion", outcome="fail", reason=f"no comparison with {compared}: {champion.reason}; {remedy}")
+    return RuleResult(rule="champion", outcome="pass", reason=f"compared with {compared} on the same {champion.paired.n} test pictures")
+
+
+def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
+    """How far the accuracy seen lies below the champion's, chance or not."""
+
+    def judge(paired: Paired) -> RuleResult:
+        drop = -_difference(paired)
+        met = drop <= as_written(bound)
+        if drop > 0:
+            reason = f"accuracy is {show(drop, bound)} below the champion's, {'within' if met else 'more than'} {plain(bound)}"
+        else:
+            reason = f"accuracy is {show(-drop)} above the champion's" if drop else "accuracy equals the champion's"
+        return figure_result("maximum_accuracy_drop", "pass" if met else "fail", f"{reason}; {_counts(paired)}", drop, bound)
+
+    return _against_champion("maximum_accuracy_drop", judge, evaluation)
+
+
+def significant_drop(_: bool, evaluation: Evaluation) -> RuleResult:
+    """Whether the challenger is significantly worse than the champion (one-sided exact McNemar test at 2.5%)."""
+
+    def judge(paired: Paired) -> RuleResult:
+        p = as_computed(p_worse(paired.only_challenger, paired.only_champion))
+        worse = p <= as_written(ONE_SIDED)
+        reason = f"{'' if worse else 'not '}significantly worse than the champion ({_p(p)}); {_counts(paired)}"
+        return figure_result("forbid_significant_drop", "fail" if worse else "pass", reason, p, ONE_SIDED)
+
+    return _against_champion("forbid_significant_drop", judge, evaluation)
+
+
+def non_inferiority(margin: float, evaluation: Evaluation) -> RuleResult:
+    """Whether the challenger is shown to lie no more than `margin` below the champion (95% score interval, Tango 1998).
+
+    Where that is not shown, it fails when significantly worse (exact McNemar test), and is insufficient otherwise.
+    """
+
+    def judge(paired: Paired) -> RuleResult:
+        low, high = (as_computed(end) for end in difference_interval(paired.only_challenger, paired.only_champion, paired.n))
+        p = as_computed(p_worse(paired.only_challenger, paired.only_champion))
+        interval = f"accuracy {_signed(_difference(paired))} against the champion, 95% interval {_signed(low, -margin)} to {_signed(high)}"
+        if low >= -as_written(margin):
+            outcome: Outcome = "pass"
+            reason = f"{interval}, not below -{plain(margin)}; {_counts(paired)}"
+        elif p <= as_written(ONE_SIDED):
+            outcome, reason = "fail", f"worse than the champion: {interval} ({_p(p)}); {_counts(paired)}"
+        else:
+            outcome = "insufficient"
+            reason = f"{interval}: {paired.n} test pictures cannot rule out a drop of more than {plain(margin)}; {_counts(paired)}"
+        return figure_result("non_inferiority_margin", outcome, reason, low, -margin)
+
+    return _against_champion("non_inferiority_margin", judge, evaluation)
+
+
+def superiority(_: bool, evaluation: Evaluation) -> RuleResult:
+    """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%)."""
+
+    def judge(paired: Paired) -> RuleResult:
+        p = as_computed(p_better(paired.only_challenger, paired.only_champion))
+        if p <= as_written(ONE_SIDED):
+            outcome: Outcome = "pass"
+            reason = "significantly better than the champion"
+        elif paired.only_challenger > paired.only_champion:
+            outcome, reason = "insufficient", "better than the champion by no more than chance allows"
+        else:
+            outcome, reason = "fail", "not better than the champion"
+        return figure_result("require_superiority", outcome, f"{reason} ({_p(p)}); {_counts(paired)}", p, ONE_SIDED)
+
+    return _against_champion("require_superiority", judge, evaluation)
+
+
+def _against_champion(rule: str, judge: Judge, evaluation: Evaluation) -> RuleResult:
+    champion = evaluation.champion
+    if champion is None:
+        return RuleResult(rule=rule, outcome="skipped", reason="no version serves yet")
+    if champion.paired is None:
+        return RuleResult(rule=rule, outcome="fail", reason=f"no comparison with {champion.version}")
+    return judge(champion.paired)
+
+
+def _difference(paired: Paired) -> Fraction:
+    return Fraction(paired.only_challenger - paired.only_champion, paired.n)
+
+
+def _p(p: Fraction) -> str:
+    shown = "below 0.0001" if p < Fraction(1, 10_000) else show(p, ONE_SIDED)
+    return f"p {shown}, significant up to {plain(ONE_SIDED)}"
+
+
+def _counts(paired: Paired) -> str:
+    return f"of {paired.n} pictures, {paired.only_challenger} right by the challenger alone, {paired.only_champion} by the champion alone"
+
+
+def _signed(figure: Fraction, bound: float | None = None) -> str:
+    return ("+" if figure > 0 else "") + show(figure, bound)

@@ -1,0 +1,125 @@
+"""`penstock gate`: the gate's decision on a version, from what was stored when it was evaluated."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from components.classifier.errors import UsageError
+from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+
+if TYPE_CHECKING:
+    from components.gate.decision import Decision
+    from components.registry import Ledger
+
+app = typer.Typer(no_args_is_help=True, help="Explain why a model version is promoted or held.")
+
+VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.")]
+EnvironmentOption = Annotated[
+    str, typer.Option("--env", envvar="PENSTOCK_ENV", help="Whose policy decides: dev, prod, or the path of an environment file.")
+]
+PolicyOption = Annotated[
+    str, typer.Option("--policy", help='Rules to replace, as JSON: `{"minimum_accuracy": 0.99}`; null turns a rule off.', metavar="JSON")
+]
+
+_STYLES = {"pass": "green", "fail": "bold red", "insufficient": "yellow", "skipped": "dim"}
+_TABLE_WIDTH = 100
+"""Columns that the table needs; on a narrower terminal the rules are listed."""
+_VERDICTS = {"promote": "bold green", "hold": "bold red", "insufficient_data": "bold yellow"}
+
+
+@app.callback()
+def group() -> None:
+    """Explain why a model version is promoted or held."""
+
+
+@app.command()
+def explain(
+    version: VersionArgument,
+    env: EnvironmentOption = "dev",
+    policy: PolicyOption = "{}",
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the gate's decision on a version again, from its stored evaluation.
+
+    Nothing is changed, and a hold is no error. The comparison is with the version that served when this one was evaluated.
+
+    Example: `penstock gate explain champion --env prod`
+    """
+    from components.gate.judge import explain as judge_again
+    from components.registry import Registry
+    from components.storage import open_store
+    from pipelines.environments import load_environment
+
+    rules = load_environment(env).policy.override(_json(policy), "--policy")
+    registry = Registry(open_store(store), name)
+    selected = registry.resolve(version)
+    with tempfile.TemporaryDirectory(prefix="penstock-gate-") as scratch:
+        decision = judge_again(registry, selected, rules, env, Path(scratch) / "version")
+    history = _history(registry.ledger, decision)
+    if as_json:
+        print_json({**decision.model_dump(mode="json"), "history": history})
+        return
+    _show(decision, history)
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"--policy {text!r} is not JSON ({error}); write it like '{{\"minimum_accuracy\": 0.99}}'") from error
+
+
+def _show(decision: "Decision", history: list[str]) -> None:
+    from components.gate.decision import HEADINGS
+
+    verdict = HEADINGS[decision.verdict]
+    console.print(Text.assemble((verdict, _VERDICTS[decision.verdict]), f": {decision.summary}"))
+    console.print(Text(f"version {decision.version}, policy of {decision.environment}", "dim"))
+    if console.width < _TABLE_WIDTH:
+        for rule in decision.rules:
+            console.print(Text.assemble((rule.rule, "bold"), " ", (rule.outcome, _STYLES[rule.outcome]), f": {rule.reason}"))
+    else:
+        console.print(_table(decision))
+    for line in history:
+        console.print(Text(line))
+
+
+def _table(decision: "Decision") -> Table:
+    from components.gate.decision import SIGNS, bound_text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("rule", no_wrap=True)
+    table.add_column("")
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("bound", justify="right", no_wrap=True)
+    table.add_column("reason", ratio=1)
+    for rule in decision.rules:
+        outcome = Text(f"{SIGNS[rule.outcome]} {rule.outcome}", _STYLES[rule.outcome])
+        table.add_row(rule.rule, outcome, rule.shown, bound_text(rule), Text(rule.reason))
+    return table
+
+
+def _history(ledger: "Ledger", decision: "Decision") -> list[str]:
+    """What the ledger says about the version, and whether the comparison is still with what serves."""
+    records = ledger.records()
+    lines = [
+        f"record {record.sequence}: {record.action} by {record.strategy}{f' of {record.actor}' if record.actor else ''} on {record.time}"
+        for record in records
+        if record.version == decision.version
+    ]
+    serving = records[-1].champion if records else ""
+    if serving == decision.version:
+        lines.append("it serves now")
+    elif serving != decision.champion:
+        lines.append(
+            f"{serving or 'no version'} serves now; the stored comparison is with {decision.champion or 'none'}: a new run compares anew"
+        )
+    return lines
