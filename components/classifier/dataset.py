@@ -10,10 +10,11 @@ SPLIT is `train`, `validation` or `test`. The test split is sealed: only evaluat
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,19 @@ SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SCHEMA_VERSION = 1
 Labels = npt.NDArray[np.int64]
+CHUNK_BYTES = 32 * 2**20
+"""How much of the pictures is in memory at a time while they are written."""
+
+
+class Rows(Protocol):
+    """Pictures that can be read in slices: an array, a memory-mapped file, or a selection of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+
+    def __getitem__(self, rows: slice, /) -> Pixels:
+        """Some rows, uint8 (n, H, W, C)."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +95,8 @@ class Dataset:
         except (OSError, json.JSONDecodeError) as error:
             raise DataError(f"no complete dataset in {path} ({error}); run ingest again") from error
         if raw.get("schema_version") != SCHEMA_VERSION:
-            raise DataError(
-                f"the dataset in {path} has schema version {raw.get('schema_version')}, this release reads {SCHEMA_VERSION}; run ingest again"
-            )
+            found = raw.get("schema_version")
+            raise DataError(f"the dataset in {path} has schema version {found}, this release reads {SCHEMA_VERSION}; run ingest again")
         raw["shape"] = tuple(raw["shape"])
         return cls(path, DatasetInfo(**raw))
 
@@ -109,27 +122,70 @@ def digest(classes: list[str], shape: tuple[int, int, int], splits: Mapping[Spli
 
     Returns 64 hexadecimal digits (SHA-256).
     """
-    sha = hashlib.sha256(json.dumps([SCHEMA_VERSION, classes, list(shape)]).encode())
+    sha = _start_digest(classes, shape)
     for name in SPLITS:
         images, labels = splits[name]
         sha.update(f"{name} {len(labels)}".encode())
-        for start in range(0, len(labels), 4096):
-            sha.update(np.ascontiguousarray(images[start : start + 4096]).data)
+        for chunk in _chunks(images):
+            sha.update(chunk.data)
         sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
     return sha.hexdigest()
 
 
-def write(path: str | Path, info: DatasetInfo, splits: Mapping[SplitName, tuple[Pixels, Labels]]) -> DatasetInfo:
+def write(
+    path: str | Path,
+    info: DatasetInfo,
+    splits: Mapping[SplitName, tuple[Rows, Labels]],
+    columns: Mapping[SplitName, Mapping[str, Sequence[Any]]] | None = None,
+) -> DatasetInfo:
     """Write a dataset; `dataset.json` comes last, so that a half-written one cannot be loaded.
 
-    Returns the info with its digest filled in.
+    Pictures are copied and hashed in pieces, so that memory stays small whatever their number. `columns` gives, per split
+    and column name, one value a picture, and becomes columns.parquet. Returns the info with its digest filled in.
     """
     path = Path(path)
+    (path / "dataset.json").unlink(missing_ok=True)
+    sha = _start_digest(info.classes, info.shape)
     for name in SPLITS:
         images, labels = splits[name]
         (path / name).mkdir(parents=True, exist_ok=True)
-        np.save(path / name / "images.npy", np.asarray(images, dtype=np.uint8))
+        sha.update(f"{name} {len(labels)}".encode())
+        _write_images(path / name / "images.npy", images, sha)
         np.save(path / name / "labels.npy", np.asarray(labels, dtype=np.int64))
-    complete = DatasetInfo(**{**asdict(info), "digest": digest(info.classes, info.shape, splits)})
-    (path / "dataset.json").write_text(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n", "utf-8")
+        sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
+        _write_columns(path / name / "columns.parquet", (columns or {}).get(name))
+    complete = DatasetInfo(**{**asdict(info), "digest": sha.hexdigest()})
+    partial = path / ".dataset.json"
+    partial.write_text(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n", "utf-8")
+    partial.replace(path / "dataset.json")
     return complete
+
+
+def _start_digest(classes: list[str], shape: tuple[int, int, int]) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps([SCHEMA_VERSION, classes, list(shape)]).encode())
+
+
+def _chunks(images: Rows) -> Iterator[Pixels]:
+    """All pictures in contiguous pieces of some 32 MiB, or one picture each."""
+    step = max(1, CHUNK_BYTES // max(1, prod(images.shape[1:])))
+    for start in range(0, images.shape[0], step):
+        yield np.ascontiguousarray(images[start : start + step], dtype=np.uint8)
+
+
+def _write_images(path: Path, images: Rows, sha: "hashlib._Hash") -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": tuple(images.shape)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for chunk in _chunks(images):
+            file.write(chunk.data)
+            sha.update(chunk.data)
+
+
+def _write_columns(path: Path, columns: Mapping[str, Sequence[Any]] | None) -> None:
+    if columns is None:
+        path.unlink(missing_ok=True)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)

@@ -4,11 +4,13 @@ Ingest, batch scoring and the predictor all call `from_bytes`, so that a picture
 The rules, in this order:
 
 1. The content decides the format, never the name: PNG, JPEG, BMP, GIF, WebP, TIFF, PPM. Of several frames the first is taken.
-2. The camera's orientation tag (EXIF 0x0112) is applied.
-3. Transparent pixels lie on white.
-4. 16-bit grey becomes 8-bit by v / 257, rounded. 32-bit integer and floating point pictures are refused: their scale is unknown.
-5. Grey stays one channel; everything else becomes RGB.
-6. `prepare` turns colour to grey by ITU-R 601-2 luma where the model takes one channel (grey is repeated where it takes
+2. A picture is decoded in full or refused: one that is cut, fails its checksum or lacks its end is never filled up.
+3. The camera's orientation tag (EXIF 0x0112) is applied.
+4. Transparent pixels lie on white.
+5. 16-bit grey becomes 8-bit by v / 257, rounded; 16-bit colour by its high byte, which differs by 1 at most. Pixels of 12 or
+   32 bits and floating point ones are refused: their scale is unknown.
+6. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB, without colour profiles.
+7. `prepare` turns colour to grey by ITU-R 601-2 luma where the model takes one channel (grey is repeated where it takes
    three) and resizes bilinearly with antialiasing, without keeping the aspect ratio.
 """
 
@@ -28,7 +30,15 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 MAX_PIXELS = 64_000_000
 """Largest picture that is decoded, in pixels: about 190 MB as RGB."""
 
-_GREY_MODES = {"1", "L"}
+# Pillow warns of odd metadata, and of bombs, which are refused below. `catch_warnings` would not do: it is not safe in threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+_ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
+_BITS_PER_SAMPLE = 258
+"""The TIFF tag."""
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+_ZEROS = 32
+"""As many zero bytes do not end a compressed picture."""
 
 
 @dataclass(frozen=True)
@@ -52,29 +62,26 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode a picture in full, at its own size.
 
     Returns uint8 (H, W, 1) for grey and (H, W, 3) for RGB.
-    Raises ImageError when the bytes are no picture, are cut or damaged, or hold more than `max_pixels` pixels.
+    Raises ImageError, and nothing else, when the bytes are no picture, are cut or damaged, or hold more than `max_pixels` pixels.
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of odd metadata and of bombs; the latter are refused below
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise ImageError(
-                        f"the picture has {image.width}x{image.height} pixels, more than the limit of {max_pixels}; make it smaller"
-                    )
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _to_uint8(upright)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_pixels(image, max_pixels)
+            _check_whole(image.format or "", data)
+            image.load()
+            _check_depth(image)
+            return _to_uint8(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:
         raise ImageError(f"the content is no picture in a known format ({', '.join(FORMATS)})") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"the picture has more pixels than the limit of {max_pixels}; make it smaller") from error
     except MemoryError as error:
         raise ImageError("the picture is too large to be decoded in memory; make it smaller") from error
-    except (OSError, SyntaxError, ValueError, EOFError, OverflowError, IndexError, TypeError, KeyError, AttributeError) as error:
-        # What Pillow's decoders raise for damaged files is open; these are the kinds that fuzzing brought up.
+    except Exception as error:  # what Pillow's decoders raise for damaged files has no common base
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"the picture is cut or damaged ({reason[:120]})") from error
 
@@ -113,23 +120,56 @@ def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pi
     return prepare(decode(data, max_pixels), spec)
 
 
+def _check_pixels(image: Image.Image, limit: int) -> None:
+    if image.width * image.height > limit:
+        raise ImageError(f"the picture has {image.width}x{image.height} pixels, more than the limit of {limit}; make it smaller")
+
+
+def _check_whole(kind: str, data: bytes) -> None:
+    """Find damage that Pillow's decoders pass over and fill with grey or black: bad checksums, and ends overwritten by zeros."""
+    if kind == "PNG":
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+            image.verify()  # reads every chunk's checksum up to the end mark
+    elif data.endswith(bytes(_ZEROS)) and (
+        kind == "WEBP" or (kind in {"JPEG", "MPO"} and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN))
+    ):
+        raise ImageError("the picture is cut or damaged (its end is overwritten by zeros)")
+
+
+def _check_depth(image: Image.Image) -> None:
+    bits = getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ())
+    if bits and not {1, 2, 4, 8, 16, 32, 64}.issuperset(bits):
+        raise ImageError(f"the picture has {bits[0]} bits a pixel; save it with 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow reads 16-bit PGM as I
+        kind = "32-bit integer" if image.mode == "I" else "floating point"
+        raise ImageError(f"the picture has {kind} pixels of unknown scale; save it with 8 or 16 bits")
+    if image.mode in {"LAB", "HSV"}:
+        raise ImageError(f"the picture has {image.mode} colours; save it as RGB or grey")
+
+
 def _to_uint8(image: Image.Image) -> Pixels:
     mode = image.mode
-    if mode.startswith("I;16"):
-        wide = np.asarray(image).astype(np.uint32)
-        return ((wide + 128) // 257).astype(np.uint8)[:, :, None]
-    if mode in {"I", "F"}:
-        raise ImageError(
-            f"the picture has {'32-bit integer' if mode == 'I' else 'floating point'} pixels of unknown scale; save it with 8 or 16 bits"
-        )
-    if "transparency" in image.info or mode in {"RGBA", "LA", "PA", "La", "RGBa"}:
-        grey = mode in {"L", "LA", "La", "1"}
+    if mode.startswith("I"):
+        return _from_16_bits(image)
+    if mode == "La":  # premultiplied grey, which converts to LA only
+        image, mode = image.convert("LA"), "LA"
+    if "transparency" in image.info or mode in _ALPHA_MODES:
+        grey = mode in {"L", "LA", "1"}
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, rgba).convert("L" if grey else "RGB")
-    elif mode in _GREY_MODES:
+    elif mode in {"1", "L"}:
         image = image.convert("L")
     else:
         image = image.convert("RGB")
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
+def _from_16_bits(image: Image.Image) -> Pixels:
+    wide = np.asarray(image).astype(np.uint32)
+    pixels = ((wide + 128) // 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[wide == transparent] = 255
+    return pixels[:, :, None]

@@ -35,10 +35,11 @@ def minimum_per_class(collection: Collection) -> int:
     return 1 + ("test" not in given) + ("validation" not in given)
 
 
-def check_classes(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check:
+def check_classes(collection: Collection, keep: npt.NDArray[np.bool_], copies_count: bool = False) -> Check:
     """Hold the collection to two classes or more, each with enough different pictures wherever it is needed.
 
-    `keep` (N,) says which pictures are still used. Raises DataError naming each class with its counts and the minimum.
+    `keep` (N,) says which pictures are still used; with `copies_count` equal pictures count each.
+    Raises DataError naming each class with its counts and the minimum.
     """
     if len(collection.classes) < 2:
         raise DataError(
@@ -51,7 +52,7 @@ def check_classes(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check:
     for label, name in enumerate(collection.classes):
         count = int((pool & (collection.labels == label)).sum())
         different = len({collection.prints[k] for k in np.flatnonzero(pool & (collection.labels == label))})
-        if different < need:
+        if (count if copies_count else different) < need:
             poor.append(_describe(collection, name, label, count, different, keep))
     if poor:
         raise DataError(
@@ -80,9 +81,8 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check
             f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
             f"{collection.images[found[0]][0, 0].tolist()}); nothing can be learned from them: look how they were saved, or remove them"
         )
-    return Check(
-        "constant pictures", False, f"{count} of {total} pictures have one colour only: {some(collection.names[k] for k in found)}"
-    )
+    named = some(collection.names[k] for k in found)
+    return Check("constant pictures", False, f"{count} of {total} pictures have one colour only: {named}")
 
 
 def check_names(collection: Collection) -> Check:
@@ -129,7 +129,7 @@ def _describe(collection: Collection, name: str, label: int, count: int, differe
 
 
 def _where(collection: Collection) -> str:
-    split_off: list[SplitName] = [split for split in ("validation", "test") if split not in collection.given_splits]  # type: ignore[misc]
+    split_off: list[SplitName] = [split for split in ("validation", "test") if split not in collection.given_splits]
     if not split_off:
         return " in training"
     return f" in training, so that {' and '.join(split_off)} get one too"

@@ -50,6 +50,22 @@ class Collection:
         return [name for name in SPLITS if SPLIT_CODE[name] in present]
 
 
+class Selection:
+    """Some rows of a collection's pictures in a given order, read in slices: nothing is copied before."""
+
+    def __init__(self, images: Pixels, chosen: npt.NDArray[np.intp]) -> None:
+        self._images, self._chosen = images, chosen
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W, C)."""
+        return (len(self._chosen), *self._images.shape[1:])
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        """Some rows, uint8 (n, H, W, C)."""
+        return self._images[self._chosen[rows]]
+
+
 def fingerprint(pixels: Pixels) -> bytes:
     """Hash a picture's content, uint8 (H, W, C): 16 bytes.
 

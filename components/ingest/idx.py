@@ -59,7 +59,7 @@ def parse(data: bytes, name: str = "the file") -> npt.NDArray[np.generic]:
     if len(body) != expected:
         received = f"only {len(body)}" if len(body) < expected else f"more than {expected}"
         raise DataError(
-            f"{name} should hold {'x'.join(map(str, shape))} values ({expected} bytes) after its header, and holds {received} bytes; copy it again"
+            f"{name} should hold {'x'.join(map(str, shape))} values ({expected} bytes), and holds {received} bytes; copy it again"
         )
     return np.frombuffer(body, np.dtype(kind)).reshape(shape)
 
@@ -136,7 +136,7 @@ def _pairs(files: list[_File]) -> dict[SplitName | None, tuple[_File, _File]]:
 def _one(files: list[_File], what: str) -> _File | None:
     if len(files) > 1 and not all(np.array_equal(file.array, files[0].array) for file in files[1:]):
         raise DataError(
-            f"several IDX files hold {what} of one split: {some(f.member.name for f in files)}; give a folder with the files of one set only"
+            f"several IDX files hold {what} of one split: {some(f.member.name for f in files)}; give a folder that holds one set only"
         )
     return files[0] if files else None
 

@@ -4,16 +4,17 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.classifier import dataset, images
 from components.classifier.dataset import SPLITS, DatasetInfo, SplitName
-from components.classifier.images import ImageSpec, Pixels
+from components.classifier.images import ImageSpec
 from components.ingest import duplicates, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names
-from components.ingest.collection import SPLIT_CODE, Collection, from_arrays
+from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.decoding import Log
 from components.ingest.listing import some
 from components.ingest.options import IngestOptions
@@ -52,7 +53,8 @@ def ingest(source: str, path: str | Path, options: IngestOptions | None = None, 
 def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
     """Bring pictures that came as arrays to the size and channels that were asked for."""
     height, width, channels = collection.images.shape[1:]
-    wanted = ImageSpec(*(options.image_size or (height, width)), options.channels or channels)
+    size = options.image_size or (height, width)
+    wanted = ImageSpec(size[0], size[1], options.channels or channels)
     if not len(collection) or wanted.shape == (height, width, channels):
         return collection
     resized = np.stack([images.prepare(image, wanted) for image in collection.images])
@@ -63,7 +65,7 @@ def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
 
 def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> list[Check]:
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
-    check_classes(collection, keep)
+    check_classes(collection, keep, copies_count=True)
     checks = [check_names(collection), check_constant(collection, keep), *duplicates.resolve(collection, keep, options.max_duplicates)]
     return [check_classes(collection, keep), *checks]
 
@@ -71,12 +73,15 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestO
 def _write(
     source: str, path: Path, collection: Collection, splits: npt.NDArray[np.int8], checks: list[Check], options: IngestOptions
 ) -> DatasetInfo:
-    parts: dict[SplitName, tuple[Pixels, dataset.Labels]] = {}
+    parts: dict[SplitName, tuple[dataset.Rows, dataset.Labels]] = {}
+    columns: dict[SplitName, dict[str, list[Any]]] = {}
     counts: dict[str, dict[str, int]] = {}
     for name in SPLITS:
         chosen = np.flatnonzero(splits == SPLIT_CODE[name])
         labels = collection.labels[chosen]
-        parts[name] = (collection.images[chosen], labels)
+        parts[name] = (Selection(collection.images, chosen), labels)
+        columns[name] = {"file": [collection.names[k] for k in chosen]}
+        columns[name] |= {column: [values[k] for k in chosen] for column, values in collection.columns.items()}
         counts[name] = {class_name: int((labels == k).sum()) for k, class_name in enumerate(collection.classes)}
     height, width, channels = collection.images.shape[1:]
     info = DatasetInfo(
@@ -88,7 +93,7 @@ def _write(
         checks=[check.as_dict() for check in checks],
         set_aside=collection.set_aside,
     )
-    return dataset.write(path, info, parts)
+    return dataset.write(path, info, parts, columns)
 
 
 def _tell_found(source: str, collection: Collection, log: Log) -> None:

@@ -24,10 +24,7 @@ def load(source: str, options: IngestOptions, workspace: Path, log: Log) -> Coll
         return digits.load()
     listing = _list(source)
     idx_files = idx.find(listing)
-    if idx_files:
-        collection = idx.load(listing, idx_files)
-    else:
-        collection = pictures.load(listing, options, workspace / "pixels", log)
+    collection = idx.load(listing, idx_files) if idx_files else pictures.load(listing, options, workspace / "pixels", log)
     collection.notes = [*listing.hidden_note(), *collection.notes]
     return collection
 
