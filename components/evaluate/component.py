@@ -33,8 +33,7 @@ def evaluate_model(
     from components.evaluate import step
 
     result = step.run(dataset.path, model.path, evaluation.path, report.path, summary.path, store, name)
-    for key, value in result.metrics.items():
-        metrics.log_metric(key, value)
+    metrics.metadata.update(result.metrics)
     confusion_matrix.log_confusion_matrix(result.categories, result.matrix)
     if result.roc:
         confusion_matrix.log_roc_curve(*result.roc)

@@ -28,7 +28,7 @@ def reliability_plot(calibration: Calibration) -> str:
     top.plot(*before, color=MUTED, linewidth=1.3, marker="o", markersize=4, label=f"before scaling, ECE {calibration.ece_before:.4f}")
     top.plot(*after, color=ACCENT, linewidth=2, marker="o", markersize=5, label=f"as shipped, ECE {calibration.ece_after:.4f}")
     top.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
-    top.legend(loc="upper left", frameon=False, fontsize=10, labelcolor=INK)
+    figure.legend(loc="outside upper left", frameon=False, fontsize=10, labelcolor=INK)
     bins = calibration.bins
     width = bins[0].high - bins[0].low
     bottom.bar([b.low for b in bins], [b.n for b in bins], width=width * 0.86, align="edge", color=ACCENT, alpha=0.75)
@@ -48,7 +48,7 @@ def coverage_plot(points: list[CoveragePoint]) -> str:
     drawn: list[tuple[float, float]] = []
     span_x, span_y = max(shares) - min(shares) or 1, max(accuracies) - min(accuracies) or 1
     for point, x, y in zip(known, shares, accuracies, strict=True):
-        far = all(abs(x - u) / span_x > 0.07 or abs(y - v) / span_y > 0.07 for u, v in drawn)
+        far = all(abs(x - u) / span_x > 0.1 or abs(y - v) / span_y > 0.07 for u, v in drawn)
         if far and point.threshold:
             axes.annotate(f"{point.threshold:g}", (x, y), xytext=(6, 6), textcoords="offset points", color=MUTED, fontsize=9)
             drawn.append((x, y))
@@ -85,7 +85,7 @@ def _svg(figure: "Figure", name: str, axes: list[Any]) -> str:
 
     for one in axes:
         one.set_facecolor("none")
-        one.grid(color=LINE, linewidth=0.8)
+        one.grid(color=LINE, linewidth=0.8, axis="y" if one.patches else "both")
         one.set_axisbelow(True)
         one.tick_params(colors=MUTED, length=0, labelsize=9)
         one.xaxis.label.set(color=MUTED, fontsize=10)

@@ -23,7 +23,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     environment = Environment(
         loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short}
+    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short, "place": place}
     champion = evaluation.champion
     return environment.get_template(TEMPLATE).render(
         e=evaluation,
@@ -34,6 +34,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         standing=views.against_champion(champion.paired) if champion and champion.paired else None,
         moved=views.moved_classes(champion.paired) if champion and champion.paired else [],
         slices=views.weak_slices(evaluation),
+        floor=views.recall_floor(evaluation),
         classes=views.classes_by_recall(evaluation),
         heatmap=views.heatmap(evaluation),
         pictures=views.pictures(evaluation, predictions.mistake_images),
@@ -71,3 +72,8 @@ def size(value: int) -> str:
 def short(digest: str) -> str:
     """The first twelve digits of a digest."""
     return digest[:12]
+
+
+def place(value: float, floor: float) -> float:
+    """Where a share lies on an axis from `floor` to 1, in per cent of its length."""
+    return round(100 * (value - floor) / (1 - floor), 1)

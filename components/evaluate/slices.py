@@ -115,11 +115,6 @@ def _worse(correct: npt.NDArray[np.bool_], rows: npt.NDArray[np.bool_]) -> float
 
 
 def _holm(p_values: list[float | None]) -> list[float | None]:
-    """Correct for the number of tests (Holm 1979), which holds whatever their dependence."""
-    known = [k for k, p in enumerate(p_values) if p is not None]
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, k in enumerate(sorted(known, key=lambda k: p_values[k] or 0.0)):
-        highest = max(highest, min(1.0, (p_values[k] or 0.0) * (len(known) - rank)))
-        adjusted[k] = highest
-    return adjusted
+    """Correct for the number of tests; what was not tested stays None."""
+    corrected = iter(holm([p for p in p_values if p is not None]))
+    return [None if p is None else next(corrected) for p in p_values]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from components.classifier import bundle
-from components.classifier.errors import IntegrityError, VersionNotFound
+from components.classifier.errors import RegistryError
 from components.evaluate.evaluation import evaluate
 from components.evaluate.predictions import Predictions
 from components.evaluate.results import Evaluation
@@ -101,7 +101,7 @@ def _fetch(registry: Registry, version: str, destination: Path) -> tuple[Path | 
         return None, ""
     try:
         return registry.fetch(version, destination, (bundle.ONNX, bundle.CONFIG)), ""
-    except (VersionNotFound, IntegrityError) as error:
+    except RegistryError as error:
         # A champion whose files are gone or damaged must not keep a sound successor from being evaluated.
         return None, str(error)
 

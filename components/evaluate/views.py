@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -119,6 +120,11 @@ def weak_slices(evaluation: Evaluation) -> list[Slice]:
 def classes_by_recall(evaluation: Evaluation) -> list[ClassResult]:
     """Every class, weakest recall first, those without test pictures last."""
     return sorted(evaluation.per_class, key=lambda c: (c.recall is None, c.recall or 0.0))
+
+
+def recall_floor(evaluation: Evaluation) -> float:
+    """Where the axis of recalls begins: the tenth below every interval, 0.9 at most."""
+    return min(0.9, math.floor(10 * min(c.recall_low for c in evaluation.per_class if c.recall_low is not None)) / 10)
 
 
 def weakest_class(evaluation: Evaluation) -> ClassResult:

@@ -9,6 +9,7 @@ from pipelines.cli import gate, models, review
 from pipelines.cli.compile import compile_
 from pipelines.cli.output import fail
 from pipelines.cli.predict import predict
+from pipelines.cli.report import report
 from pipelines.cli.run import run
 from pipelines.cli.serve import serve
 from pipelines.cli.submit import submit
@@ -25,6 +26,7 @@ app.command("submit")(submit)
 app.command("compile")(compile_)
 app.command("serve")(serve)
 app.command("predict")(predict)
+app.command("report")(report)
 app.add_typer(models.app, name="models")
 app.add_typer(gate.app, name="gate")
 app.add_typer(review.app, name="review")

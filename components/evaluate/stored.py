@@ -1,0 +1,42 @@
+"""The report of a model version that lies in the registry, with the decision that the ledger holds about it."""
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.classifier.bundle import EVALUATION, PREDICTIONS, REPORT
+from components.classifier.errors import EvaluationError
+from components.evaluate.predictions import Predictions
+from components.evaluate.report import render
+from components.evaluate.results import Evaluation
+from components.registry import Record, Registry
+
+
+def stored_report(registry: Registry, version: str) -> str:
+    """Render the report of a version from its stored evaluation, as this release draws it.
+
+    An evaluation of another release, which this one cannot read, falls back to the report that was stored with it. Raises
+    EvaluationError when the version has neither.
+    """
+    there = registry.get(version).manifest.files.keys()
+    with tempfile.TemporaryDirectory(prefix="penstock-report-") as scratch:
+        wanted = {EVALUATION, PREDICTIONS, REPORT} & there
+        directory = registry.fetch(version, Path(scratch) / version, wanted)
+        try:
+            evaluation, predictions = Evaluation.load(directory), Predictions.load(directory)
+        except EvaluationError as error:
+            if REPORT not in wanted:
+                raise EvaluationError(f"version {version} holds neither an evaluation that can be read nor a report ({error})") from error
+            return (directory / REPORT).read_text("utf-8")
+        return render(evaluation, predictions, decision_about(version, registry.ledger.records()), version)
+
+
+def decision_about(version: str, records: Iterable[Record]) -> dict[str, Any] | None:
+    """The last decision that the ledger holds about a version, or None."""
+    decided = [record for record in records if record.version == version and record.decision]
+    if not decided:
+        return None
+    record = decided[-1]
+    about = record.model_dump(include={"environment", "strategy", "actor", "reason"})
+    return {**record.decision, **about}

@@ -1,0 +1,51 @@
+"""`penstock report`: a version's evaluation as one HTML file."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from components.classifier.errors import UsageError
+from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+
+
+def report(
+    version: Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; without it, report-VERSION.html in this folder.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a version's evaluation report, with the gate's decision, as one HTML file.
+
+    Example: `penstock report champion --output report.html`
+    """
+    from components.evaluate.stored import stored_report
+    from components.registry import Registry
+    from components.storage import open_store
+
+    registry = Registry(open_store(store), name)
+    selected = registry.resolve(version)
+    destination = output or Path(f"report-{selected}.html")
+    _write(destination, stored_report(registry, selected))
+    if as_json:
+        print_json({"version": selected, "report": str(destination)})
+    else:
+        console.print(Text.assemble("report of ", (selected, "bold"), f": {destination}"), soft_wrap=True)
+
+
+def _write(destination: Path, html: str) -> None:
+    """All of it or nothing."""
+    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
+    try:
+        temporary.write_text(html, "utf-8")
+        temporary.replace(destination)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise UsageError(f"cannot write {destination} ({error.strerror}); name a file in a folder that can be written") from error
