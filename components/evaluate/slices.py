@@ -11,6 +11,7 @@ from scipy import stats
 from components.classifier.dataset import Labels
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
+from components.classifier.statistics import holm
 from components.evaluate.metrics import proportion
 from components.evaluate.results import Slice
 
