@@ -27,6 +27,8 @@ REACHES_INTO_STEPS = {  # a step's folder -> other steps' folders it may import,
     "preflight": None,  # asks every step for its own checks; None: any
     "validate_serving": {"predictor"},  # boots it
     "predictor": {"review"},  # hands doubtful pictures on
+    "gate": {"evaluate"},  # reads the evaluation.json that it writes
+    "deploy": {"gate"},  # reads the decision that it makes
 }
 
 
