@@ -171,8 +171,7 @@ class _Follower:
             for name, listed in raw.get("artifacts", {}).items():
                 for artifact in listed["artifacts"]:
                     step.artifacts[name] = {"uri": artifact["uri"], "metadata": artifact["metadata"]}
-                    if name == "metrics":
-                        step.figures.update(artifact["metadata"])
+                    step.figures.update({key: value for key, value in artifact["metadata"].items() if isinstance(value, int | float | str)})
 
     def _cause(self) -> str:
         return self._ours or self._other

@@ -7,6 +7,7 @@ import typer
 from components.classifier.errors import PenstockError
 from pipelines.cli import gate, models, review
 from pipelines.cli.compile import compile_
+from pipelines.cli.demo import demo
 from pipelines.cli.output import fail
 from pipelines.cli.predict import predict
 from pipelines.cli.report import report
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train image classifiers and let only good ones through to production.",
 )
+app.command("demo")(demo)
 app.command("run")(run)
 app.command("submit")(submit)
 app.command("compile")(compile_)

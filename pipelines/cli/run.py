@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.status import Status
-from rich.text import Text
 
 from components.classifier.errors import PenstockError
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, console, errors, print_json
-from pipelines.local import RunResult, Step, new_run_directory, run_local
+from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, print_json
+from pipelines.cli.progress import Printer, display_names
+from pipelines.local import RunResult, new_run_directory, run_local
 
 RUNS = Path(".penstock/runs")
-_MARKS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
 
 
 class RunFailed(PenstockError):
@@ -77,7 +75,7 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
     """Run the pipeline and print each step as it starts and ends."""
     from pipelines.catalogue import load_pipeline
 
-    printer = _Printer(display_names(load_pipeline(pipeline)), quiet, verbose)
+    printer = Printer(display_names(load_pipeline(pipeline)), quiet, verbose)
     directory = new_run_directory(RUNS)
     with printer:
         return run_local(pipeline, arguments, directory, printer)
@@ -103,60 +101,3 @@ def as_plain(result: RunResult) -> dict[str, Any]:
         "log": str(result.log),
         "directory": str(result.directory),
     }
-
-
-def display_names(pipeline: Any) -> dict[str, str]:
-    """What the pipeline calls its tasks for people, by the names in the runner's log."""
-    names = {}
-    spec = pipeline.pipeline_spec
-    for component in [spec.root, *spec.components.values()]:
-        for task in component.dag.tasks.values():
-            names[task.component_ref.name.removeprefix("comp-")] = task.task_info.name
-    return names
-
-
-class _Printer:
-    """Listens to a run: a spinner with the step's last line on a terminal, one plain line a step everywhere."""
-
-    def __init__(self, names: dict[str, str], quiet: bool, verbose: bool) -> None:
-        self._names, self._quiet, self._verbose = names, quiet, verbose
-        self._status: Status | None = Status("starting", console=errors) if errors.is_terminal and not quiet else None
-
-    def __enter__(self) -> "_Printer":
-        if self._status:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._status:
-            self._status.stop()
-
-    def __call__(self, event: str, step: Step | None, text: str) -> None:
-        name = self._names.get(step.name if step else text, step.name if step else text)
-        if self._status and event in {"started", "line"}:
-            self._status.update(Text.assemble((f"{name}  ", "bold"), (text.strip()[:100], "dim")))
-        if self._quiet:
-            return
-        if event == "started" and not self._status:
-            console.print(Text(f"· {name} …", style="dim"))
-        elif event == "line" and self._verbose and text.strip():
-            console.print(Text(f"    {text}", style="dim"), soft_wrap=True)
-        elif event == "finished" and step:
-            mark, colour = _MARKS[step.state]
-            console.print(
-                Text.assemble(
-                    (f"{mark} ", colour), (f"{name:<17}", "bold"), (f"{step.seconds:6.1f} s  ", "dim"), text or figures_line(step)
-                ),
-                soft_wrap=True,
-            )
-
-
-def figures_line(step: Step) -> str:
-    """The few figures of a step, in one line."""
-    parts = []
-    for key, value in step.figures.items():
-        shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-        if len(shown) > 40:
-            shown = shown[:12] + "…"
-        parts.append(shown if key == "Output" else f"{key} {shown}")
-    return "  ".join(parts[:6])

@@ -27,6 +27,7 @@ def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -
 
 def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     """Print a training run: the evaluation per class, the decision, and what serves now."""
+    from components.classifier.bundle import REPORT
     from components.registry import Registry
     from components.storage import open_store
 
@@ -38,7 +39,7 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     champion = registry.ledger.champion()
     console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
     console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
-    console.print(Text(f"report    {result.artifact('evaluate-model', 'report')}"), soft_wrap=True)
+    console.print(Text(f"report    {result.artifact('evaluate-model', 'evaluation') / REPORT}"), soft_wrap=True)
 
 
 def print_evaluation(registry: Any, version: str) -> None:
