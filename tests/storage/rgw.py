@@ -1,0 +1,85 @@
+"""Ceph on one machine: a monitor, one disk daemon and an S3 gateway, as three processes in a folder."""
+
+import json
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.storage.servers import Server, free_port, process, wait_for
+
+_CONFIG = """\
+[global]
+fsid = {fsid}
+mon host = [v1:127.0.0.1:{monitor}]
+mon initial members = a
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+ms bind ipv6 = false
+auth cluster required = none
+auth service required = none
+auth client required = none
+run dir = {home}/run
+log file = {home}/log/$name.log
+admin socket = {home}/run/$name.asok
+pid file = {home}/run/$name.pid
+keyring = {home}/keyring
+mon data = {home}/monitor
+mon data avail crit = 1
+mon data avail warn = 2
+mon allow pool size one = true
+mon max pg per osd = 2000
+osd data = {home}/disk
+osd objectstore = bluestore
+osd memory target = 939524096
+bluestore block size = 4294967296
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd pool default pgp num = 8
+osd crush chooseleaf type = 0
+[client.rgw.a]
+rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw enable usage log = false
+rgw enable ops log = false
+rgw gc max objs = 8
+"""
+
+
+@contextmanager
+def ceph(home: Path) -> Iterator[Server]:
+    """Start a new cluster with a gateway and one user; everything ends with the block."""
+    if missing := [tool for tool in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph") if shutil.which(tool) is None]:
+        raise AssertionError(f"the tests need {', '.join(missing)}; run `apt-get install radosgw ceph-mon ceph-osd`")
+    for folder in ("monitor", "disk", "run", "log"):
+        (home / folder).mkdir(parents=True)
+    fsid, monitor, port = str(uuid.uuid4()), free_port(), free_port()
+    config = home / "ceph.conf"
+    config.write_text(_CONFIG.format(fsid=fsid, monitor=monitor, home=home, port=port))
+    environment = {"CEPH_CONF": str(config)}
+
+    def run(*command: str) -> str:
+        done = subprocess.run(command, env={**os.environ, **environment}, cwd=home, capture_output=True, timeout=120, check=False)
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode(errors='replace')[-1000:]}"
+        return done.stdout.decode()
+
+    run("ceph-authtool", "--create-keyring", "keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+    run("ceph-authtool", "keyring", "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap", "osd", "allow *")
+    run("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v1:127.0.0.1:{monitor}]", "monmap")
+    run("ceph-mon", "--mkfs", "-i", "a", "--monmap", "monmap", "--keyring", "keyring")
+    with ExitStack() as stack:
+        stack.enter_context(process(["ceph-mon", "-f", "-i", "a"], monitor, home / "log" / "mon.out", environment=environment))
+        disk = str(uuid.uuid4())
+        run("ceph", "osd", "new", disk)
+        run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
+        stack.enter_context(process(["ceph-osd", "-f", "-i", "0"], monitor, home / "log" / "osd.out", environment=environment))
+        wait_for(lambda: json.loads(run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1, 60, "the disk daemon did not come up")
+        gateway = stack.enter_context(
+            process(["radosgw", "-f", "-n", "client.rgw.a"], port, home / "log" / "rgw.out", environment=environment, seconds=120)
+        )
+        user = json.loads(run("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests"))
+        keys = user["keys"][0]
+        yield Server(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], gateway)
