@@ -118,7 +118,8 @@ def _describe(collection: Collection, name: str, label: int, count: int, differe
     if different < count:
         notes.append(f"only {different} different")
     if collection.other_files[name]:
-        notes.append(f"{collection.other_files[name]} other files")
+        others = collection.other_files[name]
+        notes.append(f"{others} other file{'' if others == 1 else 's'}")
     for split in collection.given_splits:
         if split != "train" and (there := int((keep & (collection.labels == label) & (collection.given == SPLIT_CODE[split])).sum())):
             notes.append(f"{there} in {split}")

@@ -37,6 +37,8 @@ class Collection:
     """What was passed over or decided, one line each."""
     other_files: Counter[str] = field(default_factory=Counter)
     """Files that are no pictures, by class."""
+    known_duplicates: int = 0
+    """How many pictures in two splits are accepted without being asked for."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """Further attributes, N values each."""
 

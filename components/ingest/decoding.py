@@ -18,8 +18,8 @@ from components.ingest.listing import MAX_FILE_BYTES, Member, looks_like_picture
 from components.ingest.options import IngestOptions
 
 MAX_DATASET_BYTES = 256 * 2**30
-BATCH_FILES, BATCH_BYTES = 32, 4 * 2**20
-"""Members that one thread takes at a time."""
+BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 32, 2**20, 16 * 2**20
+"""Members that one thread takes at a time: so many at most, of so many bytes before and after decoding."""
 PROGRESS_SECONDS = 10
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""
@@ -80,9 +80,9 @@ def _in_order(
     """Yield each member with what came of it, in order, with few batches in flight."""
     waiting: deque[tuple[list[Member], Future[list[_Picture | str | None]]]] = deque()
     try:
-        for batch in _batches(members):
+        for batch in _batches(members, _files_at_once(options)):
             waiting.append((batch, pool.submit(_decode_batch, batch, options)))
-            if len(waiting) > 2 * workers:
+            if len(waiting) > workers + 2:
                 done, future = waiting.popleft()
                 yield from zip(done, future.result(), strict=True)
         for done, future in waiting:
@@ -92,13 +92,18 @@ def _in_order(
             future.cancel()
 
 
-def _batches(members: Sequence[Member]) -> Iterator[list[Member]]:
+def _files_at_once(options: IngestOptions) -> int:
+    height, width = options.image_size or (1, 1)
+    return max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
+
+
+def _batches(members: Sequence[Member], most: int) -> Iterator[list[Member]]:
     batch: list[Member] = []
     size = 0
     for member in members:
         batch.append(member)
         size += member.size
-        if len(batch) == BATCH_FILES or size > BATCH_BYTES:
+        if len(batch) == most or size > BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:

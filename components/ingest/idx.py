@@ -16,12 +16,17 @@ import numpy as np
 import numpy.typing as npt
 
 from components.classifier.dataset import SplitName
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, ImageError
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
 from components.ingest.listing import Listing, Member, looks_like_picture, some
 
 MAX_BYTES = 8 * 2**30
 """Largest IDX file, unpacked."""
+MAX_FILES = 64
+"""More files than that with IDX-like names are no IDX set."""
+
+STRAY_SHARE = 0.1
+"""A label beyond a gap is taken for an error when it is rarer than this share of the average."""
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
@@ -37,9 +42,11 @@ class _File:
 
 
 def find(listing: Listing) -> list[Member]:
-    """The members that are IDX files by content; of all others only the first bytes are looked at."""
+    """The members that are IDX files by content, looked for where a name has idx, ubyte, images or labels in it."""
     candidates = [m for m in listing.members if _CANDIDATE.search(m.name.rpartition("/")[2]) and not looks_like_picture(m.name)]
-    return [member for member in candidates if _is_idx(member.read())]
+    if len(candidates) > MAX_FILES:
+        return []
+    return [member for member in candidates if _is_idx(_content(member))]
 
 
 def parse(data: bytes, name: str = "the file") -> npt.NDArray[np.generic]:
@@ -81,6 +88,7 @@ def load(listing: Listing, members: list[Member]) -> Collection:
     shapes = {pictures.member.name: image.shape[1:] for (pictures, _), image in zip(pairs.values(), images, strict=True)}
     if len(set(shapes.values())) > 1:
         raise DataError(f"the pictures of {some(f'{n} ({s})' for n, s in shapes.items())} differ in size; use files of one set")
+    _check_range(pairs)
     values = np.concatenate(labels)
     classes = natural([str(value) for value in np.unique(values)])
     index = np.searchsorted(np.array([int(c) for c in classes]), values)
@@ -106,8 +114,15 @@ def _header(stream: "io.BytesIO | gzip.GzipFile", name: str) -> tuple[str, tuple
     return _TYPES[head[2]], tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
 
 
+def _content(member: Member) -> bytes:
+    try:
+        return member.read()
+    except ImageError as error:
+        raise DataError(f"{member.name} cannot be read: {error}") from error
+
+
 def _read(member: Member) -> _File:
-    array = parse(member.read(), member.name)
+    array = parse(_content(member), member.name)
     words = member.name.lower()
     base = words.rpartition("/")[2]
     split = next((name for text in (base, words) for word, name in _SPLIT_WORDS if word in text), None)
@@ -159,6 +174,27 @@ def _check_pair(pictures: _File, labels: _File) -> None:
         raise DataError(
             f"{labels.member.name} holds labels out of range: {labels.array[negative[0]]} at place {negative[0]}; labels are 0 or more"
         )
+
+
+def _check_range(pairs: dict[SplitName | None, tuple[_File, _File]]) -> None:
+    """Refuse labels that training does not have, and stray ones: rare, and apart from the run of all others."""
+    train = (pairs.get("train") or pairs[None])[1]
+    known, counts = np.unique(np.asarray(train.array), return_counts=True)
+    run = int(np.argmax(np.append(np.diff(known.astype(np.int64)) > 1, True))) + 1
+    stray = known[run:][counts[run:] < STRAY_SHARE * counts[:run].mean()]
+    if len(stray):
+        _refuse_label(train, int(stray[0]), f"the others are {known[0]} to {known[run - 1]}")
+    for _, labels in pairs.values():
+        unknown = np.setdiff1d(np.asarray(labels.array), known)
+        if len(unknown):
+            _refuse_label(labels, int(unknown[0]), f"training has {known[0]} to {known[-1]}, {len(known)} labels")
+
+
+def _refuse_label(file: _File, label: int, others: str) -> None:
+    places = np.flatnonzero(np.asarray(file.array) == label)
+    raise DataError(
+        f"{file.member.name} holds label {label} out of range, {len(places)} times, first at place {places[0]}; {others}; correct them"
+    )
 
 
 def _pixels(file: _File) -> npt.NDArray[np.uint8]:

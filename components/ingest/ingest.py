@@ -1,7 +1,9 @@
 """From a source to a dataset version: read, check, split, write."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy.typing as npt
 
 from components.classifier import dataset, images
 from components.classifier.dataset import SPLITS, DatasetInfo, SplitName
+from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import duplicates, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names
@@ -32,12 +35,7 @@ def ingest(source: str, path: str | Path, options: IngestOptions | None = None, 
     """
     options = options or IngestOptions()
     path = Path(path)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "dataset.json").unlink(missing_ok=True)
-    scratch = path / SCRATCH
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
+    with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options)
         _tell_found(source, collection, log)
         keep = np.ones(len(collection), bool)
@@ -46,6 +44,21 @@ def ingest(source: str, path: str | Path, options: IngestOptions | None = None, 
         info = _write(source, path, collection, splits, checks, options)
         _tell_result(info, checks, log)
         return info
+
+
+@contextmanager
+def _workspace(path: Path) -> Iterator[Path]:
+    """An empty folder in `path`, gone afterwards; a full disk there is said as such."""
+    scratch = path / SCRATCH
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        (path / "dataset.json").unlink(missing_ok=True)
+        yield scratch
+    except OSError as error:
+        raise DataError(
+            f"the dataset cannot be written to {path} ({error.strerror or error}); free space or give another folder"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -59,14 +72,14 @@ def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
         return collection
     resized = np.stack([images.prepare(image, wanted) for image in collection.images])
     changed = from_arrays(resized, collection.labels, collection.classes, collection.given, collection.names)
-    changed.set_aside, changed.notes = collection.set_aside, collection.notes
-    return changed
+    return replace(collection, images=changed.images, prints=changed.prints, constant=changed.constant)
 
 
 def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> list[Check]:
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
     check_classes(collection, keep, copies_count=True)
-    checks = [check_names(collection), check_constant(collection, keep), *duplicates.resolve(collection, keep, options.max_duplicates)]
+    limit = max(options.max_duplicates, collection.known_duplicates)
+    checks = [check_names(collection), check_constant(collection, keep), *duplicates.resolve(collection, keep, limit)]
     return [check_classes(collection, keep), *checks]
 
 

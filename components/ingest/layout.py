@@ -6,11 +6,12 @@
 """
 
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from components.classifier.dataset import SplitName
 from components.classifier.errors import DataError
-from components.ingest.listing import Listing, looks_like_picture, some
+from components.ingest.listing import Listing, looks_like_picture, some, suffix
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -52,10 +53,13 @@ class _Tree:
 
     folders: dict[str, list[str]]
     pictures: dict[str, list[str]]
+    """Files that are pictures by their names."""
+    filled: set[str]
+    """Folders with a file below that may be a picture."""
 
     def below(self, folder: str) -> bool:
-        """Say whether a picture lies anywhere below a folder."""
-        return bool(self.pictures.get(folder)) or any(self.below(f"{folder}{child}/") for child in self.folders.get(folder, ()))
+        """Say whether a picture, or a file without a suffix that may be one, lies anywhere below a folder."""
+        return folder in self.filled
 
 
 def arrange(listing: Listing) -> Layout:
@@ -85,11 +89,24 @@ def _tree(listing: Listing) -> _Tree:
         parts = path.split("/") if path else []
         for depth, part in enumerate(parts):
             folders["".join(f"{above}/" for above in parts[:depth])].add(part)
+    filled: set[str] = set()
     for member in listing.members:
         folder, separator, base = member.name.rpartition("/")
-        if looks_like_picture(base) or "." not in base:
+        if looks_like_picture(base):
             pictures[folder + separator].append(member.name)
-    return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures)
+        if looks_like_picture(base) or not suffix(base):
+            filled.update(_above(folder + separator, filled))
+    return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures, filled)
+
+
+def _above(folder: str, known: set[str]) -> Iterator[str]:
+    """A folder and those above it, as far as they are not known."""
+    while folder not in known:
+        yield folder
+        if not folder:
+            return
+        head, separator, _ = folder[:-1].rpartition("/")
+        folder = head + separator
 
 
 def _unwrap(tree: _Tree) -> str:

@@ -3,6 +3,7 @@
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from components.classifier.errors import ImageError
@@ -58,6 +59,8 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     workers: int = 4
     """How many members are worth reading at once."""
+    resources: ExitStack = field(default_factory=ExitStack)
+    """What is open for reading members; closing it ends that."""
 
     def hidden_note(self) -> list[str]:
         """Say in one line (or none) what was passed over for its name."""

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError
+from components.ingest import columns
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.decoding import Decoded, Log, decode_members
 from components.ingest.layout import WANTED, Layout, arrange
@@ -23,12 +25,13 @@ def load(listing: Listing, options: IngestOptions, scratch: Path, log: Log) -> C
     """
     layout = arrange(listing)
     members = sorted((m for m in listing.members if m.name in layout.places), key=lambda member: member.name)
-    decoded = decode_members(members, options, scratch, listing.workers, log)
+    decoded = decode_members(members, options, scratch, max(listing.workers, available_cpus()), log)
     faults = [*listing.faults, *_outside(listing, layout), *((member.name, reason) for member, reason in decoded.faults)]
     _check_faults(faults, len(decoded.members), options)
     classes = natural(sorted(layout.class_names))
     index = {name: k for k, name in enumerate(classes)}
     places = [layout.places[member.name] for member in decoded.members]
+    attributes, remarks = columns.read(listing, layout.root, [member.name for member in decoded.members])
     collection = Collection(
         images=decoded.images,
         labels=np.array([index[place.class_name] for place in places], np.int64),
@@ -38,7 +41,8 @@ def load(listing: Listing, options: IngestOptions, scratch: Path, log: Log) -> C
         prints=decoded.prints,
         constant=np.array(decoded.constant, bool),
         set_aside=[{"file": name, "reason": reason} for name, reason in faults],
-        notes=[*listing.notes, *layout.notes, *_others(listing, layout, decoded)],
+        notes=[*listing.notes, *layout.notes, *_others(listing, layout, decoded), *remarks],
+        columns={name: list(values) for name, values in attributes.items()},
         other_files=Counter(layout.places[member.name].class_name for member in decoded.others),
     )
     if not len(collection) and not faults:
@@ -55,7 +59,8 @@ def _outside(listing: Listing, layout: Layout) -> list[tuple[str, str]]:
 
 def _others(listing: Listing, layout: Layout, decoded: Decoded) -> list[str]:
     others = [m.name for m in decoded.others]
-    others += [m.name for m in listing.members if m.name not in layout.places and not looks_like_picture(m.name)]
+    outside = [m.name for m in listing.members if m.name not in layout.places and not looks_like_picture(m.name)]
+    others += [name for name in outside if name != layout.root + columns.FILE]
     if not others:
         return []
     kinds = [f"{kind or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]

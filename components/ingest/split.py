@@ -42,7 +42,11 @@ def _split_class(
     for place, (split, fraction) in enumerate(fractions.items()):
         wanted, taken = max(1, round(fraction * len(pool))), 0
         needed_later = len(fractions) - place  # one different picture for each later split, and one to train on
-        while taken < wanted and len(ranked) > needed_later and (not taken or taken + len(copies[ranked[0]]) <= wanted):
-            group = copies[ranked.pop(0)]
-            result[group] = SPLIT_CODE[split]
-            taken += len(group)
+        chosen: list[bytes] = []
+        for print_ in ranked:
+            if taken + len(copies[print_]) <= wanted and len(ranked) - len(chosen) > needed_later:
+                chosen.append(print_)
+                taken += len(copies[print_])
+        for print_ in chosen or [min(ranked, key=lambda print_: len(copies[print_]))]:
+            ranked.remove(print_)
+            result[copies[print_]] = SPLIT_CODE[split]

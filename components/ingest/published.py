@@ -1,0 +1,120 @@
+"""Published sets that torchvision downloads and checks: MNIST and its kin, CIFAR-10."""
+
+import os
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.classifier.errors import DataError, UsageError
+from components.ingest.collection import SPLIT_CODE, Collection, from_arrays
+from components.ingest.decoding import Log
+
+ANSWER_SECONDS = 5
+"""How long a server may take to answer at all."""
+MAX_KNOWN_DUPLICATES = 0.01
+"""Share of a test split that may also be in training: the published sets are what they are, and some have a few."""
+STALL_SECONDS = 60
+"""How long a download may stand still."""
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A set: torchvision's class, and the names of its classes where torchvision's own will not do."""
+
+    torchvision_name: str
+    classes: tuple[str, ...] = ()
+
+
+SETS = {
+    "mnist": _Published("MNIST", tuple("0123456789")),
+    "fashion_mnist": _Published("FashionMNIST"),
+    "kmnist": _Published("KMNIST"),
+    "cifar10": _Published("CIFAR10"),
+}
+
+
+def load(name: str, log: Log) -> Collection:
+    """Read a published set with its own train and test split, downloading it at the first time.
+
+    Raises DataError within seconds when there is no network, saying what to do instead.
+    """
+    try:
+        from torchvision import datasets
+    except ImportError as error:
+        raise UsageError(f"source {name!r} needs torchvision; install penstock[train], or give a folder of its files") from error
+    published = SETS[name]
+    factory = getattr(datasets, published.torchvision_name)
+    root = cache_folder()
+    parts = _open(factory, root, name, log)
+    images = np.concatenate([_pixels(part.data) for part in parts])
+    labels = np.concatenate([np.asarray(part.targets, np.int64) for part in parts])
+    train, test = (len(part) for part in parts)
+    given = np.repeat(np.array([SPLIT_CODE["train"], SPLIT_CODE["test"]], np.int8), [train, test])
+    names = [*(f"{name}/train#{k}" for k in range(train)), *(f"{name}/test#{k}" for k in range(test))]
+    collection = from_arrays(images, labels, list(published.classes or parts[0].classes), given, names)
+    collection.known_duplicates = int(MAX_KNOWN_DUPLICATES * test)
+    return collection
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: PENSTOCK_CACHE, else the user's cache folder, else (read-only home) the temporary folder."""
+    if chosen := os.environ.get("PENSTOCK_CACHE"):
+        return Path(chosen)
+    home = os.environ.get("XDG_CACHE_HOME") or (f"{os.environ['HOME']}/.cache" if os.environ.get("HOME") else "")
+    for folder in filter(None, (home, tempfile.gettempdir())):
+        path = Path(folder) / "penstock" / "datasets"
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(path, os.W_OK):
+            return path
+    raise DataError("no folder can be written for downloads; set PENSTOCK_CACHE to one")
+
+
+def _open(factory: Callable[..., Any], root: Path, name: str, log: Log) -> list[Any]:
+    try:
+        return [factory(root, train=train, download=False) for train in (True, False)]
+    except RuntimeError:
+        log(f"downloading {name} to {root}")
+    _check_network(factory, name)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALL_SECONDS)
+    try:
+        return [factory(root, train=train, download=True) for train in (True, False)]
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
+        raise DataError(f"{name} cannot be downloaded ({' '.join(str(error).split())[:200]}); {_remedy(name)}") from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _check_network(factory: Any, name: str) -> None:
+    """Ask each server of a set for an answer, of whatever kind, before torchvision waits for it without a limit."""
+    reasons = []
+    for address in getattr(factory, "mirrors", None) or [factory.url]:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_SECONDS).close()
+        except urllib.error.HTTPError:
+            return
+        except (OSError, ValueError) as error:
+            reasons.append(f"{address.split('/')[2]}: {getattr(error, 'reason', error)}")
+        else:
+            return
+    raise DataError(f"{name} cannot be downloaded, no server answers ({'; '.join(reasons)}); {_remedy(name)}")
+
+
+def _remedy(name: str) -> str:
+    files = "one folder of pictures per class" if name == "cifar10" else "its four IDX files (train-images-idx3-ubyte.gz …)"
+    return f"download it elsewhere and give the folder with {files} as source=/path/to/{name}; source=digits needs no network"
+
+
+def _pixels(data: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    array = np.asarray(data, dtype=np.uint8)
+    return array[..., None] if array.ndim == 3 else array
