@@ -1,0 +1,85 @@
+"""What a user can get wrong: one line, what to do, the exit code, and nothing half done."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import main
+
+
+class Refused:
+    """An ended command: exit code and what it said."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code, self.text = code, text
+
+
+def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Refused:
+    monkeypatch.setattr("sys.argv", ["penstock", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    code = ended.value.code
+    assert isinstance(code, int)
+    return Refused(code, " ".join((said.out + said.err).split()))
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "words"),
+    [
+        (["source=nowhere"], 2, ["nowhere", "does not exist"]),
+        (["source=digit"], 2, ["did you mean 'digits'"]),
+        (["epochs=-1"], 2, ["epochs", "-1", "from 1"]),
+        (["epoch=3"], 2, ["no parameter 'epoch'", "'epochs'"]),
+        (["strategy=force"], 2, ["actor", "reason"]),
+        (["strategy=force", "actor=ann"], 2, ["reason"]),
+        (["strategy=best"], 2, ["best", "quality", "force"]),
+        (["environment=staging"], 2, ["staging", "dev", "prod"]),
+        (["architecture=resnet19"], 2, ["resnet19", "resnet18"]),
+        (["policy.minimum_acuracy=0.9"], 1, ["minimum_acuracy", "minimum_accuracy"]),
+        (["policy.minimum_accuracy=99"], 1, ["99", "between 0 and 1"]),
+        (["target=moon"], 2, ["moon", "local"]),
+        (["image_size=wide"], 2, ["image_size", "wide"]),
+        (["test_fraction=1.5"], 2, ["test_fraction", "1.5"]),
+        (["gpus=1"], 1, ["gpus=1", "no GPU here"]),
+        (["device=cuda"], 1, ["cuda", "no GPU here"]),
+        (["name=Bad Name"], 2, ["Bad Name", "small letters"]),
+    ],
+)
+def test_a_run_that_cannot_work_is_refused_before_it_starts(
+    settings: list[str], code: int, words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [part for setting in settings for part in ("--set", setting)]
+    refused = penstock(monkeypatch, capsys, "run", "training", *options)
+    assert refused.code == code
+    assert refused.text.startswith("error: ")
+    for word in words:
+        assert word in refused.text
+    assert not (tmp_path / ".penstock" / "runs").exists()
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["run", "training", "--store"], ["nothing"], ["models", "show"], ["submit", "training"]])
+def test_wrong_usage_has_exit_code_2(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert penstock(monkeypatch, capsys, *arguments).code == 2
+
+
+def test_an_unknown_pipeline_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = penstock(monkeypatch, capsys, "run", "trainig")
+    assert refused.code == 2
+    assert "trainig" in refused.text
+
+
+def test_a_store_that_cannot_be_written_is_known_before_the_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("not a folder")
+    refused = penstock(monkeypatch, capsys, "run", "training", "--store", "file")
+    assert refused.code == 1
+    assert "file" in refused.text

@@ -1,0 +1,134 @@
+"""The training pipeline for real, through kfp's own local runner: a gate that passes, then one that holds."""
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from components.registry import Registry, verify_directory
+from components.storage import open_store
+from tests.pipelines.runs import Done, command, environment, penstock
+
+pytestmark = pytest.mark.xdist_group("training_run")
+QUICK = ("--set", "epochs=2", "--set", "augmentation=none", "--json")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("training")
+
+
+@pytest.fixture(scope="module")
+def registry(folder: Path) -> Registry:
+    return Registry(open_store(str(folder / "store")), "digits")
+
+
+@pytest.fixture(scope="module")
+def promoted(folder: Path) -> Done:
+    return penstock("run", "training", "--store", "store", "--name", "digits", *QUICK, cwd=folder)
+
+
+@pytest.fixture(scope="module")
+def held(folder: Path, promoted: Done) -> Done:
+    impossible = ("--set", "policy.minimum_accuracy=1.0", "--set", "policy.maximum_latency_ms=0.000001", "--set", "seed=1")
+    return penstock("run", "training", "--store", "store", "--name", "digits", *impossible, *QUICK, cwd=folder)
+
+
+def test_a_good_model_is_validated_and_deployed(promoted: Done, registry: Registry) -> None:
+    assert promoted.code == 0, promoted.err
+    assert promoted.steps[-2:] == ["validate-serving", "deploy-model"]
+    assert promoted.json["outputs"]["decision"] == "deploy"
+    first = registry.ledger.records()[0]
+    assert (first.action, first.version, first.champion) == ("deployed", promoted.json["outputs"]["version"], first.version)
+
+
+def test_every_step_tells_its_figures(promoted: Done) -> None:
+    assert promoted.step("ingest-dataset")["figures"]["classes"] == 10
+    assert promoted.step("evaluate-model")["figures"]["accuracy"] > 0.9
+    assert all(step["seconds"] > 0 for step in promoted.json["steps"])
+
+
+def test_the_version_is_complete(promoted: Done, registry: Registry, tmp_path: Path) -> None:
+    version = promoted.json["outputs"]["version"]
+    assert registry.verify(version) == []
+    assert verify_directory(registry.fetch(version, tmp_path / "version")).version == version
+
+
+def test_a_model_below_the_floor_is_held_and_the_champion_stays(held: Done, promoted: Done, registry: Registry) -> None:
+    assert held.code == 0, held.err
+    assert held.json["outputs"]["decision"] == "hold"
+    assert held.steps[-1] == "record-hold"
+    assert "deploy-model" not in held.steps
+    last = registry.ledger.records()[-1]
+    assert (last.action, last.version) == ("held", held.json["outputs"]["version"])
+    assert last.champion == promoted.json["outputs"]["version"]
+
+
+def test_the_branch_that_was_not_taken_is_said(held: Done, promoted: Done) -> None:
+    assert promoted.json["not_taken"] == ["hold"]
+    assert held.json["not_taken"] == ["deploy"]
+
+
+def test_the_second_challenger_was_compared_with_the_champion(held: Done, promoted: Done, registry: Registry) -> None:
+    (last,) = [record for record in registry.ledger.records() if record.version == held.json["outputs"]["version"]]
+    assert last.decision["compared_with"] == promoted.json["outputs"]["version"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    run = [*command("run", "training", "--store", "store", "--set", "epochs=500", "-v"), "--set", "augmentation=none"]
+    process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch 1:" in line:
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert not any((tmp_path / "store").rglob("models"))
+    assert not any(path.name == "model" and any(path.iterdir()) for path in (tmp_path / ".penstock").rglob("model") if path.is_dir())
+    assert _still_running(str(tmp_path)) == []
+
+
+def _still_running(marker: str) -> list[str]:
+    """Command lines of processes that work below a folder."""
+    time.sleep(0.2)
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and entry.name != str(os.getpid()):
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            except OSError:
+                continue
+            if marker in line:
+                found.append(line[:200])
+    return found
+
+
+@pytest.mark.integration
+def test_two_runs_at_once_both_end_in_an_order(tmp_path: Path) -> None:
+    runs = [
+        subprocess.Popen(
+            command("run", "training", "--store", "store", *QUICK, "--set", f"seed={seed}"),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for seed in (1, 2)
+    ]
+    ended = [(*run.communicate(timeout=280), run.returncode) for run in runs]
+    registry = Registry(open_store(str(tmp_path / "store")), "digits")
+    assert len(list(registry.versions())) == 2
+    assert all(registry.verify(version) == [] for version in registry.versions())
+    records = registry.ledger.records()
+    assert [record.sequence for record in records] == list(range(1, len(records) + 1))
+    for out, err, code in ended:
+        assert code == 0 or ("run" in err and "Traceback" not in err and "error:" in err), (out, err)
+    assert any(code == 0 for _, _, code in ended)
