@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
 from components.classifier.dataset import Labels
 from components.classifier.inference import Probabilities
+from components.classifier.statistics import proportion_interval
 from components.evaluate.results import ClassResult, Confusion, Mistake, Proportion, TopK
 
 TOP_K = (2, 3, 5)
@@ -38,10 +38,10 @@ class Figures:
 
 def proportion(correct: int, n: int) -> Proportion:
     """Give a share its 95% Wilson interval; `n` is at least 1."""
-    interval = stats.binomtest(int(correct), int(n)).proportion_ci(0.95, method="wilson")
+    low, high = proportion_interval(int(correct), int(n))
     value = int(correct) / int(n)
-    # The bounds meet 0 and 1 exactly in theory, and miss them by a rounding error in floating point.
-    low, high = min(max(float(interval.low), 0.0), value), max(min(float(interval.high), 1.0), value)
+    # At 0 and at n correct a bound meets the value in theory, and misses it by a rounding error in floating point.
+    low, high = min(max(low, 0.0), value), max(min(high, 1.0), value)
     return Proportion(value=value, correct=int(correct), n=int(n), low=low, high=high)
 
 
@@ -59,15 +59,11 @@ def measure(labels: Labels, probabilities: Probabilities, classes: list[str]) ->
     every = np.arange(len(classes))
     predicted = predicted_classes(probabilities)
     present = np.unique(labels)
-    with warnings.catch_warnings():
-        # scikit-learn warns of predictions outside the present classes; ClassResult says it in numbers.
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true", category=UserWarning)
-        balanced = sk.balanced_accuracy_score(labels, predicted)
     per_class = _per_class(labels, predicted, probabilities, classes)
     aucs = [result.roc_auc for result in per_class if result.roc_auc is not None]
     return Figures(
         accuracy=proportion(int((labels == predicted).sum()), len(labels)),
-        balanced_accuracy=float(balanced),
+        balanced_accuracy=_share(sk.recall_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
         macro_f1=_share(sk.f1_score(labels, predicted, labels=present, average="macro", zero_division=0.0)),
         weighted_f1=_share(sk.f1_score(labels, predicted, labels=present, average="weighted", zero_division=0.0)),
         log_loss=max(0.0, float(sk.log_loss(labels, probabilities, labels=every))),

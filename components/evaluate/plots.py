@@ -28,7 +28,7 @@ def reliability_plot(calibration: Calibration) -> str:
     top.plot(*before, color=MUTED, linewidth=1.3, marker="o", markersize=4, label=f"before scaling, ECE {calibration.ece_before:.4f}")
     top.plot(*after, color=ACCENT, linewidth=2, marker="o", markersize=5, label=f"as shipped, ECE {calibration.ece_after:.4f}")
     top.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
-    figure.legend(loc="outside upper left", frameon=False, fontsize=10, labelcolor=INK)
+    figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK)
     bins = calibration.bins
     width = bins[0].high - bins[0].low
     bottom.bar([b.low for b in bins], [b.n for b in bins], width=width * 0.86, align="edge", color=ACCENT, alpha=0.75)
@@ -67,7 +67,10 @@ def _figure(width: float, height: float) -> "Figure":
     _keep_caches_writable()
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    figure = Figure(figsize=(width, height), facecolor="none")
+    # Fixed margins: working them out from the text costs as much time as the drawing.
+    figure.subplots_adjust(left=0.14, right=0.975, bottom=0.115, top=0.87, hspace=0.12)
+    return figure
 
 
 def _keep_caches_writable() -> None:

@@ -1,5 +1,6 @@
 """predictions.npz: what the models said about each test picture, from which gate and report can be run again."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -45,5 +46,5 @@ class Predictions:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             return cls(arrays["labels"], arrays["probabilities"], arrays.get("champion_probabilities"), arrays["mistake_images"])
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
             raise EvaluationError(f"{path} cannot be read ({error}); evaluate the model again") from error

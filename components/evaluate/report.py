@@ -2,11 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from components.evaluate import plots, views
 from components.evaluate.predictions import Predictions
 from components.evaluate.results import Evaluation
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATE = "report.html.jinja"
 
@@ -17,15 +21,10 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     `decision` is the gate's, as its `Decision` or a deployment record holds it; without one the numbers speak for themselves.
     `version` names the model version where it has been published.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short, "place": place}
     champion = evaluation.champion
-    return environment.get_template(TEMPLATE).render(
+    return _template().render(
         e=evaluation,
         version=version,
         verdict=views.verdict(evaluation, decision),
@@ -42,6 +41,17 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),
         coverage=Markup(plots.coverage_plot(evaluation.coverage)),
     )
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short, "place": place}
+    return environment.get_template(TEMPLATE)
 
 
 def percent(value: float | None, n: int = 1000) -> str:
