@@ -15,8 +15,10 @@
 | manifest.json | publish, last | SHA-256 of every file, and where they came from: a version exists when this does |
 """
 
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -108,5 +110,5 @@ def load_golden(directory: str | Path) -> tuple[Pixels, npt.NDArray[np.float32]]
     try:
         with np.load(path, allow_pickle=False) as archive:
             return archive["images"], archive["probabilities"]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
         raise IntegrityError(f"{path} cannot be read ({error}); publish the model version again") from error
