@@ -1,0 +1,150 @@
+"""From records to answers: pictures are decoded in threads while the model runs, in order, in bounded memory.
+
+A group of `batch_size` records is decoded by one thread and then goes through the model as one batch. A few groups are under
+way at any time, each of at most GROUP_BYTES of encoded pictures, however many the input holds.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from components.classifier.cpu import available_cpus
+from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable
+from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
+from components.classifier.inference import Classifier, Probabilities
+from components.score.inputs.names import one_line
+from components.score.inputs.records import Decoded, Encoded, PassedOver, Record, Unreadable
+
+GROUP_BYTES = 32 * 2**20
+
+
+@dataclass
+class Scored:
+    """A batch of rows in order; `probabilities` (n, K) and `pixels` have one entry for each row whose error is None."""
+
+    inputs: list[str]
+    indices: list[int]
+    errors: list[str | None]
+    passed_over: list[PassedOver]
+    pixels: Pixels
+    probabilities: Probabilities
+
+
+class Engine:
+    """Scores records with one loaded model; closing it ends its threads."""
+
+    def __init__(self, classifier: Classifier, batch_size: int, workers: int = 0) -> None:
+        """`workers`: decoding threads, 0 for one a CPU. Neither it nor `batch_size` changes an answer or the order."""
+        self._classifier, self._batch_size = classifier, batch_size
+        self._workers = workers or available_cpus()
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def score(self, records: Iterator[Record]) -> Iterator[Scored]:
+        """Yield scored batches in the order of the records.
+
+        Raises what reading the records raises, and StoreError when a store does not answer.
+        """
+        under_way: deque[Future[_Group]] = deque()
+        for group in _groups(records, self._batch_size):
+            under_way.append(self._pool.submit(_decode, group, self._classifier.spec))
+            if len(under_way) > self._workers + 1:
+                yield self._run(under_way.popleft().result())
+        while under_way:
+            yield self._run(under_way.popleft().result())
+
+    def _run(self, group: "_Group") -> Scored:
+        pixels = np.concatenate(group.pixels) if group.pixels else np.zeros((0, *self._classifier.spec.shape), np.uint8)
+        probabilities = self._classifier.probabilities(self._padded(pixels), self._batch_size)[: len(pixels)]
+        return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, probabilities)
+
+    def _padded(self, pixels: Pixels) -> Pixels:
+        """On a GPU, fill the batch up: cuDNN chooses its algorithm by shape, slowly, and another may round otherwise."""
+        missing = -len(pixels) % self._batch_size
+        if self._classifier.device == "cpu" or not missing:
+            return pixels
+        return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+
+
+@dataclass
+class _Group:
+    inputs: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    errors: list[str | None] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+    def add(self, name: str, index: int, error: str | None) -> None:
+        self.inputs.append(name)
+        self.indices.append(index)
+        self.errors.append(error)
+
+
+def _groups(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    group: list[Record] = []
+    room, held = size, 0
+    for record in records:
+        for part in _parts(record, room, size) if isinstance(record, Decoded) else (record,):
+            group.append(part)
+            room -= len(part.pixels) if isinstance(part, Decoded) else 1
+            held += part.size if isinstance(part, Encoded) else 0
+            if room <= 0 or held >= GROUP_BYTES:
+                yield group
+                group, room, held = [], size, 0
+    if group:
+        yield group
+
+
+def _parts(block: Decoded, room: int, size: int) -> Iterator[Decoded]:
+    start = 0
+    while start < len(block.pixels):
+        stop = min(start + room, len(block.pixels))
+        yield Decoded(block.input, block.first + start, block.pixels[start:stop])
+        start, room = stop, size
+
+
+def _decode(records: list[Record], spec: ImageSpec) -> _Group:
+    group = _Group()
+    for record in records:
+        if isinstance(record, PassedOver):
+            group.passed_over.append(record)
+        elif isinstance(record, Unreadable):
+            group.add(record.input, record.index, record.reason)
+        elif isinstance(record, Encoded):
+            pixels, error = _decode_one(record, spec)
+            group.add(record.input, record.index, error)
+            if pixels is not None:
+                group.pixels.append(pixels[None])
+        else:
+            count = len(record.pixels)
+            group.inputs += [record.input] * count
+            group.indices += range(record.first, record.first + count)
+            group.errors += [None] * count
+            group.pixels.append(_prepare_all(record.pixels, spec))
+    return group
+
+
+def _decode_one(record: Encoded, spec: ImageSpec) -> tuple[Pixels | None, str | None]:
+    try:
+        return from_bytes(record.load(), spec), None
+    except ImageError as error:
+        return None, one_line(error)
+    except (StoreUnavailable, AccessDenied):
+        raise  # says nothing about this picture: the piece is tried again
+    except (OSError, StoreError) as error:
+        return None, f"cannot be read ({(isinstance(error, OSError) and error.strerror) or one_line(error)})"
+
+
+def _prepare_all(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    if pixels.shape[1:] == spec.shape:
+        return pixels
+    return np.stack([prepare(np.ascontiguousarray(picture), spec) for picture in pixels])

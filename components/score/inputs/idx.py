@@ -1,0 +1,93 @@
+"""IDX files (the format of MNIST): uint8 pictures (N, H, W) or (N, H, W, C), gzipped or not; the bytes decide.
+
+The orientation is left as it is in the file (EMNIST's pictures are transposed).
+"""
+
+import gzip
+import struct
+import zlib
+from collections.abc import Iterator
+from math import prod
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from components.classifier.errors import DataError
+from components.score.inputs.names import one_line
+from components.score.inputs.records import Decoded, Reading, Record
+
+BLOCK = 512
+_TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
+
+
+def is_idx(head: bytes) -> bool:
+    """Say whether bytes begin like an IDX file: two zero bytes, a type, and 1 to 4 dimensions."""
+    return len(head) >= 8 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 4
+
+
+def is_labels(head: bytes) -> bool:
+    """Say whether an IDX file's first bytes announce one dimension: labels."""
+    return is_idx(head) and head[3] == 1
+
+
+def count(path: Path, name: str, _reading: Reading) -> int | None:
+    """Return how many pictures an IDX file holds, None for a gzipped one, which is read from front to back.
+
+    Raises DataError for a file that is cut or holds no pictures.
+    """
+    with _open(path) as file:
+        header, shape = _header(file, name)
+    if _is_gzip(path):
+        return None
+    _check_size(path.stat().st_size, header + prod(shape), name)
+    return shape[0]
+
+
+def read(path: Path, name: str, _reading: Reading, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+    """Yield pictures `start` to before `stop` in blocks; a gzipped file is unpacked as it is read, never as a whole."""
+    with _open(path) as file:
+        header, shape = _header(file, name)
+        each, last = prod(shape[1:]), shape[0] if stop is None else min(stop, shape[0])
+        try:
+            file.seek(header + start * each)
+            for first in range(start, last, BLOCK):
+                data = file.read(min(BLOCK, last - first) * each)
+                if len(data) < min(BLOCK, last - first) * each:
+                    raise DataError(f"{name} is cut within picture {first + len(data) // each} of {shape[0]}; copy it again")
+                yield Decoded(name, first, np.frombuffer(data, np.uint8).reshape(-1, *shape[1:]))
+            if last == shape[0] and file.read(1):
+                raise DataError(f"{name} goes on after its {shape[0]} pictures: its header is wrong; copy it again")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise DataError(f"{name} is a cut or damaged gzip file ({one_line(error)}); copy it again") from error
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if _is_gzip(path) else path.open("rb")
+
+
+def _header(file: BinaryIO, name: str) -> tuple[int, tuple[int, int, int, int]]:
+    """Read the header: its length in bytes, and the shape (N, H, W, C)."""
+    try:
+        head = file.read(4)
+        sizes = struct.unpack(f">{head[3]}I", file.read(4 * head[3]))
+    except (struct.error, IndexError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{name} is cut within its header; copy it again") from error
+    if len(sizes) == 1:
+        raise DataError(f"{name} holds {sizes[0]} labels, no pictures; name the file of pictures (…-images-idx3-ubyte)")
+    if head[2] != 8:
+        raise DataError(f"{name} holds {_TYPES[head[2]]} values, but pixels are unsigned bytes; write it again as uint8")
+    shape = (*sizes, 1) if len(sizes) == 3 else sizes
+    if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
+        raise DataError(f"{name} has shape {sizes}, but (N, H, W) or (N, H, W, C) with C = 1 or 3 is wanted")
+    return 4 + 4 * len(sizes), (shape[0], shape[1], shape[2], shape[3])
+
+
+def _check_size(size: int, expected: int, name: str) -> None:
+    if size != expected:
+        raise DataError(f"{name} has {size} bytes, and its header announces {expected}; it is cut or damaged: copy it again")

@@ -1,0 +1,53 @@
+"""What the readers hand to scoring: pictures in their order, and what cannot or need not be scored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from components.classifier.images import ImageSpec, Pixels
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader must know: the shape that the model takes, and which column of a table holds the pictures ("": the only one)."""
+
+    spec: ImageSpec
+    image_column: str = ""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One picture whose bytes `load` fetches, in a decoding thread; `size` bytes are held in memory until then."""
+
+    input: str
+    index: int
+    load: Callable[[], bytes]
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Pictures of one array: uint8 (n, H, W, 1 or 3) of any size; the first is row `first` of the input."""
+
+    input: str
+    first: int
+    pixels: Pixels
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A dead letter: a record that has a place in the output, but no picture that could be scored."""
+
+    input: str
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """Something that is no record (a hidden file, a label without a picture): reported, not scored."""
+
+    input: str
+    reason: str
+
+
+Record = Encoded | Decoded | Unreadable | PassedOver

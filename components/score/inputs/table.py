@@ -1,0 +1,112 @@
+"""Parquet files with one column of encoded pictures: binary in any encoding, or a struct with `bytes` (Hugging Face's form)."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.classifier.errors import DataError
+from components.score.inputs.names import one_line
+from components.score.inputs.records import Encoded, Reading, Record, Unreadable
+
+ROWS = 64
+"""Rows that are read at once."""
+
+
+def count(path: Path, name: str, reading: Reading) -> int:
+    """Return the number of rows; raises DataError when the file is damaged or it is not clear which column holds the pictures."""
+    with _open(path, name) as file:
+        _column(file.schema_arrow, name, reading.image_column)
+        return int(file.metadata.num_rows)
+
+
+def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+    """Yield rows `start` to `stop`, streaming; a row without a picture is Unreadable, in its place."""
+    with _open(path, name) as file:
+        chosen = _column(file.schema_arrow, name, reading.image_column)
+        rows = int(file.metadata.num_rows)
+        last = rows if stop is None else min(stop, rows)
+        groups, index = _groups(file, start, last)
+        try:
+            for batch in file.iter_batches(ROWS, row_groups=groups, columns=[chosen], use_threads=False):
+                for value in batch.column(0):
+                    if start <= index < last:
+                        yield _record(name, index, value)
+                    index += 1
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{name} is damaged near row {index} ({one_line(error)}); write it again") from error
+
+
+def _open(path: Path, name: str) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{name} is cut or no readable Parquet file ({one_line(error)}); write it again") from error
+
+
+def _groups(file: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
+    """Return the row groups that hold rows `start` to `stop`, and the number of the first row in them."""
+    groups: list[int] = []
+    first = row = 0
+    for group in range(file.metadata.num_row_groups):
+        end = row + file.metadata.row_group(group).num_rows
+        if end > start and row < stop:
+            if not groups:
+                first = row
+            groups.append(group)
+        row = end
+    return groups, first
+
+
+def _column(schema: pa.Schema, name: str, wanted: str) -> str:
+    candidates: list[str] = [field.name for field in schema if _holds_bytes(field.type)]
+    listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+    if wanted:
+        if wanted not in candidates:
+            raise DataError(f"{name} has no column {wanted!r} with encoded pictures; its columns are: {listed}")
+        return wanted
+    declared = [column for column in _declared(schema) if column in candidates]
+    if len(declared) == 1:
+        return declared[0]
+    if len(candidates) != 1:
+        what = "no column with encoded pictures" if not candidates else f"{len(candidates)} columns that may hold pictures"
+        raise DataError(f"{name} has {what}; its columns are: {listed}; keep one of them, or name it with image_column")
+    return candidates[0]
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return index >= 0 and _is_binary(kind.field(index).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def _declared(schema: pa.Schema) -> list[str]:
+    """Return the columns that Hugging Face's metadata declares as pictures."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return [column for column, feature in features.items() if feature.get("_type") == "Image"]
+    except (KeyError, TypeError, AttributeError, ValueError):
+        return []
+
+
+def _record(name: str, index: int, value: pa.Scalar) -> Record:
+    held = value.as_py()
+    if isinstance(held, dict):
+        path, held = held.get("path"), held.get("bytes")
+        if held is None and path:
+            return Unreadable(name, index, f"the row holds only a path ({path}), not the picture's bytes")
+    if held is None:
+        return Unreadable(name, index, "the row holds no picture (null)")
+    return Encoded(name, index, partial(bytes, held), len(held))

@@ -1,0 +1,66 @@
+"""How the scored pictures look, counted in the same bins as the version's reference.json."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ValidationError
+
+from components.classifier.bundle import REFERENCE
+from components.classifier.images import Pixels
+
+FEATURES = ("brightness", "contrast")
+
+
+class Histogram(BaseModel):
+    """Counts between `edges`, of which there is one more."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class Reference(BaseModel):
+    """What drift is measured against: the sealed test pictures, as evaluation saw them."""
+
+    classes: list[str]
+    predicted: list[int]
+    confidence: Histogram
+    brightness: Histogram
+    """Mean pixel of a prepared picture, 0 to 255."""
+    contrast: Histogram
+    """Standard deviation of its pixels, 0 to 127.5."""
+
+
+def read_reference(folder: Path) -> Reference | None:
+    """Read reference.json of a bundle; None when there is none, or one of another release."""
+    path = folder / REFERENCE
+    try:
+        return Reference.model_validate_json(path.read_bytes()) if path.exists() else None
+    except ValidationError:
+        return None
+
+
+class Looks:
+    """Counts brightness and contrast of prepared pictures; without a reference it counts nothing."""
+
+    def __init__(self, reference: Reference | None) -> None:
+        self._edges = {name: np.array(getattr(reference, name).edges) for name in FEATURES} if reference else {}
+        self.counts = {name: np.zeros(len(edges) - 1, np.int64) for name, edges in self._edges.items()}
+
+    def add(self, pixels: Pixels) -> None:
+        """Count pictures, uint8 (n, H, W, C)."""
+        if not self.counts or not len(pixels):
+            return
+        rows = pixels.reshape(len(pixels), -1).astype(np.float32)
+        for name, values in (("brightness", rows.mean(axis=1)), ("contrast", rows.std(axis=1))):
+            self.counts[name] += np.histogram(values, self._edges[name])[0]
+
+    def to_json(self) -> str:
+        """The counts as JSON, for `merge`."""
+        return json.dumps({name: counts.tolist() for name, counts in self.counts.items()})
+
+    def merge(self, text: str) -> None:
+        """Add counts that another process wrote."""
+        for name, counts in json.loads(text).items():
+            if name in self.counts:
+                self.counts[name] += np.array(counts)

@@ -1,0 +1,41 @@
+"""The model version that scores: which one, and its files with their digests checked."""
+
+from pathlib import Path
+
+import numpy as np
+
+from components.classifier.bundle import CONFIG, GOLDEN, ONNX, REFERENCE, BundleConfig, load_golden
+from components.registry import Registry
+from components.storage import open_store
+
+
+class Model:
+    """One model version in a store; each call fetches what it needs and checks it against the manifest."""
+
+    def __init__(self, store: str, name: str, version: str) -> None:
+        self.version = version
+        self._registry = Registry(open_store(store), name)
+
+    def config(self, folder: Path) -> BundleConfig:
+        """Fetch config.json into a new folder; raises VersionNotFound and IntegrityError."""
+        return BundleConfig.load(self._registry.fetch(self.version, folder, [CONFIG]))
+
+    def fetch(self, folder: Path) -> Path:
+        """Fetch what scoring needs into a new folder: the graph, its configuration, and the reference where there is one."""
+        published = self._registry.get(self.version).manifest.files
+        return self._registry.fetch(self.version, folder, [name for name in (ONNX, CONFIG, REFERENCE) if name in published])
+
+    def golden(self, folder: Path) -> Path:
+        """Write the version's golden pictures into a folder as `golden.npy`; returns the file."""
+        images, _ = load_golden(self._registry.fetch(self.version, folder / "golden", [GOLDEN]))
+        path = folder / "golden.npy"
+        np.save(path, images)
+        return path
+
+
+def resolve_version(store: str, name: str, selector: str) -> str:
+    """Return the version that "champion", "previous" or a version's name stands for.
+
+    Raises VersionNotFound, saying which versions there are.
+    """
+    return Registry(open_store(store), name).resolve(selector or "champion")

@@ -1,0 +1,124 @@
+"""What lies in the output: finished pieces while scoring goes on, and at the end the whole, its manifest last.
+
+_parts/ID.parquet              a piece that is complete; ID.failed.json is one that is not, with its reason
+predictions.parquet            all rows in order
+passed_over.parquet            what was no input, and why
+summary.json                   counts, classes, drift, warnings
+manifest.json                  last: SHA-256 of these files; without it the output is not complete
+incomplete.parquet             after a run in which something failed: the rows of the rest
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from components.classifier.errors import IntegrityError, ObjectNotFound
+from components.score.inputs.names import display
+from components.score.plan import Piece, Plan, Slice
+from components.storage import open_store
+
+PREDICTIONS, PASSED_OVER, SUMMARY, MANIFEST = "predictions.parquet", "passed_over.parquet", "summary.json", "manifest.json"
+INCOMPLETE = "incomplete.parquet"
+FILES = (PREDICTIONS, PASSED_OVER, SUMMARY)
+PARTS = "_parts"
+
+
+class Output:
+    """The output of one run, in a store."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._store = open_store(url)
+
+    def has_part(self, piece: Piece) -> bool:
+        """Say whether a piece is complete."""
+        return self._store.exists(_part(piece))
+
+    def put_part(self, piece: Piece, path: Path) -> None:
+        """Keep a complete piece."""
+        self._store.upload(path, _part(piece))
+        self._store.delete(_failure(piece))
+
+    def get_part(self, piece: Piece, path: Path) -> bool:
+        """Copy a piece's rows to a file; False when it is not complete."""
+        try:
+            self._store.download(_part(piece), path)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def put_failure(self, piece: Piece, slices: list[Slice], reason: str) -> None:
+        """Record why a piece could not be scored."""
+        names = [display(part.name) for part in slices]
+        record = {"inputs": names[:3] + (["…"] if len(names) > 3 else []), "reason": reason}
+        self._store.replace(_failure(piece), json.dumps(record).encode())
+
+    def failure(self, piece: Piece) -> str:
+        """Return why a piece is not there, in one line that names its inputs."""
+        try:
+            record = json.loads(self._store.read(_failure(piece)))
+        except ObjectNotFound:
+            return f"piece {piece.number} was not scored: its step ended before; run again"
+        names, reason = ", ".join(record["inputs"]), record["reason"]
+        return reason if reason.startswith(tuple(record["inputs"])) else f"{names}: {reason}"
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest of a complete output, or None."""
+        try:
+            return dict(json.loads(self._store.read(MANIFEST)))
+        except ObjectNotFound:
+            return None
+
+    def is_complete(self, plan: Plan) -> bool:
+        """Say whether exactly this plan's result lies here already."""
+        manifest = self.manifest()
+        return manifest is not None and manifest.get("plan") == plan.key
+
+    def fetch(self, folder: Path) -> None:
+        """Copy a complete output to a folder; raises IntegrityError for files that are not what the manifest says."""
+        manifest = self.manifest()
+        files = manifest["files"] if manifest else {}
+        for name in FILES:
+            self._store.download(name, folder / name)
+            if files.get(name) != sha256(folder / name):
+                raise IntegrityError(f"{name} in {self.url} was changed; remove manifest.json there and run again")
+
+    def commit(self, plan: Plan, folder: Path) -> None:
+        """Put a folder's files in place of what was there: the manifest goes first and comes last."""
+        self._store.delete(MANIFEST)
+        for name in FILES:
+            self._store.upload(folder / name, name)
+        manifest = {
+            "plan": plan.key,
+            "model": {"name": plan.name, "version": plan.version},
+            "input": plan.input,
+            "files": {name: sha256(folder / name) for name in FILES},
+        }
+        self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        self._clear(plan.pieces)
+
+    def put_incomplete(self, path: Path) -> None:
+        """Keep the rows of the pieces that are complete, under a name that says so."""
+        self._store.upload(path, INCOMPLETE)
+
+    def _clear(self, pieces: Iterable[Piece]) -> None:
+        for piece in pieces:
+            self._store.delete(_part(piece))
+            self._store.delete(_failure(piece))
+        self._store.delete(INCOMPLETE)
+
+
+def sha256(path: Path) -> str:
+    """Hash a file; returns 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _part(piece: Piece) -> str:
+    return f"{PARTS}/{piece.id}.parquet"
+
+
+def _failure(piece: Piece) -> str:
+    return f"{PARTS}/{piece.id}.failed.json"

@@ -1,0 +1,212 @@
+"""What there is to score, cut into pieces that are scored, kept and repeated on their own.
+
+A piece is a run of rows: pictures side by side in the order of names, or a range of an array or table. Archives, and
+containers that lie in a store, are one piece each. The plan is a folder:
+
+    plan.json             the run's settings, and the pieces: id, shard
+    slices.parquet        which rows of which files make a piece
+    passed_over.parquet   what is no input, and why
+
+A piece's id hashes all that its rows follow from, so that a piece which was scored before is found again, and no other is.
+"""
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from components.classifier.errors import DataError, UsageError
+from components.score.inputs.records import PassedOver
+from components.score.settings import Settings
+
+FORMAT = 1
+PIECE_ROWS = 4096
+"""Most rows of a piece: what is lost when a step is killed."""
+SHARD_ROWS = 50_000
+MAX_SHARDS = 16
+"""When the number of shards is left to the plan: one for so many rows, and no more than these."""
+
+PASSED_OVER = pa.schema([pa.field("input", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
+_SLICES = pa.schema(
+    [("piece", pa.int32()), ("name", pa.binary()), ("kind", pa.string()), ("size", pa.int64()), ("start", pa.int64()), ("stop", pa.int64())]
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One input file as the survey found it; `rows` is None when only reading tells."""
+
+    name: str
+    kind: str
+    size: int
+    stamp: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Rows `start` to before `stop` of a file; stop None means to its end."""
+
+    name: str
+    kind: str
+    size: int
+    start: int
+    stop: int | None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One part of the work; `number` is its place in the output."""
+
+    number: int
+    id: str
+    shard: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A plan as it was written to a folder."""
+
+    folder: Path
+    store: str
+    name: str
+    version: str
+    input: str
+    output: str
+    classes: list[str]
+    settings: Settings
+    pieces: list[Piece]
+    refused: list[list[str]]
+    """[file, reason] of containers that cannot be scored."""
+    key: str
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Plan":
+        """Read a plan; raises DataError when the folder holds none."""
+        folder = Path(folder)
+        try:
+            raw = json.loads((folder / "plan.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"no complete plan in {folder} ({error}); run the pipeline again") from error
+        raw["settings"] = Settings(**raw["settings"])
+        raw["pieces"] = [Piece(number, *piece) for number, piece in enumerate(raw["pieces"])]
+        return cls(folder=folder, **raw)
+
+    def slices(self, piece: Piece) -> list[Slice]:
+        """Return what makes a piece, in order."""
+        table = pq.read_table(self.folder / "slices.parquet", filters=pc.field("piece") == piece.number)
+        return [
+            Slice(row["name"].decode("utf-8", "surrogateescape"), row["kind"], row["size"], row["start"], row["stop"])
+            for row in table.to_pylist()
+        ]
+
+    def shards(self) -> list[str]:
+        """Names of the shards that have work; at least one, since a loop over nothing fails on some runners."""
+        return [str(shard) for shard in sorted({piece.shard for piece in self.pieces})] or ["0"]
+
+
+def write_plan(
+    folder: Path,
+    *,
+    store: str,
+    name: str,
+    version: str,
+    input: str,
+    output: str,
+    classes: list[str],
+    settings: Settings,
+    sources: list[Source],
+    passed_over: list[PassedOver],
+    refused: list[list[str]],
+    shards: int,
+) -> Plan:
+    """Cut the sources into pieces, deal them to shards (0: as many as are useful) and write the plan."""
+    if shards < 0:
+        raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = sum(source.rows or 0 for source in sources)
+    weight = sum(_weight(source) for source in sources)
+    wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
+    cut = list(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1)))
+    basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]
+    if any(not source.stamp for source in sources):
+        basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
+    ids = [_digest([*basis, piece]) for piece in cut]
+    content = {
+        "store": store,
+        "name": name,
+        "version": version,
+        "input": input,
+        "output": output,
+        "classes": classes,
+        "settings": asdict(settings),
+        "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
+        "refused": refused,
+        "key": _digest([ids, [asdict(passed) for passed in passed_over], refused]),
+    }
+    _write_slices(folder / "slices.parquet", cut)
+    pq.write_table(pa.Table.from_pylist([asdict(passed) for passed in passed_over], PASSED_OVER), folder / "passed_over.parquet")
+    (folder / "plan.json").write_text(json.dumps(content, allow_nan=False), "utf-8")
+    return Plan.load(folder)
+
+
+def _cut(sources: list[Source], most: int) -> Iterator[list[tuple[Source, int, int | None]]]:
+    piece: list[tuple[Source, int, int | None]] = []
+    room = most
+    for source in sources:
+        if source.rows is None:
+            if piece:
+                yield piece
+            yield [(source, 0, None)]
+            piece, room = [], most
+            continue
+        start = 0
+        while start < source.rows:
+            stop = min(source.rows, start + room)
+            piece.append((source, start, stop))
+            room -= stop - start
+            start = stop
+            if room == 0:
+                yield piece
+                piece, room = [], most
+    if piece:
+        yield piece
+
+
+def _weight(source: Source) -> int:
+    return source.rows if source.rows is not None else max(1, source.size // 20_000)
+
+
+def _share(part: tuple[Source, int, int | None]) -> int:
+    source, start, stop = part
+    return _weight(source) if stop is None else stop - start
+
+
+def _deal(weights: list[int], shards: int) -> list[int]:
+    """Give each piece its shard: neighbours together, about the same weight each."""
+    total, before, dealt = sum(weights) or 1, 0, []
+    for weight in weights:
+        dealt.append(min(shards - 1, (before + weight // 2) * shards // total))
+        before += weight
+    return dealt
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, default=asdict)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _write_slices(path: Path, cut: list[list[tuple[Source, int, int | None]]]) -> None:
+    with pq.ParquetWriter(path, _SLICES) as writer:
+        for number, piece in enumerate(cut):
+            rows = [(number, s.name.encode("utf-8", "surrogateescape"), s.kind, s.size, start, stop) for s, start, stop in piece]
+            writer.write_table(
+                pa.table([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SLICES, strict=True)], _SLICES)
+            )

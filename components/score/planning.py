@@ -1,0 +1,55 @@
+"""The plan step: settle the output, look through the input, cut it into pieces."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+from components.classifier.errors import UsageError
+from components.score.inputs.records import Reading
+from components.score.model import Model
+from components.score.output import Output
+from components.score.place import open_place
+from components.score.plan import Plan, write_plan
+from components.score.settings import Settings
+from components.score.survey import refuse_output_in_input, survey
+
+
+def make_plan(
+    folder: Path,
+    *,
+    store: str,
+    name: str,
+    version: str,
+    input: str,
+    output: str,
+    settings: Settings,
+    shards: int = 0,
+) -> Plan:
+    """Plan one run; `output` "" means `scores/NAME/…` in the model store, one place an input and version.
+
+    Raises UsageError, DataError when nothing is there or a single file cannot be scored, and what stores raise.
+    """
+    if shards < 0:
+        raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
+    output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")
+    refuse_output_in_input(input, output)
+    Output(output).manifest()  # a store that does not answer is known before the work
+    model = Model(store, name, version)
+    with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
+        config = model.config(Path(scratch) / "model")
+        with open_place(input, model.golden) as place:
+            sources, passed_over, refused = survey(place, Reading(config.input.spec, settings.image_column))
+    return write_plan(
+        folder,
+        store=store,
+        name=name,
+        version=version,
+        input=input,
+        output=output,
+        classes=config.classes,
+        settings=settings,
+        sources=sources,
+        passed_over=passed_over,
+        refused=refused,
+        shards=shards,
+    )

@@ -1,0 +1,163 @@
+"""What a scoring run came to, in figures and in Markdown."""
+
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from components.score.drift import Drift, compare
+from components.score.looks import FEATURES, Looks, Reference
+
+MAX_LISTED = 20
+
+
+@dataclass
+class Summary:
+    """Figures of one run; `rows` = `scored` + `errors`."""
+
+    input: str
+    output: str
+    model: str
+    version: str
+    rows: int
+    scored: int
+    errors: int
+    passed_over: int
+    needs_review: int
+    review_share: float | None
+    """Part of the scored rows that need review; None when there are none."""
+    mean_confidence: float | None
+    classes: dict[str, int]
+    """How often each class was the answer."""
+    error_examples: list[dict[str, Any]]
+    passed_over_reasons: dict[str, int]
+    drift: list[Drift]
+    warnings: list[str]
+    device: str = ""
+    images_per_second: float | None = None
+    """Rows that were scored in this run, by the seconds of its shards together."""
+    seconds: float = 0.0
+    shards: int = 0
+
+    def figures(self) -> dict[str, float]:
+        """The main figures, those that there are."""
+        named = {
+            "rows": self.rows,
+            "errors": self.errors,
+            "passed_over": self.passed_over,
+            "review_share": self.review_share,
+            "mean_confidence": self.mean_confidence,
+            "images_per_second": self.images_per_second,
+        }
+        return {name: float(value) for name, value in named.items() if value is not None}
+
+    def save(self, path: Path) -> None:
+        """Write the summary as strict JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+@dataclass
+class Tally:
+    """Counts rows as they pass by."""
+
+    classes: list[str]
+    reference: Reference | None
+    rows: int = 0
+    errors: int = 0
+    needs_review: int = 0
+    confidence_sum: float = 0.0
+    labels: Counter[str] = field(default_factory=Counter)
+    examples: list[dict[str, Any]] = field(default_factory=list)
+    passed_over: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.looks = Looks(self.reference)
+        edges = self.reference.confidence.edges if self.reference else [0.0, 1.0]
+        self._edges = np.array(edges)
+        self.confidence = np.zeros(len(edges) - 1, np.int64)
+
+    def add(self, rows: pa.Table) -> None:
+        """Count rows of the output."""
+        self.rows += len(rows)
+        self.needs_review += pc.sum(rows["needs_review"]).as_py() or 0
+        confidence = rows["confidence"].drop_null().to_numpy()
+        self.confidence_sum += float(confidence.sum(dtype=np.float64))
+        self.confidence += np.histogram(np.clip(confidence, 0, 1), self._edges)[0]
+        for entry in pc.value_counts(rows["label"].drop_null()).to_pylist():
+            self.labels[entry["values"]] += entry["counts"]
+        bad = rows.filter(pc.is_valid(rows["error"]))
+        self.errors += len(bad)
+        if len(bad) and len(self.examples) < MAX_LISTED:
+            self.examples += bad.select(["input", "index", "error"]).slice(0, MAX_LISTED - len(self.examples)).to_pylist()
+
+    def add_passed_over(self, rows: pa.Table) -> None:
+        """Count what was passed over."""
+        self.passed_over += len(rows)
+        for entry in pc.value_counts(rows["reason"]).to_pylist():
+            self.reasons[entry["values"]] += entry["counts"]
+
+    def drift(self) -> list[Drift]:
+        """Compare with the reference; empty where there is none."""
+        if self.reference is None or self.reference.classes != self.classes:
+            return []
+        predicted = [self.labels[name] for name in self.classes]
+        found = [
+            compare("predicted class", self.reference.predicted, predicted),
+            compare("confidence", self.reference.confidence.counts, self.confidence.tolist()),
+            *(compare(name, getattr(self.reference, name).counts, self.looks.counts[name].tolist()) for name in FEATURES),
+        ]
+        return [drift for drift in found if drift]
+
+    def warnings(self) -> list[str]:
+        """What a user should look at, one line each."""
+        lines = [
+            f"{drift.feature} has drifted from what the version was evaluated on (PSI {drift.psi:.2f})"
+            for drift in self.drift()
+            if drift.drifted
+        ]
+        if not self.rows:
+            lines.append("nothing was found to score")
+        if self.errors:
+            lines.append(f"{self.errors} of {self.rows} inputs could not be scored; their rows say why")
+        return lines
+
+
+def markdown(summary: Summary) -> str:
+    """Return the summary as one Markdown page."""
+    review = f"{summary.needs_review:,}" + ("" if summary.review_share is None else f" ({summary.review_share:.1%})")
+    rate = "–" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}"
+    lines = [
+        f"# {summary.rows:,} inputs scored by {summary.model} {summary.version}",
+        "",
+        f"`{summary.input}` → `{summary.output}`",
+        "",
+        "| scored | errors | need review | passed over | images/s |",
+        "|---|---|---|---|---|",
+        f"| {summary.scored:,} | {summary.errors:,} | {review} | {summary.passed_over:,} | {rate} |",
+        "",
+        *(f"- **{warning}**" for warning in summary.warnings),
+        "",
+        "| class | answers |",
+        "|---|---|",
+        *(f"| {_cell(name)} | {count:,} |" for name, count in list(summary.classes.items())[:100]),
+    ]
+    if summary.drift:
+        lines += ["", "| drift of | PSI | p | |", "|---|---|---|---|"]
+        lines += [f"| {d.feature} | {d.psi:.3f} | {d.p_value:.2g} | {'**drifted**' if d.drifted else ''} |" for d in summary.drift]
+    if summary.error_examples:
+        lines += ["", "| could not be scored | row | why |", "|---|---|---|"]
+        lines += [f"| {_cell(e['input'])} | {e['index']} | {_cell(e['error'])} |" for e in summary.error_examples]
+    if summary.passed_over_reasons:
+        lines += ["", "| passed over | files |", "|---|---|"]
+        lines += [f"| {_cell(reason)} | {count:,} |" for reason, count in summary.passed_over_reasons.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
