@@ -24,7 +24,7 @@ from components.classifier.errors import (
 )
 from components.storage.files import told, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
-from components.storage.s3_messages import NO_CREDENTIALS, TLS, Answer, explain
+from components.storage.s3_messages import NO_CREDENTIALS, Answer, explain, tls
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
 
@@ -182,7 +182,7 @@ class S3Store(Store):
         """Let no request of this thread start after the deadline; the outermost call sets it."""
         outermost = getattr(self._limit, "until", None) is None
         if outermost:
-            self._limit.until = time.monotonic() + self._settings.deadline_s
+            self._limit.until, self._limit.last = time.monotonic() + self._settings.deadline_s, "none"
         try:
             yield
         finally:
@@ -192,7 +192,11 @@ class S3Store(Store):
     def _before_send(self, **_: Any) -> None:
         until = getattr(self._limit, "until", None)
         if until is not None and time.monotonic() > until:
-            raise _DeadlinePassed
+            raise _DeadlinePassed(self._limit.last)
+
+    def _received(self, parsed_response: dict[str, Any] | None, exception: Exception | None, **_: Any) -> None:
+        about = (parsed_response or {}).get("Error", {})
+        self._limit.last = " ".join(str(exception or f"{about.get('Code', '')} {about.get('Message', '')}").split())
 
     def _until(self, size: int) -> float:
         return time.monotonic() + self._settings.deadline_s + size / _SLOWEST
@@ -212,6 +216,7 @@ class S3Store(Store):
             if address is None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):  # an endpoint from ~/.aws/config
                 client = self._make(session, None, bundle, path=True)
         client.meta.events.register("before-send.s3", self._before_send)
+        client.meta.events.register("response-received.s3", self._received)
         return client
 
     def _make(self, session: boto3.Session, address: str | None, bundle: str | None, *, path: bool) -> Any:
@@ -248,12 +253,14 @@ class S3Store(Store):
         if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError | aws.TokenRetrievalError):
             return AccessDenied(f"{cannot}: no usable credentials ({error}); {NO_CREDENTIALS}")
         if isinstance(error, aws.SSLError):
-            return StoreUnavailable(f"{cannot}: the TLS certificate is not trusted or not valid ({error}); {TLS}")
+            return StoreUnavailable(f"{cannot}: {tls(str(error))}")
         if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError):
             return StoreUnavailable(f"{cannot}: no connection ({error}); check AWS_ENDPOINT_URL, the network and that the server runs")
         if isinstance(error, _DeadlinePassed):
             seconds = self._settings.deadline_s
-            return StoreUnavailable(f"{cannot}: no usable answer within {seconds:g} s; try again later, or raise PENSTOCK_S3_DEADLINE_S")
+            return StoreUnavailable(
+                f"{cannot}: no usable answer within {seconds:g} s (last: {error}); look at the server, or raise PENSTOCK_S3_DEADLINE_S"
+            )
         if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError):
             return StoreUnavailable(
                 f"{cannot}: the connection broke or gave no answer in time ({error}); try again later, or look at the server"
@@ -298,4 +305,5 @@ def _answer(error: aws.ClientError) -> Answer:
         message=about.get("Message", ""),
         date=headers.get("date", ""),
         region=headers.get("x-amz-bucket-region", ""),
+        type=headers.get("content-type", ""),
     )

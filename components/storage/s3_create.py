@@ -70,7 +70,7 @@ class CreateOnly:
                 return
             if refusal.status == 501:
                 raise self._unsuitable("does not have the condition If-None-Match") from refusal.error
-            if refusal.status is not None and refusal.status < 500 and refusal.status not in {*_LOST, 409}:
+            if refusal.status not in {*_LOST, 409} and not isinstance(refusal.error, StoreUnavailable):
                 raise refusal.error
             holder = self._holder(key)
             if holder == mark:  # our own success: its answer was lost, and its repetition refused

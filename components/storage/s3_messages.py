@@ -10,18 +10,18 @@ from components.classifier.errors import AccessDenied, ObjectNotFound, StoreErro
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _SKEW_S = 240
 NO_CREDENTIALS = f"set {_KEYS}, or AWS_PROFILE, or give the pod a service account that has a role"
-TLS = "set AWS_CA_BUNDLE to a PEM file with the certificate of your authority"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An error answer: S3's code (or the status as text where there is no body), the HTTP status, the message, two headers."""
+    """An error answer: S3's code (or the status as text where there is no body), the HTTP status, the message, and three headers."""
 
     code: str
     status: int
     message: str
     date: str = ""
     region: str = ""
+    type: str = ""
 
 
 def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
@@ -50,9 +50,19 @@ def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
     if answer.code.startswith("KMS."):
         return AccessDenied(f"{cannot}: the encryption key cannot be used ({said}); check PENSTOCK_S3_KMS_KEY and the right to use the key")
     if answer.status >= 500 or answer.status in {408, 429} or answer.code in {"SlowDown", "RequestTimeout", "Throttling"}:
-        return StoreUnavailable(f"{cannot}: the server keeps failing ({said}); try again later, or look at the server")
+        page = "; the answer is a web page: check that AWS_ENDPOINT_URL names the S3 port, not a console's" if "html" in answer.type else ""
+        return StoreUnavailable(f"{cannot}: the server keeps failing ({said}); try again later, or look at the server{page}")
     return StoreError(
         f"{cannot}: the server refused ({answer.status} {said}); check the store's address, the endpoint and the bucket's settings"
+    )
+
+
+def tls(error: str) -> str:
+    """Tell an error of TLS, which is mostly a private authority or a server without TLS."""
+    if "WRONG_VERSION_NUMBER" in error or "UNKNOWN_PROTOCOL" in error or "record layer" in error.lower():
+        return f"no TLS is spoken there ({error}); begin AWS_ENDPOINT_URL with http://, or correct its port"
+    return (
+        f"the TLS certificate is not trusted or not valid ({error}); set AWS_CA_BUNDLE to a PEM file with the certificate of your authority"
     )
 
 

@@ -50,7 +50,7 @@ def split_address(address: str) -> tuple[str, str]:
     """
     bucket, _, path = address.removeprefix("s3://").partition("/")
     parts = path.strip("/").split("/") if path.strip("/") else []
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", bucket) or any(part in {"", ".", ".."} for part in parts):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}", bucket) or any(part in {"", ".", ".."} for part in parts):
         raise UsageError(f"store address {address!r} is not usable; write it as s3://bucket or s3://bucket/prefix")
     return bucket, "".join(f"{part}/" for part in parts)
 
@@ -82,15 +82,17 @@ def tidy_endpoint(value: str, name: str) -> str:
         host, port = (parts.hostname or "").rstrip("."), parts.port
     except ValueError as error:
         raise UsageError(f"{name} {value!r} is not an address ({error}); {_FORM}") from error
-    if parts.query or parts.fragment or parts.username is not None:
+    if parts.username is not None:
         raise UsageError(
-            f"{name} {value!r} holds a user, a query or a fragment; {_FORM} (keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)"
+            f"{name} holds a user and password before the host; {_FORM}, and put keys into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         )
+    if parts.query or parts.fragment:
+        raise UsageError(f"{name} {value!r} holds a query or a fragment; {_FORM}")
     if ":" in host:
         host = f"[{host}]"
     elif not _HOST.fullmatch(host):
         raise UsageError(f"{name} {value!r} has no usable host name; {_FORM}")
-    if parts.path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", parts.path):
+    if parts.path and not re.fullmatch(r"(/(?!\.)[A-Za-z0-9._~-]+)+", parts.path):
         raise UsageError(f"{name} {value!r} has a path that is not usable; {_FORM}")
     return f"{parts.scheme.lower()}://{host}{'' if port is None else f':{port}'}{parts.path}"
 

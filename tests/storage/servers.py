@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import boto3
 from botocore.config import Config
@@ -44,7 +45,7 @@ class Server:
         keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
         return {"AWS_ENDPOINT_URL": self.endpoint, "AWS_EC2_METADATA_DISABLED": "true", **keys, **self.extra}
 
-    def client(self):  # noqa: ANN201
+    def client(self) -> Any:
         """A plain boto3 client, to look behind the store's back."""
         return boto3.client(
             "s3",
@@ -80,7 +81,12 @@ def process(command: list[str], port: int, log: Path, *, environment: dict[str, 
         # The environment of a test holds the keys of the server under test; another server must not see them.
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         running = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env={**inherited, **(environment or {})}
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**inherited, **(environment or {})},
         )
     try:
         wait_for(lambda: _listens(port) or _ended(running, command, log), seconds, f"{command[0]} did not listen on port {port}; see {log}")
@@ -141,7 +147,10 @@ def _s3rver_program() -> Path:
     with _only_one("s3rver"):
         if not program.exists():
             home.mkdir(parents=True, exist_ok=True)
-            _install(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), f"s3rver@{S3RVER}"], "node, npm and access to the npm registry")
+            _install(
+                ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(home), f"s3rver@{S3RVER}"],
+                "node, npm and access to the npm registry",
+            )
     return program
 
 
@@ -150,7 +159,9 @@ def _install(command: list[str], needs: str) -> None:
         subprocess.run(command, check=True, capture_output=True, timeout=300)
     except (OSError, subprocess.SubprocessError) as error:
         said = getattr(error, "stderr", b"") or b""
-        raise AssertionError(f"`{' '.join(command)}` failed; the tests need {needs}. {error} {said.decode(errors='replace')[-500:]}") from error
+        raise AssertionError(
+            f"`{' '.join(command)}` failed; the tests need {needs}. {error} {said.decode(errors='replace')[-500:]}"
+        ) from error
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from components.classifier.errors import ObjectExists, ObjectNotFound, StoreErro
 from components.storage import Entry, Store, open_store
 
 ODD_NAMES = [
-    "a b.png", "a+b.png", "50%.png", "a%20b.png", "a%2Fb.png", "a#b.png", "a?b=c&d.png", "x=y;z.png", "'quote\".png", "[1]{2}.png", "~home.png",
+    "a b.png", "a+b.png", "50%.png", "a%20b.png", "a%2Fb.png", "a#b.png", "a?b=c&d.png", "x=y;z.png", "'quote\".png", "[1]{2}.png",
+    "~home.png",
     "back\\slash.png", "star*.png", "Größe.png", "猫.png", "🐈.png", ".hidden", "trailing.", "e\u0301.png", "a:b@c!$,.png", " lead.png",
 ]  # fmt: skip
 
@@ -126,9 +127,9 @@ def test_odd_names_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../../b", "./a", "a/.", "a\0b"])
 def test_keys_that_lead_elsewhere_are_refused(store: Store, tmp_path: Path, key: str) -> None:
     for act in (store.read, store.exists, store.delete, lambda k: store.create(k, b""), lambda k: store.replace(k, b"")):
-        with pytest.raises(StoreError, match="leads outside|empty part"):
+        with pytest.raises(StoreError, match=r"leads outside|empty part"):
             act(key)
-    with pytest.raises(StoreError, match="leads outside|empty part"):
+    with pytest.raises(StoreError, match=r"leads outside|empty part"):
         store.upload(Path(__file__), key)
 
 

@@ -1,0 +1,324 @@
+"""What differs between S3 servers: checksums, conditions, folder objects, endpoints, certificates and messages."""
+
+import datetime
+import email.utils
+import hashlib
+import ipaddress
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from components.classifier.errors import (
+    AccessDenied,
+    ObjectExists,
+    PenstockError,
+    StoreError,
+    StoreUnavailable,
+    StoreUnsuitable,
+    UsageError,
+)
+from components.storage import Entry, open_store
+from components.storage.s3_settings import tidy_endpoint
+from tests.storage.servers import free_port
+from tests.storage.vendor import Habits, Vendor, vendor
+
+
+@pytest.fixture
+def keys(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> None:
+    monkeypatch.setenv("PENSTOCK_S3_TIMEOUT_S", "2")
+    monkeypatch.setenv("PENSTOCK_S3_DEADLINE_S", "2")
+
+
+@pytest.fixture
+def served(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, keys: None) -> Iterator[Vendor]:
+    with vendor(request.param) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
+        yield running
+
+
+def habits(*every: Habits) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("served", every, indirect=True, ids=lambda h: h.condition if isinstance(h, Habits) else None)
+
+
+@habits(Habits(plain_uploads_only=True))
+def test_servers_without_trailing_checksums_work_unasked(served: Vendor, tmp_path: Path) -> None:
+    store = open_store("s3://b/x")
+    store.create("small", b"1")
+    store.replace("small", b"2")
+    for name, size in (("empty", 0), ("one", 9_000_000), ("parts", 20_000_000)):
+        source = tmp_path / name
+        source.write_bytes(os.urandom(size))
+        store.upload(source, name)
+        store.download(name, tmp_path / "back")
+        assert hashlib.sha256((tmp_path / "back").read_bytes()).digest() == hashlib.sha256(source.read_bytes()).digest()
+    assert any("uploadId" in request for request in served.requests)
+
+
+@habits(*(Habits(condition=c) for c in ("412", "409 when busy", "409 when taken", "304")))
+def test_of_16_writers_one_wins_however_the_server_says_so(served: Vendor) -> None:
+    stores = [open_store("s3://b/x") for _ in range(4)]
+
+    def create(number: int) -> bool:
+        try:
+            stores[number % 4].create("record", str(number).encode())
+        except ObjectExists:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        winners = [number for number, won in enumerate(pool.map(create, range(16))) if won]
+    assert [str(number).encode() for number in winners] == [stores[0].read("record")]
+
+
+@habits(*(Habits(condition=c) for c in ("501", "400", "ignored")))
+def test_a_server_without_conditions_is_refused_before_anything_is_written(served: Vendor) -> None:
+    served.objects["x/record"] = (b"old", {})
+    store = open_store("s3://b/x")
+    with pytest.raises(StoreUnsuitable, match=rf"{served.endpoint}.*If-None-Match.*Ceph RGW"):
+        store.create("record", b"new")
+    assert store.read("record") == b"old"
+    assert [entry.key for entry in store.list()] == ["record"]
+
+
+@habits(Habits())
+def test_the_probe_leaves_one_object_and_is_one_request_afterwards(served: Vendor) -> None:
+    open_store("s3://b/x").create("one", b"")
+    served.requests.clear()
+    open_store("s3://b/x").create("two", b"")
+    assert [request.split("?")[0] for request in served.requests] == [
+        "PUT /b/x/.penstock/create-only",
+        "GET /b/x/.penstock/create-only",
+        "PUT /b/x/two",
+    ]
+    store = open_store("s3://b/x")
+    assert (list(store.names()), [entry.key for entry in store.list()]) == (["one", "two"], ["one", "two"])
+
+
+@habits(Habits())
+def test_objects_that_only_stand_for_a_folder_are_passed_over(served: Vendor, tmp_path: Path) -> None:
+    markers = ["x", "x/", "x/data/", "x/data", "x/data/cat/", "x/data/cat", "x/models/", "x/models/digits", "x/models/digits/", "x/empty/"]
+    real = ["x/data/cat/1.png", "x/data/cat-2/1.png", "x/data/cat 3.png", "x/models/digits/v/f"]
+    for key in markers:
+        served.objects[key] = (b"", {})
+    for key in real:
+        served.objects[key] = (b"content", {})
+    served.objects["x/data/dog.png"] = (b"", {})  # empty, but nothing lies below it: a real one
+    store = open_store("s3://b/x")
+    assert {entry.key for entry in store.list()} == {key[2:] for key in real} | {"data/dog.png"}
+    assert list(store.names()) == ["data", "empty", "models"]
+    assert list(store.names("data/")) == ["cat", "cat 3.png", "cat-2", "dog.png"]
+    assert list(store.names("models/digits/")) == ["v"]
+    for entry in store.list():
+        store.download(entry.key, tmp_path / entry.key)
+    assert (tmp_path / "data" / "cat" / "1.png").read_bytes() == b"content"
+
+
+@pytest.mark.parametrize(
+    ("value", "tidy"),
+    [
+        ("http://h:9000/", "http://h:9000"),
+        (" http://h:9000\n", "http://h:9000"),
+        ("HTTPS://s3.example.com.", "https://s3.example.com"),
+        ("https://s3.example.com.:9000//", "https://s3.example.com:9000"),
+        ("https://h/base", "https://h/base"),
+        ("https://h/base/", "https://h/base"),
+        ("http://minio_1:9000", "http://minio_1:9000"),
+        ("http://10.0.0.1", "http://10.0.0.1"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+    ],
+)
+def test_endpoints_are_tidied(value: str, tidy: str) -> None:
+    assert tidy_endpoint(value, "AWS_ENDPOINT_URL") == tidy
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "  ", "minio:9000", "minio", "//minio:9000", "$(endpoint)", "http://$(endpoint)", "${S3}", "http://{{host}}", "<endpoint>", "s3://b",
+        "ftp://h", "http://", "http://:9000", "http:///b", "http://h:port", "http://h:99999", "http://h:9000?x=1", "http://h#a", "'http://h'",
+        '"http://h"', "http://user:secret@h", "http://a b", "http://h/../x", "http:/h", "http://h..example.com", "http://-h",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+def test_endpoints_that_cannot_be_are_refused_before_any_work(value: str, name: str, monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError) as caught:
+        open_store("s3://bucket/prefix")
+    assert name in str(caught.value)
+    assert repr(value) in str(caught.value) or "secret" in value
+    assert "https://HOST:PORT" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@habits(Habits())
+def test_custom_endpoints_get_the_bucket_in_the_path_and_need_no_region(served: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f" {served.endpoint.replace('127.0.0.1', 'localhost')}/ ")
+    open_store("s3://my.dotted-bucket/x").replace("a", b"1")
+    assert served.requests == ["PUT /my.dotted-bucket/x/a"]
+
+
+@habits(Habits())
+def test_an_endpoint_from_the_aws_configuration_gets_it_too(served: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    (tmp_path / "config").write_text(f"[default]\nendpoint_url = {served.endpoint.replace('127.0.0.1', 'localhost')}\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    open_store("s3://bucket").replace("a", b"1")
+    assert served.requests == ["PUT /bucket/a"]
+
+
+@habits(Habits(base="/base"))
+def test_an_endpoint_may_have_a_path(served: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"{served.endpoint}/base/")
+    store = open_store("s3://bucket/x")
+    store.create("a", b"1")
+    assert store.read("a") == b"1"
+    assert list(store.names()) == ["a"]
+    assert served.requests[-1].startswith("GET /base/bucket?")
+
+
+@pytest.mark.parametrize(
+    "value", ["s3://", "s3:///x", "s3://$(bucket)/x", "s3://bucket/../x", "s3:/bucket", "gs://bucket", "", "  ", "memory://"]
+)
+def test_addresses_that_cannot_be_are_refused(value: str, keys: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="s3://bucket"):
+        open_store(value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def certificate(folder: Path) -> tuple[Path, Path]:
+    """A certificate for 127.0.0.1 that no public authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ours")]), datetime.datetime.now(datetime.UTC)
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "ours.pem", folder / "ours.key"
+    files[0].write_bytes(built.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return files
+
+
+def test_a_private_authority_is_named_and_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: None, impatient: None) -> None:
+    files = certificate(tmp_path)
+    with vendor(Habits(), files) as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint)
+        with pytest.raises(StoreUnavailable, match=r"certificate is not trusted.*AWS_CA_BUNDLE"):
+            open_store("s3://bucket").read("a")
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(files[0]))
+        store = open_store("s3://bucket")
+        store.create("a", b"1")
+        assert store.read("a") == b"1"
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "nothing.pem"))
+        with pytest.raises(UsageError, match=r"AWS_CA_BUNDLE '.*nothing\.pem'"):
+            open_store("s3://bucket")
+        monkeypatch.delenv("AWS_CA_BUNDLE")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint.replace("https", "http"))
+        with pytest.raises(PenstockError):
+            open_store("s3://bucket").read("a")
+
+
+@habits(Habits())
+def test_tls_towards_a_server_without_it_says_so(served: Vendor, monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint.replace("http", "https"))
+    with pytest.raises(StoreUnavailable, match="begin AWS_ENDPOINT_URL with http://"):
+        open_store("s3://bucket").read("a")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "says"),
+    [
+        (Habits(status=404, code="NoSuchBucket"), StoreError, "bucket 'lost' does not exist"),
+        (Habits(status=403, code="SignatureDoesNotMatch"), AccessDenied, "check AWS_SECRET_ACCESS_KEY"),
+        (Habits(status=403, code="InvalidAccessKeyId"), AccessDenied, "check AWS_ACCESS_KEY_ID"),
+        (Habits(status=403, code="AccessDenied"), AccessDenied, "s3:PutObject"),
+        (Habits(status=400, code="ExpiredToken"), AccessDenied, "AWS_SESSION_TOKEN"),
+        (Habits(status=403, code="RequestTimeTooSkewed"), AccessDenied, "clock differs"),
+        (Habits(status=301, code="PermanentRedirect", headers={"x-amz-bucket-region": "eu-west-1"}), StoreError, "AWS_REGION to eu-west-1"),
+        (Habits(status=507, code="XMinioStorageFull"), StoreError, "is full"),
+        (Habits(status=503, code="SlowDown"), StoreUnavailable, "keeps failing|within 2 s.*SlowDown"),
+        (Habits(status=500, code="InternalError"), StoreUnavailable, "keeps failing"),
+        (Habits(status=400, code="KMS.DisabledException"), AccessDenied, "PENSTOCK_S3_KMS_KEY"),
+        (Habits(status=400, code="Strange"), StoreError, "Strange"),
+        (Habits(page=b"<html><body><p>Welcome<br></body></html>"), StoreError, "AWS_ENDPOINT_URL"),
+        (Habits(page=b"<html><body>Welcome</body></html>"), StoreUnsuitable, "does not speak S3"),
+    ],
+)
+def test_what_a_server_says_is_told_with_a_remedy(
+    answer: Habits, kind: type[StoreError], says: str, monkeypatch: pytest.MonkeyPatch, keys: None, impatient: None
+) -> None:
+    with vendor(answer) as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint)
+        with pytest.raises(kind, match=says) as caught:
+            list(open_store("s3://lost/x").list())
+        assert "\n" not in str(caught.value)
+        assert served.endpoint in str(caught.value)
+
+
+@pytest.mark.parametrize("minutes", [31, -31])
+def test_a_wrong_clock_is_told_in_minutes(minutes: int, monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
+    date = email.utils.format_datetime(datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes), usegmt=True)
+    with vendor(Habits(status=403, code="AccessDenied", headers={"Date": date})) as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint)
+        with pytest.raises(AccessDenied, match=f"31 min {'ahead of' if minutes > 0 else 'behind'} the server's"):
+            open_store("s3://bucket").read("a")
+
+
+def test_without_credentials_it_says_what_to_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, keys: None) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    for act in (lambda s: s.read("a"), lambda s: s.create("a", b""), lambda s: list(s.names()), lambda s: s.upload(Path(__file__), "a")):
+        with pytest.raises(AccessDenied, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+            act(open_store("s3://bucket"))
+
+
+def test_nobody_listening_is_told_within_the_deadline(monkeypatch: pytest.MonkeyPatch, keys: None, impatient: None) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    start = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="no connection"):
+        open_store("s3://bucket").create("a", b"")
+    assert time.monotonic() - start < 8
+
+
+def test_a_wrong_profile_is_named(monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(UsageError, match=r"nobody.*AWS_PROFILE"):
+        open_store("s3://bucket")
+
+
+def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
+    monkeypatch.setenv("PENSTOCK_S3_ADDRESSING", "host")
+    with pytest.raises(UsageError, match="PENSTOCK_S3_ADDRESSING 'host'"):
+        open_store("s3://bucket")
+
+
+def test_an_empty_object_is_an_object(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with vendor(Habits()) as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint)
+        store = open_store("s3://bucket")
+        store.create("a", b"")
+        assert list(store.list()) == [Entry("a", 0)]
