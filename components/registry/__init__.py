@@ -1,7 +1,9 @@
 """The model registry over a store: immutable versions and the deployment ledger."""
 
+from components.registry.difference import Difference, differences
 from components.registry.ledger import Ledger, Record
 from components.registry.manifest import Manifest, verify_directory
 from components.registry.registry import ModelVersion, Registry
+from components.registry.rollback import rollback
 
-__all__ = ["Ledger", "Manifest", "ModelVersion", "Record", "Registry", "verify_directory"]
+__all__ = ["Difference", "Ledger", "Manifest", "ModelVersion", "Record", "Registry", "differences", "rollback", "verify_directory"]

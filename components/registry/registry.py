@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import itertools
 import re
 import shutil
 import tempfile
@@ -17,10 +18,20 @@ from components.classifier.bundle import CARD, EVALUATION, MANIFEST, BundleConfi
 from components.classifier.errors import DataError, IntegrityError, ObjectExists, ObjectNotFound, RegistryError, UsageError, VersionNotFound
 from components.registry.card import headline, model_card
 from components.registry.ledger import Ledger
-from components.registry.manifest import FileEntry, Manifest, hash_files, parse, size_problems, verify_directory, version_name
+from components.registry.manifest import (
+    VERSION_PATTERN,
+    FileEntry,
+    Manifest,
+    hash_files,
+    parse,
+    size_problems,
+    verify_directory,
+    version_name,
+)
 from components.registry.signing import require_signature, sign
 from components.storage import Store
 from components.storage.files import told, write_file
+from components.storage.store import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -80,11 +91,17 @@ class Registry:
         return self._find(draft) or self._put(draft, files)
 
     def versions(self) -> Iterator[str]:
-        """Yield the names of the complete versions, oldest first."""
+        """Yield the names of the complete versions, oldest first; reads the names of all their files."""
         prefix = f"models/{self.name}/"
         for entry in self.store.list(prefix):
             version, _, file = entry.key[len(prefix) :].partition("/")
             if file == MANIFEST:
+                yield version
+
+    def newest(self) -> Iterator[str]:
+        """Yield the names of the complete versions, newest first; quick for the first few of very many."""
+        for version in reversed(list(self.store.names(f"models/{self.name}/"))):
+            if self.store.exists(self.key(version, MANIFEST)):
                 yield version
 
     def get(self, version: str) -> ModelVersion:
@@ -92,11 +109,19 @@ class Registry:
 
         Raises VersionNotFound when there is no complete version of that name, IntegrityError when its manifest was changed.
         """
-        key = self._key(version, MANIFEST)
+        found = self._get(version)
+        if found is None:
+            raise self._not_found(version)
+        return found
+
+    def _get(self, version: str) -> ModelVersion | None:
+        if not VERSION_PATTERN.fullmatch(version):
+            return None
+        key = self.key(version, MANIFEST)
         try:
             data = self.store.read(key)
-        except ObjectNotFound as error:
-            raise VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}") from error
+        except ObjectNotFound:
+            return None
         manifest = parse(data, f"{self.store.url}/{key}")
         if (manifest.name, manifest.version) != (self.name, version):
             raise IntegrityError(
@@ -116,7 +141,7 @@ class Registry:
             if files is None and (destination / MANIFEST).exists() and verify_directory(destination).version == version:
                 return destination
             raise UsageError(f"{destination} is not empty; name a folder that is new or empty")
-        self._refuse(version, size_problems(self._sizes(version), manifest))
+        self._refuse(version, size_problems(self.sizes(version), manifest))
         wanted = sorted(manifest.files) if files is None else sorted(set(files) - {MANIFEST})
         if unknown := set(wanted) - manifest.files.keys():
             raise RegistryError(f"version {version} has no file {sorted(unknown)}; it has {sorted(manifest.files)}")
@@ -125,7 +150,7 @@ class Registry:
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination.parent))
             temporary.chmod(0o755)
         try:
-            self._refuse(version, [f"{name} was changed" for name in wanted if not self._fetch_file(manifest, name, temporary / name)])
+            self._refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, temporary / name)])
             write_file(temporary / MANIFEST, [manifest.to_bytes()])
             with told(f"cannot write {destination}"):
                 temporary.replace(destination)
@@ -139,10 +164,10 @@ class Registry:
             manifest = self.get(version).manifest
         except IntegrityError as error:
             return [str(error)]
-        sizes = self._sizes(version)
+        sizes = self.sizes(version)
         problems = size_problems(sizes, manifest)
         suspects = [name for name in sorted(manifest.files) if sizes.get(name) == manifest.files[name].size]
-        return problems + [f"{name} was changed" for name in suspects if self._hash(version, name) != manifest.files[name].sha256]
+        return problems + [f"{name} was changed" for name in suspects if self.hash_file(version, name) != manifest.files[name].sha256]
 
     def resolve(self, selector: str) -> str:
         """Return the version that "champion", "previous" or a version's name stands for.
@@ -155,7 +180,7 @@ class Registry:
         elif selector == "previous":
             version = self.ledger.previous()
         if not version:
-            raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}; deploy a version first ({self._there_are()})")
+            raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}: {self._why_no(selector)} ({self._there_are()})")
         return self.get(version).version
 
     def delete(self, version: str) -> None:
@@ -164,10 +189,10 @@ class Registry:
         Raises RegistryError for the champion, VersionNotFound for a version that is not there at all.
         """
         self._guard(version)
-        keys = [entry.key for entry in self.store.list(self._key(version, ""))]
+        keys = [entry.key for entry in self.store.list(self.key(version, ""))] if VERSION_PATTERN.fullmatch(version) else []
         if not keys:
-            raise VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}")
-        manifest_key = self._key(version, MANIFEST)
+            raise self._not_found(version)
+        manifest_key = self.key(version, MANIFEST)
         manifest = self.store.read(manifest_key) if manifest_key in keys else None
         self.store.delete(manifest_key)
         try:
@@ -179,32 +204,36 @@ class Registry:
         for key in keys:
             self.store.delete(key)
 
+    def copy_to(self, other: "Registry", version: str, progress: Progress | None = None) -> ModelVersion:
+        """Copy a version into another store; what a broken copy left there is checked and kept. See copying.copy."""
+        from components.registry.copying import copy
+
+        return copy(self, other, version, progress)
+
     def uri(self, version: str) -> str:
         """Return the address of a version's folder, with a slash at the end."""
-        return f"{self.store.url}/{self._key(version, '')}"
+        return f"{self.store.url}/{self.key(version, '')}"
 
     def _find(self, draft: Manifest) -> ModelVersion | None:
-        try:
-            found = self.get(draft.version)
-        except VersionNotFound:
-            return None
-        if found.manifest.content_digest != draft.content_digest:
+        found = self._get(draft.version)
+        if found is not None and found.manifest.content_digest != draft.content_digest:
             raise IntegrityError(f"version {draft.version} of {self.name} holds other files; delete it, then publish again")
         return found
 
     def _put(self, draft: Manifest, files: Mapping[str, Path]) -> ModelVersion:
         entries = dict(draft.files)
+        self.store.require_create_only()
         for name, path in files.items():
             if name != CARD:
-                self.store.upload(path, self._key(draft.version, name))
+                self.store.upload(path, self.key(draft.version, name))
         card = files[CARD].read_bytes() if CARD in files else model_card(draft, files.get(EVALUATION)).encode()
         card = self._put_card(draft.version, card)
         entries[CARD] = FileEntry(sha256=hashlib.sha256(card).hexdigest(), size=len(card))
         manifest = draft.model_copy(update={"files": dict(sorted(entries.items()))})
-        self._refuse(draft.version, size_problems(self._sizes(draft.version), manifest))
+        self._refuse(draft.version, size_problems(self.sizes(draft.version), manifest))
         manifest = manifest.sealed(sign(manifest))
         try:
-            self.store.create(self._key(draft.version, MANIFEST), manifest.to_bytes())
+            self.store.create(self.key(draft.version, MANIFEST), manifest.to_bytes())
         except ObjectExists:
             found = self._find(draft)
             if found is None:
@@ -215,30 +244,33 @@ class Registry:
     def _put_card(self, version: str, card: bytes) -> bytes:
         """Write the card unless one lies there: cards of equal versions may differ, and the manifest must fit the one kept."""
         try:
-            self.store.create(self._key(version, CARD), card)
+            self.store.create(self.key(version, CARD), card)
         except ObjectExists:
-            return self.store.read(self._key(version, CARD))
+            return self.store.read(self.key(version, CARD))
         return card
 
-    def _fetch_file(self, manifest: Manifest, name: str, destination: Path) -> bool:
+    def fetch_file(self, manifest: Manifest, name: str, destination: Path) -> bool:
+        """Download one file of a version; says whether it has the digest that the manifest gives."""
         sha = hashlib.sha256()
 
         def pieces() -> Iterator[bytes]:
-            for chunk in self.store.chunks(self._key(manifest.version, name)):
+            for chunk in self.store.chunks(self.key(manifest.version, name)):
                 sha.update(chunk)
                 yield chunk
 
         write_file(destination, pieces())
         return sha.hexdigest() == manifest.files[name].sha256
 
-    def _hash(self, version: str, name: str) -> str:
+    def hash_file(self, version: str, name: str) -> str:
+        """Hash one file in the store, streaming; returns 64 hexadecimal digits (SHA-256)."""
         sha = hashlib.sha256()
-        for chunk in self.store.chunks(self._key(version, name)):
+        for chunk in self.store.chunks(self.key(version, name)):
             sha.update(chunk)
         return sha.hexdigest()
 
-    def _sizes(self, version: str) -> dict[str, int]:
-        prefix = self._key(version, "")
+    def sizes(self, version: str) -> dict[str, int]:
+        """Return the files that lie in a version's folder, and their sizes in bytes, complete or not."""
+        prefix = self.key(version, "")
         return {entry.key[len(prefix) :]: entry.size for entry in self.store.list(prefix)}
 
     def _refuse(self, version: str, problems: list[str]) -> None:
@@ -251,13 +283,20 @@ class Registry:
         if version == self.ledger.champion():
             raise RegistryError(f"version {version} of {self.name} is the champion and serves; deploy another one, then delete it")
 
-    def _there_are(self) -> str:
-        names = list(self.versions())
-        if not names:
-            return "there are none yet: run `penstock run` first"
-        return f"there {'is' if len(names) == 1 else 'are'} {', '.join(names[-5:])}" + (
-            f" and {len(names) - 5} older" if len(names) > 5 else ""
-        )
+    def _why_no(self, selector: str) -> str:
+        if selector == "previous" and self.ledger.champion():
+            return "nothing was deployed before the champion; name a version"
+        return "nothing has been deployed yet; deploy a version first"
 
-    def _key(self, version: str, file: str) -> str:
+    def _not_found(self, version: str) -> VersionNotFound:
+        return VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}")
+
+    def _there_are(self) -> str:
+        some = list(itertools.islice(self.newest(), 6))
+        if not some:
+            return "there are none yet: run `penstock run` first"
+        return f"there {'is' if len(some) == 1 else 'are'} {', '.join(some[:5])}{' and older ones' if len(some) > 5 else ''}"
+
+    def key(self, version: str, file: str) -> str:
+        """Return the key in the store of a version's file."""
         return f"models/{self.name}/{version}/{file}"

@@ -41,6 +41,9 @@ class LocalStore(Store):
     def create(self, key: str, data: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(data), self._link)
 
+    def require_create_only(self) -> None:
+        return None  # a link, or a lock, never overwrites
+
     def replace(self, key: str, data: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(data), os.replace)
 

@@ -43,6 +43,9 @@ class MemoryStore(Store):
                 raise ObjectExists(f"object {key!r} is in {self.url} already")
             self._objects[key] = bytes(data)
 
+    def require_create_only(self) -> None:
+        return None  # a link, or a lock, never overwrites
+
     def replace(self, key: str, data: bytes) -> None:
         with self._lock:
             self._objects[check_key(key)] = bytes(data)

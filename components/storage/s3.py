@@ -89,6 +89,10 @@ class S3Store(Store):
         with self._within():
             self._creator.create(check_key(key), data)
 
+    def require_create_only(self) -> None:
+        with self._within():
+            self._creator.require()
+
     def replace(self, key: str, data: bytes) -> None:
         self._call(self._client.put_object, f"write {key!r} to {self.url}", Key=self._key(key), Body=data, **self._options)
 

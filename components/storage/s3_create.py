@@ -56,11 +56,15 @@ class CreateOnly:
 
     def create(self, key: str, data: bytes) -> None:
         """Create an object; raises ObjectExists, StoreUnsuitable when the server cannot be trusted with it, or what went wrong."""
+        self.require()
+        self._create(key, data)
+
+    def require(self) -> None:
+        """Raise StoreUnsuitable unless the server refuses to overwrite; it is asked once in a process."""
         with self._lock:
             if not self._probed:
                 self._probe()
                 self._probed = True
-        self._create(key, data)
 
     def _create(self, key: str, data: bytes) -> None:
         mark = uuid.uuid4().hex

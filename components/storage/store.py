@@ -50,6 +50,10 @@ class Store(ABC):
         """Write an object, in place of what may be there. Readers see the old or the new, never a part."""
 
     @abstractmethod
+    def require_create_only(self) -> None:
+        """Raise StoreUnsuitable when `create` could overwrite; `create` asks itself, a long upload that ends with it asks before."""
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
         """Say whether an object lies under exactly this key."""
 
