@@ -1,0 +1,75 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from components.gate.decision import RuleResult
+from components.gate.policy import Policy, decide
+from tests.gate.cases import evaluation, good
+
+
+def judge(rule: str, bound: Any, judged: Any) -> RuleResult:
+    """The one rule's result, and that the decision goes with it."""
+    decision = decide(Policy.read({rule: bound}), judged)
+    result = next(r for r in decision.rules if r.rule == rule)
+    assert decision.deploy == (result.outcome == "pass")
+    return result
+
+
+def two_classes(correct: int, n: int) -> Any:
+    wrong = n - correct
+    half = n // 2
+    return evaluation([[half - wrong // 2, wrong // 2], [wrong - wrong // 2, n - half - (wrong - wrong // 2)]])
+
+
+@pytest.mark.parametrize(
+    ("correct", "n", "bound", "outcome", "shown"),
+    [
+        (98996, 100_000, 0.99, "fail", "0.98996"),
+        (99, 100, 0.99, "pass", "0.9900"),
+        (98, 100, 0.99, "fail", "0.9800"),
+        (100, 100, 1, "pass", "1.0000"),
+        (99_999, 100_000, 1, "fail", "0.99999"),
+        (7, 10, "0.7", "pass", "0.7000"),
+        (1, 10, 1e-05, "pass", "0.1000"),
+        (1, 3, 1 / 3, "pass", None),  # 1/3 is a little more than its float
+    ],
+)
+def test_accuracy_is_compared_exactly_and_shown_so(correct: int, n: int, bound: Any, outcome: str, shown: str | None) -> None:
+    result = judge("minimum_accuracy", bound, two_classes(correct, n))
+    assert result.outcome == outcome
+    assert result.value == correct / n
+    if shown:
+        assert result.shown == shown
+        assert shown in result.reason
+
+
+@pytest.mark.parametrize(("bound", "outcome"), [(0.95, "pass"), (0.97, "insufficient"), (0.995, "fail")])
+def test_the_lower_bound_is_that_of_scipy(bound: float, outcome: str) -> None:
+    result = judge("minimum_accuracy_lower_bound", bound, good(360, 353))
+    assert result.outcome == outcome
+    assert result.value == pytest.approx(binomtest(353, 360).proportion_ci(0.95, "wilson").low, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("rule", "good_bound", "bad_bound", "changes"),
+    [
+        ("minimum_macro_f1", 0.9, 0.99, {}),
+        ("maximum_ece", 0.01, 0.0099, {}),
+        ("maximum_latency_ms", 0.9, 0.899, {}),
+        ("maximum_size_mb", 0.25, 0.249, {}),
+        ("minimum_class_support", 36, 37, {}),
+    ],
+)
+def test_every_figure_has_two_sides_and_meeting_the_bound_passes(rule: str, good_bound: float, bad_bound: float, changes: Any) -> None:
+    policy = {"minimum_accuracy": 0.5}
+    for bound, outcomes in ((good_bound, {"pass"}), (bad_bound, {"fail", "insufficient"})):
+        decision = decide(Policy.read({**policy, rule: bound}), good(**changes))
+        assert next(r for r in decision.rules if r.rule == rule).outcome in outcomes
+        assert decision.deploy == (bound == good_bound)
+
+
+def test_macro_f1_that_meets_its_floor_but_for_binary_rounding_passes() -> None:
+    third = evaluation(np.diag([10, 10, 10]), macro_f1=0.7 + 0.1 - 1e-16)
+    assert judge("minimum_macro_f1", 0.8, third).outcome == "pass"
