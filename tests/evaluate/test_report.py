@@ -1,0 +1,205 @@
+"""The report: one file, nothing fetched or run, names are text, and readable for ten classes or a hundred."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.evaluate.evaluation import evaluate
+from components.evaluate.predictions import Predictions
+from components.evaluate.report import percent, render, signed
+from components.evaluate.results import Evaluation
+from components.evaluate.summary import markdown
+from tests.evaluate import made
+
+ODD = ["<script>alert(1)</script>", "骆驼", "$x^2$ & 'co' \"quoted\"", "a name without any end " * 8, "| pipe | `code` |"]
+Made = tuple[Evaluation, Predictions]
+
+
+def evaluated(root: Path, classes: list[str], n: int, champion: bool = False) -> Made:
+    """A model that is right about nine times in ten."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, len(classes), n)
+    logits = rng.normal(0, 1, (n, len(classes)))
+    logits[np.arange(n), labels] += 5
+    made.write_dataset(root / "data", labels, classes)
+    made.write_model(root / "model", made.softmax(logits), classes, temperature=1.2)
+    other = made.write_model(root / "champion", made.softmax(logits + rng.normal(0, 1, logits.shape)), classes) if champion else None
+    version = "20260101-000000-aaaaaaaaaaaa" if champion else ""
+    return evaluate(root / "data", root / "model", root / "out", other, version), Predictions.load(root / "out")
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return evaluated(tmp_path_factory.mktemp("odd"), ODD, 400, champion=True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return evaluated(tmp_path_factory.mktemp("many"), [f"class number {k}" for k in range(150)], 3000)
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_nothing_is_run_and_nothing_is_fetched(odd: Made) -> None:
+    html = render(*odd)
+    page = Page(html)
+    assert {"script", "link", "iframe", "object", "embed", "base", "form"}.isdisjoint(tag for tag, _ in page.tags)
+    for _, attributes in page.tags:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("src", "href", "xlink:href", "action", "data"):
+            assert attributes.get(name, "#").startswith(("data:image/png;base64,", "#"))
+    assert not re.search(r"https?://|@import|url\((?!#)", html)
+
+
+def test_odd_names_stay_text(odd: Made) -> None:
+    text = Page(render(*odd)).text
+    for name in ODD:
+        assert name.strip() in text
+
+
+def test_odd_names_stay_text_in_markdown(odd: Made) -> None:
+    text = markdown(odd[0])
+    assert "<script>" not in text
+    assert "\\| pipe \\|" in text
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| class")]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
+
+
+def test_a_report_of_ten_thousand_pictures_is_small(tmp_path: Path) -> None:
+    evaluation, predictions = evaluated(tmp_path, [str(k) for k in range(10)], 10_000)
+    assert len(render(evaluation, predictions).encode()) < 300_000
+
+
+def test_large_noisy_mistakes_keep_the_page_below_two_megabytes(odd: Made) -> None:
+    evaluation, predictions = odd
+    shape = (len(evaluation.mistakes), 512, 384, 3)
+    large = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    html = render(evaluation, Predictions(predictions.labels, predictions.probabilities, None, large))
+    assert len(html.encode()) < 2_000_000
+
+
+def test_mistakes_are_shown_with_their_own_pictures(odd: Made) -> None:
+    evaluation, predictions = odd
+    shown = [attributes["src"].split(",")[1] for tag, attributes in Page(render(evaluation, predictions)).tags if tag == "img"]
+    assert len(shown) == len(evaluation.mistakes) > 0
+    for source, image, mistake in zip(shown, predictions.mistake_images, evaluation.mistakes, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))), image[:, :, 0])
+        assert (image[0, 0, 0], image[0, 1, 0]) == divmod(mistake.index, 256)
+
+
+def test_many_classes_are_all_in_the_table_and_the_heatmap_says_what_it_leaves_out(many: Made) -> None:
+    html = render(*many)
+    table = html[html.index('<table class="classes">') :]
+    table = table[: table.index("</table>")]
+    assert all(f">class number {k}</span>" in table for k in range(150))
+    assert "Shown are the 30 classes with the most mistakes; 120 more are left out." in html
+    assert len(html.encode()) < 500_000
+
+
+def test_the_gates_verdict_comes_first(odd: Made) -> None:
+    decision = {
+        "verdict": "hold",
+        "summary": "failed: minimum_accuracy",
+        "rules": [{"rule": "minimum_accuracy", "outcome": "fail", "reason": "0.98996 is below <b>0.99</b>", "value": 1, "bound": 1}],
+        "environment": "prod",
+        "strategy": "quality",
+        "actor": "ann",
+    }
+    page = Page(render(*odd, decision, "20260102-030405-0123456789ab"))
+    position = {words: page.text.index(words) for words in ("Hold", "0.98996 is below <b>0.99</b>", "Macro F1", "Confusion matrix")}
+    assert sorted(position, key=lambda words: position[words]) == list(position)
+    assert "environment prod · strategy quality · asked for by ann" in page.text
+    assert "20260102-030405-0123456789ab" in page.text
+
+
+def test_a_decision_as_the_ledger_keeps_it_is_shown_by_its_rules(odd: Made) -> None:
+    reasons = ["minimum_accuracy: pass: accuracy 0.98 meets 0.9", "champion: skipped: no version: none serves", "in other words"]
+    html = render(*odd, {"verdict": "promote", "summary": "all rules passed", "reasons": reasons})
+    assert 'class="banner good"' in html
+    assert "accuracy 0.98 meets 0.9" in html
+    assert "no version: none serves" in html
+    assert "in other words" in html
+
+
+def test_without_a_verdict_the_page_says_so(odd: Made, many: Made) -> None:
+    assert "The gate has not judged it yet" in render(*odd)
+    assert "not judged yet" in render(*many)
+
+
+def test_the_same_evaluation_gives_the_same_page(odd: Made) -> None:
+    assert render(*odd) == render(*odd)
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "text"),
+    [(0.98996, 100_000, "98.996%"), (0.9999, 10_000, "99.99%"), (0.99, 100, "99.0%"), (1.0, 7, "100.0%"), (None, 10, "–")],
+)
+def test_percentages_have_the_digits_that_tell_one_picture(value: float | None, n: int, text: str) -> None:
+    assert percent(value, n) == text
+
+
+def test_differences_have_their_sign() -> None:
+    assert [signed(value, 2) for value in (0.014, -0.5, 0.001, -0.001, None)] == ["+0.01", "−0.50", "±0.00", "±0.00", "–"]
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> list[str]:
+    found = shutil.which("chromium") or shutil.which("google-chrome")
+    if not found:
+        pytest.skip("needs Chromium")
+    quiet = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
+    return [found, "--headless", *quiet.split(), "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+
+
+MEASURE = """<body><script>
+const frame = document.createElement('iframe');
+frame.style = 'border: 0; height: 900px; width: {width}px';
+frame.srcdoc = {html};
+frame.onload = () => {{
+  const page = frame.contentDocument, room = page.documentElement.clientWidth;
+  const out = [...page.querySelectorAll('body *')].filter(e => {{
+    const box = e.getBoundingClientRect();
+    return !e.parentElement.closest('.scroll') && !e.closest('svg') && (box.right > room + 1 || box.left < -1);
+  }});
+  const wide = page.documentElement.scrollWidth - room;
+  document.title = `width ${{wide}} outside ${{out.map(e => e.outerHTML.slice(0, 80)).join() || 'none'}}`;
+}};
+document.body.append(frame);
+</script>"""
+"""Shows a page in a frame, as the Kubeflow UI does, and says in its own title what sticks out."""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("width", [400, 1280])
+@pytest.mark.parametrize("which", ["odd", "many"])
+def test_nothing_sticks_out_of_the_page_in_a_browser(
+    width: int, which: str, browser: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    html = render(*request.getfixturevalue(which))
+    (tmp_path / "page.html").write_text(MEASURE.format(width=width, html=json.dumps(html).replace("</", "<\\/")), "utf-8")
+    command = [*browser, "--window-size=1400,2000", "--dump-dom", f"file://{tmp_path}/page.html"]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert re.findall(r"<title>(.*?)</title>", dom, re.DOTALL) == ["width 0 outside none"]
