@@ -6,6 +6,7 @@ It lives in a session of its own, so that `pipelines.local` can end it with ever
 """
 
 import json
+import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,7 @@ def without_retries(spec: pipeline_spec_pb2.PipelineSpec) -> pipeline_spec_pb2.P
 
 def main(request_path: str) -> int:
     """Run what the request names; returns 0 when every step succeeded."""
+    logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s - %(message)s")  # which branches were not taken
     request: dict[str, Any] = json.loads(Path(request_path).read_text("utf-8"))
     local.init(
         local.SubprocessRunner(use_venv=False),

@@ -55,6 +55,8 @@ class Printer:
             console.print(Text(f"· {name} …", style="dim"))
         elif event == "line" and self._verbose and text.strip():
             console.print(Text(f"    {text}", style="dim"), soft_wrap=True)
+        elif event == "skipped":
+            console.print(Text(f"– {name:<17}not taken", style="dim"))
         elif event == "finished" and step:
             mark, colour = _MARKS[step.state]
             console.print(

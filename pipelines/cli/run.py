@@ -75,10 +75,11 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
     """Run the pipeline and print each step as it starts and ends."""
     from pipelines.catalogue import load_pipeline
 
-    printer = Printer(display_names(load_pipeline(pipeline)), quiet, verbose)
-    directory = new_run_directory(RUNS)
-    with printer:
-        return run_local(pipeline, arguments, directory, printer)
+    names = display_names(load_pipeline(pipeline))
+    with Printer(names, quiet, verbose) as printer:
+        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer)
+    result.skipped = [names.get(branch, branch) for branch in result.skipped]
+    return result
 
 
 def check(result: RunResult) -> None:
