@@ -16,6 +16,7 @@ def ingest_dataset(
     seed: int = 0,
     on_unreadable: str = "set_aside",
     max_duplicates: int = 0,
+    extra_training_source: str = "",
 ) -> str:
     """Read a source of labelled pictures, check it, split it, and write it as a dataset version.
 
@@ -29,6 +30,7 @@ def ingest_dataset(
         seed: Decides, with each picture's content, which split it goes to.
         on_unreadable: "set_aside" goes on without pictures that cannot be decoded and names them, "fail" stops.
         max_duplicates: How many pictures may be in two given splits; they are dropped from training. More: refused.
+        extra_training_source: "" or a second source that is only trained on, such as an export of labelled pictures from the review queue.
 
     Returns:
         The dataset's digest: 64 hexadecimal digits over classes, pixels, labels and splits.
@@ -44,6 +46,7 @@ def ingest_dataset(
         seed=int(seed),
         on_unreadable=on_unreadable,
         max_duplicates=int(max_duplicates),
+        extra_training_source=extra_training_source,
     )
     info = ingest(source, dataset.path, options)
     dataset.metadata["digest"] = info.digest

@@ -15,7 +15,7 @@ from components.classifier import dataset, images
 from components.classifier.dataset import SPLITS, DatasetInfo, SplitName
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
-from components.ingest import duplicates, sources, split
+from components.ingest import duplicates, extra, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.decoding import Log
@@ -41,8 +41,9 @@ def ingest(source: str, path: str | Path, options: IngestOptions | None = None, 
         keep = np.ones(len(collection), bool)
         checks = _check(collection, keep, options)
         splits = split.assign(collection, keep, options)
-        info = _write(source, path, collection, splits, checks, options)
-        _tell_result(info, checks, log)
+        more = _extra(collection, options, scratch, log) if options.extra_training_source else None
+        info = _write(source, path, collection, splits, [*checks, more.check] if more else checks, options, more)
+        _tell_result(info, [*checks, more.check] if more else checks, log)
         return info
 
 
@@ -75,6 +76,17 @@ def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
     return replace(collection, images=changed.images, prints=changed.prints, constant=changed.constant)
 
 
+def _extra(collection: Collection, options: IngestOptions, scratch: Path, log: Log) -> extra.Extra:
+    """Read the extra training source at the size of the first."""
+    height, width, channels = collection.images.shape[1:]
+    wanted = replace(options, image_size=(height, width), channels=channels)
+    workspace = scratch / "extra"
+    workspace.mkdir()
+    more = _as_wanted(sources.load(options.extra_training_source, wanted, workspace, log), wanted)
+    _tell_found(options.extra_training_source, more, log)
+    return extra.choose(collection, more)
+
+
 def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> list[Check]:
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
     check_classes(collection, keep, copies_count=True)
@@ -84,7 +96,13 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestO
 
 
 def _write(
-    source: str, path: Path, collection: Collection, splits: npt.NDArray[np.int8], checks: list[Check], options: IngestOptions
+    source: str,
+    path: Path,
+    collection: Collection,
+    splits: npt.NDArray[np.int8],
+    checks: list[Check],
+    options: IngestOptions,
+    more: extra.Extra | None = None,
 ) -> DatasetInfo:
     parts: dict[SplitName, tuple[dataset.Rows, dataset.Labels]] = {}
     columns: dict[SplitName, dict[str, list[Any]]] = {}
@@ -92,19 +110,24 @@ def _write(
     for name in SPLITS:
         chosen = np.flatnonzero(splits == SPLIT_CODE[name])
         labels = collection.labels[chosen]
-        parts[name] = (Selection(collection.images, chosen), labels)
+        rows: dataset.Rows = Selection(collection.images, chosen)
         columns[name] = {"file": [collection.names[k] for k in chosen]}
         columns[name] |= {column: [values[k] for k in chosen] for column, values in collection.columns.items()}
+        if more and name == "train":
+            rows, labels = extra.Joined(rows, more.images), np.concatenate([labels, more.labels])
+            for column, values in columns[name].items():
+                values += more.names if column == "file" else [None] * len(more.names)
+        parts[name] = (rows, labels)
         counts[name] = {class_name: int((labels == k).sum()) for k, class_name in enumerate(collection.classes)}
     height, width, channels = collection.images.shape[1:]
     info = DatasetInfo(
-        source=source,
+        source=f"{source} and, for training only, {options.extra_training_source}" if more else source,
         classes=collection.classes,
         shape=(height, width, channels),
         counts=counts,
         seed=options.seed,
         checks=[check.as_dict() for check in checks],
-        set_aside=collection.set_aside,
+        set_aside=[*collection.set_aside, *(more.set_aside if more else [])],
     )
     return dataset.write(path, info, parts, columns)
 

@@ -28,6 +28,8 @@ class IngestOptions:
     on_unreadable: str = "set_aside"
     max_duplicates: int = 0
     """How many training or validation pictures may also be in another split; up to it they are dropped, above it refused."""
+    extra_training_source: str = ""
+    """A second source whose pictures are only trained on; see extra.py."""
 
     def __post_init__(self) -> None:
         if self.image_size is not None and not all(1 <= side <= MAX_SIDE for side in self.image_size):
