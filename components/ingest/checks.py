@@ -133,7 +133,7 @@ def _where(collection: Collection) -> str:
     split_off: list[SplitName] = [split for split in ("validation", "test") if split not in collection.given_splits]
     if not split_off:
         return " in training"
-    return f" in training, so that {' and '.join(split_off)} get one too"
+    return f" in training, so that {' and '.join(split_off)} get{'s' if len(split_off) == 1 else ''} one too"
 
 
 def _share(constant: npt.NDArray[np.bool_], of_class: npt.NDArray[np.bool_], keep: npt.NDArray[np.bool_]) -> float:

@@ -25,11 +25,12 @@ MAX_BYTES = 8 * 2**30
 MAX_FILES = 64
 """More files than that with IDX-like names are no IDX set."""
 
-STRAY_SHARE = 0.1
-"""A label beyond a gap is taken for an error when it is rarer than this share of the average."""
+STRAY_SHARE, STRAY_COUNT = 0.1, 3
+"""A label beyond a gap is taken for an error when it is rarer than this share of the average, or than this."""
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
+_CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
 _SPLIT_WORDS: list[tuple[str, SplitName]] = [("t10k", "test"), ("test", "test"), ("train", "train"), ("val", "validation")]
 _GZIP = b"\x1f\x8b"
 
@@ -42,11 +43,14 @@ class _File:
 
 
 def find(listing: Listing) -> list[Member]:
-    """The members that are IDX files by content, looked for where a name has idx, ubyte, images or labels in it."""
+    """The members that are IDX files: by content where a name has images or labels in it, or by a name such as x-idx3-ubyte.
+
+    A file with such a name and another content is taken as well, so that `load` refuses it by name.
+    """
     candidates = [m for m in listing.members if _CANDIDATE.search(m.name.rpartition("/")[2]) and not looks_like_picture(m.name)]
     if len(candidates) > MAX_FILES:
         return []
-    return [member for member in candidates if _is_idx(_content(member))]
+    return [member for member in candidates if _CLAIM.search(member.name.rpartition("/")[2]) or _is_idx(_content(member))]
 
 
 def parse(data: bytes, name: str = "the file") -> npt.NDArray[np.generic]:
@@ -181,7 +185,7 @@ def _check_range(pairs: dict[SplitName | None, tuple[_File, _File]]) -> None:
     train = (pairs.get("train") or pairs[None])[1]
     known, counts = np.unique(np.asarray(train.array), return_counts=True)
     run = int(np.argmax(np.append(np.diff(known.astype(np.int64)) > 1, True))) + 1
-    stray = known[run:][counts[run:] < STRAY_SHARE * counts[:run].mean()]
+    stray = known[run:][counts[run:] < max(STRAY_COUNT, STRAY_SHARE * counts[:run].mean())]
     if len(stray):
         _refuse_label(train, int(stray[0]), f"the others are {known[0]} to {known[run - 1]}")
     for _, labels in pairs.values():

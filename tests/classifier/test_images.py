@@ -1,0 +1,252 @@
+"""One way from bytes to pixels: odd pictures keep their meaning, damaged ones are refused, nothing else is ever raised."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from components.classifier.errors import ImageError
+from components.classifier.images import ImageSpec, decode, from_bytes, is_picture, prepare
+from tests.ingest.cases import encode, pixels, png, png_bomb, png_chunk
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # pytest takes away the filter that images.py sets
+
+RED, BLUE, WHITE = [255, 0, 0], [0, 0, 255], [255, 255, 255]
+DEEP = np.array([[0, 300, 9000, 40000, 65535]], np.uint16)
+
+
+def sixteen(array: np.ndarray) -> bytes:
+    return array.astype(">u2").tobytes()
+
+
+def test_content_decides_the_format() -> None:
+    picture = pixels(3)
+    for kind in ("PNG", "BMP", "TIFF", "PPM"):
+        np.testing.assert_array_equal(decode(encode(picture, kind)), picture)
+    np.testing.assert_array_equal(decode(encode(picture, "WEBP", lossless=True)), picture)
+    for kind in ("JPEG", "GIF"):
+        assert decode(encode(picture, kind)).shape == picture.shape
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode(DEEP),
+        encode(DEEP, "TIFF"),
+        encode(Image.fromarray(DEEP.astype(">u2")), "TIFF"),
+        png(5, 1, 16, 0, [sixteen(DEEP)]),
+        b"P5 5 1 65535\n" + sixteen(DEEP),
+    ],
+    ids=["png", "tiff", "tiff-big-endian", "raw-png", "pgm"],
+)
+def test_sixteen_bit_grey_keeps_its_differences(data: bytes) -> None:
+    np.testing.assert_array_equal(decode(data)[0, :, 0], np.round(DEEP[0] / 257))
+
+
+def test_sixteen_bit_colour_is_within_one() -> None:
+    colour = np.stack([DEEP, DEEP[:, ::-1], DEEP // 2], axis=-1)
+    found = decode(png(5, 1, 16, 2, [sixteen(colour)])).astype(int)
+    assert np.abs(found - colour / 257).max() <= 1
+
+
+def test_fewer_bits_are_spread_over_the_whole_range() -> None:
+    assert decode(png(4, 1, 2, 0, [bytes([0b00011011])]))[0, :, 0].tolist() == [0, 85, 170, 255]
+    assert decode(png(8, 1, 1, 0, [bytes([0b01010101])]))[0, :2, 0].tolist() == [0, 255]
+    assert decode(encode(Image.new("1", (9, 3), 1), "TIFF")).tolist() == [[[255]] * 9] * 3
+
+
+def test_transparent_pixels_lie_on_white() -> None:
+    palette = png_chunk(b"PLTE", bytes([255, 0, 0, 0, 0, 255])) + png_chunk(b"tRNS", bytes([0, 255]))
+    for data in (
+        encode(Image.fromarray(np.array([[[9, 9, 9, 0], [0, 0, 255, 255]]], np.uint8))),
+        png(2, 1, 8, 3, [bytes([0, 1])], palette),
+        encode(Image.open(io.BytesIO(png(2, 1, 8, 3, [bytes([0, 1])], palette))), "GIF"),
+        png(2, 1, 8, 2, [bytes([0, 0, 0, 0, 0, 255])], png_chunk(b"tRNS", bytes(6))),
+    ):
+        assert decode(data)[0].tolist() == [WHITE, BLUE]
+    half = encode(Image.fromarray(np.array([[[0, 0, 0, 128]]], np.uint8)))
+    assert decode(half)[0, 0].tolist() == [127] * 3
+
+
+def test_grey_stays_grey_with_transparency() -> None:
+    for data in (
+        png(2, 1, 8, 4, [bytes([100, 255, 0, 0])]),
+        png(2, 1, 8, 0, [bytes([100, 0])], png_chunk(b"tRNS", bytes(2))),
+    ):
+        assert decode(data).tolist() == [[[100], [255]]]
+    deep = png(2, 1, 16, 0, [sixteen(np.array([25700, 7]))], png_chunk(b"tRNS", struct.pack(">H", 7)))
+    assert decode(deep).tolist() == [[[100], [255]]]
+
+
+def test_other_colour_spaces_become_rgb() -> None:
+    cmyk = Image.new("CMYK", (8, 8), (0, 255, 255, 0))
+    for kind in ("JPEG", "TIFF"):  # Pillow writes the JPEG inverted, as Adobe does
+        np.testing.assert_allclose(decode(encode(cmyk, kind))[0, 0], RED, atol=3)
+    assert decode(encode(Image.new("P", (4, 4)))).shape == (4, 4, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_tag_is_applied(orientation: int) -> None:
+    turn = Image.Transpose
+    undo = [
+        None,
+        turn.FLIP_LEFT_RIGHT,
+        turn.ROTATE_180,
+        turn.FLIP_TOP_BOTTOM,
+        turn.TRANSPOSE,
+        turn.ROTATE_90,
+        turn.TRANSVERSE,
+        turn.ROTATE_270,
+    ]
+    upright = Image.fromarray(pixels(2, size=(12, 20)))
+    how = undo[orientation - 1]
+    stored = upright if how is None else upright.transpose(how)
+    tag = Image.Exif()
+    tag[0x0112] = orientation
+    np.testing.assert_array_equal(decode(encode(stored, "PNG", exif=tag)), np.asarray(upright))
+    np.testing.assert_array_equal(decode(encode(stored, "WEBP", lossless=True, exif=tag)), np.asarray(upright))
+    close = decode(encode(stored, "JPEG", quality=98, subsampling=0, exif=tag)).astype(int) - np.asarray(upright)
+    assert np.abs(close).mean() < 3
+    deep = Image.fromarray(DEEP.repeat(3, axis=0))
+    stored = deep if how is None else deep.transpose(how)
+    np.testing.assert_array_equal(decode(encode(stored, "PNG", exif=tag))[:, :, 0], np.round(np.asarray(deep) / 257))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "TIFF", "WEBP", "MPO"])
+def test_of_several_frames_the_first_is_taken(kind: str) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue", "blue")]
+    data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+    np.testing.assert_allclose(decode(data)[0, 0], RED, atol=3)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"this is not an image\n", "no picture in a known format"),
+        (b"\0" * 100, "no picture in a known format"),
+        (encode(DEEP.astype(np.int32), "TIFF"), "32-bit integer"),
+        (encode(DEEP.astype(np.float32), "TIFF"), "floating point"),
+        (encode(Image.new("LAB", (4, 4)), "TIFF"), "LAB"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture in a known format"),
+    ],
+)
+def test_what_has_no_certain_meaning_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        decode(data)
+
+
+def test_twelve_bits_are_refused() -> None:
+    tags = [
+        (256, 3, 1, 4),
+        (257, 3, 1, 1),
+        (258, 3, 1, 12),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 122),
+        (277, 3, 1, 1),
+        (278, 3, 1, 1),
+    ]
+    head = struct.pack("<2sHIH", b"II", 42, 8, 9) + b"".join(struct.pack("<HHII", *tag) for tag in [*tags, (279, 4, 1, 6)])
+    with pytest.raises(ImageError, match="12 bits"):
+        decode(head + struct.pack("<I", 0) + bytes([0, 0, 0, 255, 255, 255]))
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(ImageError, match=r"more (pixels )?than the limit"):
+        decode(png_bomb(20_000))
+    with pytest.raises(ImageError, match="16x16 pixels, more than the limit of 255"):
+        decode(encode(pixels(0)), max_pixels=255)
+
+
+KINDS = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("BMP", {}), ("GIF", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]
+KINDS += [("TIFF", {}), ("PPM", {})]
+
+
+@pytest.mark.parametrize(("kind", "how"), KINDS)
+def test_a_cut_picture_is_refused_and_never_filled_up(kind: str, how: dict) -> None:
+    data = encode(pixels(1, size=(24, 24)), kind, **how)
+    whole = decode(data)
+    for length in range(0, len(data), 7):
+        try:
+            found = decode(data[:length])
+        except ImageError:
+            continue
+        np.testing.assert_array_equal(found, whole)  # only bytes that say nothing were cut off
+
+
+@pytest.mark.parametrize(("kind", "how"), [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {})])
+def test_an_end_overwritten_by_zeros_is_found(kind: str, how: dict) -> None:
+    data = encode(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8), kind, **how)
+    for length in (len(data) // 3, len(data) // 2, len(data) - 200):
+        with pytest.raises(ImageError):
+            decode(data[:length] + bytes(len(data) - length))
+
+
+def test_every_damaged_byte_of_a_png_is_found() -> None:
+    data = encode(pixels(1))
+    for place in range(33, len(data) - 12, 11):  # between the header and the end mark
+        with pytest.raises(ImageError):
+            decode(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+
+
+def test_padding_and_motion_photos_do_no_harm() -> None:
+    picture = encode(pixels(1), "JPEG")
+    np.testing.assert_array_equal(decode(picture + bytes(500)), decode(picture))
+    np.testing.assert_array_equal(decode(picture + b"ftypmp42" + b"\xff\xda" * 40), decode(picture))
+
+
+SEEDS = [encode(pixels(1), kind, **how) for kind, how in KINDS] + [encode(DEEP), encode(Image.new("P", (9, 9)))]
+
+
+@given(st.binary(max_size=400))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_give_pixels_or_an_image_error(data: bytes) -> None:
+    check_decode(data)
+
+
+@given(st.sampled_from(SEEDS), st.integers(0), st.binary(min_size=1, max_size=12), st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_any_damage_gives_pixels_or_an_image_error(data: bytes, place: int, patch: bytes, insert: bool) -> None:
+    place %= len(data)
+    check_decode(data[:place] + patch + data[place + (0 if insert else len(patch)) :])
+
+
+def check_decode(data: bytes) -> None:
+    assert is_picture(data) in (True, False)
+    try:
+        found = decode(data)
+    except ImageError as error:
+        message = str(error)
+    else:
+        message = "one line"
+        assert found.dtype == np.uint8
+        assert found.ndim == 3
+        assert found.shape[2] in (1, 3)
+    assert len(message.splitlines()) == 1
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]), st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 3]))
+@settings(max_examples=60, deadline=None)
+def test_prepare_gives_the_shape_asked_for(h: int, w: int, c: int, height: int, width: int, channels: int) -> None:
+    found = prepare(np.full((h, w, c), 77, np.uint8), ImageSpec(height, width, channels))
+    assert found.shape == (height, width, channels)
+    assert found.flags.c_contiguous
+    assert (found == 77).all()
+
+
+def test_shrinking_averages_and_does_not_skip() -> None:
+    stripes = np.zeros((32, 32, 1), np.uint8)
+    stripes[:, ::2] = 255
+    shrunk = prepare(stripes, ImageSpec(8, 8, 1))
+    assert np.abs(shrunk.astype(int) - 128).max() < 30
+
+
+def test_from_bytes_is_decode_and_prepare() -> None:
+    data, spec = encode(pixels(2)), ImageSpec(7, 9, 1)
+    np.testing.assert_array_equal(from_bytes(data, spec), prepare(decode(data), spec))
+    assert str(spec) == "7x9x1"

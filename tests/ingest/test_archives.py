@@ -1,0 +1,220 @@
+"""Tar and zip: read like the folder they were made of; what could do harm is refused, and nothing is left on the disk."""
+
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from components.classifier.errors import DataError, UnsafeArchiveError
+from components.ingest import archives
+from components.ingest.archives import list_archive
+from tests.ingest.cases import encode, files, folder, pixels, put, tar_entry, tar_of, zip_of
+from tests.ingest.conftest import Run
+
+MAKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "zip": zip_of,
+    "tar": tar_of,
+    "tar.gz": lambda path, members: tar_of(path, members, "w:gz"),
+    "tar.bz2": lambda path, members: tar_of(path, members, "w:bz2"),
+    "tar.xz": lambda path, members: tar_of(path, members, "w:xz"),
+}
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> dict[str, bytes]:
+    return files(folder(tmp_path / "members", ["cat", "dog"]))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_an_archive_is_read_like_its_folder(tmp_path: Path, run: Run, members: dict[str, bytes], kind: str) -> None:
+    plain = run(tmp_path / "members")
+    backwards = dict(reversed(members.items()))
+    found = run(MAKERS[kind](tmp_path / "archive.bin", backwards))  # the content decides, not the name
+    assert found.info.digest == plain.info.digest
+    assert found.files().keys() == plain.files().keys()
+    assert sorted(p.name for p in found.dataset.path.iterdir()) == ["dataset.json", "test", "train", "validation"]
+
+
+def test_wrapped_with_leavings_and_splits(tmp_path: Path, run: Run) -> None:
+    for name, seed in (("train", 0), ("test", 400)):
+        folder(tmp_path / "data" / "mydata" / name, ["cat", "dog"], seed)
+    content = files(tmp_path / "data") | {
+        "mydata/README.txt": b"hello",
+        "mydata/labels.csv": b"a,b",
+        "__MACOSX/mydata/._x.png": b"\0\5\x16\7",
+    }
+    found = run(zip_of(tmp_path / "data.zip", content))
+    assert found.info.counts["test"] == {"cat": 6, "dog": 6}
+    assert "passed over 1 hidden and system files" in found.said
+
+
+def test_an_empty_folder_is_an_empty_class(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    with pytest.raises(DataError, match=r"owl \(0 pictures\)"):
+        run(tar_of(tmp_path / "a.tar", [*members.items(), tar_entry("owl", tarfile.DIRTYPE)]))
+    with pytest.raises(DataError, match=r"owl \(0 pictures\)"):
+        run(zip_of(tmp_path / "a.zip", members | {"owl/": b""}))
+
+
+OUTSIDE = [
+    "../evil.png",
+    "cat/../../evil.png",
+    "/etc/evil.png",
+    "..\\evil.png",
+    "C:\\evil.png",
+    "C:/evil.png",
+    "\\\\host\\evil.png",
+    "a/..",
+    "..",
+]
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_names_that_lead_outside_are_refused(tmp_path: Path, run: Run, members: dict[str, bytes], name: str, kind: str) -> None:
+    with pytest.raises(UnsafeArchiveError, match="leads outside") as caught:
+        run(MAKERS[kind](tmp_path / f"a.{kind}", members | {name: b"x"}))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        (tar_entry("cat/link.png", tarfile.SYMTYPE, "/etc/passwd"), "a link"),
+        (tar_entry("cat/inner.png", tarfile.SYMTYPE, "cat_000.png"), "a link"),
+        (tar_entry("cat/hard.png", tarfile.LNKTYPE, "cat/cat_000.png"), "a link"),
+        (tar_entry("cat/null.png", tarfile.CHRTYPE), "a device"),
+        (tar_entry("cat/disk.png", tarfile.BLKTYPE), "a device"),
+        (tar_entry("cat/pipe.png", tarfile.FIFOTYPE), "a device"),
+    ],
+)
+def test_links_and_devices_are_refused(tmp_path: Path, run: Run, members: dict[str, bytes], entry: tarfile.TarInfo, what: str) -> None:
+    with pytest.raises(UnsafeArchiveError, match=f"holds {what}.*{entry.name}"):
+        run(tar_of(tmp_path / "a.tar", [*members.items(), entry]))
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    link = zipfile.ZipInfo("cat/link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with pytest.raises(UnsafeArchiveError, match=r"a link or device: 'cat/link\.png'"):
+        run(zip_of(tmp_path / "a.zip", [*members.items(), (link, b"/etc/passwd")]))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_bombs_are_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], kind: str) -> None:
+    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 2**20)
+    bomb = MAKERS[kind](tmp_path / "bomb", members | {"cat/zeros.png": bytes(6 * 2**20)})
+    if kind != "tar":
+        with pytest.raises(UnsafeArchiveError, match="more than 200 times its size"):
+            run(bomb)
+    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 2**20)
+    with pytest.raises(UnsafeArchiveError, match="unpacks to more than"):
+        run(bomb)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_too_many_members_are_refused(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], kind: str
+) -> None:
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 11)
+    with pytest.raises(UnsafeArchiveError, match="more than 11 members"):
+        run(MAKERS[kind](tmp_path / "many", members))
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_cut_archive_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes], kind: str) -> None:
+    whole = MAKERS[kind](tmp_path / "whole", members).read_bytes()
+    for length in (len(whole) // 3, len(whole) // 2, len(whole) * 2 // 3):
+        with pytest.raises(DataError):
+            run(put(tmp_path / "cut", whole[:length]))
+
+
+def test_a_tar_with_a_damaged_header_is_refused_and_not_read_in_part(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    path = tar_of(tmp_path / "a.tar", members)
+    with tarfile.open(path) as archive:
+        place = archive.getmembers()[9].offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 20] = b"\xff" * 20
+    with pytest.raises(DataError, match="cut or damaged after 9 members"):
+        run(put(tmp_path / "b.tar", bytes(data)))
+
+
+def test_a_damaged_member_of_a_zip_is_set_aside_by_name(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    path = zip_of(tmp_path / "a.zip", members)
+    data = bytearray(path.read_bytes())
+    place = data.index(members["cat/cat_003.png"][60:90])
+    data[place : place + 3] = b"\0\0\0"
+    assert "set aside cat/cat_003.png: the archive is damaged at this member" in run(put(tmp_path / "b.zip", bytes(data))).said
+
+
+def test_an_encrypted_zip_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    data = bytearray(zip_of(tmp_path / "a.zip", members).read_bytes())
+    for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        data[data.index(mark) + flag] |= 1
+    with pytest.raises(DataError, match=r"is encrypted \(cat/cat_000\.png\)"):
+        run(put(tmp_path / "b.zip", bytes(data)))
+
+
+def test_of_a_name_that_occurs_twice_the_last_counts(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    found = run(tar_of(tmp_path / "a.tar", [*members.items(), ("cat/cat_000.png", encode(pixels(7)))]))
+    assert found.counts() == {"cat": 6, "dog": 6}
+    assert (found.files()["cat/cat_000.png"][1] == pixels(7)).all()
+    assert "1 names occur twice in the archive" in found.said
+
+
+def test_backslashes_of_a_zip_are_separators(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    path = tmp_path / "windows.zip"
+    zip_of(path, members)
+    path.write_bytes(path.read_bytes().replace(b"cat/cat_", b"cat\\cat_").replace(b"dog/dog_", b"dog\\dog_"))
+    assert run(path).counts() == {"cat": 6, "dog": 6}
+
+
+def test_archives_within_are_named_and_not_opened(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    inner = zip_of(tmp_path / "inner.zip", members).read_bytes()
+    assert (
+        "1 archives within the archive are not opened: cat/more.zip"
+        in run(zip_of(tmp_path / "a.zip", members | {"cat/more.zip": inner})).said
+    )
+    with pytest.raises(DataError, match="no class folders"):
+        run(zip_of(tmp_path / "b.zip", {"inner.zip": inner}))
+
+
+def test_an_empty_archive_is_refused(tmp_path: Path, run: Run) -> None:
+    for kind in MAKERS:
+        with pytest.raises(DataError, match="holds no files"):
+            run(MAKERS[kind](tmp_path / f"empty.{kind}", {}))
+
+
+def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, run: Run) -> None:
+    with pytest.raises(DataError, match="one file and no tar or zip archive"):
+        run(put(tmp_path / "a.7z", b"7z\xbc\xaf\x27\x1c rest"))
+    with pytest.raises(DataError, match="one file and no tar or zip archive"):
+        run(put(tmp_path / "a.png", encode(pixels(0))))
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
+
+
+@given(st.lists(NAMES, min_size=1, max_size=4), st.sampled_from(["zip", "tar"]))
+@settings(max_examples=60, deadline=None)
+@example(["./././x"], "tar")
+@example(["a//b"], "zip")
+@example(["."], "tar")
+def test_any_names_are_listed_or_refused(tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: str) -> None:
+    root = tmp_path_factory.mktemp("names")
+    path = MAKERS[kind](root / "a", dict.fromkeys(names, b"x"))
+    try:
+        listing = list_archive(path, "a", root)
+    except UnsafeArchiveError:
+        return
+    assert listing is not None
+    with listing.resources:
+        for member in listing.members:
+            assert member.read() == b"x"
+            assert not member.name.startswith("/")
+            assert ".." not in member.name.split("/")
+            member.name.encode("utf-8")

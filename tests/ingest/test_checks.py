@@ -1,0 +1,181 @@
+"""What stops an ingest and what is reported: duplicates, contradictions, constant pictures; and the split that follows."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.classifier.errors import DataError
+from components.ingest import split
+from components.ingest.collection import NOT_GIVEN, SPLIT_CODE, Collection, fingerprint, from_arrays
+from components.ingest.options import IngestOptions
+from tests.ingest.cases import encode, folder, pixels, put
+from tests.ingest.conftest import Ingested, Run
+
+
+def prints(found: Ingested) -> dict[str, set[bytes]]:
+    """Per split the fingerprints of its pictures."""
+    return {name: {fingerprint(image) for image in found.dataset.split(name).images} for name in ("train", "validation", "test")}
+
+
+@pytest.fixture
+def leaky(tmp_path: Path) -> Path:
+    """train/ and test/ that share three pictures: as a file, re-encoded, and under another label."""
+    folder(tmp_path / "leaky" / "train", {"cat": 12, "dog": 12})
+    folder(tmp_path / "leaky" / "test", {"cat": 6, "dog": 6}, 500)
+    put(tmp_path / "leaky" / "test" / "cat" / "same_a.png", encode(pixels(0, 0)))
+    put(tmp_path / "leaky" / "test" / "cat" / "recoded_b.bmp", encode(pixels(0, 1), "BMP"))
+    put(tmp_path / "leaky" / "test" / "dog" / "other_label_c.png", encode(pixels(0, 2)))
+    return tmp_path / "leaky"
+
+
+def test_pictures_in_two_splits_are_refused_by_name(leaky: Path, run: Run) -> None:
+    with pytest.raises(DataError) as caught:
+        run(leaky)
+    message = str(caught.value)
+    assert "3 pictures are in two splits, more than max_duplicates=0" in message
+    assert all(name in message for name in ("same_a.png", "recoded_b.bmp", "other_label_c.png with two labels, cat and dog"))
+    with pytest.raises(DataError, match="more than max_duplicates=2"):
+        run(leaky, max_duplicates=2)
+
+
+def test_up_to_the_limit_they_are_dropped_from_training(leaky: Path, run: Run) -> None:
+    found = run(leaky, max_duplicates=3)
+    assert found.total("test") == 15
+    assert {entry["file"] for entry in found.info.set_aside} == {f"train/cat/cat_00{k}.png" for k in range(3)}
+    assert found.check("pictures across splits")["passed"] is False
+    assert "other_label_c.png with two labels" in str(found.check("pictures across splits")["detail"])
+    seen = prints(found)
+    assert not seen["test"] & (seen["train"] | seen["validation"])
+
+
+def test_a_given_validation_split_wins_over_training(tmp_path: Path, run: Run) -> None:
+    for name, seed in (("train", 0), ("val", 100), ("test", 500)):
+        folder(tmp_path / "data" / name, {"cat": 6, "dog": 6}, seed)
+    put(tmp_path / "data" / "val" / "cat" / "copy.png", encode(pixels(0, 0)))
+    found = run(tmp_path / "data", max_duplicates=1)
+    assert "val/cat/copy.png" in found.files("validation")
+    assert "train/cat/cat_000.png" not in found.files("train")
+
+
+def test_copies_in_a_flat_folder_stay_in_one_split(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", {"cat": 30, "dog": 30})
+    for k in range(30):
+        put(data / "cat" / f"copy_{k}.bmp", encode(pixels(0, k), "BMP"))
+        put(data / "dog" / f"grey_{k}.png", encode(pixels(1, k + 100, channels=1)))
+        put(data / "dog" / f"grey_as_rgb_{k}.png", encode(np.repeat(pixels(1, k + 100, channels=1)[..., None], 3, axis=2)))
+    found = run(data)
+    assert sum(found.counts().values()) == 150
+    assert "60 pictures occur more than once (60 copies" in found.said
+    seen = prints(found)
+    assert not seen["test"] & seen["train"]
+    assert not seen["test"] & seen["validation"]
+    assert not seen["train"] & seen["validation"]
+    assert 10 <= found.info.counts["test"]["cat"] <= 12
+
+
+def test_contradicting_labels_are_set_aside_by_name(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", {"cat": 30, "dog": 30})
+    put(data / "dog" / "really_cat.png", encode(pixels(0, 7)))
+    found = run(data)
+    assert found.counts() == {"cat": 29, "dog": 30}
+    assert {entry["file"] for entry in found.info.set_aside} == {"cat/cat_007.png", "dog/really_cat.png"}
+    assert "1 pictures have two labels: cat/cat_007.png and dog/really_cat.png" in found.said
+    for k in range(12):
+        put(data / "dog" / f"wrong_{k}.png", encode(pixels(0, k)))
+    with pytest.raises(DataError, match="have the pixels of a picture with another label, more than 10%"):
+        run(data)
+
+
+def test_pictures_of_one_colour_are_refused_when_many_and_reported_when_few(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", {"cat": 20, "dog": 20})
+    put(data / "cat" / "black.png", encode(np.zeros((16, 16, 3), np.uint8)))
+    found = run(data)
+    assert found.counts() == {"cat": 21, "dog": 20}
+    assert "warning: constant pictures: 1 of 41 pictures have one colour only: cat/black.png" in found.said
+    for k in range(12):
+        put(data / "dog" / f"white_{k}.png", encode(np.full((16, 16, 3), 255 - k, np.uint8)))
+    with pytest.raises(
+        DataError, match=r"13 of 53 pictures have one colour only \(class 'dog': 38%; such as cat/black\.png, value \[0, 0, 0\]"
+    ):
+        run(data)
+
+
+def test_a_source_of_black_pictures_is_refused(tmp_path: Path, run: Run) -> None:
+    for name in ("a", "b"):
+        for k in range(12):
+            put(tmp_path / "data" / name / f"{k}.png", encode(np.zeros((8, 8, 3), np.uint8)))
+    with pytest.raises(DataError, match="24 of 24 pictures have one colour only"):
+        run(tmp_path / "data")
+
+
+def test_a_class_of_copies_of_one_picture_is_too_small(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", {"cat": 20, "dog": 2})
+    for k in range(9):
+        put(data / "dog" / f"copy_{k}.png", encode(pixels(1, 0)))
+    with pytest.raises(DataError, match=r"dog \(11 pictures, only 2 different\)"):
+        run(data)
+
+
+def test_leaks_that_leave_a_class_too_small_are_named_as_such(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data" / "train", {"cat": 12, "dog": 3})
+    folder(tmp_path / "data" / "test", {"cat": 6, "dog": 2})
+    with pytest.raises(DataError, match=r"dog \(1 picture, 2 in test, 2 set aside\)"):
+        run(tmp_path / "data", max_duplicates=8)
+
+
+def collection(per_class: list[int], copies: int = 1, given: list[int] | None = None) -> Collection:
+    labels = np.repeat(np.arange(len(per_class)), per_class)
+    images = np.arange(len(labels) // copies + 1).repeat(copies)[: len(labels)].astype(">u4").view(np.uint8).reshape(-1, 2, 2, 1)
+    split_of = np.array(given if given is not None else [NOT_GIVEN] * len(labels), np.int8)
+    return from_arrays(images, labels, [str(k) for k in range(len(per_class))], split_of, [str(k) for k in range(len(labels))])
+
+
+@given(
+    st.lists(st.integers(3, 60), min_size=2, max_size=5),
+    st.floats(0.01, 0.6),
+    st.floats(0.01, 0.39),
+    st.integers(0, 5),
+)
+@settings(max_examples=80, deadline=None)
+def test_every_class_is_in_every_split_in_its_share(per_class: list[int], test: float, validation: float, seed: int) -> None:
+    found = collection(per_class)
+    options = IngestOptions(test_fraction=test, validation_fraction=validation, seed=seed)
+    result = split.assign(found, np.ones(len(found), bool), options)
+    for label, total in enumerate(per_class):
+        counts = {name: int((result[found.labels == label] == code).sum()) for name, code in SPLIT_CODE.items() if name}
+        assert sum(counts.values()) == total
+        assert min(counts.values()) >= 1
+        assert abs(counts["test"] - test * total) <= 1 or counts["train"] == 1
+        assert abs(counts["validation"] - validation * total) <= 1 or counts["train"] == 1
+
+
+def test_the_split_depends_on_content_and_seed_only() -> None:
+    found = collection([40, 40])
+    options = IngestOptions(seed=3)
+    keep = np.ones(len(found), bool)
+    result = split.assign(found, keep, options)
+    order = np.random.default_rng(0).permutation(len(found))
+    shuffled = from_arrays(found.images[order], found.labels[order], found.classes, found.given[order], found.names)
+    np.testing.assert_array_equal(split.assign(shuffled, keep, options), result[order])
+    assert (split.assign(found, keep, IngestOptions(seed=4)) != result).any()
+
+
+def test_adding_pictures_moves_few_others() -> None:
+    large = collection([110, 110])
+    before = np.array([k for k in range(220) if k % 110 < 100])
+    small = from_arrays(large.images[before], large.labels[before], large.classes, large.given[before], [large.names[k] for k in before])
+    options = IngestOptions()
+    old = split.assign(small, np.ones(len(small), bool), options)
+    new = split.assign(large, np.ones(len(large), bool), options)[before]
+    assert (old != new).mean() < 0.1
+
+
+def test_a_large_group_of_copies_does_not_become_the_test_split(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", {"cat": 20, "dog": 20})
+    for k in range(40):
+        put(data / "cat" / f"copy_{k}.png", encode(pixels(0, 3)))
+    for seed in range(4):
+        assert run(data, seed=seed).info.counts["test"]["cat"] <= 12

@@ -1,0 +1,178 @@
+"""The step as a whole: named sets, options, columns, what is written and what is said, and the component that KFP sees."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from kfp import dsl
+
+from components.classifier.dataset import SPLITS, Dataset, digest
+from components.classifier.errors import DataError, UsageError
+from components.ingest import ingest as ingest_module
+from components.ingest import published
+from components.ingest.component import ingest_dataset
+from components.ingest.ingest import ingest
+from components.ingest.options import IngestOptions, parse_channels, parse_image_size
+from tests.ingest.cases import encode, folder, idx_set, pixels, put
+from tests.ingest.conftest import Run
+
+
+def test_digits_need_nothing(run: Run) -> None:
+    found = run("digits")
+    assert found.info.classes == [str(k) for k in range(10)]
+    assert found.info.shape == (8, 8, 1)
+    assert (found.total("train"), found.total("validation"), found.total("test")) == (1259, 179, 359)
+    assert found.dataset.split("train").images.max() == 255
+    assert all(check["passed"] for check in found.info.checks)
+    assert run("digits").info.digest == found.info.digest
+    assert run("digits", seed=1).info.digest != found.info.digest
+    assert run("digits", image_size=(16, 12), channels=3).info.shape == (16, 12, 3)
+
+
+def test_the_written_digest_is_the_digest_of_what_was_written(run: Run) -> None:
+    found = run("digits")
+    parts = {name: (found.dataset.split(name).images, found.dataset.split(name).labels) for name in SPLITS}
+    assert digest(found.info.classes, found.info.shape, parts) == found.info.digest
+
+
+def test_the_summary_names_classes_counts_and_digest(tmp_path: Path, run: Run) -> None:
+    found = run(folder(tmp_path / "data", {"cat": 20, "dog": 10}))
+    assert "30 pictures of 16x16x3 in 2 classes: cat 20, dog 10" in found.said
+    assert "test: 6 pictures, 2 to 4 a class" in found.lines
+    assert f"0 files set aside; dataset digest {found.info.digest[:12]}" in found.lines
+
+
+def test_columns_give_slices(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["cat", "dog"])
+    rows = [f"cat/cat_{k:03d}.png,{'front' if k % 2 else 'back'},{k}" for k in range(6)] + ["dog/gone.png,front,1"]
+    put(data / "columns.csv", "\ufefffile,camera,lens\r\n" + "\r\n".join(rows) + "\r\n\r\n")
+    found = run(data)
+    tables = {name: pq.read_table(found.dataset.split(name).columns_path).to_pylist() for name in SPLITS}
+    everything = {row["file"]: row for table in tables.values() for row in table}
+    assert everything["cat/cat_001.png"] == {"file": "cat/cat_001.png", "camera": "front", "lens": "1"}
+    assert everything["dog/dog_000.png"]["camera"] is None
+    assert "columns.csv names 1 files that are no usable pictures here: dog/gone.png" in found.lines
+    assert "columns.csv has no line for 6 of 12 pictures" in found.lines
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n", "file\n", "file,x,x\n", "file,x\ncat/cat_000.png,1,2\n"])
+def test_columns_of_another_form_are_refused(tmp_path: Path, run: Run, text: str) -> None:
+    data = folder(tmp_path / "data", ["cat", "dog"])
+    put(data / "columns.csv", text)
+    with pytest.raises(DataError, match=r"columns\.csv"):
+        run(data)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": (0, 5)},
+        {"image_size": (5000, 5)},
+        {"channels": 2},
+        {"validation_fraction": 0.0},
+        {"test_fraction": 1.0},
+        {"test_fraction": float("nan")},
+        {"validation_fraction": 0.5, "test_fraction": 0.5},
+        {"on_unreadable": "ignore"},
+        {"max_duplicates": -1},
+    ],
+)
+def test_options_out_of_range_are_wrong_usage(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=next(iter(options))):
+        IngestOptions(**options)  # type: ignore[arg-type]
+
+
+def test_sizes_and_channels_are_read_from_text() -> None:
+    assert [parse_image_size(text) for text in ("", "28", "28x32", " 28 X 32 ")] == [None, (28, 28), (28, 32), (28, 32)]
+    assert [parse_channels(text) for text in ("", "1", "3")] == [None, 1, 3]
+    for wrong in ("big", "28x", "-3", "2.5", "1x2x3"):
+        with pytest.raises(UsageError, match="is not a size"):
+            parse_image_size(wrong)
+    with pytest.raises(UsageError, match="channels='2'"):
+        parse_channels("2")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"), [("", "no source"), ("/no/where", "no source '/no/where'"), ("fashion-mnist", "did you mean fashion_mnist")]
+)
+def test_a_wrong_source_is_wrong_usage(run: Run, source: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run(source)
+
+
+def test_a_broken_run_leaves_no_dataset_and_no_scratch(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", ["cat", "dog"])
+    out = tmp_path / "out"
+    ingest(str(data), out)
+    put(data / "cat" / "odd.png", encode(pixels(0, size=(9, 9))))
+    with pytest.raises(DataError, match="2 sizes"):
+        ingest(str(data), out)
+    assert not (out / "dataset.json").exists()
+    assert not (out / ingest_module.SCRATCH).exists()
+    with pytest.raises(DataError, match="no complete dataset"):
+        Dataset.load(out)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    put(tmp_path / "file")
+    with pytest.raises(DataError, match="cannot be written to"):
+        ingest("digits", tmp_path / "file" / "below")
+
+
+def test_what_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.ingest.decoding.MAX_DATASET_BYTES", 1000)
+    with pytest.raises(DataError, match=r"12 pictures of 16x16x3 need .* give a smaller image_size"):
+        run(folder(tmp_path / "data", ["cat", "dog"]))
+
+
+def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.ingest.decoding.PROGRESS_SECONDS", 0)
+    assert "read 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
+
+
+def test_published_sets_name_the_remedy_without_a_network(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchvision import datasets
+
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path))
+    monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/mnist/"])  # nothing listens there
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar.tar.gz")
+    for name in ("mnist", "cifar10"):
+        with pytest.raises(DataError, match=rf"{name} cannot be downloaded, no server answers \(127\.0\.0\.1:9.*source=/path/to/{name}"):
+            run(name)
+
+
+def test_published_sets_are_read_from_the_cache(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path))
+    idx_set(tmp_path / "FashionMNIST" / "raw")
+    found = run("fashion_mnist")
+    assert found.info.classes[0] == "T-shirt/top"
+    assert (found.total("test"), found.info.shape) == (20, (12, 12, 1))
+    assert "fashion_mnist/test#0" in found.files("test")
+
+
+def test_the_cache_is_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc/1/nowhere")
+    assert published.cache_folder().is_dir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert published.cache_folder() == tmp_path / "penstock" / "datasets"
+
+
+def test_the_component_returns_the_digest_and_fills_the_metadata(tmp_path: Path) -> None:
+    data = folder(tmp_path / "data", ["cat", "dog"])
+    artifact = dsl.Dataset(uri=str(tmp_path / "artifact"))
+    returned = ingest_dataset.python_func(dataset=artifact, source=str(data), image_size="8x10", channels="1")
+    info = Dataset.load(artifact.path).info
+    assert returned == info.digest
+    assert info.shape == (8, 10, 1)
+    assert artifact.metadata["shape"] == "8x10x1"
+    assert artifact.metadata["train"] == 8
+    assert artifact.metadata["digest"] == returned
+
+
+def test_labels_follow_their_pictures(tmp_path: Path, run: Run) -> None:
+    found = run(folder(tmp_path / "data", {"cat": 40, "dog": 40}))
+    for file, (name, image) in found.files().items():
+        kind, seed = ("cat", "dog").index(name), int(file[-7:-4])
+        np.testing.assert_array_equal(image, pixels(kind, seed))
