@@ -188,7 +188,7 @@ class Registry:
 
         Raises RegistryError for the champion, VersionNotFound for a version that is not there at all.
         """
-        self._guard(version)
+        self.refuse_champion(version)
         keys = [entry.key for entry in self.store.list(self.key(version, ""))] if VERSION_PATTERN.fullmatch(version) else []
         if not keys:
             raise self._not_found(version)
@@ -196,7 +196,7 @@ class Registry:
         manifest = self.store.read(manifest_key) if manifest_key in keys else None
         self.store.delete(manifest_key)
         try:
-            self._guard(version)  # it may have been deployed since
+            self.refuse_champion(version)  # it may have been deployed since
         except RegistryError:
             if manifest is not None:
                 self.store.create(manifest_key, manifest)
@@ -279,7 +279,8 @@ class Registry:
                 f"version {version} of {self.name} in {self.store.url} is damaged: {'; '.join(problems)}; publish it again"
             )
 
-    def _guard(self, version: str) -> None:
+    def refuse_champion(self, version: str) -> None:
+        """Raise RegistryError when the version serves."""
         if version == self.ledger.champion():
             raise RegistryError(f"version {version} of {self.name} is the champion and serves; deploy another one, then delete it")
 

@@ -1,39 +1,56 @@
-"""`penstock models`: what is in the registry."""
+"""`penstock models`: what is in the registry, what served when, and the ways to change it."""
 
+import itertools
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
+from rich.markup import escape
 
+from components.classifier.errors import IntegrityError
+from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 
 if TYPE_CHECKING:
     from components.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify and roll back model versions.")
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, copy, delete and roll back model versions.")
 
-VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.")]
+VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.", show_default=False)]
+ActorOption = Annotated[
+    str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")
+]
 
 
 @app.command("list")
-def list_versions(store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False) -> None:
+def list_versions(
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many versions at most; 0 for all.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
     """List the model versions, newest first, and say which one serves.
 
-    Example: `penstock models list --name digits`
+    Example: `penstock models list --limit 5`
     """
     registry = _registry(store, name)
-    champion = registry.ledger.champion()
-    rows = [registry.get(version).manifest for version in reversed(list(registry.versions()))]
+    champion, previous = registry.ledger.champion(), registry.ledger.previous()
+    marks = {previous: "previous", champion: "champion"}
+    rows = [view.row(registry, version, marks.get(version, "")) for version in itertools.islice(registry.newest(), limit or None)]
     if as_json:
-        print_json(
-            [{**row.model_dump(include={"version", "architecture", "metrics", "run"}), "champion": row.version == champion} for row in rows]
-        )
+        print_json(rows)
         return
-    table = Table("version", "architecture", "accuracy", "")
+    if not rows:
+        view.say(f"No version of {escape(name)} in {escape(registry.store.url)} yet: run `penstock run` first.")
+        return
+    table = view.table("version", "architecture", "accuracy", "classes", "size", "serves")
     for row in rows:
-        table.add_row(
-            row.version, row.architecture, f"{row.metrics.get('accuracy', float('nan')):.4f}", "champion" if row.version == champion else ""
-        )
+        if "problem" in row:
+            table.add_row(row["version"], f"[red]{escape(row['problem'])}[/]", "", "", "", row["serves"])
+        else:
+            table.add_row(
+                row["version"], escape(row["architecture"]), view.number(row["accuracy"]), str(row["classes"]), view.size_text(row["size"]),
+                f"[green]{row['serves']}[/]" if row["serves"] == "champion" else row["serves"],
+            )  # fmt: skip
     console.print(table)
 
 
@@ -41,13 +58,196 @@ def list_versions(store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT
 def show(
     version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False
 ) -> None:
-    """Show a version's manifest: its files and their digests, its dataset, parameters and numbers.
+    """Show a version: where it came from, its numbers and parameters, its files and their digests.
 
-    Example: `penstock models show champion --json`
+    Example: `penstock models show champion`
     """
     registry = _registry(store, name)
-    manifest = registry.get(registry.resolve(version)).manifest
-    print_json(manifest.model_dump(mode="json"))
+    found = registry.get(registry.resolve(version))
+    manifest = found.manifest
+    if as_json:
+        print_json({"uri": found.uri, **manifest.model_dump(mode="json")})
+        return
+    table = view.table("", "", heads=False)
+    for field, value in view.facts(found.uri, manifest):
+        table.add_row(f"[bold]{field}[/]", escape(value))
+    console.print(table)
+    view.say("\n[bold]files, by SHA-256[/]")
+    for file, entry in manifest.files.items():
+        view.say(f"{entry.sha256}  {view.size_text(entry.size):>8}  {escape(file)}")
+
+
+@app.command()
+def verify(
+    version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False
+) -> None:
+    """Hash a version's files again and name each that is missing, changed or extra; the exit code is 1 if there is one.
+
+    Example: `penstock models verify previous`
+    """
+    registry = _registry(store, name)
+    version = registry.resolve(version) if version in {"champion", "previous"} else version
+    problems = registry.verify(version)
+    if as_json:
+        print_json({"version": version, "intact": not problems, "problems": problems})
+    elif not problems:
+        view.say(f"{version} is intact: all {len(registry.get(version).manifest.files)} files have the digests of its manifest.")
+    if problems and not as_json:
+        raise IntegrityError(f"version {version} is damaged: {'; '.join(problems)}; do not serve it, and publish it again")
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def history(
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="How many records at most, the newest; 0 for all.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the ledger: what was deployed, held, rolled back or failed, when, by whom and why.
+
+    Example: `penstock models history --json`
+    """
+    registry = _registry(store, name)
+    records = registry.ledger.records()
+    shown = records[-limit:] if limit else records
+    if as_json:
+        print_json([record.model_dump(mode="json") for record in shown])
+        return
+    if not records:
+        view.say(f"Nothing of {escape(name)} has been deployed in {escape(registry.store.url)} yet.")
+        return
+    for record in shown:
+        colour = {"deployed": "green", "held": "yellow", "rolled_back": "yellow", "failed": "red"}[record.action]
+        time = record.time[:16].replace("T", " ")
+        by = f"by {record.actor} ({record.strategy})" if record.actor else f"({record.strategy})"
+        view.say(f"{record.sequence:>4}  {time} UTC  [{colour}]{record.action:<11}[/]  {record.version}  {escape(by)}")
+        if record.champion != record.version:
+            view.say(f"      [bold]{record.champion or 'nothing'}[/] goes on serving" if record.champion else "      nothing serves")
+        if record.reason:
+            view.say(f"      {escape(' '.join(record.reason.split()))}")
+
+
+@app.command()
+def diff(
+    first: VersionArgument,
+    second: VersionArgument = "champion",
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what differs between two versions: origin, classes, parameters, numbers and files.
+
+    Example: `penstock models diff previous champion`
+    """
+    from components.registry import differences
+
+    registry = _registry(store, name)
+    a, b = (registry.get(registry.resolve(selector)).manifest for selector in (first, second))
+    found = differences(a, b)
+    if as_json:
+        print_json(
+            {
+                "first": a.version,
+                "second": b.version,
+                "differences": [{"section": d.section, "field": d.field, "first": d.first, "second": d.second} for d in found],
+            }
+        )
+        return
+    if not found:
+        view.say(f"{a.version} and {b.version} do not differ.")
+        return
+    view.say(f"first   {a.version}\nsecond  {b.version}\n")
+    table = view.table("", "", "first", "second", "change")
+    for difference in found:
+        table.add_row(
+            difference.section, escape(difference.field), view.value(difference.section, difference.first),
+            view.value(difference.section, difference.second), view.change(difference.first, difference.second),
+        )  # fmt: skip
+    console.print(table)
+
+
+@app.command()
+def rollback(
+    to: Annotated[str, typer.Option("--to", help="The version to go back to; else the one that served before.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.")] = "",
+    actor: ActorOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the version serve that served before, or another one by `--to`; its files are checked first.
+
+    Rolling back is undo: each call takes one deployment off. Held and failed deployments do not count.
+
+    Example: `penstock models rollback --reason "wrong on night pictures"`
+    """
+    from components.registry import rollback as roll_back
+
+    registry = _registry(store, name)
+    before = registry.ledger.champion()
+    record = roll_back(registry, to=to, actor=actor or _user(), reason=reason)
+    if as_json:
+        print_json({"changed": record.champion != before, **record.model_dump(mode="json")})
+    elif record.champion == before:
+        view.say(f"{record.champion} serves already; nothing was changed.")
+    else:
+        view.say(f"[green]{record.champion}[/] serves now, in place of {record.previous} (record {record.sequence}).")
+
+
+@app.command()
+def delete(
+    version: Annotated[str, typer.Argument(help="A version's name.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete a version for good; the champion is never deleted.
+
+    Example: `penstock models delete 20260102-030405-0123456789ab --yes`
+    """
+    registry = _registry(store, name)
+    registry.refuse_champion(version)
+    if not registry.sizes(version):
+        registry.get(version)  # which says what versions there are
+    if not yes:
+        typer.confirm(f"Delete version {version} of {name} from {registry.store.url} for good?", abort=True)
+    registry.delete(version)
+    view.say(f"{version} is deleted.")
+
+
+@app.command()
+def copy(
+    version: VersionArgument,
+    to: Annotated[str, typer.Option("--to", help="The other store: a directory or s3://bucket/prefix.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+) -> None:
+    """Copy a version to another store, checked by digest; run it again after a break, and what arrived intact is kept.
+
+    Example: `penstock models copy champion --to s3://models-eu/penstock`
+    """
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    source, target = _registry(store, name), _registry(to, name)
+    version = source.resolve(version)
+    total = sum(entry.size for entry in source.get(version).manifest.files.values())
+    with Progress(
+        TextColumn(version),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        task = bar.add_task("copy", total=total)
+        copied = source.copy_to(target, version, lambda size: bar.advance(task, size))
+    console.print(
+        f"{version} is in {escape(copied.uri)}: {len(copied.manifest.files)} files, {view.size_text(total)}, all digests checked.",
+        soft_wrap=True,
+    )
 
 
 def _registry(store: str, name: str) -> "Registry":
@@ -55,3 +255,13 @@ def _registry(store: str, name: str) -> "Registry":
     from components.storage import open_store
 
     return Registry(open_store(store), name)
+
+
+def _user() -> str:
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container under a number without an account
+        return f"uid {os.getuid()}"

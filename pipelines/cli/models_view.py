@@ -1,0 +1,104 @@
+"""How `penstock models` shows versions: rows, tables, numbers."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from components.classifier.errors import IntegrityError
+from pipelines.cli.output import console
+
+if TYPE_CHECKING:
+    from components.registry import Manifest, Registry
+
+
+def row(registry: "Registry", version: str, serves: str) -> dict[str, Any]:
+    """Return what a list says of a version; `problem` in place of the rest where its manifest is damaged."""
+    try:
+        found = registry.get(version)
+    except IntegrityError as error:
+        return {"version": version, "serves": serves, "problem": str(error)}
+    manifest = found.manifest
+    return {
+        "version": version,
+        "serves": serves,
+        "uri": found.uri,
+        "architecture": manifest.architecture,
+        "accuracy": manifest.metrics.get("accuracy"),
+        "metrics": manifest.metrics,
+        "classes": len(manifest.classes),
+        "size": sum(entry.size for entry in manifest.files.values()),
+        "trained_at": manifest.trained_at,
+        "created": manifest.created,
+        "dataset_digest": manifest.dataset_digest,
+        "run": manifest.run,
+        "signed": manifest.signature is not None,
+    }
+
+
+def facts(uri: str, manifest: "Manifest") -> list[tuple[str, str]]:
+    """Return what `show` says of a version but its files: field and value."""
+    numbers = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())
+    parameters = ", ".join(f"{name}={value}" for name, value in manifest.parameters.items())
+    return [
+        ("version", manifest.version),
+        ("address", uri),
+        ("architecture", manifest.architecture),
+        ("classes", f"{len(manifest.classes)}: {', '.join(manifest.classes)}"),
+        ("trained at", manifest.trained_at),
+        ("published at", manifest.created),
+        ("run", manifest.run or "-"),
+        ("dataset", manifest.dataset_digest),
+        ("code version", manifest.code_version),
+        ("numbers", numbers or "none: published without an evaluation"),
+        ("parameters", parameters or "-"),
+        ("signature", "signed" if manifest.signature else "not signed"),
+    ]
+
+
+def table(*columns: str, heads: bool = True) -> Table:
+    """Make a table without lines, whose versions are never cut."""
+    table = Table(box=None, show_header=heads, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column, overflow="fold", no_wrap=column == "version", justify="right" if column in {"size", "#", "accuracy"} else "left"
+        )
+    return table
+
+
+def say(text: str) -> None:
+    """Print a line that no pipe or narrow terminal breaks apart."""
+    console.print(text, soft_wrap=True)
+
+
+def number(value: float | None) -> str:
+    """Return a share with four digits, or a dash."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def value(section: str, value: Any) -> str:
+    """Return one side of a difference."""
+    if value is None:
+        return "[dim]-[/]"
+    if section == "files":
+        return str(value)[:12]
+    if section == "metrics":
+        return f"{value:.4f}"
+    return escape(str(value))
+
+
+def change(first: Any, second: Any) -> str:
+    """Return by how much a number differs, or nothing."""
+    numbers = [
+        value for value in (first, second) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    ]
+    return f"{numbers[1] - numbers[0]:+.4g}" if len(numbers) == 2 else ""
+
+
+def size_text(size: int) -> str:
+    """Return a size for people; powers of 1,000."""
+    if size < 1000:
+        return f"{size} B"
+    power = min(3, (len(str(size)) - 1) // 3)
+    return f"{size / 1000**power:.1f} {('', 'kB', 'MB', 'GB')[power]}"
