@@ -4,10 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from kserve import model_server
 from pydantic import ValidationError
 
 from components.classifier.errors import UsageError
+from components.predictor import sdk
 from components.predictor.served import load
 from components.predictor.server import PredictorServer
 from components.predictor.settings import Settings
@@ -39,7 +39,7 @@ def _settings(arguments: Sequence[str] | None) -> Settings:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("python -m components.predictor", description=__doc__, parents=[model_server.parser])
+    parser = argparse.ArgumentParser("python -m components.predictor", description=__doc__, parents=[sdk.parser])
     for action in parser._actions:
         action.default = None  # so that a variable counts where no argument is given
     for name, field in Settings.model_fields.items():

@@ -2,7 +2,8 @@
 
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
+
+from components.predictor.sdk import ModelRepositoryExtension
 
 _MESSAGE = "models are not loaded or unloaded by clients; deploy another version instead"
 

@@ -5,7 +5,7 @@ what is closed. Everything else goes on to KServe's application. A client's mist
 """
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from components.predictor.metrics import Metrics
 from components.predictor.model import ImageClassifier
 from components.predictor.question import answer, new_id
 from components.predictor.served import ServedModel
+from components.predictor.settings import Settings
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -28,7 +29,13 @@ Headers = list[tuple[bytes, bytes]]
 
 _JSON: Headers = [(b"content-type", b"application/json")]
 _BINARY: Headers = [(b"content-type", b"application/octet-stream")]
+_HEADER_LENGTH = b"inference-header-content-length"
 _MAX_ID = 128
+_MAX_DIGITS = 18
+
+_QUICK_BYTES = 16 * 1024
+_QUICK_LIMITS = {"max_images": 4, "max_pixels": 65_536}
+"""What may be answered on the event loop itself: some milliseconds of work at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +47,35 @@ class Reply:
     headers: Headers
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An inference request that has come in whole."""
+
+    served: ServedModel
+    protocol: str
+    body: bytes
+    header_length: int | None
+    id: str
+
+
 class Gone(Exception):
     """The client hung up."""
 
 
 class Edge:
-    """ASGI application around `inner`, KServe's."""
+    """ASGI application around `inner`, KServe's; `tasks` are the requests that the server has in hand."""
 
-    def __init__(self, inner: Application, model: ImageClassifier, metrics: Metrics) -> None:
+    def __init__(self, inner: Application, model: ImageClassifier, metrics: Metrics, tasks: Sized) -> None:
         self._inner = inner
         self._model = model
         self._settings = model.settings
+        self._quick = model.settings.model_copy(update=_QUICK_LIMITS)
         self._metrics = metrics
+        self._tasks = tasks
         self._v1 = f"/v1/models/{model.name}:predict"
         self._v2 = f"/v2/models/{model.name}/infer"
-        self._pending_bytes = 0
+        self._pending_bytes = self._in_flight = 0
+        metrics.watch(lambda: model.worker.depth, lambda: self._in_flight, lambda: self._pending_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or hand it on."""
@@ -71,13 +92,13 @@ class Edge:
         began = time.perf_counter()
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
-        self._metrics.in_flight.inc()
+        self._in_flight += 1
         try:
-            reply = await self._guarded(scope, headers, receive, protocol, version, request_id)
+            reply = await self._infer(scope, receive, protocol, version, headers, request_id)
         except Gone:
             return
         finally:
-            self._metrics.in_flight.dec()
+            self._in_flight -= 1
         self._metrics.request(protocol, reply.status, time.perf_counter() - began)
         if self._settings.access_log:
             log().info(
@@ -99,11 +120,13 @@ class Edge:
     async def _other(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, request_id = scope["path"], _request_id(dict(scope["headers"]))
         if path.startswith("/v2/repository"):
-            await self._send(send, _error(403, "models are not loaded or unloaded over HTTP; deploy another version instead"), request_id)
+            await self._send(
+                send, error_reply(403, "models are not loaded or unloaded over HTTP; deploy another version instead"), request_id
+            )
         elif path.startswith("/v1/models/") and path.endswith((":predict", ":explain")):
             name = path.removeprefix("/v1/models/").rpartition(":")[0]
             await self._send(
-                send, self._no_such_model(name) if name != self._model.name else _error(404, "this model explains nothing"), request_id
+                send, self._no_such_model(name) if name != self._model.name else error_reply(404, "this model explains nothing"), request_id
             )
         elif path.startswith("/v2/models/") and path.endswith("/infer"):
             await self._send(send, self._no_such_model(path.split("/")[3]), request_id)
@@ -111,76 +134,82 @@ class Edge:
             await self._inner(scope, receive, send)
 
     def _no_such_model(self, name: str) -> Reply:
-        return _error(404, f"there is no model {name[:64]!r} here; there is {self._model.name!r}")
+        return error_reply(404, f"there is no model {name[:64]!r} here; there is {self._model.name!r}")
 
-    async def _guarded(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, protocol: str, version: str, request_id: str
+    async def _infer(
+        self, scope: Scope, receive: Receive, protocol: str, version: str, headers: dict[bytes, bytes], request_id: str
     ) -> Reply:
+        """Answer an inference request, whatever is wrong with it."""
         try:
             if scope["method"] != "POST":
-                return _error(405, "inference requests are sent by POST", [(b"allow", b"POST")])
+                return error_reply(405, "inference requests are sent by POST", [(b"allow", b"POST")])
             served = self._model.current()
-            if version and version != served.version:
-                raise RequestError(f"version {version[:64]!r} does not serve here; version {served.version!r} does", 404)
+            _check_version(served, version)
             self._model.worker.check()
-            _check_headers(headers)
+            header_length = _check_headers(headers, protocol)
             body = await self._read(headers, receive)
             try:
-                return await self._model.worker.run(self._work, served, protocol, headers, body, request_id)
+                return await self._work(Request(served, protocol, body, header_length, request_id))
             finally:
                 self._pending_bytes -= len(body)
         except RequestError as error:
-            return _error(error.status, str(error))
+            return error_reply(error.status, str(error))
         except Unavailable as error:
-            return _error(503, str(error), [(b"retry-after", str(error.retry_after).encode())])
+            return error_reply(503, str(error), [(b"retry-after", str(error.retry_after).encode())])
         except Gone:
             raise
-        except Exception:  # the last guard: whatever this is, the client must not read it
+        except Exception:  # noqa: BLE001 - the last guard: whatever this is, the client must not read it
             log().exception("request failed", request_id=request_id)
-            return _error(500, f"the server failed; its log has more under request id {request_id}")
+            return error_reply(500, f"the server failed; its log has more under request id {request_id}")
 
-    def _work(self, served: ServedModel, protocol: str, headers: dict[bytes, bytes], body: bytes, request_id: str) -> Reply:
-        """All that takes time, on a worker's thread: parse, classify, write."""
-        settings = self._settings
-        if protocol == "v1":
-            question = v1.parse(body, served.spec, settings)
+    async def _work(self, request: "Request") -> Reply:
+        """Do at once what is quick and alone, and the rest on a worker's thread, so that the server goes on answering."""
+        if len(self._tasks) <= 1 and request.served.quick and len(request.body) <= _QUICK_BYTES:
+            try:
+                return self._answer(request, self._quick)
+            except RequestError:
+                pass  # a limit of the quick way, or a mistake: the long way tells
+        return await self._model.worker.run(lambda: self._answer(request, self._settings))
+
+    def _answer(self, request: "Request", settings: Settings) -> Reply:
+        """All that takes time: parse, classify, write."""
+        served = request.served
+        if request.protocol == "v1":
+            question = v1.parse(request.body, served.spec, settings)
             found = answer(served, question, settings)
             reply = Reply(200, v1.render(found, question.return_probabilities), _JSON)
         else:
-            question, wishes = v2.parse(body, _header_length(headers), served.spec, settings)
+            question, wishes = v2.parse(request.body, request.header_length, served.spec, settings)
             found = answer(served, question, settings)
-            data, json_length = v2.render(found, wishes, request_id)
-            more = [] if json_length is None else [(b"inference-header-content-length", str(json_length).encode())]
-            reply = Reply(200, data, (_JSON if json_length is None else _BINARY) + more)
+            data, json_length = v2.render(found, wishes, request.id)
+            reply = Reply(200, data, _JSON) if json_length is None else Reply(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
         self._metrics.answered(found)
         return reply
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read a body within the limits; its length is counted as pending until the caller takes it off."""
-        limit = self._settings.max_body_bytes
-        declared = headers.get(b"content-length", b"")
-        if declared and int(declared) > limit:
-            raise _too_large(limit)
+        _check_size(int(headers.get(b"content-length", b"0")), self._settings.max_body_bytes)
         chunks: list[bytes] = []
         size = 0
         try:
             while True:
                 message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Gone
+                _check_connected(message)
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
                 self._pending_bytes += len(chunk)
-                if size > limit:
-                    raise _too_large(limit)
-                if self._pending_bytes > self._settings.max_pending_bytes:
-                    raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
+                _check_size(size, self._settings.max_body_bytes)
+                self._check_pending()
                 if not message.get("more_body"):
-                    return chunk if not chunks else b"".join((*chunks, chunk))
+                    return b"".join((*chunks, chunk)) if chunks else chunk
                 chunks.append(chunk)
         except BaseException:
             self._pending_bytes -= size
             raise
+
+    def _check_pending(self) -> None:
+        if self._pending_bytes > self._settings.max_pending_bytes:
+            raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
 
     async def _send(self, send: Send, reply: Reply, request_id: str) -> None:
         headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode()), (b"x-request-id", request_id.encode())]
@@ -190,12 +219,9 @@ class Edge:
         await send({"type": "http.response.body", "body": reply.body})
 
 
-def _error(status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Reply:
+def error_reply(status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Reply:
+    """Make the answer that every failure has: one line of JSON."""
     return Reply(status, orjson.dumps({"error": " ".join(message.split())}), [*_JSON, *headers])
-
-
-def _too_large(limit: int) -> RequestError:
-    return RequestError(f"the body is larger than the limit of {limit} bytes; send fewer or smaller pictures", 413)
 
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
@@ -206,20 +232,34 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     return new_id()
 
 
-def _check_headers(headers: dict[bytes, bytes]) -> None:
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding not in (b"identity", b""):
+def _check_version(served: ServedModel, version: str) -> None:
+    if version and version != served.version:
+        raise RequestError(f"version {version[:64]!r} does not serve here; version {served.version!r} does", 404)
+
+
+def _check_connected(message: MutableMapping[str, Any]) -> None:
+    if message["type"] == "http.disconnect":
+        raise Gone
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise RequestError(f"the body is larger than the limit of {limit} bytes; send fewer or smaller pictures", 413)
+
+
+def _check_headers(headers: dict[bytes, bytes], protocol: str) -> int | None:
+    """Return the length of a V2 body's JSON part, None where no binary data follows."""
+    if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
         raise RequestError("compressed bodies are not taken; leave out Content-Encoding", 415)
-    if headers.get(b"content-type", b"").startswith(b"application/octet-stream") and b"inference-header-content-length" not in headers:
-        raise RequestError(
-            "binary data needs the header Inference-Header-Content-Length, the size of the JSON part; JSON needs application/json"
-        )
-
-
-def _header_length(headers: dict[bytes, bytes]) -> int | None:
-    text = headers.get(b"inference-header-content-length")
-    if text is None:
+    if protocol == "v1":
         return None
-    if not (text.isdigit() and len(text) < 20):
+    text = headers.get(_HEADER_LENGTH)
+    if text is None:
+        if headers.get(b"content-type", b"").startswith(b"application/octet-stream"):
+            raise RequestError(
+                "binary data needs the header Inference-Header-Content-Length, the size of the JSON part; JSON alone needs application/json"
+            )
+        return None
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise RequestError("Inference-Header-Content-Length must be a whole number of bytes")
     return int(text)

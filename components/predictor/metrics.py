@@ -1,64 +1,73 @@
 """What the predictor counts, in Prometheus' terms; served on /metrics beside KServe's own."""
 
+from collections.abc import Callable
+from functools import cache
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from components.predictor.question import Answer
+from components.predictor.served import ServedModel
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Metrics:
-    """All counters of one predictor; updating them for a request takes some microseconds."""
+    """All counters of one predictor. Children are looked up once and kept: a request costs a few microseconds here."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._requests = Counter(
-            "penstock_requests", "Inference requests by protocol and HTTP status", ["protocol", "code"], registry=registry
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"penstock_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"penstock_{name}", text, labels, registry=registry)
+
+        requests = counter("requests", "Inference requests by protocol and HTTP status", "protocol", "code")
+        latency = Histogram(
+            "penstock_request_seconds", "Seconds from headers to answer", ["protocol"], buckets=LATENCY_BUCKETS, registry=registry
         )
-        self._latency = Histogram(
-            "penstock_request_seconds",
-            "Seconds from a request's headers to its answer",
-            ["protocol"],
-            buckets=LATENCY_BUCKETS,
-            registry=registry,
-        )
-        self._images = Counter("penstock_images", "Pictures classified", registry=registry)
-        self._predictions = Counter(
-            "penstock_predictions", "Pictures by model version and predicted class", ["version", "label"], registry=registry
-        )
+        self._request = cache(requests.labels)
+        self._latency = cache(latency.labels)
+        self._images = counter("images", "Pictures classified")
+        self._predictions = counter("predictions", "Pictures by model version and predicted class", "version", "label")
         self._confidence = Histogram(
-            "penstock_confidence", "Confidence of predictions", ["version"], buckets=tuple(x / 10 for x in range(1, 11)), registry=registry
+            "penstock_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS, registry=registry
         )
-        self._doubts = Counter("penstock_low_confidence", "Pictures that need a person's look", ["version"], registry=registry)
-        self.queue_depth = Gauge("penstock_queue_depth", "Requests waiting for the model or being worked on", registry=registry)
-        self.in_flight = Gauge("penstock_requests_in_flight", "Inference requests that came and have no answer yet", registry=registry)
-        self.pending_bytes = Gauge("penstock_pending_bytes", "Bytes of request bodies held", registry=registry)
-        self.review_dropped = Counter(
-            "penstock_review_dropped", "Pictures that could not be queued for review", ["reason"], registry=registry
-        )
-        self.review_queued = Counter("penstock_review_queued", "Pictures put into the review queue", registry=registry)
-        self.swaps = Counter("penstock_model_swaps", "Changes of the served model version, by outcome", ["outcome"], registry=registry)
-        self._info = Gauge(
-            "penstock_model_info", "1 for the model version that serves", ["name", "version", "architecture"], registry=registry
-        )
+        self._doubts = counter("low_confidence", "Pictures that need a person's look", "version")
+        self._by_version: dict[str, tuple[list[Counter], Histogram, Counter]] = {}
+        self._queue_depth = gauge("queue_depth", "Requests that wait for the model or are being worked on")
+        self._in_flight = gauge("requests_in_flight", "Inference requests that came and have no answer yet")
+        self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies that are held")
+        self._info = gauge("model_info", "1 for the model version that serves", "name", "version", "architecture")
+        self.swaps = counter("model_swaps", "New champions, by what became of them: switched or refused", "outcome")
+        self.review_queued = counter("review_queued", "Pictures put into the review queue", "reason")
+        self.review_dropped = counter("review_dropped", "Pictures that did not get into the review queue", "why")
+
+    def watch(self, queue_depth: Callable[[], float], in_flight: Callable[[], float], pending_bytes: Callable[[], float]) -> None:
+        """Read these when somebody asks, instead of keeping them up to date."""
+        self._queue_depth.set_function(queue_depth)
+        self._in_flight.set_function(in_flight)
+        self._pending_bytes.set_function(pending_bytes)
+
+    def serving(self, served: ServedModel) -> None:
+        """Say which version serves from now on."""
+        version = served.version
+        predictions = [self._predictions.labels(version, label) for label in served.classes]
+        self._by_version[version] = (predictions, self._confidence.labels(version), self._doubts.labels(version))
+        self._info.clear()
+        self._info.labels(served.name, version, served.classifier.config.architecture).set(1)
 
     def request(self, protocol: str, status: int, seconds: float) -> None:
         """Count an inference request that was answered."""
-        self._requests.labels(protocol, status).inc()
-        self._latency.labels(protocol).observe(seconds)
+        self._request(protocol, str(status)).inc()
+        self._latency(protocol).observe(seconds)
 
     def answered(self, answer: Answer) -> None:
         """Count the predictions of an answer."""
-        version = answer.model.version
+        predictions, confidence, doubts = self._by_version[answer.model.version]
         self._images.inc(len(answer.classes))
-        confidence = self._confidence.labels(version)
-        for label, value in zip(answer.labels, answer.confidence.tolist(), strict=True):
-            self._predictions.labels(version, label).inc()
+        for index, value, doubt in zip(answer.classes, answer.confidence, answer.needs_review, strict=True):
+            predictions[index].inc()
             confidence.observe(value)
-        doubts = int(answer.needs_review.sum())
-        if doubts:
-            self._doubts.labels(version).inc(doubts)
-
-    def serving(self, name: str, version: str, architecture: str) -> None:
-        """Say which version serves from now on."""
-        self._info.clear()
-        self._info.labels(name, version, architecture).set(1)
+            if doubt:
+                doubts.inc()

@@ -3,24 +3,21 @@
 from collections.abc import Mapping
 from typing import Any
 
-import kserve
-import numpy as np
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve.errors import InvalidInput
-from kserve.protocol.infer_type import to_http_parameters
 
 from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.predictor import v2
 from components.predictor.errors import Unavailable
 from components.predictor.question import Answer, Question, answer, new_id, parse_wishes
+from components.predictor.sdk import InferOutput, InferRequest, InferResponse, InvalidInput, Model, to_http_parameters
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 from components.predictor.worker import Worker
 
 
-class ImageClassifier(kserve.Model):  # type: ignore[misc]  # kserve has no types
+class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
     """Answers with whichever version `served` holds; assigning another switches at once, requests in flight keep theirs."""
 
     def __init__(self, settings: Settings, worker: Worker) -> None:
@@ -69,18 +66,18 @@ class ImageClassifier(kserve.Model):  # type: ignore[misc]  # kserve has no type
         ]
 
     async def predict(
-        self, payload: kserve.InferRequest, headers: Mapping[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> kserve.InferResponse:
+        self, payload: InferRequest, headers: Mapping[str, str] | None = None, response_headers: dict[str, str] | None = None
+    ) -> InferResponse:
         """Answer a gRPC request; HTTP goes another way in, to the same code (edge.py)."""
         try:
             self.current()
-            return await self.worker.run(self._predict, payload)
+            return await self.worker.run(lambda: self._predict(payload))
         except RequestError as error:
             raise InvalidInput(str(error)) from error
         except Unavailable as error:
             raise GrpcException(StatusCode.UNAVAILABLE, str(error)) from error
 
-    def _predict(self, request: kserve.InferRequest) -> kserve.InferResponse:
+    def _predict(self, request: InferRequest) -> InferResponse:
         served = self.current()
         wanted, threshold = parse_wishes(to_http_parameters(request.parameters or {}), "parameters")
         names = [{"name": output.name} for output in request.request_outputs or []]
@@ -91,7 +88,7 @@ class ImageClassifier(kserve.Model):  # type: ignore[misc]  # kserve has no type
         tensor = v2.Tensor(entry.name, entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
         question = v2.question(tensor, served.spec, self.settings, OUTPUT_NAME in outputs, threshold)
         found = answer(served, question, self.settings)
-        return kserve.InferResponse(
+        return InferResponse(
             response_id=request.id or new_id(),
             model_name=served.name,
             model_version=served.version,
@@ -100,9 +97,10 @@ class ImageClassifier(kserve.Model):  # type: ignore[misc]  # kserve has no type
         )
 
 
-def _output(found: Answer, name: str, binary: bool) -> kserve.InferOutput:
+def _output(found: Answer, name: str, as_bytes: bool) -> InferOutput:
     datatype, shape, values = v2.output(found, name)
-    array = np.array([value.encode() for value in values], dtype=np.object_) if isinstance(values, list) else values
-    tensor = kserve.InferOutput(name, shape, datatype)
-    tensor.set_data_from_numpy(array, binary_data=binary)
+    if not as_bytes:
+        return InferOutput(name, shape, datatype, values)
+    tensor = InferOutput(name, shape, datatype)
+    tensor._raw_data = v2.binary(datatype, values)
     return tensor

@@ -7,34 +7,35 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_NUMBERS = ({int}, {float}, {int, float})
+_INTEGERS = {int}
+_NUMBERS = ({float}, {int, float})
 
 
 def to_array(value: Any, shape: Sequence[int]) -> npt.NDArray[Any] | None:
     """Turn nested lists of numbers into an array of `shape`; None when they have another shape or hold other things.
 
-    Whole numbers from 0 to 255 become uint8, anything else float64. numpy.array is not asked: of strings of unequal length
-    it makes arrays of any size.
+    Whole numbers from 0 to 255 become uint8, anything else float64. numpy.array is not asked: it is slower, and of strings of
+    unequal length it makes arrays of any size.
     """
     level = [value]
     for size in shape:
-        if not all(type(item) is list and len(item) == size for item in level):
+        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
             return None
-        level = list(chain.from_iterable(level))
+        level = [item for (item,) in level] if size == 1 else list(chain.from_iterable(level))
     kinds = set(map(type, level))
-    if kinds not in _NUMBERS:
-        return None
-    if kinds == {int}:
+    if kinds == _INTEGERS:
         try:
             return np.frombuffer(bytes(level), np.uint8).reshape(shape)
         except ValueError:
             pass  # a number that is no byte: refused by the caller's rule, which names it
+    elif kinds not in _NUMBERS:
+        return None
     return np.array(level, np.float64).reshape(shape)
 
 
 def outline(value: Any, depth: int = 6) -> list[int]:
     """Lengths along the first elements of nested lists, for messages."""
-    lengths = []
+    lengths: list[int] = []
     while type(value) is list and len(lengths) < depth:
         lengths.append(len(value))
         value = value[0] if value else None

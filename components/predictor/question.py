@@ -1,6 +1,7 @@
 """What a request asks, whichever protocol it came by, and the answer to it."""
 
 import itertools
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 
 _PREFIX, _NUMBERS = os.urandom(6).hex(), itertools.count(1)  # quicker than a new UUID each time
+_BATCH = 32
+"""Pictures that go through the model at once: what it needs for them stays allocated."""
 
 Original = bytes | None
 """A picture's bytes as they came; None where an array came."""
@@ -32,19 +35,19 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One row a picture: probabilities float32 (N, K), the likeliest class' index, its probability, and the doubt."""
+    """One entry a picture: the likeliest class' index, its probability, and the doubt; probabilities are float32 (N, K)."""
 
     model: ServedModel
     probabilities: npt.NDArray[np.float32]
-    classes: npt.NDArray[np.intp]
-    confidence: npt.NDArray[np.float32]
-    needs_review: npt.NDArray[np.bool_]
+    classes: list[int]
+    confidence: list[float]
+    needs_review: list[bool]
 
     @property
     def labels(self) -> list[str]:
         """The likeliest class' name, one a picture."""
         names = self.model.classes
-        return [names[index] for index in self.classes.tolist()]
+        return [names[index] for index in self.classes]
 
 
 class ModelFailure(Exception):
@@ -53,13 +56,13 @@ class ModelFailure(Exception):
 
 def answer(model: ServedModel, question: Question, settings: Settings) -> Answer:
     """Run all pictures of a request through the model at once."""
-    probabilities = model.classifier.probabilities(question.images)
-    classes = probabilities.argmax(axis=1)
-    confidence = probabilities[np.arange(len(classes)), classes]
-    if not np.isfinite(confidence).all():
+    probabilities = model.classifier.probabilities(question.images, _BATCH)
+    confidence: list[float] = probabilities.max(axis=1).tolist()
+    if not math.isfinite(sum(confidence)):
         raise ModelFailure(f"model version {model.version} gave a probability that is not finite")
     threshold = settings.review_threshold if question.threshold is None else question.threshold
-    return Answer(model, probabilities, classes, confidence, confidence < np.float32(threshold))
+    classes = probabilities.argmax(axis=1).tolist()
+    return Answer(model, probabilities, classes, confidence, [value < threshold for value in confidence])
 
 
 def new_id() -> str:

@@ -5,13 +5,13 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from kserve.protocol.rest.server import metrics_handler
 from starlette.exceptions import HTTPException
 
 from components.classifier.errors import RequestError
 from components.predictor.errors import Unavailable
 from components.predictor.logs import log
 from components.predictor.model import ImageClassifier
+from components.predictor.sdk import metrics_handler
 
 PLATFORM = "onnxruntime_onnx"
 _GET = ["GET", "HEAD"]

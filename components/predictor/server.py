@@ -9,10 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import uvloop
-from kserve import ModelServer
-from kserve.model_server import app
-from kserve.protocol.grpc.server import GRPCServer
-from kserve.protocol.rest.server import RESTServer
 
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError
@@ -23,12 +19,18 @@ from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ImageClassifier
 from components.predictor.routes import add_error_handlers, add_routes
+from components.predictor.sdk import GRPCServer, ModelServer, RESTServer, app
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 from components.predictor.worker import Worker
 
 Loader = Callable[["PredictorServer"], None]
 """Loads a model in the background and calls `serve`; raises PenstockError when it cannot."""
+
+
+_MAX_WORKERS = 8
+_GC_THRESHOLDS = (20_000, 20, 20)
+"""A picture as nested JSON lists is some thousand objects: Python's 700 would collect garbage in the middle of each."""
 
 
 class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
@@ -81,7 +83,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self.settings = settings
         logs.configure(console)
         self.metrics = Metrics()
-        self.model = ImageClassifier(settings, Worker(2, settings.queue_size))
+        self.model = ImageClassifier(settings, Worker(max(2, min(available_cpus(), _MAX_WORKERS)), settings.queue_size))
         self.register_model(self.model)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -90,16 +92,17 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         """Let a loaded version answer from now on; may be called from any thread."""
         gc.collect()
         gc.freeze()  # a full collection over everything imported would cost 50 ms now and then
+        gc.set_threshold(*_GC_THRESHOLDS)
         before = self.model.served
+        self.metrics.serving(served)
         self.model.served = served
-        self.metrics.serving(served.name, served.version, served.classifier.config.architecture)
         log().info(
             "serving",
             model=served.name,
             version=served.version,
             before=before.version if before else None,
             device=served.classifier.device,
-            threads=available_cpus(),
+            cpus=available_cpus(),
         )
 
     def run(self, loader: Loader) -> int:
@@ -115,8 +118,10 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
 
     async def _run(self, loader: Loader) -> None:
         self._loop = asyncio.get_running_loop()
-        self._rest_server = _RestServer(Edge(app, self.model, self.metrics), self)
+        tasks: set[Any] = set()
+        self._rest_server = _RestServer(Edge(app, self.model, self.metrics, tasks), self)
         uvicorn = self._rest_server.uvicorn
+        uvicorn.server_state.tasks = tasks
         for sig in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sig, self._drain, sig)
         self._rest_server.create_application()

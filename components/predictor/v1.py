@@ -42,7 +42,7 @@ def render(answer: Answer, with_probabilities: bool) -> bytes:
     """Write the answer: one object a picture, beside the model's name and version."""
     predictions: list[dict[str, Any]] = [
         {"label": label, "confidence": confidence, "needs_review": doubt}
-        for label, confidence, doubt in zip(answer.labels, answer.confidence.tolist(), answer.needs_review.tolist(), strict=True)
+        for label, confidence, doubt in zip(answer.labels, answer.confidence, answer.needs_review, strict=True)
     ]
     if with_probabilities:
         names = answer.model.classes

@@ -27,7 +27,7 @@ from components.predictor.settings import Settings
 LABEL, CONFIDENCE, NEEDS_REVIEW = "label", "confidence", "needs_review"
 OUTPUTS = (LABEL, CONFIDENCE, NEEDS_REVIEW, OUTPUT_NAME)
 DATATYPES = ("UINT8", "FP32", "BYTES")
-_NUMPY = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
+_NUMPY: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
 _MAX_DIMENSIONS = 8
 
 
@@ -73,9 +73,9 @@ def parse(body: bytes, header_length: int | None, spec: ImageSpec, settings: Set
 
 def parse_outputs(outputs: Any, parameters: dict[str, Any], probabilities: bool) -> dict[str, bool]:
     """Read which outputs are wanted, and which of them as binary data."""
-    binary = _flag(parameters, "binary_data_output", False)
+    default = _flag(parameters, "binary_data_output", False)
     if outputs is None or outputs == []:
-        return dict.fromkeys(OUTPUTS if probabilities else OUTPUTS[:-1], binary)
+        return dict.fromkeys(OUTPUTS if probabilities else OUTPUTS[:-1], default)
     if type(outputs) is not list:
         raise RequestError("outputs must be a list")
     wanted: dict[str, bool] = {}
@@ -86,9 +86,9 @@ def parse_outputs(outputs: Any, parameters: dict[str, Any], probabilities: bool)
         own = output.get("parameters")
         if own is not None and type(own) is not dict:
             raise RequestError(f"outputs[{index}].parameters must be an object")
-        wanted[name] = _flag(own or {}, "binary_data", binary)
+        wanted[name] = _flag(own or {}, "binary_data", default)
     if probabilities:
-        wanted.setdefault(OUTPUT_NAME, binary)
+        wanted.setdefault(OUTPUT_NAME, default)
     return wanted
 
 
@@ -104,7 +104,7 @@ def question(tensor: Tensor, spec: ImageSpec, settings: Settings, probabilities:
             raise RequestError(f"inputs[0].shape must be [N] for encoded pictures, got {shape}")
         check_count(shape[0], settings)
         return _encoded_pictures(tensor, shape[0], spec, settings, probabilities, threshold)
-    if tensor.datatype not in _NUMPY:
+    if tensor.datatype not in DATATYPES:
         raise RequestError(f"inputs[0].datatype must be {', '.join(DATATYPES[:-1])} or {DATATYPES[-1]}")
     grey = spec.channels == 1 and shape[1:] == list(spec.shape[:2])
     if not grey and shape[1:] != list(spec.shape):
@@ -120,32 +120,39 @@ def question(tensor: Tensor, spec: ImageSpec, settings: Settings, probabilities:
 
 def render(answer: Answer, wishes: Wishes, made_id: str) -> tuple[bytes, int | None]:
     """Write the answer: the body, and the size of its JSON part where binary data follows."""
-    outputs, blobs = [], []
-    for name, binary in wishes.outputs.items():
+    outputs: list[dict[str, Any]] = []
+    blobs: list[bytes] = []
+    for name, as_bytes in wishes.outputs.items():
         datatype, shape, values = output(answer, name)
         entry: dict[str, Any] = {"name": name, "shape": shape, "datatype": datatype}
-        if binary:
-            blob = _binary(values)
-            blobs.append(blob)
-            entry["parameters"] = {"binary_data_size": len(blob)}
+        if as_bytes:
+            blobs.append(binary(datatype, values))
+            entry["parameters"] = {"binary_data_size": len(blobs[-1])}
         else:
-            entry["data"] = values if type(values) is list else values.ravel().tolist()
+            entry["data"] = values
         outputs.append(entry)
     model = answer.model
     header = orjson.dumps({"model_name": model.name, "model_version": model.version, "id": wishes.id or made_id, "outputs": outputs})
     return (b"".join((header, *blobs)), len(header)) if blobs else (header, None)
 
 
-def output(answer: Answer, name: str) -> tuple[str, list[int], list[str] | npt.NDArray[Any]]:
-    """Datatype, shape and values of one output."""
-    number = len(answer.classes)
+def output(answer: Answer, name: str) -> tuple[str, list[int], list[Any]]:
+    """Datatype, shape and flat values of one output."""
+    shape = [len(answer.classes)]
     if name == LABEL:
-        return "BYTES", [number], answer.labels
+        return "BYTES", shape, answer.labels
     if name == CONFIDENCE:
-        return "FP32", [number], answer.confidence
+        return "FP32", shape, answer.confidence
     if name == NEEDS_REVIEW:
-        return "BOOL", [number], answer.needs_review
-    return "FP32", list(answer.probabilities.shape), answer.probabilities
+        return "BOOL", shape, answer.needs_review
+    return "FP32", list(answer.probabilities.shape), answer.probabilities.ravel().tolist()
+
+
+def binary(datatype: str, values: list[Any]) -> bytes:
+    """Write an output's values as binary data."""
+    if datatype == "BYTES":
+        return b"".join(struct.pack("<I", len(data)) + data for data in (value.encode() for value in values))
+    return np.array(values, _NUMPY[datatype]).tobytes()
 
 
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
@@ -248,9 +255,3 @@ def _split(raw: bytes, number: int) -> list[bytes]:
         elements.append(raw[offset : offset + length])
         offset += length
     return elements
-
-
-def _binary(values: list[str] | npt.NDArray[Any]) -> bytes:
-    if isinstance(values, list):
-        return b"".join(struct.pack("<I", len(data)) + data for data in (value.encode() for value in values))
-    return np.ascontiguousarray(values).tobytes()
