@@ -57,6 +57,7 @@ def submit(
     if not server.host.startswith(("http://", "https://")):
         raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
     check_image(IMAGE)
+    _check_answers(server)
     with tempfile.TemporaryDirectory() as folder:
         package = str(Path(folder) / f"{pipeline}.yaml")
         compiler.Compiler().compile(load_pipeline(pipeline), package_path=package)
@@ -83,6 +84,28 @@ def submit(
                 f"{server.host} cannot be reached ({_first(error)}); check the address, a port-forward and --ca"
             ) from error
     return Submission(started.run_id, f"{server.host.rstrip('/')}/#/runs/details/{started.run_id}")
+
+
+def _check_answers(server: Server) -> None:
+    """Ask the server whether it is well; kfp's client asks too, but five times and without telling the status."""
+    import requests
+
+    try:
+        answer = requests.get(
+            f"{server.host.rstrip('/')}/apis/v2beta1/healthz",
+            headers={"Authorization": f"Bearer {server.token}"} if server.token else {},
+            verify=(server.ca or True) if server.verify_tls else False,
+            timeout=TIMEOUT_SECONDS,
+            allow_redirects=False,
+        )
+    except (requests.RequestException, OSError) as error:
+        raise SubmissionFailed(f"{server.host} cannot be reached ({_first(error)}); check the address, a port-forward and --ca") from error
+    if answer.is_redirect:
+        raise SubmissionFailed(f"{server.host} asks for a login ({answer.status_code}); give a token by --token or KFP_TOKEN")
+    if not answer.ok:
+        raise SubmissionFailed(
+            f"{server.host} answered {answer.status_code} {' '.join(answer.text.split())[:200]}; {_remedy(answer.status_code)}"
+        )
 
 
 def _reason(error: Any) -> str:
