@@ -10,7 +10,6 @@ from typing import Any
 from components.classifier.errors import UsageError
 from components.storage import open_store
 
-TARGETS = ("local",)
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _OWN_ARCHITECTURE = "small_cnn"
 
@@ -91,14 +90,14 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
 
 
 def _check_gate(given: Mapping[str, Any]) -> str:
+    from components.deploy.targets import check_target
     from components.gate.policy import check_strategy
     from pipelines.environments import load_environment
 
     environment = load_environment(given["environment"])
     environment.policy.override(given["policy"])
     check_strategy(given["strategy"], given["actor"], given["reason"])
-    if given["target"] not in TARGETS:
-        raise UsageError(f"unknown target {given['target']!r}; use {', '.join(TARGETS)}")
+    check_target(given["target"])
     return f"gate: {given['strategy']} in {given['environment']}"
 
 
