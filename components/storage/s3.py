@@ -104,7 +104,7 @@ class S3Store(Store):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         items = (item for page in self._pages(prefix) for item in page.get("Contents", []))
-        entries = (Entry(item["Key"][len(self._prefix) :], item["Size"]) for item in items)
+        entries = (Entry(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", "")) for item in items)
         yield from (entry for entry in without_markers(entries) if not entry.key.startswith(OURS))
 
     def names(self, prefix: str = "") -> Iterator[str]:

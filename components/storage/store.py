@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -22,7 +22,7 @@ class Entry:
 
     key: str
     size: int
-    stamp: str = ""
+    stamp: str = field(default="", compare=False)
 
 
 class Store(ABC):
