@@ -74,14 +74,14 @@ def score_images(
     Args:
         plan: What plan_shards wrote.
         shard: The shard's name.
-        node_selector: Labels of the nodes that may score; an input, as the two below, since in a loop a pod is shaped by its own inputs only.
+        node_selector: Labels of the nodes that may score; an input, as those below, since in a loop only a step's own shape its pod.
         gpus: How many GPUs the step is given.
         gpu_resource: The resource that the cluster gives GPUs by.
     """
     from components.score.plan import Plan
     from components.score.scoring import score_shard
 
-    return score_shard(Plan.load(plan.path), shard).to_json()
+    return score_shard(Plan.load(plan.path), shard, gpus).to_json()
 
 
 @component

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
+from components.score.drift import Drift
 from components.score.looks import read_reference
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, PREDICTIONS, SUMMARY, Output
@@ -34,12 +35,13 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     output = Output(plan.output)
     folder.mkdir(parents=True, exist_ok=True)
     if output.is_complete(plan):
-        output.fetch(folder)
-        return load_summary(folder)
+        return _committed(plan, output, folder)
     with tempfile.TemporaryDirectory(prefix="penstock-merge-") as scratch:
         model = Model(plan.store, plan.name, plan.version)
         tally = Tally(plan.classes, read_reference(model.fetch(Path(scratch) / "model")))
-        problems = [f"{name}: {reason}" for name, reason in plan.refused] + _write(plan, output, folder, Path(scratch), tally)
+        problems = [reason for _, reason in plan.refused] + _write(plan, output, folder, Path(scratch), tally)
+    if problems and output.is_complete(plan):
+        return _committed(plan, output, folder)  # another run of the same plan was first, and tidied up
     if problems:
         raise _failed(plan, output, folder, problems)
     summary = _summary(plan, tally, [json.loads(result) for result in results])
@@ -51,10 +53,8 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     return summary
 
 
-def load_summary(folder: Path) -> Summary:
-    """Read the summary that a folder of results holds."""
-    from components.score.drift import Drift
-
+def _committed(plan: Plan, output: Output, folder: Path) -> Summary:
+    output.fetch(plan, folder)
     raw: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
     raw["drift"] = [Drift(**drift) for drift in raw["drift"]]
     return Summary(**raw)
@@ -133,7 +133,7 @@ def _failed(plan: Plan, output: Output, folder: Path, problems: list[str]) -> Da
     output.put_incomplete(folder / PREDICTIONS)
     named = "; ".join(problems[:MAX_NAMED]) + (f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else "")
     kept = f"the other rows are kept in {plan.output}/{INCOMPLETE}"
-    return DataError(f"{len(problems)} of the inputs' parts could not be scored: {named} ({kept}; mend or remove these and run again)")
+    return DataError(f"not everything was scored: {named}; mend or remove these and run again ({kept})")
 
 
 def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary:

@@ -1,5 +1,6 @@
 """The model version that scores: which one, and its files with their digests checked."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ class Model:
         images, _ = load_golden(self._registry.fetch(self.version, folder / "golden", [GOLDEN]))
         path = folder / "golden.npy"
         np.save(path, images)
+        os.utime(path, (0, 0))  # the same file each time: a later run finds what an earlier one scored
         return path
 
 

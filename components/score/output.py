@@ -56,13 +56,14 @@ class Output:
         self._store.replace(_failure(piece), json.dumps(record).encode())
 
     def failure(self, piece: Piece) -> str:
-        """Return why a piece is not there, in one line that names its inputs."""
+        """Return why a piece is not there, in one line that names its shard and inputs."""
         try:
             record = json.loads(self._store.read(_failure(piece)))
         except ObjectNotFound:
-            return f"piece {piece.number} was not scored: its step ended before; run again"
+            return f"shard {piece.shard} ended before it scored piece {piece.number}"
         names, reason = ", ".join(record["inputs"]), record["reason"]
-        return reason if reason.startswith(tuple(record["inputs"])) else f"{names}: {reason}"
+        named = reason if reason.startswith(tuple(record["inputs"])) else f"{names}: {reason}"
+        return f"shard {piece.shard}: {named}"
 
     def manifest(self) -> dict[str, Any] | None:
         """Return the manifest of a complete output, or None."""
@@ -74,9 +75,9 @@ class Output:
     def is_complete(self, plan: Plan) -> bool:
         """Say whether exactly this plan's result lies here already."""
         manifest = self.manifest()
-        return manifest is not None and manifest.get("plan") == plan.key
+        return manifest is not None and manifest.get("plan") == plan.key and all(self._store.exists(name) for name in FILES)
 
-    def fetch(self, folder: Path) -> None:
+    def fetch(self, plan: Plan, folder: Path) -> None:
         """Copy a complete output to a folder; raises IntegrityError for files that are not what the manifest says."""
         manifest = self.manifest()
         files = manifest["files"] if manifest else {}
@@ -84,6 +85,7 @@ class Output:
             self._store.download(name, folder / name)
             if files.get(name) != sha256(folder / name):
                 raise IntegrityError(f"{name} in {self.url} was changed; remove manifest.json there and run again")
+        self._clear(plan.pieces)  # in case the run that committed it ended just then
 
     def commit(self, plan: Plan, folder: Path) -> None:
         """Put a folder's files in place of what was there: the manifest goes first and comes last."""

@@ -88,7 +88,9 @@ class LocalPlace(Place):  # Place documents the methods
         self._path = path.expanduser().absolute()
         if not self._path.exists():
             raise DataError(f"the input {path} does not exist; name a file, a folder or s3://bucket/prefix")
-        self.single = not self._path.is_dir()
+        if not (self._path.is_dir() or self._path.is_file()):
+            raise DataError(f"the input {path} is neither a file nor a folder; name one of these")
+        self.single = self._path.is_file()
         self._root = self._path.parent if self.single else self._path
 
     def listing(self) -> Listing:  # noqa: D102
@@ -96,7 +98,10 @@ class LocalPlace(Place):  # Place documents the methods
         if self.single:
             listing.files.append(self._file(self._path.name))
             return listing
-        self._walk("", (os.path.realpath(self._root),), listing)
+        try:
+            self._walk("", (os.path.realpath(self._root),), listing)
+        except OSError as error:
+            raise DataError(f"{error.filename or self._path} cannot be listed ({error.strerror}); mend it and run again") from error
         listing.files.sort(key=lambda file: file.name)
         listing.passed_over.sort(key=lambda passed: passed.input)
         return listing

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from components.classifier.errors import DataError, StoreError
+from components.classifier.errors import DataError, StoreError, UsageError
 from components.classifier.inference import Classifier
 from components.score.engine import Engine
 from components.score.inputs import CONTAINERS, PICTURE
@@ -39,11 +39,12 @@ class ShardResult:
         return json.dumps(self.__dict__)
 
 
-def score_shard(plan: Plan, shard: str) -> ShardResult:
+def score_shard(plan: Plan, shard: str, gpus: str = "0") -> ShardResult:
     """Score the pieces of one shard and keep each in the output's store as soon as it is complete.
 
-    A piece whose input cannot be used is recorded with its reason, and the next one goes on. Raises UsageError for a device
-    that is not there, IntegrityError for a damaged model version.
+    `gpus`: how many the step was given; with any, device "auto" means cuda and never falls back. A piece whose input cannot be
+    used is recorded with its reason, and the next one goes on. Raises UsageError for a device that is not there,
+    IntegrityError for a damaged model version.
     """
     result = ShardResult(shard)
     output = Output(plan.output)
@@ -52,15 +53,20 @@ def score_shard(plan: Plan, shard: str) -> ShardResult:
         todo = [piece for piece in mine if not output.has_part(piece)]
         result.kept = len(mine) - len(todo)
         if todo:
-            _score(plan, todo, output, result)
+            wanted = "cuda" if plan.settings.device == "auto" and gpus not in {"", "0"} else plan.settings.device
+            _score(plan, todo, output, result, wanted)
     return result
 
 
-def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult) -> None:
+def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult, device: str) -> None:
     model = Model(plan.store, plan.name, plan.version)
     with tempfile.TemporaryDirectory(prefix="penstock-score-") as folder, open_place(plan.input, model.golden) as place:
         bundle = model.fetch(Path(folder) / "model")
-        classifier = Classifier(bundle, device=plan.settings.device)
+        classifier = Classifier(bundle, device=device)
+        if device == "cuda" and classifier.device != "cuda":
+            raise UsageError(
+                "a GPU was asked for, and onnxruntime could not use it; check the driver and CUDA, or take device cpu and gpus 0"
+            )
         result.device = classifier.device
         reading = Reading(classifier.spec, plan.settings.image_column)
         started = time.monotonic()

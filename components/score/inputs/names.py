@@ -37,6 +37,7 @@ _SYSTEM_NAMES = frozenset(
     [
         "thumbs.db",
         "ehthumbs.db",
+        "_success",
         "desktop.ini",
         "icon\r",
         "@eadir",

@@ -43,7 +43,7 @@ def read(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int |
         with tarfile.open(path, "r:*") as tar:
             for member in tar:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all in memory
-                if member.isdir():
+                if member.isdir() or member.name.endswith("/"):
                     continue
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is None:
@@ -57,11 +57,12 @@ def read(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int |
 
 
 def _check_end(tar: tarfile.TarFile, name: str) -> None:
-    """Refuse what tarfile takes in silence: an archive cut between two members, and a second one joined to the first."""
+    """Refuse what tarfile takes for the end in silence: a cut between two members, a damaged header, a second archive."""
     assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset - _BLOCK)
+    tar.fileobj.seek(tar.offset)
     if not tar.fileobj.read(_BLOCK):
         raise DataError(f"{name} is cut: it has no end mark; copy it again")
+    tar.fileobj.seek(tar.offset)
     while block := tar.fileobj.read(1 << 20):
         if block.strip(b"\0"):
-            raise DataError(f"{name} goes on after its end mark, as when archives are joined; pack it again as one archive")
+            raise DataError(f"{name} is damaged, or several archives were joined: it goes on after its end; pack it again")
