@@ -2,16 +2,16 @@
 
 from typing import NamedTuple
 
+from kfp import dsl
+
 from components.deploy.component import deploy_model
 from components.evaluate.component import evaluate_model
 from components.gate.component import gate_model, record_hold
 from components.ingest.component import ingest_dataset
+from components.preflight.component import check_parameters
 from components.publish.component import publish_model
 from components.train.component import train_model
 from components.validate_serving.component import validate_serving
-from kfp import dsl
-
-from components.preflight.component import check_parameters
 from pipelines.steps import HOUR, MINUTE, configure, share_memory, use_gpus
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
@@ -38,6 +38,7 @@ def training_pipeline(
     test_fraction: float = 0.2,
     on_unreadable: str = "set_aside",
     max_duplicates: int = 0,
+    extra_training_source: str = "",
     seed: int = 0,
     device: str = "auto",
     gpus: str = "0",
@@ -78,6 +79,7 @@ def training_pipeline(
         test_fraction: Part sealed for evaluation, where the source has no test split of its own.
         on_unreadable: set_aside leaves damaged pictures out and names them; fail stops the run.
         max_duplicates: Most pictures that may stand in two splits; those are dropped from training.
+        extra_training_source: A second source that is trained on and never tests, such as an export of the review queue. Empty for none.
         seed: Makes split, initial weights and order of pictures repeatable.
         device: auto, cuda, mps or cpu.
         gpus: GPUs for the training step, as text; "0" for none.
@@ -130,6 +132,7 @@ def training_pipeline(
         seed=seed,
         on_unreadable=on_unreadable,
         max_duplicates=max_duplicates,
+        extra_training_source=extra_training_source,
     ).after(preflight)
     configure(ingest, "Ingest", timeout=6 * HOUR)
     ingest.set_memory_request("1Gi")
