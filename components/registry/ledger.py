@@ -7,6 +7,8 @@ the top off, and what is then on top serves. Held and failed records change noth
 off all that lies above it; a version that is not on the stack is put on it, like a deployment.
 """
 
+import random
+import time
 import uuid
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -17,7 +19,7 @@ from components.classifier.errors import LedgerConflict, ObjectExists, RegistryE
 from components.storage import Store
 
 Action = Literal["deployed", "held", "rolled_back", "failed"]
-_ATTEMPTS = 200
+_ATTEMPTS = 100
 
 
 class Record(BaseModel):
@@ -67,7 +69,7 @@ class Ledger:
         caller's decision rests on: LedgerConflict is raised when another record has come since. Without it a lost race is
         tried again, and LedgerConflict is raised after many.
         """
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             records = self.records()
             for record in reversed(records):
                 if draft.repeats(record):
@@ -79,6 +81,7 @@ class Ledger:
             try:
                 self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
             except ObjectExists:
+                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)))  # so that many writers do not meet again and again
                 continue
             self._known[record.sequence] = record
             return record
