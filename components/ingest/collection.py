@@ -73,16 +73,20 @@ def fingerprint(pixels: Pixels) -> bytes:
 
     A grey picture has the same fingerprint whether it was saved as grey or as RGB, in whatever file format.
     """
-    if pixels.shape[2] == 3 and (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+    if pixels.shape[2] == 3 and _is_grey(pixels[:1]) and _is_grey(pixels):  # the first row decides nearly always
         pixels = pixels[..., :1]
     sha = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
     sha.update(np.ascontiguousarray(pixels).data)
     return sha.digest()
 
 
+def _is_grey(pixels: Pixels) -> bool:
+    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
+
+
 def is_constant(pixels: Pixels) -> bool:
     """Say whether all pixels of a picture, uint8 (H, W, C), have one colour."""
-    return bool((pixels == pixels[0, 0]).all())
+    return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
 
 
 def from_arrays(images: Pixels, labels: Labels, classes: list[str], given: npt.NDArray[np.int8], names: list[str]) -> Collection:

@@ -8,8 +8,8 @@ from components.ingest import archives
 from components.ingest.listing import MAX_MEMBERS, Listing, Member, readable, system_part
 from components.storage import Store, open_store
 
-READ_AT_ONCE = 16
-"""Objects that are fetched at once: the time goes into waiting."""
+READ_AT_ONCE = 10
+"""Objects that are fetched at once, as many as boto3 keeps connections: the time goes into waiting."""
 
 _ODD_PARTS = {"", ".", ".."}
 

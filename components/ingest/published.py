@@ -1,8 +1,12 @@
 """Published sets that torchvision downloads and checks: MNIST and its kin, CIFAR-10."""
 
 import os
+import pickle
+import queue
 import socket
 import tempfile
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -16,7 +20,7 @@ from components.classifier.errors import DataError, UsageError
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays
 from components.ingest.decoding import Log
 
-ANSWER_SECONDS = 5
+ANSWER_SECONDS = 6
 """How long a server may take to answer at all."""
 MAX_KNOWN_DUPLICATES = 0.01
 """Share of a test split that may also be in training: the published sets are what they are, and some have a few."""
@@ -84,30 +88,49 @@ def _open(factory: Callable[..., Any], root: Path, name: str, log: Log) -> list[
         return [factory(root, train=train, download=False) for train in (True, False)]
     except RuntimeError:
         log(f"downloading {name} to {root}")
-    _check_network(factory, name)
+    except (OSError, ValueError, EOFError, AssertionError, pickle.UnpicklingError) as error:
+        raise DataError(f"the files of {name} in {root} are damaged ({_told(error)}); delete them and run again") from error
+    _check_network(getattr(factory, "mirrors", None) or [factory.url], name)  # type: ignore[attr-defined]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
     try:
         return [factory(root, train=train, download=True) for train in (True, False)]
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{name} cannot be downloaded ({' '.join(str(error).split())[:200]}); {_remedy(name)}") from error
+        raise DataError(f"{name} cannot be downloaded ({_told(error)}); {_remedy(name)}") from error
     finally:
         socket.setdefaulttimeout(before)
 
 
-def _check_network(factory: Any, name: str) -> None:
-    """Ask each server of a set for an answer, of whatever kind, before torchvision waits for it without a limit."""
-    reasons = []
-    for address in getattr(factory, "mirrors", None) or [factory.url]:
+def _check_network(addresses: list[str], name: str) -> None:
+    """Ask all servers of a set at once for an answer, of whatever kind, before torchvision waits for one without a limit."""
+    answers: queue.Queue[str] = queue.Queue()
+    for address in addresses:
+        threading.Thread(target=lambda url: answers.put(_ask(url)), args=(address,), daemon=True).start()
+    reasons, until = [], time.monotonic() + ANSWER_SECONDS
+    for _ in addresses:
         try:
-            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_SECONDS).close()
-        except urllib.error.HTTPError:
+            reason = answers.get(timeout=max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            reason = f"nothing within {ANSWER_SECONDS} s"
+        if not reason:
             return
-        except (OSError, ValueError) as error:
-            reasons.append(f"{address.split('/')[2]}: {getattr(error, 'reason', error)}")
-        else:
-            return
+        reasons.append(reason)
     raise DataError(f"{name} cannot be downloaded, no server answers ({'; '.join(reasons)}); {_remedy(name)}")
+
+
+def _ask(address: str) -> str:
+    """Why a server does not answer; "" when it does."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=ANSWER_SECONDS).close()
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError) as error:
+        return f"{address.split('/')[2]}: {_told(getattr(error, 'reason', error))}"
+    return ""
+
+
+def _told(error: object) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _remedy(name: str) -> str:

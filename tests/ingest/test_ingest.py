@@ -151,6 +151,14 @@ def test_published_sets_are_read_from_the_cache(tmp_path: Path, run: Run, monkey
     assert "fashion_mnist/test#0" in found.files("test")
 
 
+def test_a_broken_download_in_the_cache_is_named(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path))
+    root = idx_set(tmp_path / "KMNIST" / "raw")
+    put(root / "train-images-idx3-ubyte", (root / "train-images-idx3-ubyte").read_bytes()[:-9])
+    with pytest.raises(DataError, match=rf"the files of kmnist in {tmp_path} are damaged .*delete them"):
+        run("kmnist")
+
+
 def test_the_cache_is_where_it_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/proc/1/nowhere")
