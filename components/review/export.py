@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
-from components.classifier.errors import DataError, UsageError
+from components.classifier.errors import DataError, ObjectNotFound, UsageError
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture, ReviewQueue
 
@@ -50,39 +50,47 @@ def newest_by_picture(entries: Iterable[QueuedPicture]) -> list[QueuedPicture]:
     return sorted(newest.values(), key=lambda entry: (entry.prediction.confidence, entry.id))
 
 
-def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> int:
-    """Write pictures with a page and a table to label them in; returns how many.
+@dataclass
+class ExportReport:
+    """What an export wrote: pictures by class (by predicted class where they are to be labelled)."""
+
+    classes: dict[str, int] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    """Pictures that somebody removed from the store: left out."""
+
+    @property
+    def pictures(self) -> int:
+        """How many were written."""
+        return sum(self.classes.values())
+
+
+def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
+    """Write pictures with a page and a table to label them in.
 
     Raises UsageError when the directory is there and not empty: filled-in labels are never overwritten.
     """
-    chosen = newest_by_picture(entries)
 
-    def fill(folder: Path) -> None:
-        (folder / PICTURES).mkdir()
-        for entry in chosen:
-            (folder / PICTURES / entry.file_name).write_bytes(queue.picture(entry))
-        (folder / LABELS).write_text(_table(chosen), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
-        (folder / PAGE).write_text(_page(chosen), "utf-8")
+    def fill(folder: Path) -> ExportReport:
+        written, missing = _write_pictures(queue, newest_by_picture(entries), lambda entry: folder / PICTURES)
+        (folder / LABELS).write_text(_table(written), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
+        (folder / PAGE).write_text(_page(written), "utf-8")
+        return ExportReport(_counts(entry.prediction.label for entry in written), missing)
 
-    _write_folder(directory, fill)
-    return len(chosen)
+    return _write_folder(directory, fill)
 
 
-def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> dict[str, int]:
-    """Write the pictures on whose label people agree as `train/CLASS/ID.png`; returns the count of each class.
+def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
+    """Write the pictures on whose label people agree as `train/CLASS/ID.png`.
 
     There is no `test` folder on purpose: reviewed pictures were chosen by the model's doubt and must not judge it.
     """
     chosen = [entry for entry in newest_by_picture(entries) if entry.verdict.label not in {None, UNUSABLE}]
 
-    def fill(folder: Path) -> None:
-        for entry in chosen:
-            target = folder / "train" / _folder_name(str(entry.verdict.label))
-            target.mkdir(parents=True, exist_ok=True)
-            (target / entry.file_name).write_bytes(queue.picture(entry))
+    def fill(folder: Path) -> ExportReport:
+        written, missing = _write_pictures(queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.verdict.label)))
+        return ExportReport(_counts(str(entry.verdict.label) for entry in written), missing)
 
-    _write_folder(directory, fill)
-    return dict(sorted(Counter(str(entry.verdict.label) for entry in chosen).items()))
+    return _write_folder(directory, fill)
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:
@@ -188,14 +196,37 @@ def _folder_name(label: str) -> str:
     return label
 
 
-def _write_folder(directory: Path, fill: Callable[[Path], None]) -> None:
+def _counts(labels: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(labels).items()))
+
+
+def _write_pictures(
+    queue: ReviewQueue, entries: Iterable[QueuedPicture], place: Callable[[QueuedPicture], Path]
+) -> tuple[list[QueuedPicture], list[str]]:
+    """Write each picture into the folder of its place; returns those written, and the IDs of those that are gone."""
+    written, missing = [], []
+    for entry in entries:
+        folder = place(entry)
+        try:
+            picture = queue.picture(entry)
+        except ObjectNotFound:
+            missing.append(entry.id)
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / entry.file_name).write_bytes(picture)
+        written.append(entry)
+    return written, missing
+
+
+def _write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is there already; name a new folder, so that nothing in it is overwritten")
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=directory.parent))
     try:
-        fill(temporary)
+        report = fill(temporary)
         temporary.chmod(0o755)
         temporary.replace(directory)
+        return report
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

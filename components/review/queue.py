@@ -4,9 +4,10 @@
     reviews/NAME/entries/VERSION/ID.REASON.json        what the model said; REASON is low_confidence or audit
     reviews/NAME/labels/ID/000001.json                 what people said: see labels.py
 
-ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG and as PNG with another compression
-is one picture. Every object is create-only, so that replicas need no lock. The two reasons are kept apart, because only
-the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit later is in both.
+ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG, with another compression, or grey saved
+as RGB is one picture, as it is for ingest. Every object is create-only, so that replicas need no lock. The two reasons are
+kept apart, because only the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit
+later is in both.
 """
 
 import hashlib
@@ -113,7 +114,7 @@ class ReviewQueue:
         prediction = Prediction(
             picture=picture,
             label=entry.label,
-            confidence=min(entry.confidence, 1.0),  # float32 sums may exceed 1 in the last digit
+            confidence=min(float(entry.confidence), 1.0),  # float32 sums may exceed 1 in the last digit
             probabilities=entry.probabilities,
             version=entry.version,
             request_id=entry.request_id,
@@ -217,6 +218,8 @@ def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
             suffix = _SUFFIXES[image.format or "PNG"]
     else:
         pixels, data, suffix = picture, _png(picture), "png"
+    if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
+        pixels = pixels[:, :, :1]
     sha = hashlib.sha256(json.dumps(pixels.shape).encode())
     sha.update(pixels.tobytes())
     return sha.hexdigest()[:24], data, suffix

@@ -98,18 +98,18 @@ def export(
     entries = entries[:limit] if limit else entries
     if not entries:
         raise UsageError(f"nothing to export: no such entries in the review queue of {name!r}; `penstock review list` shows what there is")
-    if labelled:
-        counts = write_labelled(queue, entries, directory)
-        if as_json:
-            print_json({"directory": str(directory), "classes": counts})
-        else:
-            console.print(f"{sum(counts.values())} labelled pictures of {len(counts)} classes in {directory}, for training only")
-        return
-    count = write_for_review(queue, entries, directory)
+    report = (write_labelled if labelled else write_for_review)(queue, entries, directory)
     if as_json:
-        print_json({"directory": str(directory), "pictures": count})
+        print_json({"directory": str(directory), **asdict(report)})
+        return
+    if labelled:
+        console.print(f"{report.pictures} labelled pictures of {len(report.classes)} classes in {directory}, for training only")
     else:
-        console.print(f"{count} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`")
+        console.print(
+            f"{report.pictures} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`"
+        )
+    if report.missing:
+        console.print(f"{len(report.missing)} left out, whose pictures were removed from the store: {', '.join(report.missing)}")
 
 
 @app.command()

@@ -36,7 +36,7 @@ def fill_in(folder: Path, labels: dict[str, str]) -> None:
 
 
 def test_the_folder_for_review_has_each_picture_once_with_the_newest_versions_answer(queue: ReviewQueue, tmp_path: Path) -> None:
-    assert write_for_review(queue, queue.entries(), tmp_path / "out") == 3
+    assert write_for_review(queue, queue.entries(), tmp_path / "out").pictures == 3
     with (tmp_path / "out" / "labels.csv").open(encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["confidence"] for row in rows] == ["0.3500", "0.4000", "0.4500"]
@@ -75,9 +75,9 @@ def test_contrary_labels_are_reported_and_left_out_until_settled(queue: ReviewQu
     import_labels(queue, [(one, "1"), (two, "2")], "ann")
     report = import_labels(queue, [(one, "7"), (two, "2")], "bob")
     assert report.contrary == [one]
-    assert write_labelled(queue, queue.entries(), tmp_path / "before") == {"2": 1}
+    assert write_labelled(queue, queue.entries(), tmp_path / "before").classes == {"2": 1}
     queue.label(one, "7", "chief", settles=True)
-    assert write_labelled(queue, queue.entries(), tmp_path / "after") == {"2": 1, "7": 1}
+    assert write_labelled(queue, queue.entries(), tmp_path / "after").classes == {"2": 1, "7": 1}
 
 
 def test_an_old_import_does_not_bring_back_what_was_corrected_or_settled(queue: ReviewQueue) -> None:
@@ -94,7 +94,7 @@ def test_an_old_import_does_not_bring_back_what_was_corrected_or_settled(queue: 
 def test_labelled_pictures_are_for_training_only_and_unusable_ones_are_not_in(queue: ReviewQueue, tmp_path: Path) -> None:
     one, two, three = sorted({entry.id for entry in queue.entries()})
     import_labels(queue, [(one, "1"), (two, UNUSABLE), (three, "3")], "ann")
-    assert write_labelled(queue, queue.entries(), tmp_path / "out") == {"1": 1, "3": 1}
+    assert write_labelled(queue, queue.entries(), tmp_path / "out").classes == {"1": 1, "3": 1}
     files = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png"))
     assert files == [f"train/1/{one}.png", f"train/3/{three}.png"]
 
@@ -142,3 +142,11 @@ def test_a_folder_with_labels_in_it_is_never_overwritten(queue: ReviewQueue, tmp
         write_for_review(queue, queue.entries(), tmp_path / "out")
     assert (tmp_path / "out" / "labels.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "store"]
+
+
+def test_a_picture_that_was_removed_from_the_store_is_left_out_and_named(queue: ReviewQueue, tmp_path: Path) -> None:
+    gone = queue.entries()[0].id
+    (tmp_path / "store" / "reviews" / "digits" / "pictures" / f"{gone}.png").unlink()
+    report = write_for_review(queue, queue.entries(), tmp_path / "out")
+    assert (report.pictures, report.missing) == (2, [gone])
+    assert gone not in (tmp_path / "out" / "labels.csv").read_text() + (tmp_path / "out" / "index.html").read_text()

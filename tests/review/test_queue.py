@@ -1,4 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,12 @@ def test_writers_at_the_same_time_make_one_entry(tmp_path: Path) -> None:
     assert len(queues[0].entries()) == 1
 
 
-def test_the_same_pixels_as_array_and_as_differently_packed_png_are_one_picture(queue: ReviewQueue) -> None:
+def test_the_same_pixels_as_array_as_png_and_as_rgb_are_one_picture(queue: ReviewQueue) -> None:
     pixels = queue_of.digit(5)
     fast, small = queue_of.png(pixels, 1), queue_of.png(pixels, 9)
     assert fast != small
-    assert [queue.put(queue_of.entry(form)) for form in (small, fast, pixels)] == [True, False, False]
+    forms = (small, fast, pixels, np.repeat(pixels, 3, axis=2))
+    assert [queue.put(queue_of.entry(form)) for form in forms] == [True, False, False, False]
 
 
 def test_different_pictures_and_versions_are_entries_of_their_own(queue: ReviewQueue) -> None:
@@ -84,7 +86,7 @@ def test_the_least_confident_comes_first(queue: ReviewQueue) -> None:
 
 
 def test_confidence_a_float32_rounding_above_one_is_taken(queue: ReviewQueue) -> None:
-    assert queue.put(queue_of.entry(1, confidence=float(np.nextafter(np.float32(1), np.float32(2))), reason="audit"))
+    assert queue.put(replace(queue_of.entry(1, reason="audit"), confidence=np.nextafter(np.float32(1), np.float32(2))))
 
 
 def test_what_is_no_picture_is_refused(queue: ReviewQueue) -> None:

@@ -19,12 +19,12 @@ def quiet(line: str) -> None:
 
 @pytest.fixture
 def reviewed(tmp_path: Path) -> Path:
-    """An export of three labelled noise pictures, and of the first fifty digits, which are in the source already."""
+    """An export of three labelled noise pictures, and of the first ten digits, which are in the source already."""
     queue = queue_of.at(tmp_path / "store")
     for seed in range(3):
         queue.put(queue_of.entry(queue_of.noise(seed)))
     new = {entry.id for entry in queue.entries()}
-    for number in range(50):
+    for number in range(10):
         queue.put(queue_of.entry(number))
     import_labels(queue, [(entry.id, "7" if entry.id in new else "3") for entry in queue.entries()], "ann")
     write_labelled(queue, queue.entries(), tmp_path / "reviewed")
@@ -44,14 +44,14 @@ def test_labelled_pictures_are_trained_on_and_the_sealed_test_split_stays_as_it_
     assert np.array_equal(after.split("train").images[:-3], before.split("train").images)
     assert info.counts["train"]["7"] == before.info.counts["train"]["7"] + 3
     assert info.digest != before.info.digest
-    assert len([entry for entry in info.set_aside if "of the first source" in entry["reason"]]) == 50
+    assert len([entry for entry in info.set_aside if "of the first source" in entry["reason"]]) == 10
 
 
 def test_extra_pictures_of_any_size_are_brought_to_the_sources(reviewed: Path, tmp_path: Path) -> None:
     options = IngestOptions(image_size=(16, 12), channels=3, extra_training_source=str(reviewed))
     info = ingest("digits", tmp_path / "out", options, quiet)
     assert info.shape == (16, 12, 3)
-    assert next(check["detail"] for check in info.checks if check["name"] == "extra training pictures").startswith("3 of 53")
+    assert next(check["detail"] for check in info.checks if check["name"] == "extra training pictures").startswith("3 of 13")
 
 
 @pytest.mark.parametrize(("folder", "message"), [("train/cat", "classes that the source does not have: cat"), ("test/7", "test split")])

@@ -1,0 +1,117 @@
+"""Images a second of batch scoring, beside a bare onnxruntime loop over the same pictures in the same run.
+
+    python -m benchmarks.scoring [--images 20000] [--repeats 5]
+
+The model is `small_cnn` for 28x28 grey pictures (untrained: the time is the same). `bare` reads arrays from memory and does
+nothing with the answers; `bare png` decodes each file with the product's own `from_bytes`, one after another, and then runs the model.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from PIL import Image
+
+from components.classifier.cpu import available_cpus
+from components.classifier.images import ImageSpec, from_bytes
+from components.classifier.inference import Classifier
+from components.classifier.network import ServingGraph, build
+from components.registry import Record, Registry
+from components.score.merge import merge
+from components.score.planning import make_plan
+from components.score.scoring import score_shard
+from components.score.settings import Settings
+from components.storage import open_store
+from components.train.export import export_onnx
+from tests import tiny
+
+SPEC = ImageSpec(28, 28, 1)
+
+
+def write_store(folder: Path) -> tuple[str, str]:
+    """Publish small_cnn in a store; returns (store, version)."""
+    bundle = tiny.write_bundle(folder / "bundle", size=28, golden=False)
+    torch.manual_seed(0)
+    network = build("small_cnn", SPEC, 10).eval()
+    export_onnx(ServingGraph(network, [0.5], [0.25], 1.0).eval(), SPEC, bundle / "model.onnx")
+    store = str(folder / "store")
+    registry = Registry(open_store(store), "digits")
+    version = registry.publish(bundle).version
+    registry.ledger.append(Record(action="deployed", version=version, champion=version, strategy="force"))
+    return store, version
+
+
+def score(store: str, version: str, source: Path, folder: Path) -> Path:
+    """Plan, score and merge in this process; returns the output."""
+    output = folder / "output"
+    plan = make_plan(
+        folder / "plan", store=store, name="digits", version=version, input=str(source), output=str(output), settings=Settings(), shards=1
+    )
+    results = [score_shard(plan, shard).to_json() for shard in plan.shards()]
+    merge(plan, results, folder / "predictions")
+    return output
+
+
+def rate(images: int, work: Callable[[], object]) -> float:
+    """Images a second of one call."""
+    started = time.perf_counter()
+    work()
+    return images / (time.perf_counter() - started)
+
+
+def main() -> None:
+    """Measure in turns, so that other load on the machine falls on all alike; print medians and ratios as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    sys.stdout = sys.stderr  # the steps' own lines
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        store, version = write_store(folder)
+        pictures = np.random.default_rng(0).integers(0, 256, (options.images, 28, 28, 1), dtype=np.uint8)
+        np.save(folder / "pictures.npy", pictures)
+        for number, picture in enumerate(pictures):
+            path = folder / "png" / f"{number // 1000:03d}" / f"{number:06d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture[:, :, 0]).save(path)
+        files = sorted((folder / "png").rglob("*.png"))
+        bare = Classifier(folder / "bundle")
+
+        def bare_png() -> None:
+            for start in range(0, len(files), 64):
+                bare.probabilities(np.stack([from_bytes(path.read_bytes(), SPEC) for path in files[start : start + 64]]), 64)
+
+        rates: dict[str, list[float]] = {"bare": [], "npy": [], "bare png": [], "png": []}
+        for repeat in range(options.repeats):
+            rates["bare"].append(rate(options.images, lambda: bare.probabilities(pictures, 64)))
+            rates["bare png"].append(rate(options.images, bare_png))
+            for kind, source in (("npy", folder / "pictures.npy"), ("png", folder / "png")):
+                place = folder / f"{kind}-{repeat}"
+                rates[kind].append(rate(options.images, lambda source=source, place=place: score(store, version, source, place)))
+    medians = {kind: round(statistics.median(values)) for kind, values in rates.items()}
+    result = {
+        "images": options.images,
+        "n": options.repeats,
+        "images_per_second": {kind: {"median": medians[kind], "all": [round(v) for v in values]} for kind, values in rates.items()},
+        "npy_to_bare": round(medians["npy"] / medians["bare"], 2),
+        "png_to_bare_png": round(medians["png"] / medians["bare png"], 2),
+        "cpus": available_cpus(),
+        "load": os.getloadavg()[0],
+        "versions": {"python": platform.python_version(), "onnxruntime": onnxruntime.__version__, "numpy": np.__version__},
+    }
+    print(json.dumps(result, indent=1), file=sys.__stdout__)
+
+
+if __name__ == "__main__":
+    main()
