@@ -86,10 +86,10 @@ def cache_folder() -> Path:
 def _open(factory: Callable[..., Any], root: Path, name: str, log: Log) -> list[Any]:
     try:
         return [factory(root, train=train, download=False) for train in (True, False)]
-    except RuntimeError:
+    except (RuntimeError, OSError, ValueError, EOFError, AssertionError, pickle.UnpicklingError) as error:
+        if "download=True" not in str(error):  # how torchvision says that nothing is there
+            raise DataError(f"the files of {name} in {root} are damaged ({_told(error)}); delete them and run again") from error
         log(f"downloading {name} to {root}")
-    except (OSError, ValueError, EOFError, AssertionError, pickle.UnpicklingError) as error:
-        raise DataError(f"the files of {name} in {root} are damaged ({_told(error)}); delete them and run again") from error
     _check_network(getattr(factory, "mirrors", None) or [factory.url], name)  # type: ignore[attr-defined]
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALL_SECONDS)
