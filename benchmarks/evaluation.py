@@ -89,7 +89,8 @@ def main() -> None:
         paired = seconds(lambda: evaluation(dataset, model, scratch / "paired", model))
         report = (scratch / "paired" / "report.html").stat().st_size
     print(
-        f"\n{len(images):,} pictures of {images.shape[1]}x{images.shape[2]}x{images.shape[3]}, {available_cpus()} CPUs, {platform.machine()}"
+    shape = "x".join(map(str, images.shape[1:]))
+    print(f"\n{len(images):,} pictures of {shape}, {available_cpus()} CPUs, {platform.machine()}")
     )
     print(f"bare onnxruntime pass        {bare:6.2f} s   {len(images) / bare:,.0f} pictures a second")
     print(f"evaluation, report included  {alone:6.2f} s   {alone / bare:.1f} times the bare pass, limit {LIMIT_S:.0f} s")

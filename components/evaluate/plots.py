@@ -46,7 +46,8 @@ def coverage_plot(points: list[CoveragePoint]) -> str:
     shares, accuracies = [100 * p.coverage for p in known], [100 * (p.accuracy or 0) for p in known]
     axes.plot(shares, accuracies, color=ACCENT, linewidth=2, marker="o", markersize=5)
     drawn: list[tuple[float, float]] = []
-    span_x, span_y = max(shares) - min(shares) or 1, max(accuracies) - min(accuracies) or 1
+    span_x = max(shares, default=0) - min(shares, default=0) or 1
+    span_y = max(accuracies, default=0) - min(accuracies, default=0) or 1
     for point, x, y in zip(known, shares, accuracies, strict=True):
         far = all(abs(x - u) / span_x > 0.1 or abs(y - v) / span_y > 0.07 for u, v in drawn)
         if far and point.threshold:

@@ -11,7 +11,9 @@ from components.classifier.images import Pixels
 from components.classifier.inference import Classifier, Probabilities
 from components.evaluate.results import Latency
 
-BATCH_SIZE = 256
+LARGEST_BATCH = 256
+BATCH_PIXELS = LARGEST_BATCH * 64 * 64
+"""Larger pictures go in smaller batches: 256 of 224x224 would take gigabytes in a network's first layers."""
 WARM_UP = 5
 TIMED = 200
 TIME_LIMIT_S = 2.0
@@ -20,10 +22,11 @@ TIME_LIMIT_S = 2.0
 
 @dataclass(frozen=True)
 class Scores:
-    """`probabilities` float32 (N, K), and the seconds that they took."""
+    """`probabilities` float32 (N, K), the seconds that they took, and the size of the batches."""
 
     probabilities: Probabilities
     seconds: float
+    batch_size: int
 
 
 def score(classifier: Classifier, images: Pixels) -> Scores:
@@ -31,9 +34,10 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
 
     Raises EvaluationError where a row is not a distribution: NaN and Infinity would pass every comparison or none.
     """
-    classifier.probabilities(images[:BATCH_SIZE], BATCH_SIZE)  # the first run allocates; it is not timed
+    batch_size = max(1, min(LARGEST_BATCH, BATCH_PIXELS // (classifier.spec.height * classifier.spec.width), len(images)))
+    classifier.probabilities(images[:batch_size])  # the first run allocates; it is not timed
     start = time.perf_counter()
-    probabilities = classifier.probabilities(images, BATCH_SIZE)
+    probabilities = classifier.probabilities(images, batch_size)
     seconds = time.perf_counter() - start
     finite = np.isfinite(probabilities).all(axis=1)
     if not finite.all():
@@ -47,7 +51,7 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
             f"the model's scores are no probabilities for {int(wrong.sum())} of {len(images)} test pictures "
             f"(they must be 0 or more and sum to 1); export it again with its softmax"
         )
-    return Scores(probabilities, seconds)
+    return Scores(probabilities, seconds, batch_size)
 
 
 def measure_latency(classifier: Classifier, images: Pixels, scores: Scores) -> Latency:
@@ -67,7 +71,7 @@ def measure_latency(classifier: Classifier, images: Pixels, scores: Scores) -> L
         p95_ms=float(np.percentile(timed, 95)),
         n=len(timed),
         batch_images_per_second=len(images) / max(scores.seconds, 1e-9),
-        batch_size=min(BATCH_SIZE, len(images)),
+        batch_size=scores.batch_size,
         threads=available_cpus(),
         device=classifier.device,
     )

@@ -19,6 +19,7 @@ MAX_VALUES = 20
 """A column with more distinct values is no grouping, but an identifier or a measurement."""
 
 FILE_COLUMN = "file"
+OWN_SLICES = ("class", "brightness", "contrast")
 
 _CHUNK = 1024
 
@@ -77,7 +78,7 @@ def read_columns(path: Path | None, n: int) -> Columns:
         elif distinct > MAX_VALUES:
             left_out.append(f"column {name!r} has {distinct} distinct values, more than {MAX_VALUES}: no slices were made of it")
         else:
-            groups[name] = values
+            groups[f"{name} (column)" if name in OWN_SLICES else name] = values
     return Columns(files, groups, left_out)
 
 

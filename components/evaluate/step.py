@@ -17,6 +17,7 @@ from components.registry import Registry
 from components.storage import open_store
 
 ROC_POINTS = 200
+ROC_PAIRS = 10_000_000
 MATRIX_CLASSES = 100
 """More classes than this would bring the artifact's metadata near the limit of 4 MB, and no one could read them."""
 
@@ -78,11 +79,13 @@ def shown_matrix(evaluation: Evaluation) -> tuple[list[str], list[list[int]]]:
 def roc_curve(predictions: Predictions) -> tuple[list[float], list[float], list[float]] | None:
     """ROC curve (false positive rate, true positive rate, threshold), thinned; None when a single class is present.
 
-    Of two classes it is the second's; of more, every (picture, class) pair counts as one answer (micro-average).
+    Of two classes it is the second's; of more, every (picture, class) pair counts as one answer (micro-average), of some ten
+    million pairs at most.
     """
     from sklearn.metrics import roc_curve as curve
 
-    labels, scores = predictions.labels, predictions.probabilities
+    every = max(1, predictions.probabilities.size // ROC_PAIRS)
+    labels, scores = predictions.labels[::every], predictions.probabilities[::every]
     if len(np.unique(labels)) < 2:
         return None
     if scores.shape[1] == 2:

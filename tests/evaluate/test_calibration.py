@@ -48,7 +48,7 @@ def test_scaling_by_the_true_temperature_mends_the_error() -> None:
     assert result.ece_after < 0.02 < result.ece_before
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.floats(0.2, 5), st.integers(0, 2**32 - 1))
 def test_probabilities_before_scaling_are_recovered(temperature: float, seed: int) -> None:
     logits = np.random.default_rng(seed).normal(0, 2, (20, 4))

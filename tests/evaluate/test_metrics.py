@@ -29,7 +29,7 @@ def names(count: int) -> list[str]:
     return [f"class {k}" for k in range(count)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(scored())
 def test_figures_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probabilities = case
@@ -49,7 +49,7 @@ def test_figures_equal_scikit_learns(case: tuple[np.ndarray, np.ndarray]) -> Non
     np.testing.assert_array_equal(figures.confusion_matrix, sk.confusion_matrix(labels, predicted, labels=every))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(scored())
 def test_classes_equal_scikit_learns_and_are_null_where_undefined(case: tuple[np.ndarray, np.ndarray]) -> None:
     labels, probabilities = case

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from components.evaluate.summary import markdown
 from tests.evaluate import made
 
 ODD = ["<script>alert(1)</script>", "骆驼", "$x^2$ & 'co' \"quoted\"", "a name without any end " * 8, "| pipe | `code` |"]
+ROOT = Path(__file__).parent.parent.parent
 Made = tuple[Evaluation, Predictions]
 
 
@@ -163,6 +165,16 @@ def test_percentages_have_the_digits_that_tell_one_picture(value: float | None, 
 
 def test_differences_have_their_sign() -> None:
     assert [signed(value, 2) for value in (0.014, -0.5, 0.001, -0.001, None)] == ["+0.01", "−0.50", "±0.00", "±0.00", "–"]
+
+
+@pytest.mark.parametrize("home", [{"HOME": "/nowhere/at/all"}, {}])
+def test_plots_are_drawn_without_a_home_to_write_to(home: dict[str, str], tmp_path: Path) -> None:
+    code = "from components.evaluate.plots import coverage_plot as c; c([]); import matplotlib; print(matplotlib.get_cachedir())"
+    environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), **home}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    if home:
+        assert ran.stdout.strip().startswith(str(tmp_path))
 
 
 @pytest.fixture

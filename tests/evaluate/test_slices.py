@@ -89,3 +89,7 @@ def test_a_damaged_file_of_columns_is_refused(tmp_path: Path) -> None:
 
 def test_no_columns_are_no_error() -> None:
     assert read_columns(None, 3) == NO_COLUMNS
+
+
+def test_a_column_that_is_called_like_a_slice_of_ours_keeps_apart(tmp_path: Path) -> None:
+    assert list(read_columns(write(tmp_path, **{"class": ["a", "b"], "site": ["x", "y"]}), 2).groups) == ["class (column)", "site"]
