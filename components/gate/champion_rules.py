@@ -28,7 +28,10 @@ def comparable(evaluation: Evaluation, version: str, serving: str | None) -> Rul
     if champion.paired is None:
         remedy = "if it is meant to take over, deploy it by name (strategy manual) or by force"
         return RuleResult(rule="champion", outcome="fail", reason=f"no comparison with {compared}: {champion.reason}; {remedy}")
-    return RuleResult(rule="champion", outcome="pass", reason=f"compared with {compared} on the same {champion.paired.n} test pictures")
+    reason = f"compared with {compared} on the same {champion.paired.n} test pictures"
+    if champion.dataset_digest != evaluation.dataset_digest:
+        reason += "; it was trained on another dataset version and may know some of them, which favours the champion"
+    return RuleResult(rule="champion", outcome="pass", reason=reason)
 
 
 def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:

@@ -129,6 +129,14 @@ def test_only_a_comparison_with_what_serves_now_counts(compared: str, serving: s
     assert decision.champion == compared
 
 
+def test_a_champion_that_may_have_trained_on_the_test_pictures_is_said() -> None:
+    against = {**champion(3, 3, 360, 353), "dataset_digest": "f" * 64}
+    decision = decide(FLOOR, good(champion=against))
+    assert decision.deploy
+    assert "trained on another dataset version" in " ".join(decision.reasons)
+    assert "another dataset" not in " ".join(decide(FLOOR, good(champion=champion(3, 3, 360, 353))).reasons)
+
+
 def test_a_class_without_test_pictures_is_never_promoted_unless_the_policy_allows_it() -> None:
     absent = evaluation([[50, 0, 0], [0, 50, 0], [0, 0, 0]], classes=["cat", "dog", "fox"])
     decision = decide(Policy(minimum_accuracy=0.9, minimum_class_recall=0.9), absent)
