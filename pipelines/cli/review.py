@@ -7,16 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from components.classifier.errors import UsageError
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 
 if TYPE_CHECKING:
     from components.review.accuracy import LiveAccuracy, Share
+    from components.review.labels import Verdict
     from components.review.queue import QueuedPicture, ReviewQueue
 
 app = typer.Typer(no_args_is_help=True, help="Look at uncertain and audited predictions, label them, train on them.")
+
+_ID_SHOWN = 12
+"""So much of an ID is enough to name a picture to `label`."""
 
 
 class State(StrEnum):
@@ -60,13 +66,11 @@ def list_entries(
     if as_json:
         print_json([_row(entry) for entry in entries])
         return
-    table = Table("picture", "predicted", "confidence", "reason", "state", "label", "version", "time (UTC)")
+    table = Table("picture", "predicted", "reason", "label", "version", box=SIMPLE_HEAD, padding=(0, 1))
     for entry in entries[:limit]:
-        row = _row(entry)
-        label = row["label"] or ", ".join(f"{who}: {said}" for who, said in row["opinions"].items())
-        confidence = f"{row['confidence']:.4f}"
-        reasons = " ".join(row["reasons"])
-        table.add_row(row["picture"], row["predicted"], confidence, reasons, row["state"], label, row["version"], row["time"][:19])
+        predicted = f"{entry.prediction.label} {entry.prediction.confidence:.4f}"
+        reasons = " ".join(sorted(reason.removesuffix("_confidence") for reason in entry.reasons))
+        table.add_row(Text(entry.id[:_ID_SHOWN]), Text(predicted), reasons, Text(_labels(entry.verdict)), Text(entry.version))
     console.print(table)
     shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
     contrary = len({entry.id for entry in entries if entry.verdict.state == "contrary"})
@@ -142,8 +146,7 @@ def label(
         return
     console.print(f"{identity}: {label}" + ("" if changed else " (was so already)"))
     if entry.verdict.state == "contrary":
-        said = ", ".join(f"{who}: {opinion}" for who, opinion in entry.verdict.opinions.items())
-        console.print(f"labels are contrary ({said}); the picture is left out until somebody settles it with --settle")
+        console.print(f"labels are contrary ({_labels(entry.verdict)}); the picture is left out until somebody settles it with --settle")
 
 
 @app.command("import")
@@ -245,6 +248,12 @@ def _row(entry: "QueuedPicture") -> dict[str, Any]:
         "request_id": prediction.request_id,
         "time": prediction.time,
     }
+
+
+def _labels(verdict: "Verdict") -> str:
+    if verdict.state == "contrary":
+        return ", ".join(f"{reviewer}: {label}" for reviewer, label in verdict.opinions.items())
+    return verdict.label or ""
 
 
 def _account() -> str:

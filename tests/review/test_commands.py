@@ -51,7 +51,7 @@ def test_list_shows_the_least_confident_first(penstock: Any, store: Path) -> Non
     assert [row["picture"] for row in json.loads(penstock("list", "--reason", "audit", "--json")[1])] == [r["picture"] for r in rows[2:]]
     text = penstock("list", "--limit", "2")[1]
     assert "2 of 4 entries shown" in text
-    assert rows[0]["picture"] in text
+    assert rows[0]["picture"][:12] in text
 
 
 def test_export_label_import_and_export_for_training(penstock: Any, store: Path, tmp_path: Path) -> None:
