@@ -19,13 +19,15 @@ from importlib import resources
 from pathlib import Path
 
 from components.classifier.errors import DataError, ObjectNotFound, UsageError
+from components.classifier.images import decode
 from components.review.labels import UNUSABLE
-from components.review.queue import QueuedPicture, ReviewQueue
+from components.review.queue import QueuedPicture, ReviewQueue, as_png
 
 LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
 _COLUMNS = ("picture", "label", "predicted", "confidence", "reasons", "version")
 _DATA_MARK = "/*DATA*/"
 _NAMED = 5
+_NOT_SHOWN = {".tif", ".ppm"}
 
 
 @dataclass
@@ -71,7 +73,7 @@ def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], direc
     """
 
     def fill(folder: Path) -> ExportReport:
-        written, missing = _write_pictures(queue, newest_by_picture(entries), lambda entry: folder / PICTURES)
+        written, missing = _write_pictures(queue, newest_by_picture(entries), lambda entry: folder / PICTURES / _shown_name(entry))
         (folder / LABELS).write_text(_table(written), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
         (folder / PAGE).write_text(_page(written), "utf-8")
         return ExportReport(_counts(entry.prediction.label for entry in written), missing)
@@ -87,7 +89,9 @@ def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directo
     chosen = [entry for entry in newest_by_picture(entries) if entry.verdict.label not in {None, UNUSABLE}]
 
     def fill(folder: Path) -> ExportReport:
-        written, missing = _write_pictures(queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.verdict.label)))
+        written, missing = _write_pictures(
+            queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.verdict.label)) / entry.file_name
+        )
         return ExportReport(_counts(str(entry.verdict.label) for entry in written), missing)
 
     return _write_folder(directory, fill)
@@ -173,14 +177,14 @@ def _table(entries: Sequence[QueuedPicture]) -> str:
     for entry in entries:
         prediction = entry.prediction
         reasons = " ".join(sorted(entry.reasons))
-        writer.writerow((entry.file_name, "", prediction.label, f"{prediction.confidence:.4f}", reasons, entry.version))
+        writer.writerow((_shown_name(entry), "", prediction.label, f"{prediction.confidence:.4f}", reasons, entry.version))
     return buffer.getvalue()
 
 
 def _page(entries: Sequence[QueuedPicture]) -> str:
     cards = [
         {
-            "picture": entry.file_name,
+            "picture": _shown_name(entry),
             "likely": sorted(entry.prediction.probabilities, key=lambda name: -entry.prediction.probabilities[name])[:3],
             "classes": sorted(entry.prediction.probabilities),
         }
@@ -196,6 +200,11 @@ def _folder_name(label: str) -> str:
     return label
 
 
+def _shown_name(entry: QueuedPicture) -> str:
+    """A file name that browsers show: TIFF and PPM become PNG."""
+    return str(Path(entry.file_name).with_suffix(".png")) if Path(entry.file_name).suffix in _NOT_SHOWN else entry.file_name
+
+
 def _counts(labels: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(labels).items()))
 
@@ -203,17 +212,17 @@ def _counts(labels: Iterable[str]) -> dict[str, int]:
 def _write_pictures(
     queue: ReviewQueue, entries: Iterable[QueuedPicture], place: Callable[[QueuedPicture], Path]
 ) -> tuple[list[QueuedPicture], list[str]]:
-    """Write each picture into the folder of its place; returns those written, and the IDs of those that are gone."""
+    """Write each picture to its place, as PNG where its name says so; returns those written, and the IDs of those that are gone."""
     written, missing = [], []
     for entry in entries:
-        folder = place(entry)
+        path = place(entry)
         try:
             picture = queue.picture(entry)
         except ObjectNotFound:
             missing.append(entry.id)
             continue
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / entry.file_name).write_bytes(picture)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture if path.suffix == Path(entry.file_name).suffix else as_png(decode(picture)))
         written.append(entry)
     return written, missing
 

@@ -217,7 +217,7 @@ def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
         with Image.open(io.BytesIO(picture)) as image:
             suffix = _SUFFIXES[image.format or "PNG"]
     else:
-        pixels, data, suffix = picture, _png(picture), "png"
+        pixels, data, suffix = picture, as_png(picture), "png"
     if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
         pixels = pixels[:, :, :1]
     sha = hashlib.sha256(json.dumps(pixels.shape).encode())
@@ -225,7 +225,8 @@ def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
     return sha.hexdigest()[:24], data, suffix
 
 
-def _png(pixels: Pixels) -> bytes:
+def as_png(pixels: Pixels) -> bytes:
+    """Encode uint8 pixels (H, W, 1 or 3) as PNG, without loss."""
     buffer = io.BytesIO()
     Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,9 +1,12 @@
 import csv
+import io
 import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from components.classifier.errors import DataError, UsageError
 from components.classifier.images import decode
@@ -150,3 +153,18 @@ def test_a_picture_that_was_removed_from_the_store_is_left_out_and_named(queue: 
     report = write_for_review(queue, queue.entries(), tmp_path / "out")
     assert (report.pictures, report.missing) == (2, [gone])
     assert gone not in (tmp_path / "out" / "labels.csv").read_text() + (tmp_path / "out" / "index.html").read_text()
+
+
+def test_a_tiff_is_shown_as_png_and_trained_on_as_it_was_sent(tmp_path: Path) -> None:
+    queue = queue_of.at(tmp_path / "store")
+    buffer = io.BytesIO()
+    Image.fromarray(queue_of.digit(1)[:, :, 0]).save(buffer, "TIFF")
+    queue.put(queue_of.entry(buffer.getvalue()))
+    identity = queue.entries()[0].id
+    write_for_review(queue, queue.entries(), tmp_path / "out")
+    shown = tmp_path / "out" / "pictures" / f"{identity}.png"
+    assert np.array_equal(decode(shown.read_bytes()), queue_of.digit(1))
+    fill_in(tmp_path / "out", {identity: "1"})
+    assert import_labels(queue, read_labels(tmp_path / "out"), "ann").recorded == 1
+    write_labelled(queue, queue.entries(), tmp_path / "train")
+    assert (tmp_path / "train" / "train" / "1" / f"{identity}.tif").read_bytes() == buffer.getvalue()
