@@ -17,7 +17,7 @@ from components.predictor.errors import Unavailable
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ImageClassifier
-from components.predictor.question import answer, new_id
+from components.predictor.question import new_id
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 
@@ -176,15 +176,12 @@ class Edge:
         served = request.served
         if request.protocol == "v1":
             question = v1.parse(request.body, served.spec, settings)
-            found = answer(served, question, settings)
-            reply = Reply(200, v1.render(found, question.return_probabilities), _JSON)
-        else:
-            question, wishes = v2.parse(request.body, request.header_length, served.spec, settings)
-            found = answer(served, question, settings)
-            data, json_length = v2.render(found, wishes, request.id)
-            reply = Reply(200, data, _JSON) if json_length is None else Reply(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
-        self._metrics.answered(found)
-        return reply
+            found = self._model.answer(served, question, request.id)
+            return Reply(200, v1.render(found, question.return_probabilities), _JSON)
+        question, wishes = v2.parse(request.body, request.header_length, served.spec, settings)
+        found = self._model.answer(served, question, request.id)
+        data, json_length = v2.render(found, wishes, request.id)
+        return Reply(200, data, _JSON) if json_length is None else Reply(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         """Read a body within the limits; its length is counted as pending until the caller takes it off."""

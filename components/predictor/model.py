@@ -10,7 +10,9 @@ from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.predictor import v2
 from components.predictor.errors import Unavailable
+from components.predictor.metrics import Metrics
 from components.predictor.question import Answer, Question, answer, new_id, parse_wishes
+from components.predictor.reviewing import ReviewWriter
 from components.predictor.sdk import InferOutput, InferRequest, InferResponse, InvalidInput, Model, to_http_parameters
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
@@ -20,10 +22,12 @@ from components.predictor.worker import Worker
 class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
     """Answers with whichever version `served` holds; assigning another switches at once, requests in flight keep theirs."""
 
-    def __init__(self, settings: Settings, worker: Worker) -> None:
+    def __init__(self, settings: Settings, worker: Worker, metrics: Metrics, review: ReviewWriter | None = None) -> None:
         super().__init__(settings.model_name)
         self.settings = settings
         self.worker = worker
+        self._metrics = metrics
+        self._review = review
         self.served: ServedModel | None = None
         self.draining = False
 
@@ -47,9 +51,13 @@ class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
     def stop(self) -> None:
         """Leave the model in place, so that requests in flight are answered while the server goes away."""
 
-    def answer(self, question: Question) -> Answer:
-        """Run a request's pictures through the version that serves."""
-        return answer(self.current(), question, self.settings)
+    def answer(self, served: ServedModel, question: Question, request_id: str) -> Answer:
+        """Run a request's pictures through a version, count what came out, and hand on what needs a look."""
+        found = answer(served, question, self.settings)
+        self._metrics.answered(found)
+        if self._review is not None:
+            self._review.offer(question, found, request_id)
+        return found
 
     def get_input_types(self) -> list[dict[str, Any]]:
         """The input as V2 metadata tells it; FP32 and BYTES are taken too."""
@@ -87,9 +95,10 @@ class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
         entry = request.inputs[0]
         tensor = v2.Tensor(entry.name, entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
         question = v2.question(tensor, served.spec, self.settings, OUTPUT_NAME in outputs, threshold)
-        found = answer(served, question, self.settings)
+        identity = request.id or new_id()
+        found = self.answer(served, question, identity)
         return InferResponse(
-            response_id=request.id or new_id(),
+            response_id=identity,
             model_name=served.name,
             model_version=served.version,
             infer_outputs=[_output(found, name, request.use_binary_outputs) for name in outputs],

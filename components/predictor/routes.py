@@ -1,16 +1,19 @@
 """What is served beside inference: health, metadata, metrics and the API's description, on KServe's FastAPI application."""
 
+from importlib.metadata import version as installed
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from components.classifier.errors import RequestError
 from components.predictor.errors import Unavailable
 from components.predictor.logs import log
 from components.predictor.model import ImageClassifier
+from components.predictor.openapi import document
 from components.predictor.sdk import metrics_handler
 
 PLATFORM = "onnxruntime_onnx"
@@ -23,9 +26,7 @@ def add_routes(app: FastAPI, model: ImageClassifier) -> None:
     app.router.redirect_slashes = False
     app.include_router(_health(model))
     app.include_router(_metadata(model))
-    router = APIRouter(default_response_class=JSONResponse)
-    router.add_api_route("/metrics", metrics_handler, methods=_GET)
-    app.include_router(router)
+    app.include_router(_for_people_and_tools(model))
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -68,7 +69,7 @@ def _metadata(model: ImageClassifier) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
 
     async def server() -> dict[str, Any]:
-        return {"name": "penstock-predictor", "version": _own_version(), "extensions": ["binary_tensor_data"]}
+        return {"name": "penstock-predictor", "version": installed("penstock"), "extensions": ["binary_tensor_data"]}
 
     async def models() -> dict[str, Any]:
         return {"models": [model.name]}
@@ -94,6 +95,22 @@ def _metadata(model: ImageClassifier) -> APIRouter:
     return router
 
 
+def _for_people_and_tools(model: ImageClassifier) -> APIRouter:
+    router = APIRouter(default_response_class=JSONResponse)
+    page = Path(__file__).with_name("docs.html").read_text("utf-8")
+
+    async def description() -> JSONResponse:
+        return JSONResponse(document(model.current(), model.settings))
+
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    router.add_api_route("/metrics", metrics_handler, methods=_GET)
+    router.add_api_route("/openapi.json", description, methods=_GET)
+    router.add_api_route("/docs", docs, methods=_GET)
+    return router
+
+
 def _check_ready(model: ImageClassifier) -> None:
     model.current()
     if model.draining:
@@ -109,12 +126,6 @@ def _check_version(model: ImageClassifier, version: str) -> None:
     serving = model.current().version
     if version and version != serving:
         raise RequestError(f"version {version[:64]!r} does not serve here; version {serving!r} does", 404)
-
-
-def _own_version() -> str:
-    from importlib.metadata import version
-
-    return version("penstock")
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -18,6 +18,7 @@ from components.predictor.edge import Edge
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ImageClassifier
+from components.predictor.reviewing import ReviewWriter
 from components.predictor.routes import add_error_handlers, add_routes
 from components.predictor.sdk import GRPCServer, ModelServer, RESTServer, app
 from components.predictor.served import ServedModel
@@ -29,6 +30,7 @@ Loader = Callable[["PredictorServer"], None]
 
 
 _MAX_WORKERS = 8
+_REVIEW_SECONDS = 5.0
 _GC_THRESHOLDS = (20_000, 20, 20)
 """A picture as nested JSON lists is some thousand objects: Python's 700 would collect garbage in the middle of each."""
 
@@ -83,7 +85,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self.settings = settings
         logs.configure(console)
         self.metrics = Metrics()
-        self.model = ImageClassifier(settings, Worker(max(2, min(available_cpus(), _MAX_WORKERS)), settings.queue_size))
+        self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
+        worker = Worker(max(2, min(available_cpus(), _MAX_WORKERS)), settings.queue_size)
+        self.model = ImageClassifier(settings, worker, self.metrics, self._review)
         self.register_model(self.model)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -111,6 +115,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(self._run(loader))
         self.model.worker.close()
+        if self._review is not None:
+            self._review.close(_REVIEW_SECONDS)
         if self.failure is not None:
             log().error("cannot serve", model=self.settings.model_name, error=" ".join(str(self.failure).split()))
             return self.failure.exit_code

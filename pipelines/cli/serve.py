@@ -33,13 +33,13 @@ def serve(
     from components.storage import open_store
 
     try:
-        settings = Settings(model_name=name, host=host, http_port=port, **({"review_store": store} if review else {}))
+        settings = Settings(model_name=name, host=host, http_port=port)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
     if not Registry(open_store(store), name).ledger.champion():  # asked here, before the seconds that the server takes to start
         raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
-    sys.exit(_run(settings, store, name))
+    sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))
 
 
 def _run(settings: "Settings", store: str, name: str) -> int:

@@ -1,0 +1,129 @@
+"""Hands pictures that need a person's look to the review queue, off the path of requests and never without bound."""
+
+import hashlib
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+
+from components.classifier.errors import PenstockError
+from components.predictor.logs import log
+from components.predictor.metrics import Metrics
+from components.predictor.question import Answer, Question
+from components.predictor.settings import Settings
+from components.review import Reason, ReviewEntry, ReviewQueue, drawn_for_audit
+from components.storage import open_store
+
+_MAX_WAITING_BYTES = 32 * 1024 * 1024
+_MAX_WAITING = 1000
+_REMEMBERED = 10_000
+_PAUSES = (0.5, 2.0)
+"""Seconds before the second and the third try to write an entry."""
+_TELL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    key: bytes
+    entry: ReviewEntry
+    size: int
+
+
+class ReviewWriter:
+    """Writes to the queue of one model from a thread of its own; what does not fit is dropped and counted.
+
+    Which pictures go is the service's rule, not a request's: less confident than `review_threshold`, or drawn for the audit
+    sample. A picture that went lately does not go again.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._threshold, self._rate = settings.review_threshold, settings.audit_rate
+        self._queue = ReviewQueue(open_store(settings.review_store), settings.model_name)
+        self._metrics = metrics
+        self._waiting: deque[_Waiting] = deque()
+        self._bytes = 0
+        self._went: OrderedDict[bytes, None] = OrderedDict()
+        self._change = threading.Condition()
+        self._closing = False
+        self._told = float("-inf")
+        self._thread = threading.Thread(target=self._write_all, name="penstock-review", daemon=True)
+        self._thread.start()
+
+    def offer(self, question: Question, answer: Answer, request_id: str) -> None:
+        """Take what needs a look out of an answered request; returns at once."""
+        for index, confidence in enumerate(answer.confidence):
+            drawn = drawn_for_audit(question.images[index], self._rate)
+            if drawn or confidence < self._threshold:
+                self._add(question, answer, index, "audit" if drawn else "low_confidence", request_id)
+
+    def close(self, seconds: float) -> None:
+        """Write what is waiting, for so long at most."""
+        deadline = time.monotonic() + seconds
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if left := len(self._waiting):
+            self._metrics.review_dropped.labels("shutdown").inc(left)
+            log().warning("pictures for review were lost at the end", number=left)
+
+    def _add(self, question: Question, answer: Answer, index: int, reason: Reason, request_id: str) -> None:
+        pixels, original, version = question.images[index], question.originals[index], answer.model.version
+        key = hashlib.blake2b(pixels.tobytes() + f"{version} {reason}".encode(), digest_size=16).digest()
+        size = pixels.nbytes if original is None else len(original)
+        with self._change:
+            if key in self._went:
+                self._went.move_to_end(key)
+                return
+            if len(self._waiting) >= _MAX_WAITING or self._bytes + size > _MAX_WAITING_BYTES:
+                self._metrics.review_dropped.labels("full").inc()
+                return
+            self._went[key] = None
+            if len(self._went) > _REMEMBERED:
+                self._went.popitem(last=False)
+            entry = ReviewEntry(
+                picture=pixels.copy() if original is None else original,
+                label=answer.labels[index],
+                confidence=answer.confidence[index],
+                probabilities=dict(zip(answer.model.classes, answer.probabilities[index].tolist(), strict=True)),
+                version=version,
+                request_id=request_id,
+                reason=reason,
+            )
+            self._waiting.append(_Waiting(key, entry, size))
+            self._bytes += size
+            self._change.notify()
+
+    def _write_all(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._closing:
+                    self._change.wait()
+                if not self._waiting:
+                    return
+                waiting = self._waiting[0]
+            self._write(waiting)
+            with self._change:
+                self._waiting.popleft()
+                self._bytes -= waiting.size
+
+    def _write(self, waiting: _Waiting) -> None:
+        for pause in (*_PAUSES, None):
+            try:
+                if self._queue.put(waiting.entry):
+                    self._metrics.review_queued.labels(waiting.entry.reason).inc()
+            except PenstockError as error:
+                if pause is None or self._closing:
+                    self._give_up(waiting, error)
+                    return
+                time.sleep(pause)
+            else:
+                return
+
+    def _give_up(self, waiting: _Waiting, error: PenstockError) -> None:
+        self._metrics.review_dropped.labels("store").inc()
+        with self._change:
+            self._went.pop(waiting.key, None)  # the next time it is sent it may succeed
+        if time.monotonic() - self._told > _TELL_SECONDS:
+            self._told = time.monotonic()
+            log().warning("cannot write to the review queue", error=" ".join(str(error).split()))
