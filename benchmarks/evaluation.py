@@ -88,10 +88,8 @@ def main() -> None:
         alone = seconds(lambda: evaluation(dataset, model, scratch / "alone"))
         paired = seconds(lambda: evaluation(dataset, model, scratch / "paired", model))
         report = (scratch / "paired" / "report.html").stat().st_size
-    print(
     shape = "x".join(map(str, images.shape[1:]))
     print(f"\n{len(images):,} pictures of {shape}, {available_cpus()} CPUs, {platform.machine()}")
-    )
     print(f"bare onnxruntime pass        {bare:6.2f} s   {len(images) / bare:,.0f} pictures a second")
     print(f"evaluation, report included  {alone:6.2f} s   {alone / bare:.1f} times the bare pass, limit {LIMIT_S:.0f} s")
     print(f"  with a champion            {paired:6.2f} s   {paired / bare:.1f} times the bare pass")
