@@ -39,6 +39,7 @@ def training_pipeline(
     on_unreadable: str = "set_aside",
     max_duplicates: int = 0,
     extra_training_source: str = "",
+    split_seed: int = 0,
     seed: int = 0,
     device: str = "auto",
     gpus: str = "0",
@@ -80,7 +81,8 @@ def training_pipeline(
         on_unreadable: set_aside leaves damaged pictures out and names them; fail stops the run.
         max_duplicates: Most pictures that may stand in two splits; those are dropped from training.
         extra_training_source: A second source that is trained on and never tests, such as an export of the review queue. Empty for none.
-        seed: Makes split, initial weights and order of pictures repeatable.
+        split_seed: Decides which pictures are sealed. Keep it: under another one the champion has trained on some of them.
+        seed: Makes initial weights and the order of pictures repeatable.
         device: auto, cuda, mps or cpu.
         gpus: GPUs for the training step, as text; "0" for none.
         gpu_resource: The resource that the cluster gives GPUs by.
@@ -111,6 +113,7 @@ def training_pipeline(
         test_fraction=test_fraction,
         on_unreadable=on_unreadable,
         max_duplicates=max_duplicates,
+        split_seed=split_seed,
         seed=seed,
         device=device,
         gpus=gpus,
@@ -129,7 +132,7 @@ def training_pipeline(
         channels=channels,
         validation_fraction=validation_fraction,
         test_fraction=test_fraction,
-        seed=seed,
+        seed=split_seed,
         on_unreadable=on_unreadable,
         max_duplicates=max_duplicates,
         extra_training_source=extra_training_source,
@@ -176,7 +179,7 @@ def training_pipeline(
     configure(gate, "Gate", timeout=10 * MINUTE)
 
     with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
-        validate = validate_serving(version=publish.output, store=store, name=name)
+        validate = validate_serving(version=publish.output, store=store, name=name, environment=environment)
         configure(validate, "Validate serving", timeout=30 * MINUTE)
         deploy = deploy_model(
             version=validate.outputs["Output"],

@@ -48,7 +48,7 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
         channels=parse_channels(given["channels"]),
         validation_fraction=given["validation_fraction"],
         test_fraction=given["test_fraction"],
-        seed=int(given["seed"]),
+        seed=int(given["split_seed"]),
         on_unreadable=given["on_unreadable"],
         max_duplicates=int(given["max_duplicates"]),
     )

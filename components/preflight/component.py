@@ -20,6 +20,7 @@ def check_parameters(
     test_fraction: float,
     on_unreadable: str,
     max_duplicates: int,
+    split_seed: int,
     seed: int,
     device: str,
     gpus: str,

@@ -11,7 +11,7 @@ def validate_serving(
     store: str,
     name: str,
     report: dsl.Output[dsl.Markdown],
-    latency_budget_ms: float = 0.0,
+    environment: str = "dev",
 ) -> str:
     """Serve a version with the real predictor and send its golden requests; returns the version, so that deploying follows.
 
@@ -20,11 +20,13 @@ def validate_serving(
         store: Address of the model store.
         name: The model's name.
         report: What was compared and measured.
-        latency_budget_ms: What one request may take at the 95th percentile; 0 for no limit.
+        environment: Whose latency budget holds: dev, prod, or the path of an environment file.
     """
     from components.validate_serving.validation import validate_version
+    from pipelines.environments import load_environment
 
-    result = validate_version(version, store, name, latency_budget_ms, report.path)
+    budget = load_environment(environment).serving.latency_budget_ms
+    result = validate_version(version, store, name, budget, report.path)
     report.metadata.update(result.metadata())
     print(result.summary())
     return version
