@@ -10,7 +10,7 @@ import numpy.typing as npt
 from components.classifier.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection
-from components.ingest.listing import some
+from components.ingest.listing import counted, some
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 """Shares of all pictures, and of one class' pictures, that may have one colour only."""
@@ -43,7 +43,7 @@ def check_classes(collection: Collection, keep: npt.NDArray[np.bool_], copies_co
     """
     if len(collection.classes) < 2:
         raise DataError(
-            f"there is one class only ({some(collection.classes) or 'none'}, {int(keep.sum())} pictures); "
+            f"there is one class only ({some(collection.classes) or 'none'}, {counted(int(keep.sum()), 'picture')}); "
             "a classifier needs two or more: one folder per class"
         )
     need = minimum_per_class(collection)
@@ -114,12 +114,11 @@ def _check_given(collection: Collection, keep: npt.NDArray[np.bool_]) -> None:
 
 
 def _describe(collection: Collection, name: str, label: int, count: int, different: int, keep: npt.NDArray[np.bool_]) -> str:
-    notes = [f"{count} picture{'' if count == 1 else 's'}"]
+    notes = [counted(count, "picture")]
     if different < count:
         notes.append(f"only {different} different")
     if collection.other_files[name]:
-        others = collection.other_files[name]
-        notes.append(f"{others} other file{'' if others == 1 else 's'}")
+        notes.append(counted(collection.other_files[name], "other file"))
     for split in collection.given_splits:
         if split != "train" and (there := int((keep & (collection.labels == label) & (collection.given == SPLIT_CODE[split])).sum())):
             notes.append(f"{there} in {split}")

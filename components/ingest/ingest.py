@@ -19,7 +19,7 @@ from components.ingest import duplicates, extra, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.decoding import Log
-from components.ingest.listing import some
+from components.ingest.listing import counted, some
 from components.ingest.options import IngestOptions
 
 SCRATCH = ".scratch"
@@ -151,4 +151,4 @@ def _tell_result(info: DatasetInfo, checks: list[Check], log: Log) -> None:
     for name in SPLITS:
         counts = info.counts[name].values()
         log(f"{name}: {sum(counts):,} pictures, {min(counts):,} to {max(counts):,} a class")
-    log(f"{len(info.set_aside)} files set aside; dataset digest {info.digest[:12]}")
+    log(f"{counted(len(info.set_aside), 'file')} set aside; dataset digest {info.digest[:12]}")

@@ -67,7 +67,7 @@ class Listing:
         if not self.hidden:
             return []
         kinds = [f"{name} ({count})" if count > 1 else name for name, count in sorted(self.hidden.items())]
-        return [f"passed over {self.hidden.total()} hidden and system files and folders: {some(kinds)}"]
+        return [f"passed over {self.hidden.total()} hidden or system names: {some(kinds)}"]
 
 
 def is_system(name: str) -> bool:
@@ -103,6 +103,11 @@ def some(items: Iterable[str], limit: int = 8) -> str:
     items = list(items)
     shown = ", ".join(items[:limit])
     return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it must be: 1 file, 2 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def too_large(size: int) -> ImageError:

@@ -11,7 +11,7 @@ from components.ingest import columns
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.decoding import Decoded, Log, decode_members
 from components.ingest.layout import WANTED, Layout, arrange
-from components.ingest.listing import Listing, looks_like_picture, some, suffix
+from components.ingest.listing import Listing, counted, looks_like_picture, some, suffix
 from components.ingest.options import IngestOptions
 
 MAX_UNREADABLE = 0.25
@@ -64,16 +64,23 @@ def _others(listing: Listing, layout: Layout, decoded: Decoded) -> list[str]:
     if not others:
         return []
     kinds = [f"{kind or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]
-    return [f"passed over {len(others)} files that are no pictures, such as {others[0]}: {some(kinds)}"]
+    return [f"passed over {counted(len(others), 'file')} without a picture, such as {others[0]}: {some(kinds)}"]
 
 
 def _check_faults(faults: list[tuple[str, str]], good: int, options: IngestOptions) -> None:
     if not faults:
         return
-    named = some((f"{name}: {reason}" for name, reason in faults), 10)
     if options.on_unreadable == "fail":
-        raise DataError(f"{len(faults)} files cannot be used and on_unreadable is 'fail': {named}")
+        raise DataError(f"{counted(len(faults), 'file')} cannot be used and on_unreadable is 'fail': {_by_reason(faults)}")
     if len(faults) > MAX_UNREADABLE * (good + len(faults)):
         raise DataError(
-            f"{len(faults)} of {good + len(faults)} pictures cannot be used, more than {MAX_UNREADABLE:.0%}; repair or remove them: {named}"
+            f"{len(faults)} of {good + len(faults)} pictures cannot be used, more than {MAX_UNREADABLE:.0%}; "
+            f"repair or remove them: {_by_reason(faults)}"
         )
+
+
+def _by_reason(faults: list[tuple[str, str]]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, reason in faults:
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{some(files, 5)}: {reason}" for reason, files in list(names.items())[:6])

@@ -50,7 +50,7 @@ def test_wrapped_with_leavings_and_splits(tmp_path: Path, run: Run) -> None:
     }
     found = run(zip_of(tmp_path / "data.zip", content))
     assert found.info.counts["test"] == {"cat": 6, "dog": 6}
-    assert "passed over 1 hidden and system files" in found.said
+    assert "passed over 1 hidden or system names" in found.said
 
 
 def test_an_empty_folder_is_an_empty_class(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:

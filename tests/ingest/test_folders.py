@@ -33,7 +33,7 @@ def test_hidden_and_system_files_are_passed_over_in_one_line(tmp_path: Path, run
     found = run(data)
     assert found.counts() == {"cat": 10, "dog": 10}
     assert found.info.set_aside == []
-    (line,) = [line for line in found.lines if "hidden and system" in line]
+    (line,) = [line for line in found.lines if "hidden or system" in line]
     assert all(name in line for name in (".DS_Store (2)", ".ipynb_checkpoints/ (2)", "@eaDir", "Thumbs.db", "desktop.ini", "__MACOSX"))
 
 
@@ -88,7 +88,7 @@ def test_content_decides_and_not_the_name(tmp_path: Path, run: Run) -> None:
     found = run(data)
     assert found.counts() == {"cat": 18, "dog": 10}
     assert [entry["file"] for entry in found.info.set_aside] == ["dog/text.jpg"]
-    assert "1 files that are no pictures, such as dog/notes.txt" in found.said
+    assert "1 file without a picture, such as dog/notes.txt" in found.said
 
 
 def test_a_flat_folder_is_refused_saying_what_is_wanted(tmp_path: Path, run: Run) -> None:
