@@ -1,11 +1,12 @@
 """torchvision's ImageNet weights: from the local cache, or by download where there is a network; never random ones instead."""
 
 import hashlib
+import logging
 import os
+import pickle
 import re
 import socket
 import threading
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from torchvision import models
 
 from components.classifier.errors import TrainingError, UsageError
 from components.classifier.network import OWN, check_architecture
+
+log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0
 """How long the download server may take to answer before the network counts as absent."""
@@ -33,7 +36,7 @@ def check_pretrained(architecture: str) -> Path:
     url: str = _weights(architecture).url
     place = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if place.is_file():
-        _check_digest(place, url)
+        _check_file(place, url)
         return place
     problem = _why_no_download(url, place)
     if problem:
@@ -54,9 +57,10 @@ def load_pretrained(architecture: str, options: dict[str, Any]) -> nn.Module:
     socket.setdefaulttimeout(30.0)  # torch.hub sets none: a silent server would hold the step for ever
     try:
         network: nn.Module = models.get_model(architecture, weights=_weights(architecture), **options)
-    except (OSError, urllib.error.URLError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"the pretrained weights of {architecture} cannot be loaded ({error}); put a sound {place.name} into {place.parent}"
+            f"the pretrained weights of {architecture} cannot be loaded ({_first_line(error)}); "
+            f"put a sound {place.name} into {place.parent}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -75,14 +79,21 @@ def _weights(architecture: str) -> Any:
     return models.get_model_weights(architecture).DEFAULT
 
 
-def _check_digest(place: Path, url: str) -> None:
+def _check_file(place: Path, url: str) -> None:
     named = re.search(r"-([0-9a-f]{8,})\.pth$", place.name)
-    if named is None:
+    if named is None or sha256(place).startswith(named.group(1)):
         return
+    try:  # a file of someone else's under this name: torchvision would unpickle whatever it holds
+        torch.load(place, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise TrainingError(f"{place} is damaged or holds no weights; replace it by {url}") from error
+    log.warning("%s is not torchvision's file (SHA-256 %s…); its weights are used all the same", place, sha256(place)[:12])
+
+
+def sha256(place: Path) -> str:
+    """Hash a file; 64 hexadecimal digits."""
     with place.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(named.group(1)):
-        raise TrainingError(f"{place} is damaged: its SHA-256 is {found[:8]}…, not {named.group(1)}…; replace it by {url}")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _why_no_download(url: str, place: Path) -> str:
@@ -102,3 +113,7 @@ def _why_no_download(url: str, place: Path) -> str:
     thread.start()
     thread.join(PROBE_SECONDS + 1)
     return outcome[0] if outcome else f"the network gives no answer within {PROBE_SECONDS:g} s"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -14,7 +14,7 @@ def train_model(
     name: str,
     architecture: str = "small_cnn",
     pretrained: bool = False,
-    epochs: int = 10,
+    epochs: int = 6,
     batch_size: int = 128,
     learning_rate: float = 0.003,
     augmentation: str = "auto",
@@ -32,7 +32,7 @@ def train_model(
         name: The model's name in the registry.
         architecture: small_cnn, or any torchvision classifier such as resnet18.
         pretrained: Start from torchvision's ImageNet weights.
-        epochs: Passes over the training pictures at most.
+        epochs: Passes over the training pictures at most; small sets are passed over several times in each.
         batch_size: Pictures a step.
         learning_rate: The highest of the one-cycle schedule.
         augmentation: auto, none, light, affine or photo.
@@ -42,9 +42,9 @@ def train_model(
     """
     import os
 
-    from components.train.caches import use_writable_caches
+    from components.train.environment import prepare_environment
 
-    use_writable_caches()
+    prepare_environment()
     from components.train.options import TrainingOptions
     from components.train.training import train
 

@@ -21,7 +21,6 @@ from components.train.progress import TrainingProgress
 FEWEST_STEPS = 60
 """Steps that an epoch has at least: small sets are passed over several times, each time changed otherwise."""
 
-EVALUATION_BATCH = 512
 GRADIENT_NORM = 5.0
 WARM_UP = 0.2
 """Part of all steps in which the learning rate rises; in the rest it falls to nearly nothing."""
@@ -108,7 +107,7 @@ class Trainer:
         """
         progress = self._resume(checkpoints.load(self._device), show)
         while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
-            epoch = self._epoch(len(progress.history) + 1, show)
+            epoch = self._within_memory(len(progress.history) + 1, show)
             progress.history.append(epoch)
             loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
             if loss < progress.best_loss:
@@ -124,10 +123,19 @@ class Trainer:
         self.network.eval()
         parts = []
         with torch.inference_mode():
-            for images, _ in batches.in_order(EVALUATION_BATCH):
+            for images, _ in batches.in_order(2 * self._options.batch_size):
                 with self._autocast():
                     parts.append(self.network(self._normalise(images)).float().cpu())
         return torch.cat(parts).numpy(), batches.labels.numpy()
+
+    def _within_memory(self, number: int, show: TrainingProgress) -> Epoch:
+        try:
+            return self._epoch(number, show)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"the GPU's memory is full in epoch {number}; lower batch_size (it is {self._options.batch_size}) "
+                "or choose a smaller architecture"
+            ) from error
 
     def _epoch(self, number: int, show: TrainingProgress) -> Epoch:
         started = time.perf_counter()

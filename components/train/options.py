@@ -29,13 +29,13 @@ class TrainingOptions:
     architecture: str = "small_cnn"
     pretrained: bool = False
     """Start from torchvision's ImageNet weights."""
-    epochs: int = 10
+    epochs: int = 6
     batch_size: int = 128
     learning_rate: float = 0.003
     """The highest of the schedule."""
     weight_decay: float = 0.01
     label_smoothing: float = 0.0
-    patience: int = 5
+    patience: int = 8
     """Epochs without a lower validation loss after which training stops."""
     augmentation: str = "auto"
     device: str = "auto"

@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -37,6 +36,7 @@ from components.train.export import check_export, check_size, export_onnx
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.options import TrainingOptions
 from components.train.progress import TrainingProgress
+from components.train.statistics import mean_and_std
 
 log = logging.getLogger(__name__)
 
@@ -121,21 +121,6 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingOpt
         seconds,
         difference,
     )
-
-
-def mean_and_std(split: Split) -> tuple[list[float], list[float]]:
-    """Compute mean and standard deviation of pixels / 255 per channel, exactly; a spread of zero becomes 1."""
-    channels = split.images.shape[3]
-    counts = np.zeros((channels, 256), np.int64)
-    for start in range(0, len(split), 1024):
-        part = np.asarray(split.images[start : start + 1024])
-        for channel in range(channels):
-            counts[channel] += np.bincount(part[..., channel].ravel(), minlength=256)
-    values = np.arange(256) / 255
-    share = counts / counts.sum(axis=1, keepdims=True)
-    mean = share @ values
-    std = np.sqrt(np.maximum((share * (values - mean[:, None]) ** 2).sum(axis=1), 0))
-    return [float(m) for m in mean], [float(s) if s > 1e-6 else 1.0 for s in std]
 
 
 def _normalisation(options: TrainingOptions, training: Split) -> tuple[list[float], list[float]]:

@@ -1,0 +1,45 @@
+"""A trainer over arrays, without the export that a whole training ends with."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from components.classifier.dataset import Split
+from components.classifier.images import ImageSpec
+from components.classifier.network import build
+from components.train.augmentation import resolve
+from components.train.batches import Batches
+from components.train.checkpoint import Checkpoints
+from components.train.loop import Normalise, Trainer
+from components.train.options import TrainingOptions
+from components.train.statistics import mean_and_std
+from tests import tiny
+
+CPU = torch.device("cpu")
+
+
+def split(start: int, stop: int) -> Split:
+    """Some of scikit-learn's digits."""
+    images, labels = tiny.digits()
+    return Split(images[start:stop], labels[start:stop])
+
+
+def trainer(options: TrainingOptions, training: Split, validation: Split, classes: int = 10) -> Trainer:
+    """A trainer as `train` makes it."""
+    torch.manual_seed(options.seed)
+    spec = ImageSpec(*training.images.shape[1:])
+    network = build(options.architecture, spec, classes)
+    normalise = Normalise(*mean_and_std(training), CPU)
+    _, augment = resolve(options.augmentation, spec)
+    return Trainer(network, normalise, Batches(training, CPU), Batches(validation, CPU), augment, options, CPU)
+
+
+def checkpoints(folder: Path) -> Checkpoints:
+    """A place for checkpoints of one test."""
+    return Checkpoints(str(folder), folder / "model", {"test": 1})
+
+
+def weights(trained: Trainer) -> dict[str, np.ndarray]:
+    """All weights of a trainer's network."""
+    return {name: tensor.numpy().copy() for name, tensor in trained.network.state_dict().items()}

@@ -1,0 +1,51 @@
+"""Every picture counts, and no batch holds a single one."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.classifier.dataset import Split
+from components.train.batches import Batches, batches_per_pass
+
+CPU = torch.device("cpu")
+
+
+def numbered(count: int) -> Batches:
+    images = np.zeros((count, 2, 2, 1), np.uint8)
+    return Batches(Split(images, np.arange(count)), CPU)
+
+
+@given(pictures=st.integers(2, 700), batch_size=st.integers(2, 300))
+def test_a_pass_gives_each_picture_once_and_never_one_alone(pictures: int, batch_size: int) -> None:
+    steps = batches_per_pass(pictures, batch_size)
+    batches = [labels.numpy() for _, labels in numbered(pictures).shuffled(batch_size, (1, 1), steps)]
+    assert sorted(np.concatenate(batches)) == list(range(pictures))
+    assert all(2 <= len(batch) <= batch_size + 1 for batch in batches)
+    assert len(batches) == steps > 0
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), [(64, [33, 32]), (128, [65])])
+def test_65_pictures(batch_size: int, sizes: list[int]) -> None:
+    assert [len(labels) for _, labels in numbered(65).shuffled(batch_size, (0, 0), len(sizes))] == sizes
+
+
+def test_a_small_set_is_passed_over_again_in_another_order() -> None:
+    batches = [labels.numpy() for _, labels in numbered(10).shuffled(16, (0, 1), 3)]
+    assert all(sorted(batch) == list(range(10)) for batch in batches)
+    assert list(batches[0]) != list(batches[1])
+
+
+def test_order_is_the_seeds() -> None:
+    first, again, other = (torch.cat([y for _, y in numbered(50).shuffled(8, seed, 7)]).tolist() for seed in [(3, 1), (3, 1), (3, 2)])
+    assert first == again
+    assert first != other
+
+
+def test_pictures_arrive_unchanged_with_their_labels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (9, 4, 5, 3), dtype=np.uint8)
+    for pictures, labels in Batches(Split(images, np.arange(9)), CPU).shuffled(4, (0, 0), 3):
+        np.testing.assert_array_equal(pictures.permute(0, 2, 3, 1).numpy(), images[labels.numpy()])
+    together = torch.cat([pictures for pictures, _ in Batches(Split(images, np.arange(9)), CPU).in_order(4)])
+    np.testing.assert_array_equal(together.permute(0, 2, 3, 1).numpy(), images)

@@ -1,0 +1,105 @@
+"""The loop on real digits: it learns, repeats itself, goes on after a stop, and knows when to end."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.classifier import network
+from components.classifier.dataset import Split
+from components.classifier.errors import TrainingError
+from components.classifier.images import ImageSpec
+from components.train.options import TrainingOptions
+from components.train.progress import TrainingProgress
+from tests.train.fitting import checkpoints, split, trainer, weights
+
+OPTIONS = TrainingOptions(epochs=3, batch_size=32, seed=5)
+SHOW = TrainingProgress()
+
+
+@pytest.fixture(autouse=True)
+def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Path) -> None:
+    first, again, other = (trainer(replace(OPTIONS, epochs=2, seed=seed), split(0, 300), split(300, 400)) for seed in (5, 5, 6))
+    for number, one in enumerate((first, again, other)):
+        one.fit(checkpoints(tmp_path / str(number)), SHOW)
+    for name, array in weights(first).items():
+        np.testing.assert_array_equal(array, weights(again)[name])
+    assert any((array != weights(other)[name]).any() for name, array in weights(first).items())
+
+
+def test_a_training_that_stopped_goes_on_to_the_same_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Stopped(TrainingProgress):
+        def line(self, text: str) -> None:
+            if text.startswith("epoch 2"):
+                raise KeyboardInterrupt
+
+    unbroken, broken, resumed = (trainer(OPTIONS, split(0, 300), split(300, 400)) for _ in range(3))
+    expected = unbroken.fit(checkpoints(tmp_path / "unbroken"), SHOW)
+    with pytest.raises(KeyboardInterrupt):
+        broken.fit(checkpoints(tmp_path / "broken"), Stopped())
+    found = resumed.fit(checkpoints(tmp_path / "broken"), SHOW)
+    assert "resumed from the checkpoint of epoch 2" in capsys.readouterr().out
+    assert [epoch.train_loss for epoch in found.history] == [epoch.train_loss for epoch in expected.history]
+    for name, array in weights(unbroken).items():
+        np.testing.assert_array_equal(array, weights(resumed)[name])
+
+
+def test_the_best_weights_are_restored(tmp_path: Path) -> None:
+    # A rate this high, and labels that contradict each other in validation, make later epochs worse.
+    validation = split(300, 400)
+    wrong = Split(validation.images, np.roll(validation.labels, 1))
+    options = replace(OPTIONS, epochs=12, patience=2)
+    trained = trainer(options, split(0, 300), wrong)
+    fitted = trained.fit(checkpoints(tmp_path), SHOW)
+    assert fitted.stop_reason == "no lower validation loss in 2 epochs"
+    assert len(fitted.history) == fitted.best_epoch + 2 < 12
+    logits, labels = trained.predict(trained._validation)
+    loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
+    assert loss == pytest.approx(fitted.history[fitted.best_epoch - 1].validation_loss, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [64, 128])
+@pytest.mark.parametrize("architecture", ["small_cnn", "resnet18"])
+def test_65_pictures_train_with_batch_normalisation(
+    tmp_path: Path, batch_size: int, architecture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 2)
+    options = replace(OPTIONS, epochs=1, batch_size=batch_size, architecture=architecture)
+    fitted = trainer(options, split(0, 65), split(65, 66)).fit(checkpoints(tmp_path), SHOW)
+    assert np.isfinite(fitted.history[0].train_loss)
+
+
+def test_without_validation_the_training_loss_chooses(tmp_path: Path) -> None:
+    fitted = trainer(replace(OPTIONS, epochs=2), split(0, 100), split(0, 0)).fit(checkpoints(tmp_path), SHOW)
+    assert fitted.best_epoch == 2
+    assert fitted.history[1].validation_loss is None
+
+
+def test_black_pictures_train_without_a_number_that_is_none(tmp_path: Path) -> None:
+    black = Split(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2)
+    fitted = trainer(replace(OPTIONS, epochs=1), black, black, classes=2).fit(checkpoints(tmp_path), SHOW)
+    assert np.isfinite(fitted.history[0].train_loss)
+
+
+def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Exploding(nn.Module):
+        def __init__(self, classes: int) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, classes)
+
+        def forward(self, pictures: Tensor) -> Tensor:
+            return torch.exp(100 * self.head(pictures.flatten(1)))
+
+    def exploding(spec: ImageSpec, classes: int) -> nn.Module:
+        return Exploding(classes)
+
+    monkeypatch.setitem(network.OWN, "exploding", exploding)
+    with pytest.raises(TrainingError, match=r"the loss became \w+ in epoch 1.*lower learning_rate \(it is 0\.003\)"):
+        trainer(replace(OPTIONS, architecture="exploding"), split(0, 100), split(100, 120)).fit(checkpoints(tmp_path), SHOW)

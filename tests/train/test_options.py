@@ -1,0 +1,44 @@
+"""Wrong settings are named with their bounds, before anything is loaded."""
+
+import pytest
+
+from components.classifier.errors import UsageError
+from components.train.options import TrainingOptions
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"epochs": -1}, "epochs must be from 1 to 10000, not -1"),
+        ({"epochs": 0}, "epochs must be from 1"),
+        ({"epochs": 2.5}, "epochs must be a whole number"),
+        ({"epochs": "3"}, "epochs must be a whole number"),
+        ({"epochs": True}, "epochs must be a whole number"),
+        ({"batch_size": 1}, "batch_size must be from 2"),
+        ({"learning_rate": 0}, "learning_rate must be from 1e-06 to 1, not 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number"),
+        ({"learning_rate": float("inf")}, "learning_rate must be a number"),
+        ({"label_smoothing": 0.9}, "label_smoothing must be from 0 to 0.5"),
+        ({"patience": 0}, "patience must be from 1"),
+        ({"seed": -1}, "seed must be from 0"),
+        ({"pretrained": "yes"}, "pretrained must be true or false"),
+        ({"augmentation": "strong"}, "unknown augmentation 'strong'; use auto, none"),
+        ({"device": "tpu"}, "unknown device 'tpu'; use auto, cpu, cuda"),
+        ({"gpus": "2"}, "gpus must be 0 or 1, not '2'"),
+        ({"name": ""}, "name is empty"),
+    ],
+)
+def test_a_wrong_value_is_named(given: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        TrainingOptions(**given)
+    assert message in str(raised.value)
+
+
+def test_a_whole_number_may_come_as_a_float() -> None:
+    options = TrainingOptions(epochs=5.0, learning_rate=1)
+    assert (options.epochs, type(options.epochs)) == (5, int)
+    assert (options.learning_rate, type(options.learning_rate)) == (1.0, float)
+
+
+def test_the_place_of_checkpoints_does_not_shape_the_result() -> None:
+    assert TrainingOptions(checkpoints="/a").as_parameters() == TrainingOptions(checkpoints="/b").as_parameters()
