@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from components.classifier import bundle
 from components.classifier.dataset import Dataset, Labels, Split
 from components.classifier.errors import EvaluationError
-from components.classifier.inference import Classifier
+from components.classifier.inference import Classifier, Probabilities
 from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import Serving, difference, score_champion
 from components.evaluate.predictions import Predictions
@@ -40,27 +41,27 @@ def evaluate(
     test = dataset.split("test")
     labels = np.array(test.labels, dtype=np.int64)
     _check(dataset, classifier, labels)
-    scores = score(classifier, test.images)
+    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.looks(test.images))
     champion, theirs = None, None
-    if champion_version:
-        serving = Serving(champion_version, Path(champion_path) if champion_path is not None else None, champion_problem)
-        champion, theirs = score_champion(serving, classifier, test.images, labels, scores.probabilities)
-    looks = slices.looks(test.images)
-    evaluation = _assemble(dataset, classifier, test, labels, scores, looks, champion, (Path(model_path) / bundle.ONNX).stat().st_size)
-    shown = test.images[[mistake.index for mistake in evaluation.mistakes]]
-    predictions = Predictions(labels, scores.probabilities, theirs, shown)
-    rows = golden_rows(labels)
-    output = Path(output_path)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
-        staging = Path(name)
-        predictions.save(staging)
-        reference(dataset.info.classes, scores.probabilities, looks).save(staging)
-        bundle.save_golden(staging, test.images[rows], scores.probabilities[rows])
-        (staging / bundle.REPORT).write_text(render(evaluation, predictions), "utf-8")
-        evaluation.save(staging)
-        _move(staging, output)
+    if champion_version or champion_path is not None:
+        path = Path(champion_path) if champion_path is not None else None
+        serving = Serving(champion_version or (path.name if path else ""), path, champion_problem)
+        champion, theirs = score_champion(serving, classifier, test.images, labels, scored.scores.probabilities)
+    evaluation = _assemble(scored, champion, (Path(model_path) / bundle.ONNX).stat().st_size)
+    _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """The model, the pictures, and what the one says of the others."""
+
+    dataset: Dataset
+    classifier: Classifier
+    test: Split
+    labels: Labels
+    scores: Scores
+    looks: slices.Looks
 
 
 def split_digest(classes: list[str], split: Split) -> str:
@@ -90,20 +91,12 @@ def _check(dataset: Dataset, classifier: Classifier, labels: Labels) -> None:
         raise EvaluationError(f"the model takes {classifier.spec} pictures, the dataset holds {dataset.info.spec}; train on this dataset")
 
 
-def _assemble(
-    dataset: Dataset,
-    classifier: Classifier,
-    test: Split,
-    labels: Labels,
-    scores: Scores,
-    looks: slices.Looks,
-    champion: Champion | None,
-    size_bytes: int,
-) -> Evaluation:
-    config, info = classifier.config, dataset.info
-    columns = slices.read_columns(test.columns_path, len(labels))
-    figures = metrics.measure(labels, scores.probabilities, info.classes)
-    predicted = metrics.predicted_classes(scores.probabilities)
+def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Evaluation:
+    config, info = scored.classifier.config, scored.dataset.info
+    labels, probabilities = scored.labels, scored.scores.probabilities
+    columns = slices.read_columns(scored.test.columns_path, len(labels))
+    figures = metrics.measure(labels, probabilities, info.classes)
+    predicted = metrics.predicted_classes(probabilities)
     return Evaluation(
         name=config.name,
         architecture=config.architecture,
@@ -113,7 +106,7 @@ def _assemble(
         dataset_digest=info.digest,
         trained_on_digest=config.dataset_digest,
         source=info.source,
-        test_digest=split_digest(info.classes, test),
+        test_digest=split_digest(info.classes, scored.test),
         n=len(labels),
         classes=info.classes,
         accuracy=figures.accuracy,
@@ -127,11 +120,11 @@ def _assemble(
         per_class=figures.per_class,
         confusion_matrix=figures.confusion_matrix.tolist(),
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
-        calibration=calibration.calibrate(labels, scores.probabilities, config.temperature),
-        coverage=calibration.coverage(labels, scores.probabilities),
-        slices=slices.slice_accuracies(labels, predicted, info.classes, looks, columns),
-        mistakes=metrics.confident_mistakes(labels, scores.probabilities, info.classes, columns.files),
-        latency=measure_latency(classifier, test.images, scores),
+        calibration=calibration.calibrate(labels, probabilities, config.temperature),
+        coverage=calibration.coverage(labels, probabilities),
+        slices=slices.slice_accuracies(labels, predicted, info.classes, scored.looks, columns),
+        mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
+        latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
         size_bytes=size_bytes,
         champion=champion,
         warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *columns.left_out],
@@ -157,6 +150,21 @@ def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, ch
             "it may have seen these test pictures"
         )
     return lines
+
+
+def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None, output: Path) -> None:
+    probabilities, images = scored.scores.probabilities, scored.test.images
+    predictions = Predictions(scored.labels, probabilities, champion, images[[mistake.index for mistake in evaluation.mistakes]])
+    rows = golden_rows(scored.labels)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
+        staging = Path(name)
+        predictions.save(staging)
+        reference(evaluation.classes, probabilities, scored.looks).save(staging)
+        bundle.save_golden(staging, images[rows], probabilities[rows])
+        (staging / bundle.REPORT).write_text(render(evaluation, predictions), "utf-8")
+        evaluation.save(staging)
+        _move(staging, output)
 
 
 def _move(staging: Path, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""What evaluation.json and reference.json hold: strict JSON, every number finite or null, unknown fields refused.
+"""What evaluation.json holds: strict JSON, every number finite or null, unknown fields refused.
 
 A figure that is not defined (the recall of a class without test pictures, ROC with one class) is null, never 0 and never NaN.
 """
@@ -8,7 +8,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from components.classifier.bundle import EVALUATION, REFERENCE
+from components.classifier.bundle import EVALUATION
 from components.classifier.errors import EvaluationError
 
 SCHEMA_VERSION = 1
@@ -287,46 +287,14 @@ class Evaluation(Strict):
     @classmethod
     def load(cls, directory: str | Path) -> "Evaluation":
         """Read evaluation.json of a directory; raises EvaluationError naming the field that is not what it must be."""
-        return _load(cls, Path(directory) / EVALUATION)
-
-
-class Histogram(Strict):
-    """Counts between `edges` (one more than counts), with the mean and the standard deviation of the values themselves."""
-
-    edges: list[float]
-    counts: list[Count]
-    mean: float
-    std: Amount
-
-
-class Reference(Strict):
-    """What reference.json holds: how inputs and scores looked at training time, against which drift is measured."""
-
-    schema_version: int = SCHEMA_VERSION
-    n: Annotated[int, Field(ge=1)]
-    classes: list[str]
-    predicted: list[Count]
-    """How often each class was predicted, in the order of `classes`."""
-    confidence: Histogram
-    brightness: Histogram
-    """Mean pixel of a picture, 0 to 255."""
-    contrast: Histogram
-    """Standard deviation of a picture's pixels, 0 to 127.5."""
-
-    def save(self, directory: str | Path) -> None:
-        """Write reference.json into a directory."""
-        (Path(directory) / REFERENCE).write_text(self.model_dump_json(indent=1) + "\n", "utf-8")
-
-    @classmethod
-    def load(cls, directory: str | Path) -> "Reference":
-        """Read reference.json of a directory; raises EvaluationError naming the field that is not what it must be."""
-        return _load(cls, Path(directory) / REFERENCE)
+        return load(cls, Path(directory) / EVALUATION)
 
 
 Model = TypeVar("Model", bound=Strict)
 
 
-def _load(model: type[Model], path: Path) -> Model:
+def load(model: type[Model], path: Path) -> Model:
+    """Read a JSON file as `model`; raises EvaluationError naming the file and the field that is not what it must be."""
     try:
         return model.model_validate_json(path.read_bytes())
     except OSError as error:

@@ -13,7 +13,8 @@ from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.inference import Classifier
 from components.evaluate.evaluation import evaluate
 from components.evaluate.predictions import Predictions
-from components.evaluate.results import Evaluation, Reference
+from components.evaluate.reference import Reference
+from components.evaluate.results import Evaluation
 from tests import tiny
 from tests.evaluate import made
 

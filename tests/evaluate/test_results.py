@@ -10,7 +10,8 @@ import pytest
 
 from components.classifier.errors import EvaluationError
 from components.evaluate.evaluation import evaluate
-from components.evaluate.results import Evaluation, Reference
+from components.evaluate.reference import Reference
+from components.evaluate.results import Evaluation
 from tests.evaluate import made
 
 
