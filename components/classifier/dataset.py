@@ -92,13 +92,15 @@ class Dataset:
         path = Path(path)
         try:
             raw = json.loads((path / "dataset.json").read_text("utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise DataError(f"no complete dataset in {path} ({error}); run ingest again") from error
-        if raw.get("schema_version") != SCHEMA_VERSION:
-            found = raw.get("schema_version")
+        found = raw.get("schema_version") if isinstance(raw, dict) else None
+        if found != SCHEMA_VERSION:
             raise DataError(f"the dataset in {path} has schema version {found}, this release reads {SCHEMA_VERSION}; run ingest again")
-        raw["shape"] = tuple(raw["shape"])
-        return cls(path, DatasetInfo(**raw))
+        try:
+            return cls(path, DatasetInfo(**{**raw, "shape": tuple(raw["shape"])}))
+        except (TypeError, KeyError) as error:
+            raise DataError(f"dataset.json in {path} is not of this release's form ({error}); run ingest again") from error
 
     def split(self, name: SplitName) -> Split:
         """Open one split, memory-mapped.
