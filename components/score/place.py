@@ -20,7 +20,7 @@ GOLDEN = "golden"
 """The input that every model version brings along: its own golden pictures, for a first try."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class InputFile:
     """One file: its name below the input, its size in bytes, and a stamp that changes when its content does ("" unknown)."""
 
@@ -147,7 +147,8 @@ class StorePlace(Place):
     def __init__(self, store: Store, prefix: str, url: str, scratch: Path) -> None:
         """`prefix` is a key (one object) or a folder's (`x/`, or empty for the whole store)."""
         self._store, self._url, self._scratch = store, url, scratch
-        self.single = bool(prefix) and store.exists(prefix)
+        first = next(store.list(prefix), None) if prefix else None  # an object sorts before all whose keys go on after its own
+        self.single = first is not None and first.key == prefix
         self._prefix = "" if self.single or not prefix else prefix.rstrip("/") + "/"
         self._name = prefix
 

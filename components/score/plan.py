@@ -39,7 +39,7 @@ _SLICES = pa.schema(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class Source:
     """One input file as the survey found it; `rows` is None when only reading tells."""
 
@@ -138,7 +138,7 @@ def write_plan(
     basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]
     if any(not source.stamp for source in sources):
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
-    ids = [_digest([*basis, piece]) for piece in cut]
+    ids = [_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]) for piece in cut]
     content = {
         "store": store,
         "name": name,
@@ -149,10 +149,10 @@ def write_plan(
         "settings": asdict(settings),
         "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
         "refused": refused,
-        "key": _digest([ids, [asdict(passed) for passed in passed_over], refused]),
+        "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused]),
     }
     _write_slices(folder / "slices.parquet", cut)
-    pq.write_table(pa.Table.from_pylist([asdict(passed) for passed in passed_over], PASSED_OVER), folder / "passed_over.parquet")
+    pq.write_table(_passed_table(passed_over), folder / "passed_over.parquet")
     (folder / "plan.json").write_text(json.dumps(content, allow_nan=False), "utf-8")
     return Plan.load(folder)
 
@@ -198,9 +198,14 @@ def _deal(weights: list[int], shards: int) -> list[int]:
     return dealt
 
 
+def _passed_table(passed_over: list[PassedOver]) -> pa.Table:
+    return pa.table(
+        [pa.array([p.input for p in passed_over], pa.string()), pa.array([p.reason for p in passed_over], pa.string())], PASSED_OVER
+    )
+
+
 def _digest(value: Any) -> str:
-    text = json.dumps(value, default=asdict)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
 def _write_slices(path: Path, cut: list[list[tuple[Source, int, int | None]]]) -> None:

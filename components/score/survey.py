@@ -20,20 +20,20 @@ def survey(place: Place, reading: Reading) -> tuple[list[Source], list[PassedOve
     """
     listing = place.listing()
     sources, refused, passed = [], [], listing.passed_over
-    with ThreadPoolExecutor(PEEKERS) as pool:
-        for file, kind in zip(listing.files, pool.map(lambda file: _kind(place, file), listing.files), strict=True):
-            shown = display(file.name)
-            if kind is None and not place.single:
-                passed.append(PassedOver(shown, "neither its content nor its name is a picture's"))
-            elif kind == LABELS and not place.single:
-                passed.append(PassedOver(shown, "an IDX file of labels, no pictures"))
-            else:
-                try:
-                    sources.append(_source(place, file, kind, reading))
-                except DataError as error:
-                    if place.single:
-                        raise
-                    refused.append([shown, str(error)])
+    kinds = _kinds(place, listing.files)
+    for file in listing.files:
+        kind = kinds.get(file.name, PICTURE)
+        if kind is None and not place.single:
+            passed.append(PassedOver(display(file.name), "neither its content nor its name is a picture's"))
+        elif kind == LABELS and not place.single:
+            passed.append(PassedOver(display(file.name), "an IDX file of labels, no pictures"))
+        else:
+            try:
+                sources.append(_source(place, file, kind, reading))
+            except DataError as error:
+                if place.single:
+                    raise
+                refused.append([display(file.name), str(error)])
     return sources, passed, refused
 
 
@@ -48,19 +48,24 @@ def refuse_output_in_input(input: str, output: str) -> None:
         raise UsageError(f"the output {output} lies in the input {input}, and would be scored by the next run; name another place")
 
 
-def _kind(place: Place, file: InputFile) -> str | None:
-    if named_as_picture(file.name) and not place.single:
-        return PICTURE
-    try:
-        return kind_of(file.name, place.head(file.name, HEAD))
-    except OSError:
-        return PICTURE  # scoring gives it a row that says why it cannot be read
+def _kinds(place: Place, files: list[InputFile]) -> dict[str, str | None]:
+    """Look into the files whose names do not promise a picture (a single one always); the others are pictures."""
+
+    def kind(file: InputFile) -> str | None:
+        try:
+            return kind_of(file.name, place.head(file.name, HEAD))
+        except OSError:
+            return PICTURE  # scoring gives it a row that says why it cannot be read
+
+    unsure = [file for file in files if place.single or not named_as_picture(file.name)]
+    with ThreadPoolExecutor(PEEKERS) as pool:
+        return {file.name: found for file, found in zip(unsure, pool.map(kind, unsure), strict=True)}
 
 
 def _source(place: Place, file: InputFile, kind: str | None, reading: Reading) -> Source:
     if kind is None or kind == PICTURE:
         return Source(file.name, PICTURE, file.size, file.stamp, 1)
     rows = None
-    if not place.remote or kind == LABELS:
+    if place.single or not place.remote:  # else it would have to be fetched for that
         rows = CONTAINERS["idx" if kind == LABELS else kind].count(place.local(file.name), display(file.name), reading)
     return Source(file.name, kind, file.size, file.stamp, rows)

@@ -1,7 +1,6 @@
 """What a file's name and its first bytes say: hidden or a system's own, a picture or not, and how it goes into the output."""
 
 import os
-from pathlib import PurePosixPath
 
 PICTURE_SUFFIXES = frozenset(
     [
@@ -67,7 +66,8 @@ def is_hidden(path: str) -> bool:
 
 def suffix(name: str) -> str:
     """Return the lower-case ending of a file's name with its dot, or ""."""
-    return PurePosixPath(name).suffix.lower()
+    stem, dot, end = name.rpartition("/")[2].rpartition(".")
+    return f".{end.lower()}" if dot and stem else ""
 
 
 def named_as_picture(name: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def _map(path: Path, name: str) -> npt.NDArray[Any]:
             reader = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
             shape, fortran, dtype = reader(file)
             offset = file.tell()
-    except (ValueError, EOFError, SyntaxError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise DataError(f"{name} is cut or no NumPy array ({one_line(error)}); save it again with np.save") from error
     if dtype.hasobject:
         raise DataError(f"{name} holds pickled Python objects, which are never loaded; save a plain uint8 array with np.save")

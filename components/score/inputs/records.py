@@ -42,7 +42,7 @@ class Unreadable:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be a million
 class PassedOver:
     """Something that is no record (a hidden file, a label without a picture): reported, not scored."""
 

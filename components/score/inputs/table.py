@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -18,33 +19,32 @@ ROWS = 64
 
 def count(path: Path, name: str, reading: Reading) -> int:
     """Return the number of rows; raises DataError when the file is damaged or it is not clear which column holds the pictures."""
-    with _open(path, name) as file:
+    with _opened(path, name) as file:
         _column(file.schema_arrow, name, reading.image_column)
         return int(file.metadata.num_rows)
 
 
 def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | None = None) -> Iterator[Record]:
-    """Yield rows `start` to `stop`, streaming; a row without a picture is Unreadable, in its place."""
-    with _open(path, name) as file:
+    """Yield rows `start` to before `stop`, streaming; a row without a picture is Unreadable, in its place."""
+    with _opened(path, name) as file:
         chosen = _column(file.schema_arrow, name, reading.image_column)
         rows = int(file.metadata.num_rows)
         last = rows if stop is None else min(stop, rows)
         groups, index = _groups(file, start, last)
-        try:
-            for batch in file.iter_batches(ROWS, row_groups=groups, columns=[chosen], use_threads=False):
-                for value in batch.column(0):
-                    if start <= index < last:
-                        yield _record(name, index, value)
-                    index += 1
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{name} is damaged near row {index} ({one_line(error)}); write it again") from error
+        for batch in file.iter_batches(ROWS, row_groups=groups, columns=[chosen], use_threads=False):
+            for value in batch.column(0):
+                if start <= index < last:
+                    yield _record(name, index, value)
+                index += 1
 
 
-def _open(path: Path, name: str) -> pq.ParquetFile:
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
     try:
-        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{name} is cut or no readable Parquet file ({one_line(error)}); write it again") from error
+        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+            yield file
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{name} is a cut or damaged Parquet file ({one_line(error)}); write it again") from error
 
 
 def _groups(file: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:

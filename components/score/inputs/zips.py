@@ -26,7 +26,7 @@ def read(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int |
             try:
                 with archive.open(member) as file:
                     records = list(members.take(member.filename, member.file_size, file))
-            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, zlib.error, OSError) as error:
+            except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, ValueError, zlib.error, OSError) as error:
                 # RuntimeError is zipfile's word for a missing password
                 records = [members.unreadable(member.filename, f"the member cannot be read ({one_line(error)})")]
             yield from records
@@ -36,7 +36,7 @@ def read(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int |
 def _open(path: Path, name: str) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise DataError(f"{name} is a cut or damaged zip archive ({one_line(error)}); copy it again") from error
     files = [member for member in archive.namelist() if not member.endswith("/")]
     if files and all(file.endswith(".npy") for file in files):
