@@ -1,6 +1,7 @@
 """The report's plots, as inline SVG whose colours follow the page's theme."""
 
 import io
+import math
 import os
 import re
 import tempfile
@@ -25,16 +26,30 @@ def reliability_plot(calibration: Calibration) -> str:
     top.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     top.text(0.035, 0.075, "perfectly calibrated", color=MUTED, fontsize=9, rotation=36, rotation_mode="anchor")
     before, after = _points(calibration.bins_before), _points(calibration.bins)
-    top.plot(*before, color=MUTED, linewidth=1.3, marker="o", markersize=4, label=f"before scaling, ECE {calibration.ece_before:.4f}")
-    top.plot(*after, color=ACCENT, linewidth=2, marker="o", markersize=5, label=f"as shipped, ECE {calibration.ece_after:.4f}")
+    top.plot(
+        *before,
+        clip_on=False,
+        color=MUTED,
+        linewidth=1.3,
+        marker="o",
+        markersize=4,
+        label=f"before scaling, ECE {calibration.ece_before:.4f}",
+    )
+    top.plot(
+        *after, clip_on=False, color=ACCENT, linewidth=2, marker="o", markersize=5, label=f"as shipped, ECE {calibration.ece_after:.4f}"
+    )
     top.set(xlim=(0, 1), ylim=(0, 1.03), ylabel="accuracy")
     figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK)
     bins = calibration.bins
     width = bins[0].high - bins[0].low
     bottom.bar([b.low for b in bins], [b.n for b in bins], width=width * 0.86, align="edge", color=ACCENT, alpha=0.75)
     bottom.set(xlabel="confidence", ylabel="pictures")
-    if max(b.n for b in bins) > 50 * max(1, sorted(b.n for b in bins)[-2]):
+    largest = max(b.n for b in bins)
+    if largest > 50 * max(1, sorted(b.n for b in bins)[-2]):
         bottom.set_yscale("symlog")
+        power = int(math.log10(largest))
+        bottom.set_yticks([10 ** (power // 2), 10**power], [f"{10 ** (power // 2):,}", f"{10**power:,}"], minor=False)
+        bottom.minorticks_off()
     return _svg(figure, "reliability", [top, bottom])
 
 

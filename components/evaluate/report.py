@@ -50,7 +50,16 @@ def _template() -> "Template":
     environment = Environment(
         loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "figure": figure, "signed": signed, "size": size, "short": short, "place": place}
+    environment.filters |= {
+        "percent": percent,
+        "whole_percent": whole_percent,
+        "ending": ending,
+        "figure": figure,
+        "signed": signed,
+        "size": size,
+        "short": short,
+        "place": place,
+    }
     return environment.get_template(TEMPLATE)
 
 
@@ -62,8 +71,19 @@ def percent(value: float | None, n: int = 1000) -> str:
 
 
 def figure(value: float | None, digits: int = 4) -> str:
-    """A figure, or a dash where it is not defined."""
-    return "–" if value is None else f"{value:.{digits}f}"
+    """A figure, or a dash where it is not defined; what is below 1 is never shown as 1."""
+    if value is None:
+        return "–"
+    text = f"{value:.{digits}f}"
+    return f">{1 - 10**-digits:.{digits}f}" if value < 1 and float(text) == 1 else text
+
+
+def whole_percent(share: float) -> str:
+    """A share in per cent in the little room of a cell: a dot below a half, and never 100 where something is missing."""
+    if share < 0.005:
+        return "·"
+    text = f"{100 * share:.0f}"
+    return f"{min(99.9, 100 * share):.1f}" if text == "100" and share < 1 else text
 
 
 def signed(value: float | None, digits: int = 4) -> str:
@@ -77,6 +97,11 @@ def signed(value: float | None, digits: int = 4) -> str:
 def size(value: int) -> str:
     """Bytes in the unit that people would say."""
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+
+
+def ending(file: str, length: int = 13) -> str:
+    """The end of a long file name, which is what tells it from others."""
+    return file if len(file) <= length else "…" + file[1 - length :]
 
 
 def short(digest: str) -> str:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from components.evaluate.evaluation import evaluate
 from components.evaluate.predictions import Predictions
-from components.evaluate.report import percent, render, signed
+from components.evaluate.report import ending, figure, percent, render, signed, whole_percent
 from components.evaluate.results import Evaluation
 from components.evaluate.summary import markdown
 from tests.evaluate import made
@@ -161,6 +161,16 @@ def test_the_same_evaluation_gives_the_same_page(odd: Made) -> None:
 )
 def test_percentages_have_the_digits_that_tell_one_picture(value: float | None, n: int, text: str) -> None:
     assert percent(value, n) == text
+
+
+def test_what_is_not_all_is_never_shown_as_all() -> None:
+    assert [figure(value) for value in (1.0, 0.99998, 0.5, None, 3.2)] == ["1.0000", ">0.9999", "0.5000", "–", "3.2000"]
+    assert [whole_percent(share) for share in (1.0, 0.9999, 0.997, 0.5, 0.001)] == ["100", "99.9", "99.7", "50", "·"]
+
+
+def test_long_file_names_keep_their_end() -> None:
+    assert ending("a/b.png") == "a/b.png"
+    assert ending("some/long/folder/of/pictures/0001.png") == "…res/0001.png"
 
 
 def test_differences_have_their_sign() -> None:
