@@ -136,13 +136,15 @@ def _tell_found(source: str, collection: Collection, log: Log) -> None:
     height, width, channels = collection.images.shape[1:]
     counts = np.bincount(collection.labels, minlength=len(collection.classes))
     per_class = some((f"{name} {count}" for name, count in zip(collection.classes, counts, strict=True)), 30)
-    log(f"source {source}: {len(collection):,} pictures of {height}x{width}x{channels} in {len(collection.classes)} classes: {per_class}")
+    log(
+        f"note: source {source}: {len(collection):,} pictures of {height}x{width}x{channels} in {len(collection.classes)} classes: {per_class}"
+    )
     for note in collection.notes:
-        log(note)
+        log(f"note: {note}")
     for entry in collection.set_aside[:20]:
-        log(f"set aside {entry['file']}: {entry['reason']}")
+        log(f"warning: set aside {entry['file']}: {entry['reason']}")
     if len(collection.set_aside) > 20:
-        log(f"set aside {len(collection.set_aside) - 20} more; dataset.json names them all")
+        log(f"warning: set aside {len(collection.set_aside) - 20} more; dataset.json names them all")
 
 
 def _tell_result(info: DatasetInfo, checks: list[Check], log: Log) -> None:

@@ -56,7 +56,7 @@ def test_damaged_files_are_named_and_set_aside(tmp_path: Path, run: Run) -> None
     found = run(data)
     assert found.counts() == {"cat": 10, "dog": 10}
     assert {entry["file"] for entry in found.info.set_aside} == {"cat/cut.jpg", "cat/cut.png", "dog/bad_crc.png", "dog/empty.jpg"}
-    assert all(f"set aside {entry['file']}: {entry['reason']}" in found.lines for entry in found.info.set_aside)
+    assert all(f"warning: set aside {entry['file']}: {entry['reason']}" in found.lines for entry in found.info.set_aside)
     with pytest.raises(DataError, match=r"4 files cannot be used.*cat/cut\.jpg: .*truncated.*dog/empty\.jpg: the file is empty"):
         run(data, on_unreadable="fail")
 
