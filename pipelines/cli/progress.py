@@ -8,6 +8,9 @@ from rich.text import Text
 from pipelines.cli.output import console, errors
 from pipelines.local import Step
 
+REMARKS = ("warning: ", "note: ")
+"""How a step begins a line that people should see, whatever they asked for."""
+
 _MARKS = {"succeeded": ("✓", "green"), "failed": ("✗", "red"), "interrupted": ("■", "yellow")}
 
 _FIGURES = {
@@ -53,7 +56,7 @@ class Printer:
             return
         if event == "started" and not self._status:
             console.print(Text(f"· {name} …", style="dim"))
-        elif event == "line" and self._verbose and text.strip():
+        elif event == "line" and text.strip() and (self._verbose or text.startswith(REMARKS)):
             console.print(Text(f"    {text}", style="dim"), soft_wrap=True)
         elif event == "skipped":
             console.print(Text(f"– {name:<17}not taken", style="dim"))
