@@ -8,13 +8,21 @@ time.
 import importlib
 import importlib.util
 import sys
+from types import ModuleType
 from typing import Any
 
 
 def _put_off(name: str, **placeholders: Any) -> None:
-    """Make a module that runs its code only when an attribute is missed; `placeholders` are there before."""
+    """Make a module that runs its code only when an attribute is missed; `placeholders` are there before.
+
+    Where it is not installed at all, as in the predictor's image, the placeholders are all there is of it.
+    """
+    if name in sys.modules:
+        return
     spec = importlib.util.find_spec(name)
-    if name in sys.modules or spec is None or spec.loader is None:
+    if spec is None or spec.loader is None:
+        sys.modules[name] = ModuleType(name)
+        sys.modules[name].__dict__.update(placeholders)
         return
     module, loader = importlib.util.module_from_spec(spec), spec.loader
 
