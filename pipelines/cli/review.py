@@ -74,7 +74,7 @@ def list_entries(
     console.print(table)
     shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
     contrary = len({entry.id for entry in entries if entry.verdict.state == "contrary"})
-    console.print(shown + (f"; {contrary} with contrary labels: settle them with `penstock review label … --settle`" if contrary else ""))
+    _say(shown + (f"; {contrary} with contrary labels: settle them with `penstock review label … --settle`" if contrary else ""))
 
 
 @app.command()
@@ -107,13 +107,11 @@ def export(
         print_json({"directory": str(directory), **asdict(report)})
         return
     if labelled:
-        console.print(f"{report.pictures} labelled pictures of {len(report.classes)} classes in {directory}, for training only")
+        _say(f"{report.pictures} labelled pictures of {len(report.classes)} classes in {directory}, for training only")
     else:
-        console.print(
-            f"{report.pictures} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`"
-        )
+        _say(f"{report.pictures} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`")
     if report.missing:
-        console.print(f"{len(report.missing)} left out, whose pictures were removed from the store: {', '.join(report.missing)}")
+        _say(f"{len(report.missing)} left out, whose pictures were removed from the store: {', '.join(report.missing)}")
 
 
 @app.command()
@@ -144,9 +142,9 @@ def label(
     if as_json:
         print_json({**_row(entry), "changed": changed})
         return
-    console.print(f"{identity}: {label}" + ("" if changed else " (was so already)"))
+    _say(f"{identity}: {label}" + ("" if changed else " (was so already)"))
     if entry.verdict.state == "contrary":
-        console.print(f"labels are contrary ({_labels(entry.verdict)}); the picture is left out until somebody settles it with --settle")
+        _say(f"labels are contrary ({_labels(entry.verdict)}); the picture is left out until somebody settles it with --settle")
 
 
 @app.command("import")
@@ -167,11 +165,11 @@ def import_(
     if as_json:
         print_json(asdict(report))
         return
-    console.print(f"{report.recorded} labels recorded, {report.unchanged} known before, {report.empty} rows without a label")
+    _say(f"{report.recorded} labels recorded, {report.unchanged} known before, {report.empty} rows without a label")
     if report.superseded:
-        console.print(f"{len(report.superseded)} not applied, since a later label counts: {', '.join(report.superseded)}")
+        _say(f"{len(report.superseded)} not applied, since a later label counts: {', '.join(report.superseded)}")
     if report.contrary:
-        console.print(
+        _say(
             f"{len(report.contrary)} with contrary labels, left out until settled with "
             f"`penstock review label … --settle`: {', '.join(report.contrary)}"
         )
@@ -202,8 +200,8 @@ def accuracy(
 
 
 def _print_accuracy(result: "LiveAccuracy") -> None:
-    console.print(f"version {result.version}")
-    console.print(f"live accuracy  {_told(result.audit)}")
+    _say(f"version {result.version}")
+    _say(f"live accuracy  {_told(result.audit)}")
     left_out = {
         "not labelled": result.unlabelled,
         "contrary": result.contrary,
@@ -211,8 +209,8 @@ def _print_accuracy(result: "LiveAccuracy") -> None:
         "perhaps trained on": result.possibly_trained_on,
     }
     said = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "none left out"
-    console.print(f"audit sample   {result.audited} pictures: {said}")
-    console.print(f"low confidence {_told(result.low_confidence)} (chosen for their doubt: no estimate of live accuracy)")
+    _say(f"audit sample   {result.audited} pictures: {said}")
+    _say(f"low confidence {_told(result.low_confidence)} (chosen for their doubt: no estimate of live accuracy)")
 
 
 def _told(share: "Share") -> str:
@@ -248,6 +246,11 @@ def _row(entry: "QueuedPicture") -> dict[str, Any]:
         "request_id": prediction.request_id,
         "time": prediction.time,
     }
+
+
+def _say(text: str) -> None:
+    """Print a line as it is: class names may hold brackets, and commands must not be broken where the terminal ends."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _labels(verdict: "Verdict") -> str:
