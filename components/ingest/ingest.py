@@ -133,12 +133,10 @@ def _write(
 
 
 def _tell_found(source: str, collection: Collection, log: Log) -> None:
-    height, width, channels = collection.images.shape[1:]
+    shape = ImageSpec(*collection.images.shape[1:4])
     counts = np.bincount(collection.labels, minlength=len(collection.classes))
     per_class = some((f"{name} {count}" for name, count in zip(collection.classes, counts, strict=True)), 30)
-    log(
-        f"note: source {source}: {len(collection):,} pictures of {height}x{width}x{channels} in {len(collection.classes)} classes: {per_class}"
-    )
+    log(f"note: source {source}: {counted(len(collection), 'picture')} of {shape} in {len(collection.classes)} classes: {per_class}")
     for note in collection.notes:
         log(f"note: {note}")
     for entry in collection.set_aside[:20]:
