@@ -1,7 +1,6 @@
 """Loading and unloading of models by clients, which KServe's gRPC server offers to anybody: closed here."""
 
-from grpc import StatusCode
-from grpc_interceptor.exceptions import GrpcException
+from grpc_interceptor.exceptions import PermissionDenied
 
 from components.predictor.sdk import ModelRepositoryExtension
 
@@ -13,8 +12,8 @@ class ClosedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # kserv
 
     async def load(self, model_name: str) -> None:
         """Refuse."""
-        raise GrpcException(StatusCode.PERMISSION_DENIED, _MESSAGE)
+        raise PermissionDenied(_MESSAGE)
 
     async def unload(self, model_name: str) -> None:
         """Refuse."""
-        raise GrpcException(StatusCode.PERMISSION_DENIED, _MESSAGE)
+        raise PermissionDenied(_MESSAGE)

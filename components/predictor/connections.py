@@ -84,7 +84,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Answer without asking the application, unless it answered already, and hang up."""
         if self.transport.is_closing():
             return
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+        if not self.headers_came or not self.cycle.response_started:  # else the answer to this request is on its way, or was given
             body = orjson.dumps({"error": message})
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"

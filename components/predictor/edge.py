@@ -4,6 +4,7 @@ Inference requests are answered here, without KServe's middleware in between; so
 what is closed. Everything else goes on to KServe's application. A client's mistake is a 4xx with `{"error": one line}`.
 """
 
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
 from dataclasses import dataclass
@@ -29,10 +30,12 @@ Headers = list[tuple[bytes, bytes]]
 
 _JSON: Headers = [(b"content-type", b"application/json")]
 _BINARY: Headers = [(b"content-type", b"application/octet-stream")]
+_CLOSE = (b"connection", b"close")
 _HEADER_LENGTH = b"inference-header-content-length"
 _MAX_ID = 128
 _MAX_DIGITS = 18
 
+_LARGE_BYTES = 1024 * 1024
 _QUICK_BYTES = 16 * 1024
 _QUICK_LIMITS = {"max_images": 4, "max_pixels": 65_536}
 """What may be answered on the event loop itself: some milliseconds of work at most."""
@@ -69,7 +72,9 @@ class Edge:
         self._inner = inner
         self._model = model
         self._settings = model.settings
-        self._quick = model.settings.model_copy(update=_QUICK_LIMITS)
+        limits = {name: min(limit, getattr(model.settings, name)) for name, limit in _QUICK_LIMITS.items()}
+        self._quick = model.settings.model_copy(update=limits)
+        self._one_large = threading.Lock()
         self._metrics = metrics
         self._tasks = tasks
         self._v1 = f"/v1/models/{model.name}:predict"
@@ -104,6 +109,8 @@ class Edge:
             log().info(
                 "request", protocol=protocol, status=reply.status, request_id=request_id, seconds=round(time.perf_counter() - began, 6)
             )
+        if reply.status != 200 and b"expect" in headers:  # nobody knows whether the body that was announced still comes
+            reply.headers.append(_CLOSE)
         await self._send(send, reply, request_id)
 
     def _inference(self, path: str) -> tuple[str, str]:
@@ -165,14 +172,23 @@ class Edge:
     async def _work(self, request: "Request") -> Reply:
         """Do at once what is quick and alone, and the rest on a worker's thread, so that the server goes on answering."""
         if len(self._tasks) <= 1 and request.served.quick and len(request.body) <= _QUICK_BYTES:
-            try:
-                return self._answer(request, self._quick)
-            except RequestError:
-                pass  # a limit of the quick way, or a mistake: the long way tells
+            reply = self._answer(request, self._quick)
+            if reply.status == 200:
+                return reply  # else a limit of the quick way, or a mistake: the long way tells
         return await self._model.worker.run(lambda: self._answer(request, self._settings))
 
     def _answer(self, request: "Request", settings: Settings) -> Reply:
-        """All that takes time: parse, classify, write."""
+        """All that takes time; a mistake is answered here, so that nothing holds on to what was parsed until then."""
+        try:
+            if len(request.body) <= _LARGE_BYTES:
+                return self._answer_well(request, settings)
+            with self._one_large:  # parsing holds Python's lock anyway, and several at once would add up in memory
+                return self._answer_well(request, settings)
+        except RequestError as error:
+            return error_reply(error.status, str(error))
+
+    def _answer_well(self, request: "Request", settings: Settings) -> Reply:
+        """Parse, classify, write; raises RequestError."""
         served = request.served
         if request.protocol == "v1":
             question = v1.parse(request.body, served.spec, settings)
@@ -211,7 +227,7 @@ class Edge:
     async def _send(self, send: Send, reply: Reply, request_id: str) -> None:
         headers = [*reply.headers, (b"content-length", str(len(reply.body)).encode()), (b"x-request-id", request_id.encode())]
         if self._model.draining:
-            headers.append((b"connection", b"close"))
+            headers.append(_CLOSE)
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
 

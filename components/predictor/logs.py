@@ -42,7 +42,7 @@ def configure(console: bool = False) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-        logger.setLevel(logging.CRITICAL if name in {"kserve.trace", "uvicorn.access"} else logging.ERROR)
+        logger.setLevel(logging.ERROR if name.startswith("uvicorn") else logging.CRITICAL)  # KServe: a traceback for a client's mistake
     logging.getLogger("uvicorn.access").disabled = True
     logging.getLogger("uvicorn.access").propagate = False  # uvicorn formats a line for each request as long as somebody listens
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from grpc import StatusCode
-from grpc_interceptor.exceptions import GrpcException
+from grpc_interceptor import exceptions
 
 from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.predictor import v2
 from components.predictor.errors import Unavailable
+from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.question import Answer, Question, answer, new_id, parse_wishes
 from components.predictor.reviewing import ReviewWriter
@@ -83,11 +83,14 @@ class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
         except RequestError as error:
             raise InvalidInput(str(error)) from error
         except Unavailable as error:
-            raise GrpcException(StatusCode.UNAVAILABLE, str(error)) from error
+            raise exceptions.Unavailable(str(error)) from error
+        except Exception as error:
+            log().exception("request failed", protocol="grpc")
+            raise exceptions.Internal("the server failed; its log has more") from error
 
     def _predict(self, request: InferRequest) -> InferResponse:
         served = self.current()
-        wanted, threshold = parse_wishes(to_http_parameters(request.parameters or {}), "parameters")
+        wanted, threshold = parse_wishes(_parameters(request), "parameters")
         names = [{"name": output.name} for output in request.request_outputs or []]
         outputs = v2.parse_outputs(names, {}, wanted)
         if len(request.inputs) != 1:
@@ -104,6 +107,17 @@ class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
             infer_outputs=[_output(found, name, request.use_binary_outputs) for name in outputs],
             use_binary_outputs=request.use_binary_outputs,
         )
+
+
+def _parameters(request: InferRequest) -> dict[str, Any]:
+    """The parameters, of which gRPC has no floating point numbers: a threshold comes as text."""
+    parameters: dict[str, Any] = to_http_parameters(request.parameters or {})
+    if isinstance(threshold := parameters.get("threshold"), str):
+        try:
+            parameters["threshold"] = float(threshold)
+        except ValueError as error:
+            raise RequestError("threshold must be a number from 0 to 1, as text") from error
+    return parameters
 
 
 def _output(found: Answer, name: str, as_bytes: bool) -> InferOutput:

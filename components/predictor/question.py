@@ -11,11 +11,12 @@ import numpy.typing as npt
 import orjson
 
 from components.classifier.errors import RequestError
-from components.classifier.images import Pixels
+from components.classifier.images import ImageSpec, Pixels
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 
 _PREFIX, _NUMBERS = os.urandom(6).hex(), itertools.count(1)  # quicker than a new UUID each time
+_LARGE, _FEW = 64 * 1024, 1000
 _BATCH = 32
 """Pictures that go through the model at once: what it needs for them stays allocated."""
 
@@ -70,13 +71,15 @@ def new_id() -> str:
     return f"{_PREFIX}-{next(_NUMBERS):x}"
 
 
-def load_json(body: bytes) -> dict[str, Any]:
+def load_json(body: bytes, spec: ImageSpec, settings: Settings) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises RequestError, with the place of the mistake, for anything else.
     """
     if not body:
         raise RequestError("the body is empty; send a JSON object")
+    if len(body) > _LARGE:
+        _check_structure(body, spec, settings)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -84,6 +87,18 @@ def load_json(body: bytes) -> dict[str, Any]:
     if type(document) is not dict:
         raise RequestError("the body must be a JSON object")
     return document
+
+
+def _check_structure(body: bytes, spec: ImageSpec, settings: Settings) -> None:
+    """Refuse JSON that would take far more memory than its bytes: each `{}` or `[]` becomes 80 bytes.
+
+    Pictures as nested lists have at most a list a pixel, of at least one digit and a comma a value.
+    """
+    lists = min(settings.max_images * (1 + spec.height * (1 + spec.width)), len(body) // (2 * spec.channels + 2)) + _FEW
+    if body.count(b"[") > lists or body.count(b"{") > 2 * settings.max_images + _FEW:
+        raise RequestError(
+            f"the body holds more lists or objects than pictures need, whose limit is {settings.max_images}; send several requests", 413
+        )
 
 
 def parse_wishes(parameters: Any, where: str) -> tuple[bool, float | None]:

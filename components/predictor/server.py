@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import uvloop
 
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import PenstockError
+from components.classifier.errors import PenstockError, UsageError
 from components.predictor import logs
 from components.predictor.connections import GuardedProtocol, sweep
 from components.predictor.edge import Edge
@@ -31,6 +32,8 @@ Loader = Callable[["PredictorServer"], None]
 
 _MAX_WORKERS = 8
 _REVIEW_SECONDS = 5.0
+_BACKLOG = 2048
+_GRPC_THREADS, _GRPC_SLACK = 2, 64 * 1024
 _GC_THRESHOLDS = (20_000, 20, 20)
 """A picture as nested JSON lists is some thousand objects: Python's 700 would collect garbage in the middle of each."""
 
@@ -51,14 +54,13 @@ class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
             ssl_keyfile=server.ssl_keyfile,
         )
         self._predictor = server
-        self.config.host = settings.host
         self.config.http = GuardedProtocol
         self.config.ws = "none"
         self.config.lifespan = "off"
         self.config.server_header = False
         self.config.proxy_headers = False
         self.config.access_log = False
-        self.config.backlog = 2048
+        self.config.backlog = _BACKLOG
 
     def create_application(self) -> None:
         add_routes(app, self._predictor.model)
@@ -112,8 +114,12 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
     def run(self, loader: Loader) -> int:
         """Serve until a signal comes or loading fails; returns the process' exit code."""
         GuardedProtocol.max_connections = self.settings.max_connections
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run(loader))
+        try:
+            listener = self._listen()
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._run(loader, listener))
+        except UsageError as error:
+            self.failure = error
         self.model.worker.close()
         if self._review is not None:
             self._review.close(_REVIEW_SECONDS)
@@ -122,7 +128,14 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             return self.failure.exit_code
         return 0
 
-    async def _run(self, loader: Loader) -> None:
+    def _listen(self) -> socket.socket:
+        address = (self.settings.host, self.settings.http_port)
+        try:
+            return socket.create_server(address, backlog=_BACKLOG, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        except OSError as error:
+            raise UsageError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror}); choose another host or port") from error
+
+    async def _run(self, loader: Loader, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         tasks: set[Any] = set()
         self._rest_server = _RestServer(Edge(app, self.model, self.metrics, tasks), self)
@@ -131,43 +144,43 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         for sig in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sig, self._drain, sig)
         self._rest_server.create_application()
-        if not uvicorn.config.loaded:
-            uvicorn.config.load()
-        sweeper = asyncio.create_task(sweep(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout))
-        grpc = asyncio.create_task(self._serve_grpc()) if self.settings.enable_grpc else None
+        uvicorn.config.load()
+        beside = [asyncio.create_task(sweep(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout))]
+        if self.settings.stop_with_parent:
+            beside.append(asyncio.create_task(self._stop_with_parent()))
+        if self.settings.enable_grpc:
+            await self._start_grpc()
         threading.Thread(target=self._load, args=(loader,), name="penstock-loader", daemon=True).start()
-        watcher = asyncio.create_task(self._watch())
+        log().info("listening", port=listener.getsockname()[1])
         try:
-            await uvicorn._serve()  # not serve(): that takes the signals
+            await uvicorn._serve([listener])  # not serve(): that takes the signals
         finally:
-            sweeper.cancel()
-            watcher.cancel()
-            if grpc is not None:
+            for task in beside:
+                task.cancel()
+            if self._grpc_server is not None:
                 await self._grpc_server.stop()
-                await grpc
 
-    async def _watch(self) -> None:
-        """Say on which port the server listens, and end with the parent process when that was asked for."""
-        uvicorn, parent = self._rest_server.uvicorn, os.getppid()
-        while not uvicorn.started:
-            await asyncio.sleep(0.01)
-        log().info("listening", port=uvicorn.servers[0].sockets[0].getsockname()[1])
-        while self.settings.stop_with_parent:
+    async def _stop_with_parent(self) -> None:
+        parent = os.getppid()
+        while os.getppid() == parent:
             await asyncio.sleep(1)
-            if os.getppid() != parent:
-                self._exit()
+        self._exit()
 
-    async def _serve_grpc(self) -> None:
+    async def _start_grpc(self) -> None:
+        """Start KServe's gRPC server, and end the process with it should it fail."""
         from components.predictor.closed import ClosedRepository
 
-        self._grpc_server = GRPCServer(
-            self.settings.grpc_port,
-            self.dataplane,
-            ClosedRepository(self.registered_models),
-            kwargs={},
-            grace_period=self.settings.grace_seconds,
-        )
-        await self._grpc_server.start(2)
+        limit = self.settings.max_body_bytes + _GRPC_SLACK
+        options = {"grpc_max_send_message_length": limit, "grpc_max_receive_message_length": limit}
+        repository = ClosedRepository(self.registered_models)
+        self._grpc_server = GRPCServer(self.settings.grpc_port, self.dataplane, repository, options, self.settings.grace_seconds)
+        self._grpc = asyncio.create_task(self._grpc_server.start(_GRPC_THREADS))
+        self._grpc.add_done_callback(self._grpc_ended)
+
+    def _grpc_ended(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._fail(UsageError(f"cannot serve gRPC on port {self.settings.grpc_port} ({error}); choose another --grpc_port"))
 
     def _load(self, loader: Loader) -> None:
         try:

@@ -20,7 +20,7 @@ def parse(body: bytes, spec: ImageSpec, settings: Settings) -> Question:
     An instance is an array of the model's size, `{"b64": …}` or `{"image_bytes": {"b64": …}}` of any size. The wishes stand
     beside `instances`, or in `parameters`. Raises RequestError that names the instance.
     """
-    document = load_json(body)
+    document = load_json(body, spec, settings)
     instances = document.get("instances")
     if type(instances) is not list:
         raise RequestError('the body must have "instances", a list of pictures' + _hint(document))

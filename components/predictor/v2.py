@@ -60,7 +60,7 @@ def parse(body: bytes, header_length: int | None, spec: ImageSpec, settings: Set
         if not 0 < header_length <= len(body):
             raise RequestError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
         header, raw = body[:header_length], body[header_length:]
-    document = load_json(header)
+    document = load_json(header, spec, settings)
     identity = document.get("id")
     if identity is not None and type(identity) is not str:
         raise RequestError("id must be a string")

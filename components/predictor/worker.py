@@ -42,7 +42,10 @@ class Worker:
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self.depth += 1
         self._jobs.put((function, future))
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # an exception's traceback would hold it, and it the exception
 
     def close(self) -> None:
         """Let the threads end after the work they have."""

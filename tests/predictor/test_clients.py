@@ -1,0 +1,168 @@
+"""Clients that other people wrote: KServe's own, Triton's, over HTTP and gRPC."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+import pytest
+import tritonclient.http
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+from kserve.protocol.infer_type import RequestedOutput
+
+from components.validate_serving.predictor import predictor
+from tests.predictor.versions import NAME, b64, png
+
+WANTED = ["label", "probabilities"]
+
+
+def infer_input(pictures: np.ndarray, binary: bool) -> InferInput:
+    tensor = InferInput("image", list(pictures.shape), "UINT8")
+    tensor.set_data_from_numpy(pictures, binary_data=binary)
+    return tensor
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_kserves_rest_client_speaks_v2(url: str, pictures: np.ndarray, expected: np.ndarray, binary: bool) -> None:
+    async def ask() -> object:
+        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=10))
+        assert await client.is_server_live(url)
+        assert await client.is_server_ready(url)
+        assert await client.is_model_ready(url, NAME)
+        outputs = [RequestedOutput(name, {"binary_data": binary}) for name in WANTED]
+        request = InferRequest(NAME, [infer_input(pictures, binary)], request_id="k-1", request_outputs=outputs)
+        answer = await client.infer(url, request, model_name=NAME)
+        await client.close()
+        return answer
+
+    answer = asyncio.run(ask())
+    assert answer.id == "k-1"
+    np.testing.assert_allclose(answer.get_output_by_name("probabilities").as_numpy(), expected, atol=1e-6)
+
+
+def test_kserves_rest_client_speaks_v1(url: str, pictures: np.ndarray, expected: np.ndarray) -> None:
+    async def ask() -> dict:
+        client = InferenceRESTClient(RESTConfig(protocol="v1", timeout=10))
+        assert await client.is_server_live(url)
+        assert await client.is_model_ready(url, NAME)
+        answer = await client.infer(url, {"instances": [{"b64": b64(png(p))} for p in pictures]}, model_name=NAME)
+        await client.close()
+        return answer
+
+    assert [entry["label"] for entry in asyncio.run(ask())["predictions"]] == [str(row.argmax()) for row in expected]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_tritons_http_client_works(url: str, pictures: np.ndarray, expected: np.ndarray, binary: bool) -> None:
+    client = tritonclient.http.InferenceServerClient(urlsplit(url).netloc)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(NAME)
+    version = client.get_model_metadata(NAME)["versions"][0]
+    assert client.is_model_ready(NAME, version)
+    assert client.get_server_metadata()["name"] == "penstock-predictor"
+    tensor = tritonclient.http.InferInput("image", list(pictures.shape), "UINT8")
+    tensor.set_data_from_numpy(pictures, binary_data=binary)
+    outputs = [tritonclient.http.InferRequestedOutput(name, binary_data=binary) for name in WANTED]
+    answer = client.infer(NAME, [tensor], model_version=version, outputs=outputs, request_id="t-1")
+    assert answer.get_response()["id"] == "t-1"
+    np.testing.assert_allclose(answer.as_numpy("probabilities"), expected, atol=1e-6)
+    labels = [label.decode() if isinstance(label, bytes) else label for label in answer.as_numpy("label").tolist()]
+    assert labels == [str(row.argmax()) for row in expected]
+
+
+def test_tritons_http_client_sends_pictures_and_takes_all_outputs_as_bytes(url: str, pictures: np.ndarray, expected: np.ndarray) -> None:
+    client = tritonclient.http.InferenceServerClient(urlsplit(url).netloc)
+    data = np.array([png(picture) for picture in pictures], dtype=np.object_)
+    tensor = tritonclient.http.InferInput("image", [len(data)], "BYTES")
+    tensor.set_data_from_numpy(data)
+    answer = client.infer(NAME, [tensor])
+    np.testing.assert_allclose(answer.as_numpy("confidence"), expected.max(axis=1), atol=1e-6)
+    assert answer.as_numpy("needs_review").tolist() == (expected.max(axis=1) < 0.8).tolist()
+
+
+@pytest.fixture(scope="module")
+def grpc_address(served_dir: Path) -> Iterator[str]:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    with predictor(NAME, served_dir, 60, "--enable_grpc", "true", "--grpc_port", str(port), "--drain_seconds", "0"):
+        yield f"127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_kserves_grpc_client_gets_the_same_answers(grpc_address: str, pictures: np.ndarray, expected: np.ndarray, binary: bool) -> None:
+    async def ask() -> object:
+        client = InferenceGRPCClient(grpc_address, timeout=10)
+        assert await client.is_server_ready()
+        assert await client.is_model_ready(NAME)
+        request = InferRequest(
+            NAME, [infer_input(pictures, binary)], request_id="g-1", request_outputs=[RequestedOutput(name) for name in WANTED]
+        )
+        answer = await client.infer(request)
+        await client.close()
+        return answer
+
+    answer = asyncio.run(ask())
+    assert answer.id == "g-1"
+    assert answer.model_version
+    np.testing.assert_allclose(answer.get_output_by_name("probabilities").as_numpy(), expected, atol=1e-6)
+
+
+@pytest.fixture
+def stub(grpc_address: str) -> Iterator[GRPCInferenceServiceStub]:
+    with grpc.insecure_channel(grpc_address) as channel:
+        yield GRPCInferenceServiceStub(channel)
+
+
+def grpc_request(pictures: np.ndarray, datatype: str = "UINT8", raw: bytes | None = None) -> messages.ModelInferRequest:
+    request = messages.ModelInferRequest(model_name=NAME)
+    request.inputs.add(name="image", datatype=datatype, shape=list(pictures.shape))
+    request.raw_input_contents.append(pictures.tobytes() if raw is None else raw)
+    return request
+
+
+def test_grpc_refuses_what_http_refuses_and_goes_on(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
+    wrong = {
+        "cut": grpc_request(pictures, raw=pictures.tobytes()[:-1]),
+        "other type": grpc_request(pictures, "INT64"),
+        "scaled": grpc_request((pictures / 255).astype("<f4"), "FP32"),
+        "no input": messages.ModelInferRequest(model_name=NAME),
+    }
+    for name, request in wrong.items():
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request)
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, name
+        assert "Traceback" not in caught.value.details()
+    other = grpc_request(pictures)
+    other.model_name = "other"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(other)
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert stub.ModelInfer(grpc_request(pictures)).model_name == NAME
+
+
+def test_grpc_loads_and_unloads_nothing(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
+    for call, request in (
+        (stub.RepositoryModelUnload, messages.RepositoryModelUnloadRequest(model_name=NAME)),
+        (stub.RepositoryModelLoad, messages.RepositoryModelLoadRequest(model_name=NAME)),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request)
+        assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
+    assert stub.ServerReady(messages.ServerReadyRequest()).ready
+    assert stub.ModelMetadata(messages.ModelMetadataRequest(name=NAME)).inputs[0].name == "image"
+
+
+def test_grpc_takes_wishes_as_parameters(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
+    request = grpc_request(pictures[:1])
+    request.parameters["threshold"].string_param = "1.0"
+    request.parameters["return_probabilities"].bool_param = True
+    answer = stub.ModelInfer(request)
+    assert [output.name for output in answer.outputs] == ["label", "confidence", "needs_review", "probabilities"]
+    assert answer.raw_output_contents[2] == b"\1"

@@ -1,0 +1,204 @@
+"""`penstock serve`: follows the ledger's champion, swaps without losing a request, and never serves what is not sound."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from components.classifier.inference import Classifier
+from components.registry import Registry
+from tests.predictor.versions import NAME, PREDICT, promote, publish
+
+
+class Serving:
+    """`penstock serve` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.log = folder, folder / "log"
+        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "serve", "--store", str(folder / "store"), "--port", "0"]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PENSTOCK_STOP_WITH_PARENT": "1"}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
+        self.url = f"http://127.0.0.1:{self.wait_for('listening')['port']}"
+        self.wait_for("serving")
+
+    def events(self) -> list[dict]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{") and line.endswith("}")]
+
+    def wait_for(self, event: str, **fields: str) -> dict:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            for found in self.events():
+                if found["event"] == event and fields.items() <= found.items():
+                    return found
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(self.log.read_text())
+
+    def stop(self) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGINT)
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    registry, version = publish(tmp_path)
+    promote(registry, version)
+    return registry
+
+
+@pytest.fixture
+def serving(registry: Registry, tmp_path: Path) -> Iterator[Serving]:
+    serving = Serving(tmp_path)
+    yield serving
+    serving.stop()
+
+
+def spoil(registry: Registry, version: str, name: str = "model.onnx") -> None:
+    path = Path(registry.uri(version)) / name
+    path.chmod(0o644)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+
+def published(folder: Path, seed: int) -> tuple[Registry, str]:
+    return publish(folder, seed=seed, samples=300 + seed, trained_at=f"2026-01-02T03:05:{seed:02d}+00:00")
+
+
+def answer(client: httpx.Client, picture: np.ndarray) -> dict:
+    response = client.post(PREDICT, json={"instances": [picture.tolist()], "return_probabilities": True})
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_a_new_champion_takes_over_and_a_bad_one_does_not(
+    serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray
+) -> None:
+    with httpx.Client(base_url=serving.url) as client:
+        first = answer(client, pictures[0])["model_version"]
+        _, second = published(tmp_path, 1)
+        promote(registry, second)
+        serving.wait_for("serving", version=second)
+        found = answer(client, pictures[0])
+        assert found["model_version"] == second != first
+        wanted = Classifier(registry.fetch(second, tmp_path / "second"), threads=1).probabilities(pictures[:1])[0]
+        np.testing.assert_allclose(list(found["predictions"][0]["probabilities"].values()), wanted, atol=1e-6)
+
+        _, bad = published(tmp_path, 2)
+        spoil(registry, bad)
+        promote(registry, bad)
+        told = serving.wait_for("new champion refused", version=bad)
+        assert "model.onnx" in told["error"]
+        assert told["still_serving"] == second
+        assert answer(client, pictures[0])["model_version"] == second
+        assert client.get("/v2/health/ready").status_code == 200
+
+        promote(registry, first)
+        serving.wait_for("serving", version=first, before=second)
+        metrics = client.get("/metrics").text
+        assert 'penstock_model_swaps_total{outcome="switched"} 2.0' in metrics
+        assert 'penstock_model_swaps_total{outcome="refused"} 1.0' in metrics
+        assert f'version="{first}"' in next(line for line in metrics.splitlines() if line.startswith("penstock_model_info"))
+    assert sum(event["event"] == "new champion refused" for event in serving.events()) == 1
+    assert serving.stop() == 0
+
+
+def test_a_damaged_copy_in_the_cache_is_fetched_again(registry: Registry, tmp_path: Path, pictures: np.ndarray) -> None:
+    version = registry.ledger.champion()
+    copy = registry.fetch(version, tmp_path / ".penstock" / "cache" / NAME / version)
+    (copy / "model.onnx").write_bytes(b"damaged")
+    serving = Serving(tmp_path)
+    try:
+        with httpx.Client(base_url=serving.url) as client:
+            assert answer(client, pictures[0])["model_version"] == version
+    finally:
+        serving.stop()
+
+
+def run_serve(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "serve", "--store", str(folder / "store"), *options]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=60, check=False)
+
+
+def test_without_a_champion_it_says_what_to_do(tmp_path: Path) -> None:
+    publish(tmp_path)
+    done = run_serve(tmp_path)
+    assert done.returncode == 1
+    assert "penstock run training" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_first_champion_that_is_corrupt_is_never_served(registry: Registry, tmp_path: Path) -> None:
+    spoil(registry, registry.ledger.champion())
+    done = run_serve(tmp_path, "--port", "0")
+    assert done.returncode == 1
+    last = json.loads(done.stderr.strip().splitlines()[-1])
+    assert last["event"] == "cannot serve"
+    assert "model.onnx" in last["error"]
+
+
+def test_a_port_that_is_taken_is_told(registry: Registry, tmp_path: Path, url: str) -> None:
+    done = run_serve(tmp_path, "--port", url.rpartition(":")[2])
+    assert done.returncode == 2
+    assert "in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.integration
+def test_ten_promotions_under_load_lose_no_request(serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray) -> None:
+    body = {"instances": [pictures[0].tolist()]}
+    seen: Counter[tuple[int, str]] = Counter()
+    stop = threading.Event()
+    failures: list[str] = []
+
+    def load() -> None:
+        with httpx.Client(base_url=serving.url, timeout=30) as client:
+            while not stop.is_set():
+                try:
+                    response = client.post(PREDICT, json=body)
+                    seen[response.status_code, response.json().get("model_version", "")] += 1
+                except httpx.HTTPError as error:
+                    failures.append(repr(error))
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    good, bad = [], ""
+    try:
+        for number in range(1, 11):
+            _, version = published(tmp_path, number)
+            if number == 5:
+                spoil(registry, version)
+                promote(registry, version)
+                serving.wait_for("new champion refused", version=version)
+                bad = version
+            else:
+                promote(registry, version)
+                serving.wait_for("serving", version=version)
+                good.append(version)
+            time.sleep(0.3)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert {status for status, _ in seen} == {200}
+    assert set(good) <= {version for _, version in seen}
+    assert bad not in {version for _, version in seen}
+    assert sum(seen.values()) > 500

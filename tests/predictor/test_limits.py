@@ -1,0 +1,190 @@
+"""Limits on what one client can take: bytes, pictures, pixels, connections and time."""
+
+import socket
+import struct
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+import pytest
+
+from components.validate_serving.predictor import PredictorProcess
+from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, error_of, png, tensor
+
+
+def bomb(side: int) -> bytes:
+    """A black PNG of side x side pixels with one bit each: a few kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes((side + 7) // 8 + 1) * side, 9)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+        + chunk(b"IDAT", rows)
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.fixture
+def strict(strict_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=strict_url, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture
+def body(pictures: np.ndarray) -> dict:
+    return {"instances": [pictures[0].tolist()]}
+
+
+def connect(url: str) -> socket.socket:
+    return socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=15)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    try:
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+    except ConnectionResetError:
+        return b""
+
+
+def test_bodies_beyond_the_limit_are_413_naming_it(strict: httpx.Client, body: dict) -> None:
+    for path in (PREDICT, INFER):
+        assert "20000 bytes" in error_of(strict.post(path, content=b" " * 20_001), 413)
+        assert "20000 bytes" in error_of(strict.post(path, content=iter([b" " * 1000] * 40)), 413)  # chunked, of no known length
+    assert strict.post(PREDICT, json=body).status_code == 200
+
+
+def test_a_body_that_is_announced_too_large_is_refused_before_it_comes(strict_url: str) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000000\r\nExpect: 100-continue\r\n\r\n"
+    with closing(connect(strict_url)) as connection:
+        connection.sendall(head.encode())
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+def test_a_chunked_body_without_end_does_not_fill_the_memory(
+    server: tuple[PredictorProcess, str], client: httpx.Client, body: dict
+) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(60):
+            yield b" " * 1024 * 1024
+
+    before = server[0].memory()
+    assert "bytes" in error_of(client.post(PREDICT, content=endless()), 413)
+    assert server[0].memory() - before < 40 * 1024 * 1024
+    assert client.post(PREDICT, json=body).status_code == 200
+
+
+def test_too_many_pictures_are_413_naming_the_limit(strict: httpx.Client, client: httpx.Client, pictures: np.ndarray) -> None:
+    assert "limit is 4" in error_of(strict.post(PREDICT, json={"instances": pictures[:5].tolist()}), 413)
+    assert "limit is 4" in error_of(strict.post(INFER, json={"inputs": [tensor([5, 8, 8, 1], data=pictures[:5].ravel().tolist())]}), 413)
+    data = elements(*[png(pictures[0])] * 5)
+    header = {"inputs": [tensor([5], "BYTES", parameters={"binary_data_size": len(data)})]}
+    assert "limit is 4" in error_of(strict.post(INFER, **binary(header, data)), 413)
+    one = {"b64": b64(png(pictures[0]))}
+    assert "limit is 256" in error_of(client.post(PREDICT, json={"instances": [one] * 20_000}), 413)
+
+
+def test_bombs_are_refused_in_no_time_and_in_no_memory(server: tuple[PredictorProcess, str], client: httpx.Client, body: dict) -> None:
+    before, began = server[0].memory(), time.monotonic()
+    for side in (6_000, 40_000):
+        assert "pixels" in error_of(client.post(PREDICT, json={"instances": [{"b64": b64(bomb(side))}]}), (400, 413))
+    assert time.monotonic() - began < 5
+    assert server[0].memory() - before < 30 * 1024 * 1024
+    assert client.post(PREDICT, json=body).status_code == 200
+
+
+def test_pictures_of_one_request_have_a_limit_together(strict: httpx.Client) -> None:
+    large = {"b64": b64(bomb(99))}
+    assert strict.post(PREDICT, json={"instances": [large] * 4}).status_code == 200
+    assert "10000" in error_of(strict.post(PREDICT, json={"instances": [{"b64": b64(bomb(101))}]}))
+
+
+def test_lists_that_cost_more_than_their_bytes_are_refused(server: tuple[PredictorProcess, str], client: httpx.Client, body: dict) -> None:
+    before = server[0].memory()
+    for item in (b"[]", b'""', b"{}", b"1.5", b"[[]]"):
+        content = b'{"instances": [' + b",".join([item] * (1_000_000 // len(item))) + b"]}"
+        assert client.post(PREDICT, content=content).status_code in (400, 413)
+    long_and_short = (
+        b'{"inputs": [{"name": "image", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": ["'
+        + b"a" * 100_000
+        + b'", 1'
+        + b", 1" * 100_000
+        + b"]}]}"
+    )
+    error_of(client.post(INFER, content=long_and_short))
+    assert server[0].memory() - before < 120 * 1024 * 1024
+    assert client.post(PREDICT, json=body).status_code == 200
+
+
+def drip(url: str, data: bytes, results: list[tuple[float, bytes]]) -> None:
+    """Send a byte every tenth of a second until the server has enough."""
+    with closing(connect(url)) as connection:
+        began = time.monotonic()
+        try:
+            for byte in data:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.1)
+        except OSError:
+            pass
+        try:
+            answer = connection.recv(65536)
+        except OSError:
+            answer = b""
+        results.append((time.monotonic() - began, answer))
+
+
+def test_slow_clients_are_let_go_and_others_do_not_wait(strict_url: str, strict: httpx.Client, body: dict) -> None:
+    headers = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 500\r\n\r\n".encode()
+    results: list[tuple[float, bytes]] = []
+    slow = [threading.Thread(target=drip, args=(strict_url, headers * 9, results)) for _ in range(10)]
+    for thread in slow:
+        thread.start()
+    bodies = [connect(strict_url) for _ in range(10)]
+    for connection in bodies:
+        connection.sendall(headers + b"{")
+    silent = [connect(strict_url) for _ in range(10)]
+    for _ in range(20):
+        began = time.monotonic()
+        assert strict.post(PREDICT, json=body).status_code == 200
+        assert time.monotonic() - began < 1
+        time.sleep(0.05)
+    for connection in (*bodies, *silent):
+        with closing(connection):
+            assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+    for thread in slow:
+        thread.join()
+    assert len(results) == 10
+    assert all(seconds < 5 for seconds, _ in results)
+
+
+def test_idle_connections_are_closed_quietly(strict_url: str) -> None:
+    with closing(connect(strict_url)) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = read_all(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"408" not in answer
+
+
+def test_a_slow_body_after_a_refusal_ends_without_a_second_answer(strict_url: str) -> None:
+    with closing(connect(strict_url)) as connection:
+        connection.sendall(b"POST /v1/models/other:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nx")
+        answer = read_all(connection)
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_pipelined_requests_are_answered_in_order(strict_url: str) -> None:
+    paths = ("/v2/health/live", "/v1/models", "/v2/nope")
+    with closing(connect(strict_url)) as connection:
+        connection.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
+        answer = read_all(connection)
+    assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
