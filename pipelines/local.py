@@ -83,16 +83,23 @@ def new_run_directory(root: Path) -> Path:
     return directory.absolute()
 
 
-def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listener: Listener) -> RunResult:
+def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listener: Listener, *, docker: bool = False) -> RunResult:
     """Run a pipeline of `pipelines.catalogue` with these arguments, its files below `directory`.
 
-    Ctrl-C and SIGTERM end the steps and give a result with `interrupted`; nothing is left running.
+    `docker`: the steps run in containers of their image. Ctrl-C and SIGTERM end the steps and give a result with
+    `interrupted`; nothing is left running.
     """
+    containers: dict[str, Any] | None = None
+    if docker:
+        from pipelines.docker import in_containers
+
+        arguments, containers = in_containers(arguments, directory)
     request = {
         "pipeline": pipeline,
         "arguments": arguments,
         "pipeline_root": str(directory / "artifacts"),
         "result": str(directory / "result.json"),
+        "containers": containers,
     }
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(directory / "tmp"), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
@@ -117,6 +124,10 @@ def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listene
         interrupted = True
     finally:
         _end_group(process)
+        if docker:
+            from pipelines.docker import remove_containers
+
+            remove_containers(directory.name)
         shutil.rmtree(directory / "tmp", ignore_errors=True)
     return follower.result(interrupted)
 

@@ -37,7 +37,7 @@ def main(request_path: str) -> int:
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s - %(message)s")  # which branches were not taken
     request: dict[str, Any] = json.loads(Path(request_path).read_text("utf-8"))
     local.init(
-        local.SubprocessRunner(use_venv=False),
+        _runner(request["containers"]),
         pipeline_root=request["pipeline_root"],
         workspace_root=tempfile.mkdtemp(prefix="workspace-"),
         raise_on_error=True,
@@ -53,6 +53,18 @@ def main(request_path: str) -> int:
     result.with_suffix(".part").write_text(json.dumps({"outputs": outputs}, default=str), "utf-8")
     result.with_suffix(".part").replace(result)
     return 0
+
+
+def _runner(containers: dict[str, Any] | None) -> Any:
+    """Steps as processes of this environment, or with DockerRunner's arguments as containers."""
+    if containers is None:
+        return local.SubprocessRunner(use_venv=False)
+    from kfp.local import docker_task_handler
+
+    from pipelines.docker import run_container
+
+    docker_task_handler.run_docker_container = run_container
+    return local.DockerRunner(**containers)
 
 
 def pipeline_defaults(pipeline: Any) -> dict[str, Any]:

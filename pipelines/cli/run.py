@@ -29,6 +29,7 @@ def run(
     env: Annotated[str, typer.Option("--env", help="Whose policy decides: dev, prod, or a YAML file.")] = "",
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
     name: Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")] = DEFAULT_NAME,
+    docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of PENSTOCK_IMAGE.")] = False,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line that the steps print.")] = False,
 ) -> None:
@@ -37,7 +38,11 @@ def run(
     Example: `penstock run training --set source=digits --set epochs=10 --env dev`
     """
     arguments = prepare(pipeline, settings or [], env=env, store=store, name=name)
-    result = execute(pipeline, arguments, quiet=as_json, verbose=verbose)
+    if docker:
+        from pipelines.docker import check_engine
+
+        check_engine()
+    result = execute(pipeline, arguments, quiet=as_json, verbose=verbose, docker=docker)
     if as_json:
         print_json(as_plain(result))
     check(result)
@@ -71,13 +76,13 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
     return arguments
 
 
-def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False) -> RunResult:
+def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:
     """Run the pipeline and print each step as it starts and ends."""
     from pipelines.catalogue import load_pipeline
 
     names = display_names(load_pipeline(pipeline))
     with Printer(names, quiet, verbose) as printer:
-        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer)
+        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer, docker=docker)
     result.skipped = [names.get(branch, branch) for branch in result.skipped]
     return result
 

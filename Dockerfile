@@ -1,0 +1,115 @@
+# Two images:
+#   pipeline   what the steps of the Kubeflow pipelines run in (torch with CUDA)
+#   predictor  KServe's server for one model version at /mnt/models (no torch)
+# `make image` builds both; docs/images.md has their sizes, start times and how they are run.
+#
+# Whatever a release changes least comes first: interpreter, dependencies, code, labels. A push sends only the layers that changed.
+# pip's cache is a mount of the builder and in no layer.
+# hadolint global ignore=DL3042
+
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS base
+# HOME: a user without an account has none, and libraries write where it points. /opt/penstock/code is put on the path last.
+ENV PATH=/opt/penstock/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 HOME=/tmp
+# The standard library comes without .pyc files, and a read-only root never gets them: 15 MB that save half a second of every start.
+# Hashes instead of times decide whether a .pyc fits, so that the same sources give the same layer.
+RUN python3 -m venv --without-pip /opt/penstock \
+    && python3 -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "penstock.pth").write_text("/opt/penstock/code\n")' \
+    && python3 -m compileall -q --invalidation-mode checked-hash \
+        -x '/(test|tests|idlelib|lib2to3|ensurepip|tkinter|turtledemo|pydoc_data|config-[^/]*|dist-packages|site-packages)/' \
+        "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+WORKDIR /opt/penstock
+
+
+# What each image installs, from pyproject.toml's own extras. A change elsewhere in that file leaves these lists, and the layers made from them, as they are.
+FROM base AS requirements
+WORKDIR /requirements
+COPY pyproject.toml ./
+RUN python3 -c 'import pathlib, sys, tomllib; \
+project = tomllib.loads(pathlib.Path("pyproject.toml").read_text("utf-8"))["project"]; \
+extras = project["optional-dependencies"]; \
+[pathlib.Path(image + ".txt").write_text("\n".join(project["dependencies"] + [it for name in names.split(",") for it in extras[name]])) \
+ for image, names in (argument.split("=") for argument in sys.argv[1:])]' \
+    predictor=predictor pipeline=train,evaluate,score,deploy,predictor
+
+
+FROM base AS code
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+WORKDIR /source
+COPY pyproject.toml README.md LICENSE ./
+COPY components components
+COPY pipelines pipelines
+RUN --mount=type=cache,target=/cache \
+    pip --python /opt/penstock/bin/python install --quiet --no-deps --no-compile --target /opt/penstock/code . \
+    && rm -rf /opt/penstock/code/bin \
+    && python3 -m compileall -q --invalidation-mode checked-hash /opt/penstock/code \
+    && find /opt/penstock/code -exec touch --no-dereference --date=@0 {} +
+
+
+FROM base AS pipeline
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+COPY constraints.txt /tmp/
+COPY --from=requirements /requirements/pipeline.txt /tmp/
+# kfp without its dependencies is all that a step's start needs. Triton (900 MB) compiles kernels for torch.compile, which training does not use.
+RUN --mount=type=cache,target=/cache \
+    pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --requirement /tmp/pipeline.txt \
+    && pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --no-deps kfp kfp-pipeline-spec \
+    && pip --python /opt/penstock/bin/python uninstall --quiet --yes triton \
+    && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && find "$packages" -type d -name tests -prune -exec rm -r {} + \
+    && rm -rf "$packages"/torch/include "$packages"/nvidia/*/include "$packages"/nvidia/*/bin \
+    && python3 -m compileall -q -j 0 --invalidation-mode checked-hash "$packages" \
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} + \
+    && rm /tmp/constraints.txt /tmp/pipeline.txt
+COPY --from=code /opt/penstock/code /opt/penstock/code
+USER 65532:65532
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG CREATED=""
+ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
+LABEL org.opencontainers.image.title="Penstock pipeline" \
+    org.opencontainers.image.description="The steps of Penstock's Kubeflow pipelines" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
+
+
+FROM base AS predictor
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+COPY constraints.txt /tmp/
+COPY --from=requirements /requirements/predictor.txt /tmp/
+# KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does not need (components/predictor/sdk.py),
+# and botocore for the descriptions of 400 services: those of S3 and of the ways to get credentials stay.
+RUN --mount=type=cache,target=/cache \
+    pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --requirement /tmp/predictor.txt \
+    && pip --python /opt/penstock/bin/python uninstall --quiet --yes \
+        kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client \
+        pandas pytz tzdata grpcio-tools setuptools tabulate \
+        aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
+        cryptography cffi pycparser pyjwt pyasn1 pyasn1_modules websockets \
+    && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d -regextype egrep -not -regex '.*/(s3|sts|sso|sso-oidc|signin)' -exec rm -r {} + \
+    && find "$packages" -type d -name tests -prune -exec rm -r {} + \
+    && python3 -m compileall -q --invalidation-mode checked-hash "$packages" \
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} + \
+    && rm /tmp/constraints.txt /tmp/predictor.txt
+COPY --from=code /opt/penstock/code /opt/penstock/code
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# For plain Docker; Kubernetes has probes of its own.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python3", "-ISc", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ.get('PENSTOCK_HTTP_PORT', '8080')), timeout=4); c.request('GET', '/v2/health/ready'); sys.exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["python3", "-m", "components.predictor"]
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG CREATED=""
+ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
+LABEL org.opencontainers.image.title="Penstock predictor" \
+    org.opencontainers.image.description="KServe predictor for image classifiers" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
