@@ -123,9 +123,13 @@ def _list(results: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
 def _number(results: Any, *path: str) -> float | None:
     for part in path:
         results = results.get(part) if isinstance(results, dict) else None
-    if isinstance(results, bool) or not isinstance(results, int | float) or not math.isfinite(results):
+    if isinstance(results, bool) or not isinstance(results, int | float):
         return None
-    return float(results)
+    try:
+        number = float(results)
+    except OverflowError:  # an integer of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _read(evaluation: Path | None) -> dict[str, Any]:

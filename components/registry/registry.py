@@ -10,25 +10,26 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.classifier.bundle import CARD, EVALUATION, MANIFEST, BundleConfig
-from components.classifier.errors import DataError, IntegrityError, ObjectExists, ObjectNotFound, RegistryError, UsageError, VersionNotFound
-from components.registry.card import headline, model_card
+from components.classifier.bundle import MANIFEST
+from components.classifier.errors import (
+    IntegrityError,
+    ObjectNotFound,
+    RegistryError,
+    UsageError,
+    VersionNotFound,
+)
 from components.registry.ledger import Ledger
 from components.registry.manifest import (
     VERSION_PATTERN,
-    FileEntry,
     Manifest,
-    hash_files,
     parse,
     size_problems,
     verify_directory,
-    version_name,
 )
-from components.registry.signing import require_signature, sign
+from components.registry.signing import require_signature
 from components.storage import Store
 from components.storage.files import told, write_file
 from components.storage.store import Progress
@@ -62,33 +63,15 @@ class Registry:
         `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
         DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
         """
-        files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
+        with told(f"cannot read {directory}"):
+            files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
         return self.publish_files(files, run=run, parameters=parameters)
 
     def publish_files(self, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
         """Publish files that lie in several places, by their names in the version; else like `publish`."""
-        files = {name: path for name, path in files.items() if name != MANIFEST}
-        for name, path in files.items():
-            if not path.is_file():
-                raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
-        config = BundleConfig.load(files["config.json"].parent if "config.json" in files else Path())
-        entries = hash_files(files)
-        draft = Manifest(
-            name=self.name,
-            version="",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            trained_at=config.trained_at,
-            run=run,
-            dataset_digest=config.dataset_digest,
-            code_version=config.code_version,
-            architecture=config.architecture,
-            classes=config.classes,
-            parameters={**config.parameters, **(parameters or {})},
-            metrics=headline(files.get(EVALUATION)),
-            files=entries,
-        )
-        draft = draft.model_copy(update={"version": version_name(config.trained_at, draft.content_digest)})
-        return self._find(draft) or self._put(draft, files)
+        from components.registry.publication import publish_files
+
+        return publish_files(self, files, run, parameters or {})
 
     def versions(self) -> Iterator[str]:
         """Yield the names of the complete versions, oldest first; reads the names of all their files."""
@@ -109,12 +92,13 @@ class Registry:
 
         Raises VersionNotFound when there is no complete version of that name, IntegrityError when its manifest was changed.
         """
-        found = self._get(version)
+        found = self.find(version)
         if found is None:
             raise self._not_found(version)
         return found
 
-    def _get(self, version: str) -> ModelVersion | None:
+    def find(self, version: str) -> ModelVersion | None:
+        """Like `get`, but None when there is no such version."""
         if not VERSION_PATTERN.fullmatch(version):
             return None
         key = self.key(version, MANIFEST)
@@ -141,7 +125,7 @@ class Registry:
             if files is None and (destination / MANIFEST).exists() and verify_directory(destination).version == version:
                 return destination
             raise UsageError(f"{destination} is not empty; name a folder that is new or empty")
-        self._refuse(version, size_problems(self.sizes(version), manifest))
+        self.refuse(version, size_problems(self.sizes(version), manifest))
         wanted = sorted(manifest.files) if files is None else sorted(set(files) - {MANIFEST})
         if unknown := set(wanted) - manifest.files.keys():
             raise RegistryError(f"version {version} has no file {sorted(unknown)}; it has {sorted(manifest.files)}")
@@ -150,7 +134,7 @@ class Registry:
             temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination.parent))
             temporary.chmod(0o755)
         try:
-            self._refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, temporary / name)])
+            self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, temporary / name)])
             write_file(temporary / MANIFEST, [manifest.to_bytes()])
             with told(f"cannot write {destination}"):
                 temporary.replace(destination)
@@ -214,41 +198,6 @@ class Registry:
         """Return the address of a version's folder, with a slash at the end."""
         return f"{self.store.url}/{self.key(version, '')}"
 
-    def _find(self, draft: Manifest) -> ModelVersion | None:
-        found = self._get(draft.version)
-        if found is not None and found.manifest.content_digest != draft.content_digest:
-            raise IntegrityError(f"version {draft.version} of {self.name} holds other files; delete it, then publish again")
-        return found
-
-    def _put(self, draft: Manifest, files: Mapping[str, Path]) -> ModelVersion:
-        entries = dict(draft.files)
-        self.store.require_create_only()
-        for name, path in files.items():
-            if name != CARD:
-                self.store.upload(path, self.key(draft.version, name))
-        card = files[CARD].read_bytes() if CARD in files else model_card(draft, files.get(EVALUATION)).encode()
-        card = self._put_card(draft.version, card)
-        entries[CARD] = FileEntry(sha256=hashlib.sha256(card).hexdigest(), size=len(card))
-        manifest = draft.model_copy(update={"files": dict(sorted(entries.items()))})
-        self._refuse(draft.version, size_problems(self.sizes(draft.version), manifest))
-        manifest = manifest.sealed(sign(manifest))
-        try:
-            self.store.create(self.key(draft.version, MANIFEST), manifest.to_bytes())
-        except ObjectExists:
-            found = self._find(draft)
-            if found is None:
-                raise
-            return found
-        return ModelVersion(draft.version, self.uri(draft.version), manifest)
-
-    def _put_card(self, version: str, card: bytes) -> bytes:
-        """Write the card unless one lies there: cards of equal versions may differ, and the manifest must fit the one kept."""
-        try:
-            self.store.create(self.key(version, CARD), card)
-        except ObjectExists:
-            return self.store.read(self.key(version, CARD))
-        return card
-
     def fetch_file(self, manifest: Manifest, name: str, destination: Path) -> bool:
         """Download one file of a version; says whether it has the digest that the manifest gives."""
         sha = hashlib.sha256()
@@ -273,7 +222,8 @@ class Registry:
         prefix = self.key(version, "")
         return {entry.key[len(prefix) :]: entry.size for entry in self.store.list(prefix)}
 
-    def _refuse(self, version: str, problems: list[str]) -> None:
+    def refuse(self, version: str, problems: list[str]) -> None:
+        """Raise IntegrityError when there are problems."""
         if problems:
             raise IntegrityError(
                 f"version {version} of {self.name} in {self.store.url} is damaged: {'; '.join(problems)}; publish it again"

@@ -48,24 +48,24 @@ class LocalStore(Store):
         self._write(key, lambda temporary: temporary.write_bytes(data), os.replace)
 
     def exists(self, key: str) -> bool:
-        return self._path(key).is_file()
+        with told(f"cannot look for {key!r} in {self.url}"):
+            return self._path(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         found = []
-        for parent, folders, files in os.walk(self._folder(prefix)):
-            if Path(parent) == self.root and _TEMPORARY in folders:
-                folders.remove(_TEMPORARY)
-            for path in (Path(parent, name) for name in files):
+        with told(f"cannot list {prefix!r} in {self.url}"):
+            for path in _files(self._folder(prefix), skip=self.root / _TEMPORARY):
                 key = path.relative_to(self.root).as_posix()
                 if key.startswith(prefix):
                     found.append(Entry(key, path.stat().st_size))
         yield from sorted(found, key=lambda entry: entry.key)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        folder = self._folder(prefix)
-        if folder.is_dir():
-            with told(f"cannot list {prefix!r} in {self.url}"):
-                yield from sorted(path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY)
+        folder, found = self._folder(prefix), list[str]()
+        with told(f"cannot list {prefix!r} in {self.url}"):
+            if folder.is_dir():
+                found = [path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY]
+        yield from sorted(found)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
@@ -95,9 +95,9 @@ class LocalStore(Store):
     @contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._path(key)
-        if not path.is_file() and not path.is_symlink():
-            raise ObjectNotFound(f"no object {key!r} in {self.url}")
         with told(f"cannot read {key!r} from {self.url}"):
+            if not path.is_file():
+                raise ObjectNotFound(f"no object {key!r} in {self.url}")
             yield path
 
     def _write(self, key: str, fill: Callable[[Path], object], put: Callable[[Path, Path], None]) -> None:
@@ -146,6 +146,18 @@ def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None
             if attempt == 9 or not temporary.exists():
                 raise
     return None
+
+
+def _files(folder: Path, skip: Path) -> Iterator[Path]:
+    """Yield all files below a folder; a folder that cannot be read is an error, never an empty one."""
+
+    def stop(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise error
+
+    for parent, folders, files in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if Path(parent, name) != skip]
+        yield from (Path(parent, name) for name in files)
 
 
 def _sync(path: Path) -> None:

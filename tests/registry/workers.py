@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -94,21 +95,34 @@ def append_in_rounds(number: int, address: str, rounds: int, barrier: Any, resul
 
 
 def all_at_once(target: Callable[..., None], processes: int, results: int, *arguments: Any) -> list[Any]:
-    """Run a function in many processes, which meet at a barrier; returns what they put into the queue."""
+    """Run a function in many processes, which meet at a barrier; returns what they put into the queue, raises what one raised."""
     made = context()
     barrier, queue = made.Barrier(processes), made.Queue()
     started = [
-        made.Process(target=_with_environment, args=(dict(os.environ), target, number, *arguments, barrier, queue))
+        made.Process(target=_relaying, args=(dict(os.environ), queue, target, number, *arguments, barrier, queue), daemon=True)
         for number in range(processes)
     ]
     for process in started:
         process.start()
+    found: list[Any] = []
     try:
-        return [queue.get(timeout=300) for _ in range(results)]
+        while len(found) < results:
+            found.append(queue.get(timeout=300))
+            if isinstance(found[-1], str) and found[-1].startswith("Traceback"):
+                raise AssertionError(found[-1])
     finally:
         for process in started:
-            process.join(60)
+            process.join(5 if len(found) == results else 0)
             process.kill()
+    return found
+
+
+def _relaying(environment: dict[str, str], queue: Any, *target: Any) -> None:
+    try:
+        _with_environment(environment, *target)
+    except BaseException:
+        queue.put(traceback.format_exc())
+        raise
 
 
 def _with_environment(environment: dict[str, str], target: Callable[..., None], *arguments: Any) -> None:

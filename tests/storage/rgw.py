@@ -22,6 +22,7 @@ ms bind ipv6 = false
 auth cluster required = none
 auth service required = none
 auth client required = none
+auth allow insecure global id reclaim = true
 run dir = {home}/run
 log file = {home}/log/$name.log
 admin socket = {home}/run/$name.asok
@@ -73,13 +74,26 @@ def ceph(home: Path) -> Iterator[Server]:
     with ExitStack() as stack:
         stack.enter_context(process(["ceph-mon", "-f", "-i", "a"], monitor, home / "log" / "mon.out", environment=environment))
         disk = str(uuid.uuid4())
+        wait_for(lambda: _answers(environment), 60, f"the monitor did not answer; see {home}/log")
         run("ceph", "osd", "new", disk)
         run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
         stack.enter_context(process(["ceph-osd", "-f", "-i", "0"], monitor, home / "log" / "osd.out", environment=environment))
-        wait_for(lambda: json.loads(run("ceph", "osd", "stat", "-f", "json"))["num_up_osds"] == 1, 60, "the disk daemon did not come up")
+        wait_for(lambda: _disks(environment) == 1, 60, f"the disk daemon did not come up; see {home}/log")
         gateway = stack.enter_context(
             process(["radosgw", "-f", "-n", "client.rgw.a"], port, home / "log" / "rgw.out", environment=environment, seconds=120)
         )
         user = json.loads(run("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests"))
         keys = user["keys"][0]
         yield Server(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], gateway)
+
+
+def _disks(environment: dict[str, str]) -> int:
+    """How many disk daemons are up; none while the monitor does not answer yet."""
+    command = ["ceph", "--connect-timeout", "5", "osd", "stat", "-f", "json"]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=30, check=False)
+    return json.loads(done.stdout)["num_up_osds"] if done.returncode == 0 else 0
+
+
+def _answers(environment: dict[str, str]) -> bool:
+    command = ["ceph", "--connect-timeout", "5", "mon", "stat"]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=30, check=False).returncode == 0
