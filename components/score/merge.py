@@ -31,6 +31,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
 
     `results`: one JSON line a shard (`scoring.ShardResult`). Raises DataError naming every piece that failed and every
     container that was refused; then the rows of the rest are kept as incomplete.parquet, and what was there before stays.
+    Raises it too, after the commit, when not one of the inputs could be scored.
     """
     output = Output(plan.output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,17 +48,22 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     summary = _summary(plan, tally, [json.loads(result) for result in results])
     summary.save(folder / SUMMARY)
     output.commit(plan, folder)
-    if summary.rows and not summary.scored:
-        first = summary.error_examples[0]
-        raise DataError(f"none of the {summary.rows} inputs could be scored; the first is {first['input']}: {first['error']}")
-    return summary
+    return _checked(summary)
 
 
 def _committed(plan: Plan, output: Output, folder: Path) -> Summary:
     output.fetch(plan, folder)
     raw: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
     raw["drift"] = [Drift(**drift) for drift in raw["drift"]]
-    return Summary(**raw)
+    return _checked(Summary(**raw))
+
+
+def _checked(summary: Summary) -> Summary:
+    """Refuse to call a run good of which every row is an error: the input is another thing than was meant."""
+    if summary.rows and not summary.scored:
+        first = summary.error_examples[0]
+        raise DataError(f"none of the {summary.rows} inputs could be scored; the first is {first['input']}: {first['error']}")
+    return summary
 
 
 def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally) -> list[str]:

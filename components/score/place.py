@@ -149,13 +149,13 @@ class StorePlace(Place):
         self._store, self._url, self._scratch = store, url, scratch
         first = next(store.list(prefix), None) if prefix else None  # an object sorts before all whose keys go on after its own
         self.single = first is not None and first.key == prefix
-        self._prefix = "" if self.single or not prefix else prefix.rstrip("/") + "/"
-        self._name = prefix
+        folder = prefix.rpartition("/")[0] if self.single else prefix.rstrip("/")
+        self._prefix = f"{folder}/" if folder else ""
+        self._only = first
 
     def listing(self) -> Listing:  # noqa: D102
-        if self.single:
-            entry = next(entry for entry in self._store.list(self._name) if entry.key == self._name)
-            return Listing([_input_file(entry, entry.key)], [])
+        if self.single and self._only:
+            return Listing([_input_file(self._only, self._only.key.removeprefix(self._prefix))], [])
         entries = list(self._store.list(self._prefix))
         if not entries:
             raise DataError(f"there is nothing under {self._url}; check the bucket and the prefix")

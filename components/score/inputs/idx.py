@@ -14,10 +14,10 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from components.classifier.errors import DataError
+from components.classifier.images import MAX_PIXELS
 from components.score.inputs.names import one_line
-from components.score.inputs.records import Decoded, Reading, Record
+from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
 
-BLOCK = 512
 _TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
 
 
@@ -50,10 +50,11 @@ def read(path: Path, name: str, _reading: Reading, start: int = 0, stop: int | N
         header, shape = _header(file, name)
         each, last = prod(shape[1:]), shape[0] if stop is None else min(stop, shape[0])
         try:
+            block = rows_at_once(each)
             file.seek(header + start * each)
-            for first in range(start, last, BLOCK):
-                data = file.read(min(BLOCK, last - first) * each)
-                if len(data) < min(BLOCK, last - first) * each:
+            for first in range(start, last, block):
+                data = file.read(min(block, last - first) * each)
+                if len(data) < min(block, last - first) * each:
                     raise DataError(f"{name} is cut within picture {first + len(data) // each} of {shape[0]}; copy it again")
                 yield Decoded(name, first, np.frombuffer(data, np.uint8).reshape(-1, *shape[1:]))
             if last == shape[0] and file.read(1):
@@ -85,6 +86,8 @@ def _header(file: BinaryIO, name: str) -> tuple[int, tuple[int, int, int, int]]:
     shape = (*sizes, 1) if len(sizes) == 3 else sizes
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
         raise DataError(f"{name} has shape {sizes}, but (N, H, W) or (N, H, W, C) with C = 1 or 3 is wanted")
+    if shape[1] * shape[2] > MAX_PIXELS:
+        raise DataError(f"{name} announces pictures of {shape[1]}x{shape[2]}, more than the limit of {MAX_PIXELS} pixels; it is damaged")
     return 4 + 4 * len(sizes), (shape[0], shape[1], shape[2], shape[3])
 
 

@@ -19,10 +19,7 @@ from numpy.lib import format as npy_format
 from components.classifier.arrays import to_uint8
 from components.classifier.errors import DataError, ImageError
 from components.score.inputs.names import one_line
-from components.score.inputs.records import Decoded, Reading, Record
-
-BLOCK = 512
-"""Pictures that are read at once."""
+from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
 
 
 def count(path: Path, name: str, reading: Reading) -> int:
@@ -34,8 +31,9 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
     """Yield pictures `start` to before `stop` in blocks."""
     pictures = _open(path, name, reading)
     last = len(pictures) if stop is None else min(stop, len(pictures))
-    for first in range(start, last, BLOCK):
-        yield Decoded(name, first, np.asarray(pictures[first : min(first + BLOCK, last)]).astype(np.uint8, copy=False))
+    block = rows_at_once(prod(pictures.shape[1:]) * pictures.itemsize)
+    for first in range(start, last, block):
+        yield Decoded(name, first, np.asarray(pictures[first : min(first + block, last)]).astype(np.uint8, copy=False))
 
 
 def _open(path: Path, name: str, reading: Reading) -> npt.NDArray[Any]:
@@ -48,15 +46,16 @@ def _open(path: Path, name: str, reading: Reading) -> npt.NDArray[Any]:
 @lru_cache(maxsize=64)  # a file is scored piece by piece, and the check reads all of it
 def _check_values(path: str, _modified: int, _size: int, name: str, reading: Reading) -> None:
     pictures = _shaped(_map(Path(path), name), name, reading)
-    low, high = 0.0, 0.0
-    for first in range(0, len(pictures), BLOCK):
-        block = np.asarray(pictures[first : first + BLOCK])
-        low, high = min(low, float(block.min())), max(high, float(block.max()))
+    high = 0
+    step = rows_at_once(prod(pictures.shape[1:]) * pictures.itemsize)
+    for first in range(0, len(pictures), step):
+        block = np.asarray(pictures[first : first + step])
+        if pictures.dtype != np.uint8:
+            _check_block(block, name, first)
+        high = max(high, int(block.max()))
         if pictures.dtype == np.uint8 and high > 1:
             return
-        if high > 1 or pictures.dtype == np.uint8:
-            _check_block(block, name, first)
-    if low >= 0 and 0 < high <= 1:
+    if high == 1:
         raise DataError(f"{name} holds no value above 1, so it is scaled 0 to 1; save np.round(a * 255).astype(np.uint8)")
 
 

@@ -50,4 +50,12 @@ class PassedOver:
     reason: str
 
 
+BLOCK_ROWS, BLOCK_BYTES = 512, 16 * 2**20
+
+
+def rows_at_once(picture_bytes: int) -> int:
+    """Return how many pictures of an array to read at once: few when they are large."""
+    return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, picture_bytes)))
+
+
 Record = Encoded | Decoded | Unreadable | PassedOver

@@ -1,0 +1,111 @@
+"""tar and zip, webdataset's form included."""
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.classifier.errors import DataError
+from tests.score import cases
+from tests.score.conftest import Score
+
+PAIRS = [(f"{k:03d}.png", cases.png(k)) for k in range(4)]
+
+
+def test_members_of_a_sample_need_not_lie_side_by_side(score: Score, tmp_path: Path) -> None:
+    done = score(cases.tar(tmp_path / "apart.tar", [*PAIRS[:2], ("000.cls", b"0"), ("001.cls", b"1")]))
+    assert done.names == ["apart.tar/000.png", "apart.tar/001.png"]
+    assert None not in done.labels
+    assert done.passed_over == {}
+
+
+def test_odd_members_are_reported_and_every_picture_counts_once(score: Score, tmp_path: Path) -> None:
+    members = [("002.cls", b"2"), PAIRS[3], ("004.png", cases.png(4)), ("004.cls", b"4"), ("004.png", cases.png(5))]
+    done = score(cases.tar(tmp_path / "odd.tar", [*members, ("._004.png", b"\0\5\x16\7" + bytes(60)), ("notes/", b"")]))
+    assert done.names == ["odd.tar/003.png", "odd.tar/004.png"]
+    assert done.errors == {}
+    assert done.passed_over == {
+        "odd.tar/002.cls": "no picture of that name is in the archive",
+        "odd.tar/004.png": "a second member of that name; the first one counts",
+        "odd.tar/._004.png": "hidden or a system file",
+    }
+
+
+def test_an_empty_tar_gives_no_rows(score: Score, tmp_path: Path) -> None:
+    assert score(cases.tar(tmp_path / "empty.tar", [])).rows == []
+
+
+def test_zeros_that_are_named_as_a_picture_are_no_empty_tar(score: Score, tmp_path: Path) -> None:
+    cases.put(cases.folder(tmp_path / "in", 1) / "zeros.jpg", bytes(10240))
+    assert ("zeros.jpg", 0) in score(tmp_path / "in").errors
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_compressed_tars_of_every_form(score: Score, tmp_path: Path, pack: Any, form: int) -> None:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=form) as archive:
+        for name, picture in PAIRS:
+            info = tarfile.TarInfo(f"{'deep/' * 25}{name}")
+            info.size = len(picture)
+            archive.addfile(info, io.BytesIO(picture))
+    done = score(cases.put(tmp_path / "some.bin", pack(data.getvalue())))
+    assert done.names == [f"some.bin/{'deep/' * 25}{name}" for name, _ in PAIRS]
+
+
+def test_damaged_members_keep_their_place(score: Score, tmp_path: Path) -> None:
+    done = score(
+        cases.tar(tmp_path / "t.tar", [PAIRS[0], ("cut.png", cases.png(1)[:40]), ("empty.jpg", b""), ("text.jpg", b"text"), PAIRS[1]])
+    )
+    assert [(row["index"], row["label"] is None) for row in done.rows] == [(0, False), (1, True), (2, True), (3, True), (4, False)]
+
+
+def test_links_in_a_tar_are_reported_and_not_followed(score: Score, tmp_path: Path) -> None:
+    path = cases.tar(tmp_path / "t.tar", [PAIRS[0]])
+    with tarfile.open(path, "a") as archive:
+        link = tarfile.TarInfo("evil.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        archive.addfile(link)
+    done = score(path)
+    assert (len(done.rows), done.passed_over) == (1, {"t.tar/evil.png": "a link or a device, not a file"})
+
+
+def test_cut_and_joined_tars_are_refused_by_name(score: Score, tmp_path: Path) -> None:
+    whole = cases.tar(tmp_path / "whole.tar", PAIRS).read_bytes()
+    for kept in (600, 1024, 2048, 3 * 1024):
+        with pytest.raises(DataError, match=r"cut\.tar is (a )?cut"):
+            score(cases.put(tmp_path / "cut.tar", whole[:kept]))
+    with pytest.raises(DataError, match=r"two\.tar is damaged, or several archives"):
+        score(cases.put(tmp_path / "two.tar", whole + whole))
+
+
+def test_a_zip_is_read_with_its_odd_members(score: Score, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data/", b"")
+        archive.writestr("data/ümläut #1.png", cases.png(1))
+        archive.writestr("__MACOSX/data/._x.png", b"x")
+        archive.writestr("labels.csv", "file,label")
+        archive.writestr("data/cut.png", cases.png(2)[:40])
+    done = score(tmp_path / "z.zip")
+    assert done.names == ["z.zip/data/ümläut #1.png", "z.zip/data/cut.png"]
+    assert set(done.passed_over) == {"z.zip/__MACOSX/data/._x.png", "z.zip/labels.csv"}
+
+
+def test_a_damaged_member_of_a_zip_is_a_dead_letter(score: Score, tmp_path: Path) -> None:
+    noise = cases.encoded(np.random.default_rng(0).integers(0, 256, (40, 40), dtype=np.uint8))
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr("a.png", noise)
+        archive.writestr("b.png", cases.png(1))
+    data = bytearray((tmp_path / "z.zip").read_bytes())
+    data[len(noise) // 2] ^= 255
+    done = score(cases.put(tmp_path / "z.zip", bytes(data)))
+    assert [row["error"] is None for row in done.rows] == [False, True]
+    with pytest.raises(DataError, match=r"cut\.zip is a cut or damaged zip"):
+        score(cases.put(tmp_path / "cut.zip", bytes(data[:-30])))

@@ -1,0 +1,104 @@
+"""A run that is killed goes on where it was, and ends with the bytes of an unbroken one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from components.score import plan as planning
+from components.score.output import FILES
+from components.score.plan import Plan
+from components.score.scoring import score_shard
+from tests.score import cases
+from tests.score.conftest import Model, Score, plan_of
+
+KILLED = """
+import os, signal, sys
+from components.score import parts
+from components.score.plan import Plan
+from components.score.scoring import score_shard
+
+rows = 0
+add = parts.PartWriter.add
+
+def counted(self, scored):
+    global rows
+    add(self, scored)
+    rows += len(scored.inputs)
+    if rows >= int(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+parts.PartWriter.add = counted
+score_shard(Plan.load(sys.argv[1]), "0")
+"""
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return cases.folder(tmp_path / "in", 25)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "PIECE_ROWS", 10)
+
+
+def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model: Model, pictures: Path, tmp_path: Path) -> None:
+    unbroken = score(pictures)
+    output = tmp_path / "output"
+    plan = plan_of(model, tmp_path / "plan", pictures, output, batch_size=1)
+    for rows, complete in ((5, 0), (12, 1), (4, 1)):
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(plan.folder), str(rows)], check=False)
+        assert killed.returncode == -9
+        assert [name for name in FILES if (output / name).exists()] == []
+        parts = list(output.glob("_parts/*.parquet"))
+        assert len(parts) == complete
+        assert all(pq.read_table(part).num_rows == 10 for part in parts)
+    done = score(pictures, output=output, batch_size=1)
+    assert len(done.rows) == len(set(done.names)) == 25
+    assert done.data == unbroken.data
+    assert not (output / "_parts").exists()
+
+
+@pytest.mark.parametrize(("shards", "workers", "batch_size"), [(1, 4, 64), (3, 1, 7), (25, 2, 1), (0, 3, 1000)])
+def test_the_bytes_depend_on_no_number_of_shards_threads_or_batches(
+    score: Score, pictures: Path, shards: int, workers: int, batch_size: int
+) -> None:
+    cases.tar(pictures / "t.tar", [(f"{k}.png", cases.png(k)) for k in range(5)])
+    cases.put(pictures / "cut.png", cases.png(0)[:50])
+    unbroken = score(pictures, probabilities=True)
+    again = score(pictures, shards=shards, workers=workers, batch_size=batch_size, probabilities=True)
+    assert again.data == unbroken.data
+    assert (again.output / "passed_over.parquet").read_bytes() == (unbroken.output / "passed_over.parquet").read_bytes()
+
+
+def test_a_finished_run_is_found_and_a_changed_input_is_not(score: Score, model: Model, pictures: Path, tmp_path: Path) -> None:
+    done = score(pictures, output=tmp_path / "output")
+    before = (tmp_path / "output" / "summary.json").read_bytes()
+    data, labels = done.data, done.labels
+    again = score(pictures, output=tmp_path / "output")
+    assert (tmp_path / "output" / "summary.json").read_bytes() == before
+    assert again.data == data
+    cases.put(pictures / "7.png", cases.png(8))
+    changed = score(pictures, output=tmp_path / "output")
+    assert changed.labels != labels
+    assert score(pictures, output=tmp_path / "output", review_threshold=1.0).summary.needs_review == 25
+
+
+def test_a_finished_run_whose_file_was_removed_is_done_again(score: Score, pictures: Path, tmp_path: Path) -> None:
+    done = score(pictures, output=tmp_path / "output")
+    data = done.data
+    (tmp_path / "output" / "predictions.parquet").unlink()
+    assert score(pictures, output=tmp_path / "output").data == data
+
+
+def test_a_merge_that_is_repeated_finds_what_it_committed(score: Score, model: Model, pictures: Path, tmp_path: Path) -> None:
+    from components.score.merge import merge
+
+    plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output")
+    results = [score_shard(Plan.load(plan.folder), shard).to_json() for shard in plan.shards()]
+    first, second = (merge(plan, results, tmp_path / f"merged-{k}") for k in range(2))
+    assert first == second
+    assert (tmp_path / "merged-1" / "predictions.parquet").read_bytes() == (tmp_path / "output" / "predictions.parquet").read_bytes()
