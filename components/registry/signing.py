@@ -43,9 +43,10 @@ def sign(manifest: "Manifest") -> dict[str, Any] | None:
         body, signature = Path(folder, "manifest"), Path(folder, "signature")
         body.write_bytes(manifest.body())
         try:
-            config = _library().signing.Config().use_elliptic_key_signer(private_key=key, password=settings.signing_password)
+            password = settings.signing_password.encode() if settings.signing_password else None
+            config = _library().signing.Config().use_elliptic_key_signer(private_key=key, password=password)
             config.sign(body, signature)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:  # the last for keys without a curve
             raise UsageError(
                 f"PENSTOCK_SIGNING_KEY {key} cannot sign ({error}); give an elliptic-curve private key (P-256, P-384 or P-521) in PEM "
                 "form, and its password in PENSTOCK_SIGNING_PASSWORD if it has one"
@@ -73,7 +74,7 @@ def require_signature(manifest: "Manifest") -> None:
         verifying = _library().verifying
         try:
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:  # the last for keys without a curve
             raise UsageError(f"PENSTOCK_VERIFY_KEY {key} cannot verify ({error}); give an elliptic-curve public key in PEM form") from error
         try:
             verifier.verify(body, signature)

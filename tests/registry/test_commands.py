@@ -1,0 +1,132 @@
+"""`penstock models …` as people run it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from components.classifier import bundle as files
+from components.registry import Record, Registry
+from components.storage import open_store
+from pipelines.cli import models
+from tests.registry import bundles
+
+
+@pytest.fixture
+def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Registry:
+    """Three versions, deployed one after the other, and one that was held."""
+    monkeypatch.setenv("PENSTOCK_STORE", str(tmp_path / "store"))
+    registry = Registry(open_store(str(tmp_path / "store")), "digits")
+    for number in (1, 2, 3):
+        bundle = bundles.evaluated(tmp_path / str(number), samples=300 * number, trained_at=f"2026-0{number}-01T00:00:00+00:00")
+        version = registry.publish(bundle, run=f"run-{number}").version
+        registry.ledger.append(Record(action="deployed", version=version, strategy="quality", actor="ci", reason="better [by 0.01]"))
+    registry.ledger.append(Record(action="held", version=next(registry.versions()), strategy="quality", reason="worse"))
+    return registry
+
+
+def call(*arguments: str, answer: str = "") -> Result:
+    return CliRunner().invoke(models.app, list(arguments), input=answer)
+
+
+def printed(*arguments: str) -> object:
+    result = call(*arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_list_is_newest_first_and_marks_who_serves(registry: Registry) -> None:
+    rows = printed("list")
+    assert [row["version"] for row in rows] == list(registry.newest())
+    assert [row["serves"] for row in rows] == ["champion", "previous", ""]
+    assert rows[0]["accuracy"] == bundles.EVALUATION["accuracy"]["value"]
+    assert len(printed("list", "--limit", "1")) == 1
+    shown = call("list").stdout
+    assert all(row["version"] in shown for row in rows)
+    assert "0.9572" in shown
+    assert "yet" in call("list", "--name", "nothing").stdout
+    assert printed("list", "--name", "nothing") == []
+
+
+def test_a_damaged_version_does_not_spoil_the_list(registry: Registry) -> None:
+    version = registry.resolve("previous")
+    registry.store.replace(f"models/digits/{version}/{files.MANIFEST}", b"{}")
+    rows = printed("list")
+    assert [("problem" in row) for row in rows] == [False, True, False]
+    assert "is damaged" in " ".join(call("list").stdout.split())
+
+
+def test_show_verify_and_history(registry: Registry) -> None:
+    champion = registry.resolve("champion")
+    shown = printed("show", "champion")
+    assert (shown["version"], shown["uri"]) == (champion, registry.uri(champion))
+    text = call("show", champion).stdout
+    assert all(entry["sha256"] in text for entry in shown["files"].values())
+    assert printed("verify", "champion") == {"version": champion, "intact": True, "problems": []}
+    assert "is intact" in call("verify", champion).stdout
+    history = printed("history")
+    assert [record["action"] for record in history] == ["deployed"] * 3 + ["held"]
+    assert printed("history", "--limit", "1") == history[-1:]
+    text = call("history").stdout
+    assert "better [by 0.01]" in text
+    assert f"{champion} goes on serving" in text
+
+
+def test_verify_names_each_bad_file_and_fails(registry: Registry) -> None:
+    version = registry.resolve("champion")
+    registry.store.replace(f"models/digits/{version}/{files.ONNX}", b"other")
+    result = call("verify", version, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["problems"][0].startswith(f"{files.ONNX} was changed")
+    result = call("verify", version)
+    assert result.exit_code == 1
+    assert files.ONNX in str(result.exception)
+
+
+def test_rollback_one_command_then_by_name(registry: Registry) -> None:
+    one, two, three = registry.versions()
+    assert f"{two} serves now, in place of {three}" in call("rollback", "--reason", "night").stdout
+    assert printed("rollback", "--actor", "me")["champion"] == one
+    result = call("rollback")
+    assert result.exit_code == 1
+    assert "nothing was deployed before" in str(result.exception)
+    assert f"{three} serves now" in call("rollback", "--to", three).stdout
+    assert "serves already; nothing was changed" in call("rollback", "--to", three).stdout
+    records = Registry(registry.store, "digits").ledger.records()
+    assert [(record.action, record.champion) for record in records[4:]] == [
+        ("rolled_back", two),
+        ("rolled_back", one),
+        ("rolled_back", three),
+    ]
+    assert records[4].reason == "night"
+    assert records[5].actor == "me"
+    assert records[4].actor
+
+
+def test_delete_asks_and_never_takes_the_champion(registry: Registry) -> None:
+    one, _, three = registry.versions()
+    assert "is the champion" in str(call("delete", three, "--yes").exception)
+    assert call("delete", one, answer="n\n").exit_code == 1
+    assert one in list(registry.versions())
+    assert call("delete", one, answer="y\n").exit_code == 0
+    assert one not in list(registry.versions())
+    assert "no version" in str(call("delete", one).exception)
+
+
+def test_diff_shows_what_changed(registry: Registry) -> None:
+    found = printed("diff", "previous", "champion")
+    assert {"section": "parameters", "field": "samples", "first": 600, "second": 900} in found["differences"]
+    assert "+300" in call("diff", "previous").stdout
+    assert "do not differ" in call("diff", "champion", "champion").stdout
+
+
+def test_copy_to_another_store(registry: Registry, tmp_path: Path) -> None:
+    result = call("copy", "champion", "--to", str(tmp_path / "other"))
+    assert "all digests checked" in result.stdout
+    assert Registry(open_store(str(tmp_path / "other")), "digits").verify(registry.resolve("champion")) == []
+
+
+def test_every_command_has_an_example() -> None:
+    for command in models.app.registered_commands:
+        assert "Example: `penstock models " in (command.callback.__doc__ or "")
