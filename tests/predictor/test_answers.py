@@ -63,7 +63,7 @@ def test_the_same_picture_gives_the_same_probabilities_by_every_way_in(
 
 def test_pictures_of_any_size_and_kind_are_prepared_as_everywhere(client: httpx.Client, served_dir, pictures: np.ndarray) -> None:
     big = Image.fromarray(pictures[3, :, :, 0]).resize((97, 61), Image.Resampling.BICUBIC)
-    deep = Image.fromarray((np.asarray(big).astype(np.uint16) * 257))
+    deep = Image.fromarray(np.asarray(big).astype(np.uint16) * 257)
     clear = big.convert("RGB")
     clear.putalpha(Image.fromarray(np.asarray(big)))
     classifier = Classifier(served_dir, threads=1)

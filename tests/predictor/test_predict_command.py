@@ -1,0 +1,68 @@
+"""`penstock predict`: asks the running predictor, and says what is wrong in one line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from components.classifier.errors import PenstockError, UsageError
+from pipelines.cli import app
+from tests.predictor.versions import png
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def files(tmp_path: Path, pictures: np.ndarray) -> list[str]:
+    for index in range(3):
+        (tmp_path / f"{index}.png").write_bytes(png(pictures[index]))
+    return [str(tmp_path / f"{index}.png") for index in range(3)]
+
+
+def test_it_prints_a_row_for_each_picture(url: str, files: list[str], expected: np.ndarray) -> None:
+    done = runner.invoke(app, ["predict", *files, "--url", url, "--probabilities"], env={"COLUMNS": "200"})
+    assert done.exit_code == 0, done.output
+    for index, name in enumerate(files):
+        line = next(line for line in done.output.splitlines() if Path(name).name in line)
+        assert f"{expected[index].max():.4f}" in line
+
+
+def test_json_for_other_programs(url: str, files: list[str], expected: np.ndarray) -> None:
+    done = runner.invoke(app, ["predict", *files, "--url", url, "--json", "--probabilities", "--threshold", "1"])
+    rows = json.loads(done.stdout)
+    assert [row["file"] for row in rows] == files
+    assert all(row["needs_review"] and row["model_version"] for row in rows)
+    np.testing.assert_allclose([list(row["probabilities"].values()) for row in rows], expected[:3], atol=1e-6)
+
+
+def test_a_file_that_is_no_picture_does_not_hide_the_others(url: str, files: list[str], tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello")
+    done = runner.invoke(app, ["predict", files[0], str(tmp_path / "text.png"), "--url", url, "--json"])
+    assert isinstance(done.exception, PenstockError)
+    assert "text.png" in str(done.exception)
+    rows = json.loads(done.stdout)
+    assert "label" in rows[0]
+    assert "no picture" in rows[1]["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--url", "http://127.0.0.1:9"], "penstock serve"),
+        (["--url", "nonsense"], "--url"),
+        (["--name", "other"], "--name"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_remedy(url: str, files: list[str], options: list[str], words: str) -> None:
+    options = options if "--url" in options else [*options, "--url", url]
+    done = runner.invoke(app, ["predict", files[0], *options])
+    assert isinstance(done.exception, PenstockError)
+    assert words in str(done.exception)
+
+
+def test_a_missing_file_is_wrong_usage(url: str) -> None:
+    done = runner.invoke(app, ["predict", "nowhere.png", "--url", url])
+    assert isinstance(done.exception, UsageError)
+    assert "nowhere.png" in str(done.exception)
