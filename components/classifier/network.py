@@ -72,7 +72,8 @@ def build(name: str, spec: ImageSpec, classes: int, pretrained: bool = False) ->
         if pretrained:
             raise UsageError(f"architecture {name!r} has no pretrained weights; use pretrained=false or a classifier of torchvision")
         return OWN[name](spec, classes)
-    return Adapted(_torchvision(name, classes, pretrained), _working_size(name, spec), spec)
+    size = _working_size(name, spec)
+    return Adapted(_torchvision(name, classes, pretrained), size, spec)
 
 
 class Adapted(nn.Module):

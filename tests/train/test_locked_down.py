@@ -1,0 +1,93 @@
+"""The step in a pod that locks it down: a number for a user, nothing writable but /tmp, hardly any shared memory."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.classifier import bundle
+from components.classifier.dataset import Dataset
+from components.train.environment import prepare_environment
+
+ROOT = Path(__file__).resolve().parents[2]
+UID = 123456
+
+STEP = """
+import getpass, os, sys
+from kfp import dsl
+from components.train.component import train_model
+data, out = sys.argv[1:]
+print(train_model.python_func(
+    dataset=dsl.Dataset(uri=data), dataset_digest="", model=dsl.Model(uri=f"{out}/model"), metrics=dsl.Metrics(uri=f"{out}/metrics"),
+    name="digits", epochs=1, architecture=os.environ["ARCHITECTURE"]))
+print("user", getpass.getuser())
+"""
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def shared(digits_dataset: Dataset) -> Iterator[tuple[Path, Path]]:
+    """The digits where anyone may read them, and a folder where anyone may write."""
+    with tempfile.TemporaryDirectory(prefix="penstock-test-", dir="/tmp") as name:
+        folder = Path(name)
+        shutil.copytree(digits_dataset.path, folder / "data")
+        (folder / "out").mkdir()
+        (folder / "out").chmod(0o777)
+        subprocess.run(["chmod", "-R", "a+rX", name], check=True)
+        yield folder / "data", folder / "out"
+
+
+def run_step(command: list[str], data: Path, out: Path, architecture: str) -> str:
+    environment = {"PATH": os.environ["PATH"], "HOME": "/", "PYTHONPATH": str(ROOT), "ARCHITECTURE": architecture, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, sys.executable, "-B", "-c", STEP, str(data), str(out)],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in (out / "model").iterdir()} == set(bundle.TRAINED_FILES)
+    return done.stdout
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("setpriv") is None, reason="only root can become another user")
+@pytest.mark.parametrize("architecture", ["small_cnn", "mobilenet_v3_small"])
+def test_a_user_without_account_and_home(shared: tuple[Path, Path], architecture: str) -> None:
+    data, out = shared
+    # The interpreter may lie in root's home: this user may read all there is, and write what anyone may.
+    capability = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
+    told = run_step(["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *capability], data, out, architecture)
+    assert f"user uid{UID}" in told
+    assert (out / "model").stat().st_uid == UID
+    written = subprocess.run(
+        ["find", "/", "-xdev", "-uid", str(UID), "-not", "-path", "/proc/*"], capture_output=True, text=True, check=False
+    )
+    places = {Path(line) for line in written.stdout.splitlines()}
+    assert places
+    assert all(place.is_relative_to("/tmp") for place in places), "nothing is written elsewhere"
+    shutil.rmtree(f"/tmp/penstock-{UID}", ignore_errors=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0 or shutil.which("unshare") is None, reason="only root can mount")
+def test_one_megabyte_of_shared_memory(shared: tuple[Path, Path]) -> None:
+    data, out = shared
+    small = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"', "sh"]
+    assert "cpu" in run_step(small, data, out, "small_cnn")
+
+
+def test_a_writable_home_and_settings_of_the_user_stay(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    prepare_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert "XDG_CACHE_HOME" not in os.environ

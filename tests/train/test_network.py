@@ -1,0 +1,91 @@
+"""Every name builds a network that takes the pictures there are, or says why not."""
+
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from components.classifier import network
+from components.classifier.errors import UsageError
+from components.classifier.images import ImageSpec
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (3, 5, 3), (8, 8, 1), (16, 12, 3), (20, 28, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (97, 40, 1)]
+)
+def test_small_cnn_takes_any_size(shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    built = network.build("small_cnn", ImageSpec(*shape), 7)
+    assert built(torch.zeros(2, channels, height, width)).shape == (2, 7)
+    assert sum(p.numel() for p in built.parameters()) < 1_500_000
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
+@pytest.mark.parametrize("shape", [(8, 8, 1), (40, 28, 3)])
+def test_a_torchvision_classifier_takes_small_and_grey_pictures(name: str, shape: tuple[int, int, int]) -> None:
+    height, width, channels = shape
+    built = network.build(name, ImageSpec(*shape), 4).eval()
+    with torch.inference_mode():
+        assert built(torch.zeros(2, channels, height, width)).shape == (2, 4)
+
+
+def test_pictures_are_enlarged_by_the_smallest_whole_factor_that_suffices() -> None:
+    assert network.build("resnet18", ImageSpec(8, 10, 1), 2).size == (32, 40)
+    assert network.build("resnet18", ImageSpec(28, 28, 1), 2).size == (56, 56)
+    assert not network.build("resnet18", ImageSpec(32, 100, 3), 2).resized
+
+
+def test_an_architecture_of_one_size_refuses_larger_pictures() -> None:
+    with pytest.raises(UsageError, match=r"'vit_b_16' takes pictures of up to 224x224, these are 300x200; set image_size=224"):
+        network.build("vit_b_16", ImageSpec(300, 200, 3), 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("resnet-18", "resnet18"),
+        ("ResNet18", "resnet18"),
+        ("smallcnn", "small_cnn"),
+        ("mobilenet_v3", "mobilenet_v3"),
+        ("zzz", "use small_cnn or"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_near_matches(name: str, hint: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        network.build(name, ImageSpec(8, 8, 1), 2)
+    assert f"unknown architecture {name!r}" in str(raised.value)
+    assert hint in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["fcn_resnet50", "fasterrcnn_resnet50_fpn", "raft_small", "r3d_18"])
+def test_what_is_no_classifier_of_pictures_is_not_offered(name: str) -> None:
+    assert name not in network.architectures()
+    with pytest.raises(UsageError, match="unknown architecture"):
+        network.check_architecture(name)
+
+
+def test_an_own_architecture_takes_a_few_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "OWN", dict(network.OWN))
+
+    @network.architecture("linear")
+    def linear(spec: ImageSpec, classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(spec.height * spec.width * spec.channels, classes))
+
+    assert "linear" in network.architectures()
+    assert network.build("linear", ImageSpec(4, 4, 1), 3)(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_own_architectures_have_no_pretrained_weights() -> None:
+    with pytest.raises(UsageError, match="'small_cnn' has no pretrained weights"):
+        network.build("small_cnn", ImageSpec(8, 8, 1), 2, pretrained=True)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", models.list_models(module=models))
+def test_the_last_layer_of_every_torchvision_classifier_is_replaced(name: str) -> None:
+    options = {"aux_logits": False, "init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+    with torch.device("meta"):
+        original = models.get_model(name, weights=None, **options)
+        side = network._working_size(name, ImageSpec(32, 32, 3))
+        replaced = network._with_head(original, 5).eval()
+        assert replaced(torch.zeros(2, 3, *side)).shape == (2, 5)

@@ -1,0 +1,211 @@
+"""A whole training: what it leaves behind, and how it ends when it is killed, stopped or refused."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from components.classifier import bundle, dataset
+from components.classifier.dataset import Dataset
+from components.classifier.errors import DataError, TrainingError, UsageError
+from components.classifier.inference import Classifier
+from components.classifier.network import ServingGraph, build
+from components.train.code_version import code_version
+from components.train.interruption import finished_or_absent
+from components.train.options import TrainingOptions
+from components.train.training import TrainingResult, train
+
+OPTIONS = TrainingOptions(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
+
+
+@pytest.fixture(scope="module")
+def trained(digits_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainingResult]:
+    directory = tmp_path_factory.mktemp("train") / "model"
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        return directory, train(digits_dataset.path, directory, OPTIONS)
+
+
+def test_it_knows_digits_it_has_never_seen(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
+    test = digits_dataset.split("test")
+    probabilities = Classifier(trained[0], threads=1).probabilities(test.images)
+    assert (probabilities.argmax(axis=1) == test.labels).mean() >= 0.97
+
+
+def test_config_tells_what_was_asked_and_what_was_used(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
+    config = bundle.BundleConfig.load(trained[0])
+    assert (config.name, config.architecture, config.dataset_digest) == ("digits", "small_cnn", digits_dataset.info.digest)
+    assert config.parameters["augmentation"] == "auto"
+    assert config.parameters["augmentation_used"] == "affine"
+    assert config.parameters["device_used"] == "cpu, 1 threads"
+    assert config.parameters["seed"] == 3
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", config.trained_at)
+    assert config.code_version.startswith("0.1.0")
+
+
+def test_training_json_is_strict_and_holds_every_epoch(trained: tuple[Path, TrainingResult]) -> None:
+    directory, result = trained
+    record = json.loads((directory / bundle.TRAINING).read_text(), parse_constant=lambda constant: pytest.fail(constant))
+    assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
+    assert record["best_epoch"] == result.best_epoch
+    assert record["stop_reason"] == "all epochs were run"
+    assert torch.__version__.startswith(record["versions"]["torch"])
+    assert result.as_metrics()["parameters"] == record["parameter_count"]
+
+
+def test_the_weights_alone_rebuild_the_graph(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
+    config = bundle.BundleConfig.load(trained[0])
+    network = build(config.architecture, config.input.spec, len(config.classes))
+    network.load_state_dict(load_file(trained[0] / bundle.WEIGHTS))
+    graph = ServingGraph(network, config.input.mean, config.input.std, config.temperature).eval()
+    images = np.array(digits_dataset.split("test").images[:20])
+    with torch.inference_mode():
+        expected = graph(torch.from_numpy(images)).numpy()
+    np.testing.assert_allclose(Classifier(trained[0], threads=1).probabilities(images), expected, atol=1e-4)
+    with safe_open(trained[0] / bundle.WEIGHTS, "pt") as file:
+        assert file.metadata()["architecture"] == "small_cnn"
+
+
+def test_the_files_can_be_read_by_the_next_step(trained: tuple[Path, TrainingResult]) -> None:
+    assert {path.name for path in trained[0].iterdir()} == set(bundle.TRAINED_FILES)
+    assert all(path.stat().st_mode & 0o044 == 0o044 for path in [trained[0], *trained[0].iterdir()])
+    assert [path.name for path in trained[0].parent.iterdir()] == ["model"], "no checkpoint and no working folder is left"
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"architecture": "small_cmn"}, UsageError),
+        ({"device": "cuda"}, TrainingError),
+        ({"gpus": "1"}, TrainingError),
+        ({"architecture": "small_cnn", "pretrained": True}, UsageError),
+    ],
+)
+def test_a_refusal_leaves_nothing(digits_dataset: Dataset, tmp_path: Path, options: dict[str, object], error: type[Exception]) -> None:
+    if torch.cuda.is_available() and error is TrainingError:
+        pytest.skip("there is a GPU here")
+    with pytest.raises(error):
+        train(digits_dataset.path, tmp_path / "model", TrainingOptions(**options))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dataset_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run ingest again"):
+        train(tmp_path / "nowhere", tmp_path / "model", OPTIONS)
+
+
+def test_one_picture_is_too_few(tmp_path: Path) -> None:
+    one, many = (np.zeros((1, 8, 8, 1), np.uint8), np.zeros(1, np.int64)), (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4, np.int64))
+    counts = {"train": {"a": 1, "b": 0}, "validation": {"a": 4, "b": 0}, "test": {"a": 4, "b": 0}}
+    info = dataset.DatasetInfo(source="test", classes=["a", "b"], shape=(8, 8, 1), counts=counts, seed=0)
+    dataset.write(tmp_path / "data", info, {"train": one, "validation": many, "test": many})
+    with pytest.raises(DataError, match="holds 1 pictures, at least 2 are needed"):
+        train(tmp_path / "data", tmp_path / "model", OPTIONS)
+
+
+def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 1)
+    generator = np.random.default_rng(0)
+    images, labels = generator.integers(0, 256, (44, 8, 8, 1), dtype=np.uint8), np.array([0] * 40 + [1] * 4)
+    empty = images[:0], labels[:0]
+    counts = {"train": {"many": 40, "few": 4}, "validation": {"many": 0, "few": 0}, "test": {"many": 0, "few": 0}}
+    info = dataset.DatasetInfo(source="test", classes=["many", "few"], shape=(8, 8, 1), counts=counts, seed=0)
+    dataset.write(tmp_path / "data", info, {"train": (images, labels), "validation": empty, "test": empty})
+    result = train(tmp_path / "data", tmp_path / "model", TrainingOptions(epochs=1, device="cpu"))
+    lines = capsys.readouterr().out
+    assert "classes are uneven: 'many' has 40 training pictures, 'few' 4" in lines
+    assert "no validation pictures" in lines
+    assert "validation_loss" not in result.as_metrics()
+    assert bundle.BundleConfig.load(tmp_path / "model").temperature == 1.0
+
+
+def test_an_earlier_model_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "old").write_text("old")
+    (tmp_path / ".model.unfinished-killed").mkdir()
+
+    def interrupted() -> None:
+        with finished_or_absent(tmp_path / "model") as working:
+            (working / "half").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
+    with finished_or_absent(tmp_path / "model") as working:
+        (working / "new").write_text("new")
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]
+
+
+@contextmanager
+def training_process(data: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
+    code = (
+        "import sys\nfrom components.train.options import TrainingOptions\nfrom components.train.training import train\n"
+        f"train(sys.argv[1], sys.argv[2], TrainingOptions(**{OPTIONS.as_parameters()!r}))"
+    )
+    command = [sys.executable, "-c", code, str(data), str(model)]
+    environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version()}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process: subprocess.Popen[str], start: str) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(start):
+            return
+    pytest.fail(f"ended before {start!r}: {process.stderr.read() if process.stderr else ''}")
+
+
+def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(
+    trained: tuple[Path, TrainingResult], digits_dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with training_process(digits_dataset.path, tmp_path / "model") as process:
+        wait_for(process, "epoch 1:")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert not (tmp_path / "model").exists()
+    assert (tmp_path / ".model.checkpoint").is_dir()
+    train(digits_dataset.path, tmp_path / "model", OPTIONS)
+    assert "resumed from the checkpoint of epoch" in capsys.readouterr().out
+    expected, found = (load_file(directory / bundle.WEIGHTS) for directory in (trained[0], tmp_path / "model"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.integration)])
+def test_a_training_that_is_told_to_stop_leaves_only_its_checkpoint(
+    digits_dataset: Dataset, tmp_path: Path, number: signal.Signals
+) -> None:
+    with training_process(digits_dataset.path, tmp_path / "out" / "model") as process:
+        wait_for(process, "epoch 1:")
+        process.send_signal(number)
+        assert process.wait(60) != 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".model.checkpoint"]
+
+
+def test_a_checkpoint_of_other_options_is_not_taken(digits_dataset: Dataset, tmp_path: Path) -> None:
+    from components.train.checkpoint import Checkpoints
+
+    one, other = (Checkpoints(str(tmp_path), tmp_path / "model", {"seed": seed}) for seed in (1, 2))
+    one.save({"epoch": 1})
+    assert one.load(torch.device("cpu")) == {"epoch": 1}
+    assert other.load(torch.device("cpu")) is None
+    one.clear()
+    assert one.load(torch.device("cpu")) is None
