@@ -9,6 +9,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
+# A newer client without its buildx plugin cannot build, an older one beside it can.
+DOCKER ?= $(shell for it in docker /usr/bin/docker podman; do DOCKER_BUILDKIT=1 $$it build --help >/dev/null 2>&1 && echo $$it && break; done)
+IMAGES ?= pipeline predictor
+REGISTRY ?=
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+PYTHON_IMAGE ?= python:3.11-slim-bookworm
+BUILD_OPTIONS = --network=host $(if $(findstring podman,$(DOCKER)),--format=docker) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
+	--build-arg REVISION=$(shell git describe --always --dirty=.dirty --exclude='*' 2>/dev/null) \
+	--build-arg CREATED=$(shell git log -1 --format=%cI 2>/dev/null)
+TOOLS := build/tools
+
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | while IFS=$$'\t' read -r name text; do printf '  \033[1m%-18s\033[0m %s\n' "$$name" "$$text"; done
 
@@ -29,10 +40,11 @@ test: $(INSTALLED) ## The quick tests
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load
 	$(PYTEST) -m integration
 
-lint: $(INSTALLED) ## ruff and mypy
+lint: $(INSTALLED) ## ruff, mypy and hadolint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .
@@ -41,7 +53,45 @@ format: $(INSTALLED) ## Format the code
 compile: $(INSTALLED) ## Compile the pipelines into build/pipelines
 	$(BIN)/penstock compile --output build/pipelines
 
+image: ## Build both images: penstock-pipeline and penstock-predictor
+	@test -n "$(DOCKER)" || { echo "error: no client that can build: install docker.io, docker with its buildx plugin, or podman, and name it: make image DOCKER=/path/to/it"; exit 1; }
+	@for image in $(IMAGES); do \
+		DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_OPTIONS) --target $$image --tag $(REGISTRY)penstock-$$image:$(VERSION) . || exit 1; \
+	done
+
+sbom: $(TOOLS) ## List what is in each image, as CycloneDX, in build/sbom
+	@mkdir -p build/sbom
+	@for image in $(IMAGES); do \
+		$(DOCKER) run --rm --network none --volume "$$PWD/$(TOOLS)/lib:/tools:ro" --entrypoint python3 $(REGISTRY)penstock-$$image:$(VERSION) \
+			-c 'import glob, sys; sys.path += glob.glob("/tools/python3*/site-packages"); from cyclonedx_py._internal.cli import run; sys.exit(run())' \
+			environment --output-reproducible /opt/penstock/bin/python3 >build/sbom/penstock-$$image.json || exit 1; \
+		echo build/sbom/penstock-$$image.json; \
+	done
+
+audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or api.osv.dev
+	@.ci/audit $(TOOLS)/bin/pip-audit
+
+# In an environment of their own: they look at the images and the pins, and are not part of either.
+$(TOOLS):
+	@$(PYTHON) -m venv $@.part
+	$@.part/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
+	@rm -rf $@ && mv $@.part $@
+
+bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
+
+bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass
+	$(BIN)/python -m benchmarks.evaluation
+
+bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
+	$(BIN)/python -m benchmarks.scoring
+
+bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
+	$(BIN)/python -m benchmarks.registry
+
+bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server (needs wrk)
+	$(BIN)/python -m benchmarks.serving.bench --rounds 5 --seconds 5
+
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile clean
+.PHONY: help install demo test test-integration lint format compile image sbom audit clean

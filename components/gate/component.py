@@ -16,7 +16,7 @@ def gate_model(
     store: str,
     name: str,
     decision: dsl.Output[dsl.Markdown],
-    policy: dict = {},  # type: ignore[type-arg]  # noqa: B006 - kfp reads the default, nothing changes it
+    policy: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
     """Decide by the environment's policy whether a version may serve; returns "deploy" or "hold".
 
