@@ -51,7 +51,7 @@ def scoring_pipeline(
         image_column: Which column of Parquet files holds the pictures, where several may.
         shards: How many steps share the work; 0 is one for every 50,000 pictures, 16 at most.
         batch_size: Pictures a call of the model; with a GPU take 256 or more.
-        workers: Decoding threads a shard; 0 is one a CPU.
+        workers: Decoding threads a shard; 0 is one a CPU, and 10 for objects of a store.
         device: auto, cpu or cuda.
         gpus: GPUs a shard, as text; "0" for none.
         gpu_resource: The resource that the cluster gives GPUs by.

@@ -50,7 +50,7 @@ def plan_shards(
         probabilities: Write the probability of every class.
         image_column: Which column of Parquet files holds the pictures, where several may.
         device: auto, cpu or cuda.
-        workers: Decoding threads a shard; 0 is one a CPU.
+        workers: Decoding threads a shard; 0 is one a CPU, and 10 for objects of a store.
     """
     from pathlib import Path
 

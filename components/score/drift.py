@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 Counts = npt.NDArray[np.float64]
 
@@ -31,6 +30,8 @@ def compare(feature: str, reference: Sequence[int], now: Sequence[int]) -> Drift
     before, after = _joined(np.asarray(reference, float), np.asarray(now, float))
     if before.sum() == 0 or after.sum() == 0:
         return None
+    from scipy import stats  # takes half a second, and most merges have no reference
+
     psi = _psi(before, after)
     p_value = float(stats.chi2_contingency(np.stack([before, after])).pvalue) if len(before) > 1 else 1.0
     return Drift(feature, round(psi, 4), p_value, psi >= PSI_LIMIT and p_value < SIGNIFICANCE)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.cpu import available_cpus
 from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable
 from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
 from components.classifier.inference import Classifier, Probabilities
@@ -37,11 +36,10 @@ class Scored:
 class Engine:
     """Scores records with one loaded model; closing it ends its threads."""
 
-    def __init__(self, classifier: Classifier, batch_size: int, workers: int = 0) -> None:
-        """`workers`: decoding threads, 0 for one a CPU. Neither it nor `batch_size` changes an answer or the order."""
-        self._classifier, self._batch_size = classifier, batch_size
-        self._workers = workers or available_cpus()
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="decode")
+    def __init__(self, classifier: Classifier, batch_size: int, workers: int) -> None:
+        """`workers`: decoding threads. Neither they nor `batch_size` change an answer or the order."""
+        self._classifier, self._batch_size, self._workers = classifier, batch_size, workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
 
     def __enter__(self) -> "Engine":
         return self

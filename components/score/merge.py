@@ -39,7 +39,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
         return _committed(plan, output, folder)
     with tempfile.TemporaryDirectory(prefix="penstock-merge-") as scratch:
         model = Model(plan.store, plan.name, plan.version)
-        tally = Tally(plan.classes, read_reference(model.fetch(Path(scratch) / "model")))
+        tally = Tally(plan.classes, read_reference(model.reference(Path(scratch) / "model")))
         problems = [reason for _, reason in plan.refused] + _write(plan, output, folder, Path(scratch), tally)
     if problems and output.is_complete(plan):
         return _committed(plan, output, folder)  # another run of the same plan was first, and tidied up

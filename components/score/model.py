@@ -23,8 +23,11 @@ class Model:
 
     def fetch(self, folder: Path) -> Path:
         """Fetch what scoring needs into a new folder: the graph, its configuration, and the reference where there is one."""
-        published = self._registry.get(self.version).manifest.files
-        return self._registry.fetch(self.version, folder, [name for name in (ONNX, CONFIG, REFERENCE) if name in published])
+        return self._fetch(folder, (ONNX, CONFIG, REFERENCE))
+
+    def reference(self, folder: Path) -> Path:
+        """Fetch reference.json into a new folder, which stays without it when the version has none."""
+        return self._fetch(folder, (REFERENCE,))
 
     def golden(self, folder: Path) -> Path:
         """Write the version's golden pictures into a folder as `golden.npy`; returns the file."""
@@ -33,6 +36,10 @@ class Model:
         np.save(path, images)
         os.utime(path, (0, 0))  # the same file each time: a later run finds what an earlier one scored
         return path
+
+    def _fetch(self, folder: Path, names: tuple[str, ...]) -> Path:
+        published = self._registry.get(self.version).manifest.files
+        return self._registry.fetch(self.version, folder, [name for name in names if name in published])
 
 
 def resolve_version(store: str, name: str, selector: str) -> str:

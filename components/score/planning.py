@@ -12,6 +12,7 @@ from components.score.place import open_place
 from components.score.plan import Plan, write_plan
 from components.score.settings import Settings
 from components.score.survey import refuse_output_in_input, survey
+from components.storage import open_store
 
 
 def make_plan(
@@ -33,7 +34,10 @@ def make_plan(
         raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
     output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")
     refuse_output_in_input(input, output)
+    output = open_store(output).url
     Output(output).manifest()  # a store that does not answer is known before the work
+    if "://" not in input and Path(input).expanduser().exists():
+        input = str(Path(input).expanduser().absolute())
     model = Model(store, name, version)
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")

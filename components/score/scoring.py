@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, StoreError, UsageError
 from components.classifier.inference import Classifier
 from components.score.engine import Engine
@@ -21,6 +22,9 @@ from components.score.output import Output
 from components.score.parts import PartWriter
 from components.score.place import Place, open_place
 from components.score.plan import Piece, Plan
+
+REMOTE_WORKERS = 10
+"""Decoding threads where pictures come one by one from a store: most of their time they wait. As many as boto3 keeps connections."""
 
 
 @dataclass
@@ -70,7 +74,8 @@ def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult,
         result.device = classifier.device
         reading = Reading(classifier.spec, plan.settings.image_column)
         started = time.monotonic()
-        with Engine(classifier, plan.settings.batch_size, plan.settings.workers) as engine:
+        workers = plan.settings.workers or (REMOTE_WORKERS if place.remote else available_cpus())
+        with Engine(classifier, plan.settings.batch_size, workers) as engine:
             for piece in pieces:
                 part = Path(folder) / f"{piece.id}.parquet"
                 try:

@@ -21,7 +21,7 @@ class Settings:
     """Which column of a Parquet file holds the pictures, where several may."""
     device: str = "auto"
     workers: int = 0
-    """Decoding threads; 0 takes the container's CPUs."""
+    """Decoding threads; 0 takes one a CPU, and more for objects of a store."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.review_threshold <= 1:
