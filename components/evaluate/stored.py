@@ -1,7 +1,8 @@
 """The report of a model version that lies in the registry, with the decision that the ledger holds about it."""
 
+import html
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,29 @@ def stored_report(registry: Registry, version: str) -> str:
     with tempfile.TemporaryDirectory(prefix="penstock-report-") as scratch:
         wanted = {EVALUATION, PREDICTIONS, REPORT} & there
         directory = registry.fetch(version, Path(scratch) / version, wanted)
-        try:
-            evaluation, predictions = Evaluation.load(directory), Predictions.load(directory)
-        except EvaluationError as error:
-            if REPORT not in wanted:
-                raise EvaluationError(f"version {version} holds neither an evaluation that can be read nor a report ({error})") from error
-            return (directory / REPORT).read_text("utf-8")
-        return render(evaluation, predictions, decision_about(version, registry.ledger.records()), version)
+        return _draw(directory, decision_about(version, registry.ledger.records()), version)
+
+
+def judged_report(directory: str | Path, decision: Mapping[str, Any], version: str) -> str:
+    """Render the report of the evaluation in a directory with the decision about it.
+
+    An evaluation that cannot be drawn gives a page that says why: the decision stands without a picture of it.
+    """
+    try:
+        return _draw(directory, decision, version)
+    except EvaluationError as error:
+        return f"<!doctype html><meta charset=utf-8><title>No report</title><p>{html.escape(str(error))}</p>\n"
+
+
+def _draw(directory: str | Path, decision: Mapping[str, Any] | None, version: str) -> str:
+    stored = Path(directory) / REPORT
+    try:
+        evaluation, predictions = Evaluation.load(directory), Predictions.load(directory)
+    except EvaluationError as error:
+        if not stored.exists():
+            raise EvaluationError(f"version {version} holds neither an evaluation that can be read nor a report ({error})") from error
+        return stored.read_text("utf-8")
+    return render(evaluation, predictions, decision, version)
 
 
 def decision_about(version: str, records: Iterable[Record]) -> dict[str, Any] | None:

@@ -16,6 +16,7 @@ def gate_model(
     store: str,
     name: str,
     decision: dsl.Output[dsl.Markdown],
+    report: dsl.Output[dsl.HTML],
     policy: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
     """Decide by the environment's policy whether a version may serve; returns "deploy" or "hold".
@@ -30,8 +31,12 @@ def gate_model(
         store: Address of the model store.
         name: The model's name.
         decision: The decision and its reasons; its metadata carries them for the next step.
+        report: The evaluation's report with the decision at its head.
         policy: Single rules that replace those of the environment; null turns one off.
     """
+    from pathlib import Path
+
+    from components.evaluate.stored import judged_report
     from components.gate.judge import judge, write
     from components.registry import Registry
     from components.storage import open_store
@@ -40,6 +45,7 @@ def gate_model(
     rules = load_environment(environment).policy.override(policy)
     result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
     decision.metadata.update(write(result, decision.path))
+    Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")
     print(f"{result.verdict}: {result.summary}", *result.reasons, sep="\n")
     return "deploy" if result.deploy else "hold"
 

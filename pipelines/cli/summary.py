@@ -1,5 +1,6 @@
 """What a finished run came to: the per-class table, the gate's decision with its reasons, and where to look next."""
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -
 
 def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     """Print a training run: the evaluation per class, the decision, and what serves now."""
-    from components.classifier.bundle import REPORT
     from components.registry import Registry
     from components.storage import open_store
 
@@ -39,7 +39,9 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     champion = registry.ledger.champion()
     console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
     console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
-    console.print(Text(f"report    {result.artifact('evaluate-model', 'evaluation') / REPORT}"), soft_wrap=True)
+    report = result.directory / "report.html"  # the artifact has no suffix, and browsers show it as text
+    shutil.copyfile(result.artifact("gate-model", "report"), report)
+    console.print(Text(f"report    {report}"), soft_wrap=True)
 
 
 def print_evaluation(registry: Any, version: str) -> None:

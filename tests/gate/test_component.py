@@ -24,6 +24,7 @@ class Gate:
         self.version, self.folder = publish(self.registry, directory / "model", evaluation)
         self.store = self.registry.store.url
         self.decision = dsl.Markdown(uri=str(directory / "out" / "decision.md"))
+        self.report = dsl.HTML(uri=str(directory / "out" / "report.html"))
 
     def __call__(self, **changes: Any) -> str:
         parameters = {
@@ -36,7 +37,8 @@ class Gate:
             **changes,
         }
         evaluation = dsl.Artifact(uri=str(self.folder))
-        return str(gate_model.python_func(evaluation=evaluation, store=self.store, name="digits", decision=self.decision, **parameters))
+        outputs = {"decision": self.decision, "report": self.report}
+        return str(gate_model.python_func(evaluation=evaluation, store=self.store, name="digits", **outputs, **parameters))
 
     def hold(self, run: str = "run-1") -> str:
         parameters = {"environment": "dev", "strategy": "quality", "actor": "ann", "run": run}
@@ -49,6 +51,7 @@ def test_a_good_model_is_let_through(tmp_path: Path) -> None:
     assert gate.decision.metadata["verdict"] == "promote"
     assert json.loads(gate.decision.metadata["decision_json"])["version"] == gate.version
     assert Path(gate.decision.path).read_text().startswith("# Promote")
+    assert "<p>" in Path(gate.report.path).read_text()
 
 
 def test_run_parameters_replace_single_rules(tmp_path: Path) -> None:
@@ -99,6 +102,7 @@ def test_an_evaluation_with_nan_is_held_not_crashed_on(tmp_path: Path) -> None:
     gate = Gate.__new__(Gate)
     gate.registry, gate.store, gate.folder = registry, registry.store.url, folder
     gate.version = registry.publish(folder).version
+    gate.report = dsl.HTML(uri=str(tmp_path / "report.html"))
     gate.decision = dsl.Markdown(uri=str(tmp_path / "decision.md"))
     assert gate.version != version
     assert gate() == "hold"

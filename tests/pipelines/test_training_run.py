@@ -51,6 +51,12 @@ def test_every_step_tells_its_figures(promoted: Done) -> None:
     assert all(step["seconds"] > 0 for step in promoted.json["steps"])
 
 
+def test_the_gates_report_begins_with_its_verdict(promoted: Done, held: Done) -> None:
+    for run, verdict in ((promoted, "Promote"), (held, "Hold")):
+        (report,) = Path(run.json["directory"]).glob("artifacts/*/gate-model/report")
+        assert f">{verdict}<" in report.read_text("utf-8")
+
+
 def test_the_version_is_complete(promoted: Done, registry: Registry, tmp_path: Path) -> None:
     version = promoted.json["outputs"]["version"]
     assert registry.verify(version) == []

@@ -1,0 +1,96 @@
+"""What a run in containers may reach: the run's own folders and the given paths, the storage settings, and nothing more."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.docker import in_containers
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
+    return folder
+
+
+def mounts(containers: dict[str, Any]) -> dict[str, bool]:
+    """Path -> read only."""
+    assert all(mount["Source"] == mount["Target"] for mount in containers["mounts"])
+    return {mount["Target"]: mount["ReadOnly"] for mount in containers["mounts"]}
+
+
+def prepare(directory: Path, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return in_containers({"store": str(directory / "store"), "source": "digits", "environment": "dev", "gpus": "0"} | arguments, directory)
+
+
+def test_the_store_is_written_and_the_source_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arguments, containers = prepare(tmp_path, source="pictures", extra_training_source="")
+    assert arguments["source"] == str(tmp_path / "pictures")
+    assert mounts(containers) == {
+        str(tmp_path / "store"): False,
+        str(tmp_path / "pictures"): True,
+        str(tmp_path / "tmp"): False,
+        str(tmp_path / "cache"): False,
+    }
+    assert (tmp_path / "store").is_dir()  # the engine would make it as root's
+
+
+def test_names_and_addresses_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("digits", "dev", "golden"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    given = {"store": "s3://models/x", "source": "digits", "input": "golden", "environment": "dev", "output": "", "name": "pets"}
+    arguments, containers = in_containers(given, tmp_path)
+    assert arguments == given
+    assert set(mounts(containers)) == {str(tmp_path / "tmp"), str(tmp_path / "cache")}
+
+
+def test_an_environment_file_and_scoring_paths_are_mounted(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("policy: {}\n")
+    (tmp_path / "in.parquet").touch()
+    _, containers = prepare(
+        tmp_path, environment=str(tmp_path / "own.yaml"), input=str(tmp_path / "in.parquet"), output=str(tmp_path / "out")
+    )
+    found = mounts(containers)
+    assert found[str(tmp_path / "own.yaml")] is True
+    assert found[str(tmp_path / "in.parquet")] is True
+    assert found[str(tmp_path / "out")] is False
+
+
+def test_storage_settings_go_with_their_files_and_nothing_else(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / ".aws").mkdir()
+    (home / ".aws" / "credentials").touch()
+    (tmp_path / "ca.pem").touch()
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    monkeypatch.setenv("PENSTOCK_S3_ADDRESSING_STYLE", "path")
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    _, containers = prepare(tmp_path)
+    environment = containers["environment"]
+    assert environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:9000"
+    assert environment["PENSTOCK_S3_ADDRESSING_STYLE"] == "path"
+    assert environment["AWS_SHARED_CREDENTIALS_FILE"] == str(home / ".aws/credentials")
+    assert "GITHUB_TOKEN" not in environment
+    assert "PATH" not in environment
+    assert mounts(containers)[str(tmp_path / "ca.pem")] is True
+    assert mounts(containers)[str(home / ".aws/credentials")] is True
+
+
+def test_steps_run_as_the_user_and_locked_down(tmp_path: Path) -> None:
+    _, containers = prepare(tmp_path)
+    assert containers["user"] == f"{os.getuid()}:{os.getgid()}"
+    assert containers["read_only"] is True
+    assert containers["cap_drop"] == ["ALL"]
+    assert "device_requests" not in containers
+
+
+def test_gpus_are_given_to_the_containers(tmp_path: Path) -> None:
+    _, containers = prepare(tmp_path, gpus="1")
+    assert containers["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
