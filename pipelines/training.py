@@ -28,7 +28,7 @@ def training_pipeline(
     name: str = "digits",
     architecture: str = "small_cnn",
     pretrained: bool = False,
-    epochs: int = 10,
+    epochs: int = 6,
     batch_size: int = 128,
     learning_rate: float = 0.003,
     augmentation: str = "auto",
