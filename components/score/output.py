@@ -22,6 +22,8 @@ from components.storage import open_store
 PREDICTIONS, PASSED_OVER, SUMMARY, MANIFEST = "predictions.parquet", "passed_over.parquet", "summary.json", "manifest.json"
 INCOMPLETE = "incomplete.parquet"
 FILES = (PREDICTIONS, PASSED_OVER, SUMMARY)
+SEALED = (PREDICTIONS, PASSED_OVER)
+"""What the manifest vouches for: the same bytes whenever the same plan is run. The summary tells seconds."""
 PARTS = "_parts"
 
 
@@ -83,7 +85,7 @@ class Output:
         files = manifest["files"] if manifest else {}
         for name in FILES:
             self._store.download(name, folder / name)
-            if files.get(name) != sha256(folder / name):
+            if name in SEALED and files.get(name) != sha256(folder / name):
                 raise IntegrityError(f"{name} in {self.url} was changed; remove manifest.json there and run again")
         self._clear(plan.pieces)  # in case the run that committed it ended just then
 
@@ -96,7 +98,7 @@ class Output:
             "plan": plan.key,
             "model": {"name": plan.name, "version": plan.version},
             "input": plan.input,
-            "files": {name: sha256(folder / name) for name in FILES},
+            "files": {name: sha256(folder / name) for name in SEALED},
         }
         self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         self._clear(plan.pieces)
