@@ -12,7 +12,8 @@ from components.predictor.served import load
 from components.predictor.server import PredictorServer
 from components.predictor.settings import Settings
 
-_FROM_KSERVE = ("model_name", "http_port", "grpc_port", "enable_grpc", "enable_docs_url")
+_OF_KSERVE = {"ssl_certfile", "ssl_keyfile", "enable_docs_url", "enable_latency_logging", "configure_logging", "event_loop"}
+"""KServe's options that its own server reads, or that ask for what is so anyway."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +32,10 @@ def _settings(arguments: Sequence[str] | None) -> Settings:
     given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     if given.pop("workers", 1) != 1:
         raise UsageError("--workers must be 1: several would each have their own metrics and lose requests at the end; raise the replicas")
+    if "timeout_keep_alive" in given:
+        given["keep_alive"] = given.pop("timeout_keep_alive")
+    for name in given.keys() - Settings.model_fields.keys() - _OF_KSERVE:
+        raise UsageError(f"--{name} means nothing to this predictor; leave it out, --help shows its own options")
     try:
         return Settings(**given)
     except ValidationError as error:

@@ -26,7 +26,8 @@ def document(served: ServedModel, settings: Settings) -> Json:
     description = (
         f"Classifies pictures as one of {len(served.classes)} classes by model `{name}`, version `{served.version}`, over KServe's V1 "
         f"protocol and the Open Inference Protocol (V2). Pictures are {served.spec} (height x width x channels) as arrays of whole "
-        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {settings.max_images} pictures and {settings.max_body_bytes} bytes a request. "
+        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {settings.max_images} pictures and "
+        f"{settings.max_body_bytes} bytes a request. "
         'Every failure is `{"error": "one line"}`; 503 carries Retry-After.'
     )
     return {
@@ -111,8 +112,8 @@ def _responses() -> Json:
 
 
 def _request_id() -> Json:
-    schema = {"type": "string", "pattern": "^[!-~]{1,128}$"}
-    return {"name": "x-request-id", "in": "header", "schema": schema, "description": "Comes back in the answer and stands in the log"}
+    text = "Comes back in the answer and stands in the log, where it is printable and not longer than 128 characters"
+    return {"name": "x-request-id", "in": "header", "schema": {"type": "string"}, "description": text}
 
 
 def _header_length() -> Json:
@@ -144,10 +145,10 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
         "required": ["name", "shape", "datatype"],
         "properties": {
             "name": {"const": INPUT_NAME},
-            "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}},
+            "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
             "datatype": {"enum": list(v2.DATATYPES)},
             "data": {"type": "array"},
-            "parameters": {"type": "object"},
+            "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}},
         },
     }
     output = {

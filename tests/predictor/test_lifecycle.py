@@ -164,12 +164,14 @@ def test_overload_is_503_with_retry_after_and_health_does_not_wait(served_dir: P
 def test_sigterm_drains(served_dir: Path, pictures: np.ndarray) -> None:
     heavy = json.dumps({"instances": [{"b64": b64(bomb(4900))}] * 2})
     light = {"inputs": [tensor([1, 8, 8, 1], data=pictures[0].ravel().tolist())]}
-    with predictor(NAME, served_dir, 60, "--drain_seconds", "1") as (process, started):
+    with predictor(NAME, served_dir, 60, "--drain_seconds", "3") as (process, started):
         with ThreadPoolExecutor(4) as pool, httpx.Client(base_url=started.url, timeout=30) as client:
             in_flight = [pool.submit(httpx.post, started.url + PREDICT, content=heavy, timeout=30) for _ in range(4)]
-            time.sleep(0.3)
+            while "penstock_requests_in_flight 4.0" not in client.get("/metrics").text:
+                time.sleep(0.01)
             process.process.send_signal(signal.SIGTERM)
-            time.sleep(0.1)
+            while not any(event["event"] == "draining" for event in process.events()):
+                time.sleep(0.01)
             error_of(httpx.get(started.url + "/v2/health/ready"), 503)
             assert httpx.get(started.url + "/v2/health/live").status_code == 200
             late = client.post(INFER, json=light)
