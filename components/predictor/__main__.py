@@ -1,5 +1,12 @@
 """`python -m components.predictor --model_name digits --model_dir /mnt/models`: serve one model version by KServe's protocols."""
 
+import os
+import signal
+
+if __name__ == "__main__" and os.getpid() == 1:
+    # A container's first process ignores signals that it has not asked for: stopped while it imports, it would wait to be killed.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
+
 import argparse
 import sys
 from collections.abc import Sequence
