@@ -1,0 +1,142 @@
+"""The steps' image: what is in it, and the training pipeline run in it by kfp's DockerRunner."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from components.registry import Registry
+from components.storage import open_store
+from pipelines.docker import LABEL, run_container
+from pipelines.local import run_local
+from tests.images import engine
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+HERE = Path(__file__).parent
+NAMELESS = 123456
+"""A user without an account, as some clusters give to each namespace."""
+
+LIGHT = """
+import sys
+import kfp.dsl.executor_main
+import components.deploy.targets, components.gate.hold, components.gate.judge, components.publish.publishing, components.registry
+import pipelines.environments
+print(sorted({"torch", "torchvision", "onnxruntime", "kserve", "sklearn", "scipy", "pandas", "matplotlib"} & set(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def contents(pipeline_image: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(engine.python(pipeline_image, (HERE / "contents.py").read_text("utf-8"), "--user", "0"))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def use_image(pipeline_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_IMAGE", pipeline_image)
+    monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("kind", ["compilers", "caches", "secrets", "keys", "tests", "writable"])
+def test_it_holds_none_of(kind: str, contents: dict[str, Any]) -> None:
+    assert contents[kind] == []
+
+
+def test_its_torch_can_use_a_gpu(pipeline_image: str) -> None:
+    assert engine.python(pipeline_image, "import torch; print(torch.version.cuda)", *engine.LOCKED_DOWN).strip() != "None"
+
+
+def test_steps_that_need_no_torch_load_none(pipeline_image: str) -> None:
+    assert engine.python(pipeline_image, LIGHT, *engine.LOCKED_DOWN).strip() == "[]"
+
+
+def penstock(folder: Path, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [str(Path(sys.executable).with_name("penstock")), *arguments]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def left_over() -> list[str]:
+    return engine.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
+
+
+def test_the_training_pipeline_deploys(tmp_path: Path) -> None:
+    process = penstock(tmp_path, "run", "training", "--docker", "--json", "--set", "epochs=2", "--set", "policy.minimum_accuracy=0.1")
+    printed, errors = process.communicate(timeout=900)
+    assert process.returncode == 0, errors + printed
+    run = json.loads(printed)
+    assert {step["name"] for step in run["steps"]} >= {"train-model", "validate-serving", "deploy-model"}
+    registry = Registry(open_store(str(tmp_path / ".penstock/store")), "digits")
+    assert registry.ledger.champion() == run["outputs"]["version"]
+    owners = {path.stat().st_uid for path in (tmp_path / ".penstock").rglob("*")}
+    assert owners == {os.getuid()}
+    assert left_over() == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to another user")
+def test_a_user_without_an_account_trains_with_a_megabyte_of_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("store", "run/tmp", "run/artifacts", "cache"):
+        (tmp_path / folder).mkdir(parents=True)
+        os.chown(tmp_path / folder, NAMELESS, 0)
+    monkeypatch.setattr("pipelines.docker.os.getuid", lambda: NAMELESS)
+    monkeypatch.setattr("pipelines.docker._SHARED_MEMORY", "1m")
+    monkeypatch.chdir(tmp_path)
+    from pipelines.cli.run import prepare
+
+    settings = ["epochs=2", "policy.minimum_accuracy=0.1"]
+    arguments = prepare("training", settings, env="", store=str(tmp_path / "store"), name="digits")
+    result = run_local("training", arguments, tmp_path / "run", lambda *event: None, docker=True)
+    assert result.succeeded, result.error + result.log.read_text()
+    assert {step.name for step in result.steps} >= {"train-model", "validate-serving", "deploy-model"}
+    assert {path.stat().st_uid for path in (tmp_path / "store/models").rglob("*")} == {NAMELESS}
+
+
+def test_a_step_that_fails_fails_the_run_with_its_cause(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "pictures" / name / "one.png").write_bytes(b"no picture")
+    process = penstock(tmp_path, "run", "training", "--docker", "--set", "source=pictures")
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, printed
+    assert "ingest-dataset" in errors
+    assert "pictures" in errors
+    assert left_over() == []
+
+
+def test_an_interrupted_run_leaves_no_container(tmp_path: Path) -> None:
+    process = penstock(tmp_path, "run", "training", "--docker", start_new_session=True)
+    deadline = time.monotonic() + 120
+    while not left_over() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left_over() != []
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert left_over() == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_container_that_ends_at_once_tells_its_exit_code(code: int, pipeline_image: str, capsys: pytest.CaptureFixture[str]) -> None:
+    client = docker.from_env()
+    try:
+        for _ in range(5):
+            assert run_container(client, pipeline_image, ["sh", "-c", f"echo grüße; exit {code}"], {}) == code
+    finally:
+        client.close()
+    assert capsys.readouterr().out == "grüße\n" * 5
+
+
+def test_an_image_that_is_not_there_is_said_before_the_run(tmp_path: Path) -> None:
+    process = penstock(tmp_path, "run", "training", "--docker", env={**os.environ, "PENSTOCK_IMAGE": "penstock-pipeline:absent"})
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "penstock-pipeline:absent" in errors
+    assert "make image" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,69 @@
+"""Runs inside the predictor's image: serves, asks, stops, and prints as JSON which installed distributions were never imported."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import urllib.request
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import grpc
+import numpy as np
+
+from components.predictor.__main__ import main  # before what else imports kserve
+
+# ruff: isort: split
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+HTTP, GRPC = 8080, 8081
+
+
+def ask() -> None:
+    """Wait until the model serves, ask by every protocol, then stop the server."""
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/v2/health/ready", timeout=5).read()
+                break
+            except OSError:
+                time.sleep(0.1)
+        golden = np.load("/mnt/models/golden.npz")
+        image = golden[golden.files[0]][:1]
+        post("/v1/models/digits:predict", {"instances": image.tolist()})
+        tensor = {"name": "image", "shape": list(image.shape), "datatype": "UINT8", "data": image.ravel().tolist()}
+        post("/v2/models/digits/infer", {"inputs": [tensor]})
+        urllib.request.urlopen(f"http://127.0.0.1:{HTTP}/metrics", timeout=5).read()
+        with grpc.insecure_channel(f"127.0.0.1:{GRPC}") as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            stub.ModelReady(messages.ModelReadyRequest(name="digits"), timeout=10)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def post(path: str, document: object) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{HTTP}{path}", json.dumps(document).encode(), {"content-type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).read()
+
+
+def unused() -> list[str]:
+    """Names of the distributions of which no module is loaded."""
+    loaded = {str(Path(module.__file__).resolve()) for module in list(sys.modules.values()) if getattr(module, "__file__", None)}
+
+    def is_loaded(distribution: Distribution) -> bool:
+        return any(str(Path(str(distribution.locate_file(file))).resolve()) in loaded for file in distribution.files or [])
+
+    packages = [path for path in sys.path if path.startswith("/opt/penstock")]
+    return sorted(it.name for it in distributions(path=packages) if not is_loaded(it))
+
+
+if __name__ == "__main__":
+    threading.Thread(target=ask, daemon=True).start()
+    code = main(["--model_name", "digits", "--enable_grpc", "true", "--enable_docs_url", "true"])
+    import components.review.queue
+    import components.storage.s3  # noqa: F401 - the review queue's, when it is set
+
+    print(json.dumps({"code": code, "unused": unused()}))
