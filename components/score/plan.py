@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from components.classifier.errors import DataError, UsageError
+from components.classifier.errors import DataError
 from components.score.inputs.records import PassedOver
 from components.score.settings import Settings
 
@@ -128,8 +128,6 @@ def write_plan(
     shards: int,
 ) -> Plan:
     """Cut the sources into pieces, deal them to shards (0: as many as are useful) and write the plan."""
-    if shards < 0:
-        raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
     folder.mkdir(parents=True, exist_ok=True)
     rows = sum(source.rows or 0 for source in sources)
     weight = sum(_weight(source) for source in sources)

@@ -30,6 +30,8 @@ def make_plan(
 
     Raises UsageError, DataError when nothing is there or a single file cannot be scored, and what stores raise.
     """
+    if not input.strip():
+        raise UsageError("no input is given; name a file, a folder or s3://bucket/prefix")
     if shards < 0:
         raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
     output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")

@@ -58,7 +58,6 @@ def test_the_manifest_vouches_for_the_files(score: Score, tmp_path: Path) -> Non
     assert set(json.loads((done.output / "manifest.json").read_text())["files"]) == {
         "predictions.parquet",
         "passed_over.parquet",
-        "summary.json",
     }
     with (done.output / "predictions.parquet").open("ab") as file:
         file.write(b"x")
