@@ -16,6 +16,7 @@ from components.predictor.reviewing import ReviewWriter
 from components.predictor.sdk import InferOutput, InferRequest, InferResponse, InvalidInput, Model, to_http_parameters
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
+from components.predictor.tensors import Tensor, pictures
 from components.predictor.worker import Worker
 
 
@@ -96,8 +97,9 @@ class ImageClassifier(Model):  # type: ignore[misc]  # kserve has no types
         if len(request.inputs) != 1:
             raise RequestError(f"the request must have one input, {INPUT_NAME!r}")
         entry = request.inputs[0]
-        tensor = v2.Tensor(entry.name, entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
-        question = v2.question(tensor, served.spec, self.settings, OUTPUT_NAME in outputs, threshold)
+        tensor = Tensor(entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
+        images, originals = pictures(tensor, served.spec, self.settings)
+        question = Question(images, originals, OUTPUT_NAME in outputs, threshold)
         identity = request.id or new_id()
         found = self.answer(served, question, identity)
         return InferResponse(

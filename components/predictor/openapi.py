@@ -11,8 +11,10 @@ from PIL import Image
 from components.classifier.bundle import INPUT_NAME
 from components.classifier.images import Pixels
 from components.predictor import v2
+from components.predictor.question import most_images
 from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
+from components.predictor.tensors import DATATYPES
 
 Json = dict[str, Any]
 
@@ -26,7 +28,7 @@ def document(served: ServedModel, settings: Settings) -> Json:
     description = (
         f"Classifies pictures as one of {len(served.classes)} classes by model `{name}`, version `{served.version}`, over KServe's V1 "
         f"protocol and the Open Inference Protocol (V2). Pictures are {served.spec} (height x width x channels) as arrays of whole "
-        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {settings.max_images} pictures and "
+        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {most_images(served.spec, settings)} pictures and "
         f"{settings.max_body_bytes} bytes a request. "
         'Every failure is `{"error": "one line"}`; 503 carries Retry-After.'
     )
@@ -144,9 +146,9 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
         "type": "object",
         "required": ["name", "shape", "datatype"],
         "properties": {
-            "name": {"const": INPUT_NAME},
+            "name": {"type": "string"},
             "shape": {"type": "array", "minItems": 1, "items": {"type": "integer", "minimum": 1}},
-            "datatype": {"enum": list(v2.DATATYPES)},
+            "datatype": {"enum": list(DATATYPES)},
             "data": {"type": "array"},
             "parameters": {"type": "object", "properties": {"binary_data_size": {"type": "integer", "minimum": 0}}},
         },
@@ -169,7 +171,7 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
                 "instances": {
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": settings.max_images,
+                    "maxItems": most_images(served.spec, settings),
                     "items": {"anyOf": [_array(served), encoded, wrapped]},
                 },
                 **wishes,

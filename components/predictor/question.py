@@ -16,6 +16,7 @@ from components.predictor.served import ServedModel
 from components.predictor.settings import Settings
 
 _PREFIX, _NUMBERS = os.urandom(6).hex(), itertools.count(1)  # quicker than a new UUID each time
+_BATCH_BYTES = 32 * 1024 * 1024
 _LARGE, _FEW = 64 * 1024, 1000
 _BATCH = 32
 """Pictures that go through the model at once: what it needs for them stays allocated."""
@@ -94,11 +95,10 @@ def _check_structure(body: bytes, spec: ImageSpec, settings: Settings) -> None:
 
     Pictures as nested lists have at most a list a pixel, of at least one digit and a comma a value.
     """
-    lists = min(settings.max_images * (1 + spec.height * (1 + spec.width)), len(body) // (2 * spec.channels + 2)) + _FEW
-    if body.count(b"[") > lists or body.count(b"{") > 2 * settings.max_images + _FEW:
-        raise RequestError(
-            f"the body holds more lists or objects than pictures need, whose limit is {settings.max_images}; send several requests", 413
-        )
+    most = most_images(spec, settings)
+    lists = min(most * (1 + spec.height * (1 + spec.width)), len(body) // (2 * spec.channels + 2)) + _FEW
+    if body.count(b"[") > lists or body.count(b"{") > 2 * most + _FEW:
+        raise RequestError(f"the body holds more lists or objects than pictures need, whose limit is {most}; send several requests", 413)
 
 
 def parse_wishes(parameters: Any, where: str) -> tuple[bool, float | None]:
@@ -118,9 +118,14 @@ def parse_wishes(parameters: Any, where: str) -> tuple[bool, float | None]:
     return wanted, float(threshold)
 
 
-def check_count(number: int, settings: Settings) -> None:
+def most_images(spec: ImageSpec, settings: Settings) -> int:
+    """How many pictures one request may hold: as set, or fewer where the model takes large ones."""
+    return max(1, min(settings.max_images, _BATCH_BYTES // (spec.height * spec.width * spec.channels)))
+
+
+def check_count(number: int, spec: ImageSpec, settings: Settings) -> None:
     """Raise RequestError for no pictures, or for more than one request may hold."""
     if number == 0:
         raise RequestError("no pictures in the request; send at least one")
-    if number > settings.max_images:
-        raise RequestError(f"{number} pictures in one request, the limit is {settings.max_images}; send several requests", 413)
+    if number > (most := most_images(spec, settings)):
+        raise RequestError(f"{number} pictures in one request, the limit is {most}; send several requests", 413)

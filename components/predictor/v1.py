@@ -13,18 +13,21 @@ from components.predictor.pictures import PictureReader, decode_base64
 from components.predictor.question import Answer, Original, Question, check_count, load_json, parse_wishes
 from components.predictor.settings import Settings
 
+_NAMES = ("image_bytes", "image", "data")
+
 
 def parse(body: bytes, spec: ImageSpec, settings: Settings) -> Question:
     """Read a request's body.
 
-    An instance is an array of the model's size, `{"b64": …}` or `{"image_bytes": {"b64": …}}` of any size. The wishes stand
-    beside `instances`, or in `parameters`. Raises RequestError that names the instance.
+    An instance is an array of the model's size, or a picture of any size as `{"b64": …}`, either bare or under `image_bytes`,
+    `image` or `data`, as other servers' clients send them. The wishes stand beside `instances`, or in `parameters`. Raises
+    RequestError that names the instance.
     """
     document = load_json(body, spec, settings)
     instances = document.get("instances")
     if type(instances) is not list:
         raise RequestError('the body must have "instances", a list of pictures' + _hint(document))
-    check_count(len(instances), settings)
+    check_count(len(instances), spec, settings)
     wanted, threshold = parse_wishes(document, "the body")
     wanted_too, threshold_too = parse_wishes(document.get("parameters"), "parameters")
     reader = PictureReader(spec, settings.max_pixels)
@@ -32,9 +35,14 @@ def parse(body: bytes, spec: ImageSpec, settings: Settings) -> Question:
     originals: list[Original] = []
     for index, instance in enumerate(instances):
         where = f"instances[{index}]"
-        data = _encoded(instance, where)
-        originals.append(data)
-        images[index] = _pixels(instance, spec, where) if data is None else reader.read(data, where)
+        picture = _unwrapped(instance)
+        if type(picture) is list:
+            originals.append(None)
+            images[index] = _pixels(picture, spec, where)
+        else:
+            data = _encoded(picture, where)
+            originals.append(data)
+            images[index] = reader.read(data, where)
     return Question(images, originals, wanted or wanted_too, threshold_too if threshold is None else threshold)
 
 
@@ -55,14 +63,18 @@ def _hint(document: dict[str, Any]) -> str:
     return '; "inputs" belongs to the V2 protocol, /v2/models/NAME/infer' if "inputs" in document else ""
 
 
-def _encoded(instance: Any, where: str) -> bytes | None:
-    """Bytes of an encoded picture, or None for an array."""
-    if type(instance) is list:
-        return None
+def _unwrapped(instance: Any) -> Any:
+    """What stands under a picture's usual names, or the instance itself."""
     if type(instance) is dict:
-        inner = instance.get("image_bytes", instance)
-        if type(inner) is dict and "b64" in inner:
-            return decode_base64(inner["b64"], where)
+        for name in _NAMES:
+            if name in instance:
+                return instance[name]
+    return instance
+
+
+def _encoded(picture: Any, where: str) -> bytes:
+    if type(picture) is dict and "b64" in picture:
+        return decode_base64(picture["b64"], where)
     raise RequestError(f'{where} must be an array of pixels, {{"b64": "…"}} or {{"image_bytes": {{"b64": "…"}}}}')
 
 

@@ -123,7 +123,10 @@ def wrong_binary(picture: np.ndarray) -> dict[str, tuple[dict, str]]:
         ),
         "prefix too large": (binary(of_bytes, struct.pack("<I", 2**31) + encoded), str(2**31)),
         "prefix cut": (binary({"inputs": [tensor([1], "BYTES", parameters={"binary_data_size": 2})]}, b"\1\0"), "length before each"),
-        "two said, one sent": (binary({"inputs": [tensor([2], "BYTES", parameters={"binary_data_size": len(data)})]}, data), "2 elements"),
+        "two said, one sent": (
+            binary({"inputs": [tensor([2], "BYTES", parameters={"binary_data_size": len(data)})]}, data),
+            "2 elements, but 1",
+        ),
         "raw that nobody announced": (binary({"inputs": [tensor([1, 8, 8, 1], data=picture.ravel().tolist())]}, raw), "64"),
         "FP32 said, UINT8 sent": (binary({"inputs": [tensor([1, 8, 8, 1], "FP32", parameters={"binary_data_size": 64})]}, raw), "256"),
         "only zeros as BYTES": (
@@ -153,7 +156,6 @@ def wrong_json(picture: np.ndarray) -> dict[str, tuple[object, str]]:
         "two inputs": ({"inputs": [good, good]}, "inputs"),
         "no input": ({"inputs": []}, "inputs"),
         "an input of null": ({"inputs": [None]}, "inputs"),
-        "another name": ({"inputs": [{**good, "name": "x"}]}, "image"),
         "name a number": ({"inputs": [{**good, "name": 1}]}, "name"),
         "no data": ({"inputs": [tensor([1, 8, 8, 1])]}, "data"),
         "data a string": ({"inputs": [tensor([1, 8, 8, 1], data="0" * 64)]}, "data"),
@@ -172,7 +174,8 @@ def wrong_json(picture: np.ndarray) -> dict[str, tuple[object, str]]:
         "huge shape": ({"inputs": [tensor([10**12, 8, 8, 1], data=flat)]}, "limit"),
         "long shape": ({"inputs": [tensor([1] * 1000, data=flat)]}, "shape"),
         "no pictures": ({"inputs": [tensor([0, 8, 8, 1], data=[])]}, "no pictures"),
-        "another type": ({"inputs": [tensor([1, 8, 8, 1], "INT64", data=flat)]}, "UINT8"),
+        "another type": ({"inputs": [tensor([1, 8, 8, 1], "BOOL", data=flat)]}, "UINT8"),
+        "FP32 of zeros and whole ones": ({"inputs": [tensor([1, 8, 8, 1], "FP32", data=[0, 1] * 32)]}, "scale"),
         "a type in small letters": ({"inputs": [tensor([1, 8, 8, 1], "uint8", data=flat)]}, "UINT8"),
         "FP32 scaled to 1": ({"inputs": [tensor([1, 8, 8, 1], "FP32", data=floats)]}, "scale"),
         "FP32 of zeros and ones": ({"inputs": [tensor([1, 8, 8, 1], "FP32", data=[0.0, 1.0] * 32)]}, "scale"),
@@ -201,3 +204,36 @@ def test_nan_in_binary_floats_is_refused(client: httpx.Client) -> None:
         floats = np.full(64, value, "<f4")
         head = {"inputs": [tensor([1, 8, 8, 1], "FP32", parameters={"binary_data_size": floats.nbytes})]}
         assert "NaN" in error_of(client.post(INFER, **binary(head, floats.tobytes())))
+
+
+@pytest.mark.parametrize("datatype", ["UINT16", "INT32", "INT64", "FP16", "FP64"])
+def test_other_numbers_are_taken_when_they_are_whole_and_bytes(client: httpx.Client, pictures: np.ndarray, datatype: str) -> None:
+    plain = client.post(INFER, json={"inputs": [tensor([1, 8, 8, 1], data=pictures[0].ravel().tolist())]}).json()["outputs"]
+    values = pictures[0].astype(f"<{'f' if datatype[0] == 'F' else datatype[0].lower()}{int(datatype.lstrip('UINTFP')) // 8}")
+    head = {"inputs": [tensor([1, 8, 8, 1], datatype, parameters={"binary_data_size": values.nbytes})]}
+    assert client.post(INFER, **binary(head, values.tobytes())).json()["outputs"] == plain
+    assert client.post(INFER, json={"inputs": [tensor([1, 8, 8, 1], datatype, data=values.ravel().tolist())]}).json()["outputs"] == plain
+
+
+def test_what_other_servers_examples_say_works_here_too(client: httpx.Client, pictures: np.ndarray) -> None:
+    data = [b64(png(picture)) for picture in pictures[:2]]
+    plain = client.post(INFER, json={"inputs": [tensor([2], "BYTES", data=data)]}).json()["outputs"]
+    as_torchserve = {
+        "id": "1",
+        "inputs": [{"name": "4b7c7d4a-51e4-43c8-af61-04639f6ef4bc", "shape": [-1], "datatype": "BYTES", "data": data}],
+    }
+    assert client.post(INFER, json=as_torchserve).json()["outputs"] == plain
+    raw = elements(*[png(picture) for picture in pictures[:2]])
+    head = {"inputs": [tensor([-1], "BYTES", parameters={"binary_data_size": len(raw)})]}
+    assert client.post(INFER, **binary(head, raw)).json()["outputs"] == plain
+    wrapped = [
+        {"b64": data[0]},
+        {"image": {"b64": data[0]}},
+        {"image_bytes": {"b64": data[0]}, "key": "1"},
+        {"data": {"b64": data[0]}, "target": 0},
+    ]
+    answers = client.post("/v1/models/digits:predict", json={"signature_name": "serving_default", "instances": wrapped}).json()[
+        "predictions"
+    ]
+    assert answers == [answers[0]] * 4
+    assert answers[0]["label"] == plain[0]["data"][0]
