@@ -52,9 +52,7 @@ def pictures(tensor: Tensor, spec: ImageSpec, settings: Settings) -> tuple[Pixel
     if tensor.datatype == "BYTES":
         return _encoded_pictures(tensor, spec, settings)
     if tensor.datatype not in NUMPY:
-        raise RequestError(
-            f"inputs[0].datatype must be UINT8, FP32 or BYTES (or {', '.join(t for t in NUMPY if t not in ('UINT8', 'FP32'))})"
-        )
+        raise RequestError(f"inputs[0].datatype must be UINT8, BYTES or another of {', '.join(NUMPY)}")
     grey = spec.channels == 1 and shape[1:] == list(spec.shape[:2])
     if (not grey and shape[1:] != list(spec.shape)) or shape[0] == _UNKNOWN:
         raise RequestError(f"inputs[0].shape must be {shape_text(spec)}, got {shape}")

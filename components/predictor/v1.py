@@ -19,8 +19,8 @@ _NAMES = ("image_bytes", "image", "data")
 def parse(body: bytes, spec: ImageSpec, settings: Settings) -> Question:
     """Read a request's body.
 
-    An instance is an array of the model's size, or a picture of any size as `{"b64": …}`, either bare or under `image_bytes`,
-    `image` or `data`, as other servers' clients send them. The wishes stand beside `instances`, or in `parameters`. Raises
+    An instance is an array of the model's size, or a picture of any size as `{"b64": …}` or its string alone, bare or under
+    `image_bytes`, `image` or `data`, as clients of other servers send them. The wishes stand beside `instances`, or in `parameters`. Raises
     RequestError that names the instance.
     """
     document = load_json(body, spec, settings)
@@ -75,6 +75,8 @@ def _unwrapped(instance: Any) -> Any:
 def _encoded(picture: Any, where: str) -> bytes:
     if type(picture) is dict and "b64" in picture:
         return decode_base64(picture["b64"], where)
+    if type(picture) is str:
+        return decode_base64(picture, where)
     raise RequestError(f'{where} must be an array of pixels, {{"b64": "…"}} or {{"image_bytes": {{"b64": "…"}}}}')
 
 

@@ -1,7 +1,8 @@
 """The Open Inference Protocol (V2): tensors in and out, as JSON or as binary data behind it.
 
-The one input is a tensor of numbers or of encoded pictures (tensors.py; in JSON as base64). The outputs are `label`, `confidence`, `needs_review` and `probabilities`; the last
-comes when it is named in `outputs` or by the parameter `return_probabilities`.
+The one input is a tensor of numbers or of encoded pictures (tensors.py; in JSON as base64). The outputs are `label`,
+`confidence`, `needs_review` and `probabilities`; the last comes when it is named in `outputs` or by the parameter
+`return_probabilities`.
 """
 
 import struct

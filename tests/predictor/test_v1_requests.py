@@ -32,7 +32,7 @@ def wrong(picture: np.ndarray) -> dict[str, tuple[object, str]]:
         "no pictures": ({"instances": []}, "no pictures"),
         "a number": ({"instances": [7]}, "instances[0]"),
         "null": ({"instances": [good, None]}, "instances[1]"),
-        "a string": ({"instances": ["iVBORw0KGgo="]}, "b64"),
+        "a string": ({"instances": ["iVBORw0KGgo="]}, "instances[0]"),
         "a flat picture": ({"instances": [picture.ravel().tolist()]}, "[8, 8, 1]"),
         "the picture itself": ({"instances": good}, "instances[0]"),
         "another size": ({"instances": [[[0] * 28] * 28]}, "[28, 28]"),

@@ -218,22 +218,14 @@ def test_other_numbers_are_taken_when_they_are_whole_and_bytes(client: httpx.Cli
 def test_what_other_servers_examples_say_works_here_too(client: httpx.Client, pictures: np.ndarray) -> None:
     data = [b64(png(picture)) for picture in pictures[:2]]
     plain = client.post(INFER, json={"inputs": [tensor([2], "BYTES", data=data)]}).json()["outputs"]
-    as_torchserve = {
-        "id": "1",
-        "inputs": [{"name": "4b7c7d4a-51e4-43c8-af61-04639f6ef4bc", "shape": [-1], "datatype": "BYTES", "data": data}],
-    }
-    assert client.post(INFER, json=as_torchserve).json()["outputs"] == plain
+    as_torchserve = {**tensor([-1], "BYTES", data=data), "name": "4b7c7d4a-51e4-43c8-af61-04639f6ef4bc"}
+    assert client.post(INFER, json={"id": "1", "inputs": [as_torchserve]}).json()["outputs"] == plain
     raw = elements(*[png(picture) for picture in pictures[:2]])
     head = {"inputs": [tensor([-1], "BYTES", parameters={"binary_data_size": len(raw)})]}
     assert client.post(INFER, **binary(head, raw)).json()["outputs"] == plain
-    wrapped = [
-        {"b64": data[0]},
-        {"image": {"b64": data[0]}},
-        {"image_bytes": {"b64": data[0]}, "key": "1"},
-        {"data": {"b64": data[0]}, "target": 0},
-    ]
-    answers = client.post("/v1/models/digits:predict", json={"signature_name": "serving_default", "instances": wrapped}).json()[
-        "predictions"
-    ]
-    assert answers == [answers[0]] * 4
+    one = {"b64": data[0]}
+    wrapped = [one, {"image": one}, {"image_bytes": one, "key": "1"}, {"data": data[0], "target": 0}, data[0]]
+    body = {"signature_name": "serving_default", "instances": wrapped}
+    answers = client.post("/v1/models/digits:predict", json=body).json()["predictions"]
+    assert answers == [answers[0]] * 5
     assert answers[0]["label"] == plain[0]["data"][0]
