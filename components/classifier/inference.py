@@ -45,6 +45,8 @@ class Classifier:
             raise IntegrityError(f"{directory / ONNX} cannot be loaded ({_first_line(error)}); publish the model version again") from error
         self.device: str = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         """What really runs it, for logs, metadata and health."""
+        if device == "cuda" and self.device != "cuda":  # onnxruntime falls back to the CPU without a word
+            raise UsageError("device 'cuda' was asked for, but onnxruntime cannot use the GPU here; check the driver, or use device 'auto'")
         self._check_signature(directory)
 
     def probabilities(self, images: Pixels, batch_size: int = 256) -> Probabilities:

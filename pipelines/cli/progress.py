@@ -17,6 +17,8 @@ _FIGURES = {
     "ingest-dataset": ("classes", "shape", "train", "validation", "test", "set_aside"),
     "train-model": ("validation_accuracy", "epochs", "device"),
     "evaluate-model": ("accuracy", "macro_f1", "ece"),
+    "plan-shards": ("pieces",),
+    "merge-scores": ("rows", "errors", "review_share", "images_per_second"),
 }
 """What is shown of steps that return more than one line holds; of all others, what they return."""
 

@@ -26,7 +26,7 @@ class Interrupted(PenstockError):
 def run(
     pipeline: Annotated[str, typer.Argument(help="training or scoring.", metavar="PIPELINE")],
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
-    env: Annotated[str, typer.Option("--env", help="Whose policy decides: dev, prod, or a YAML file.")] = "",
+    env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, prod, or a YAML file.")] = "",
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
     name: Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")] = DEFAULT_NAME,
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of PENSTOCK_IMAGE.")] = False,
@@ -69,11 +69,24 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
     if "://" not in arguments["store"]:
         arguments["store"] = str(Path(arguments["store"]).expanduser().absolute())
     arguments = pipeline_defaults(loaded) | arguments
+    if pipeline == "scoring" and env and "review_threshold" not in given:
+        from pipelines.environments import load_environment
+
+        arguments["review_threshold"] = load_environment(env).serving.review_threshold
+    _check(pipeline, arguments)
+    return arguments
+
+
+def _check(pipeline: str, arguments: dict[str, Any]) -> None:
+    """Ask the steps' own checks, so that what they would refuse is refused before anything runs."""
     if pipeline == "training":
         from components.preflight.checks import check_training
 
         check_training(arguments, here=True)
-    return arguments
+    elif pipeline == "scoring":
+        from components.score.settings import Settings
+
+        Settings(**{key: arguments[key] for key in Settings.__dataclass_fields__})
 
 
 def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:

@@ -1,5 +1,6 @@
 """What a finished run came to: the per-class table, the gate's decision with its reasons, and where to look next."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -20,6 +21,9 @@ def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -
     """Print what the run of a pipeline came to."""
     if pipeline == "training":
         print_training(result, arguments)
+        return
+    if pipeline == "scoring":
+        print_scoring(result)
         return
     for key, value in result.outputs.items():
         console.print(Text(f"{key}: {value}"), soft_wrap=True)
@@ -42,6 +46,26 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     report = result.directory / "report.html"  # the artifact has no suffix, and browsers show it as text
     shutil.copyfile(result.artifact("gate-model", "report"), report)
     console.print(Text(f"report    {report}"), soft_wrap=True)
+
+
+def print_scoring(result: RunResult) -> None:
+    """Print a scoring run: how many pictures were answered, which answers, and what was set aside."""
+    summary = json.loads((result.artifact("merge-scores", "predictions") / "summary.json").read_text("utf-8"))
+    console.print()
+    table = Table(header_style="bold")
+    table.add_column("class")
+    table.add_column("answers", justify="right")
+    for name, count in sorted(summary["classes"].items(), key=lambda item: -item[1])[:MOST_CLASSES]:
+        table.add_row(Text(name), str(count))
+    console.print(table)
+    aside = f"{summary['errors']} unreadable, {summary['passed_over']} passed over"
+    console.print(f"{summary['rows']} rows: {summary['scored']} scored, {summary['needs_review']} need review, {aside}")
+    for example in summary["error_examples"]:
+        console.print(Text("  " + "  ".join(str(value) for value in example.values() if value is not None), style="yellow"), soft_wrap=True)
+    for warning in summary["warnings"]:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    console.print(Text(f"version   {summary['version']}"), soft_wrap=True)
+    console.print(Text(f"output    {summary['output']}"), soft_wrap=True)
 
 
 def print_evaluation(registry: Any, version: str) -> None:

@@ -83,3 +83,12 @@ def test_a_store_that_cannot_be_written_is_known_before_the_training(
     refused = penstock(monkeypatch, capsys, "run", "training", "--store", "file")
     assert refused.code == 1
     assert "file" in refused.text
+
+
+def test_what_scoring_would_refuse_is_refused_before_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused = penstock(monkeypatch, capsys, "run", "scoring", "--set", "batch_size=0")
+    assert refused.code == 2
+    assert "batch_size must be at least 1, got 0" in refused.text
