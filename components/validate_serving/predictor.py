@@ -36,7 +36,7 @@ class PredictorProcess:
             *(sys.executable, "-m", "components.predictor", "--model_name", name, "--model_dir", str(model_dir)),
             *("--http_port", "0", "--host", "127.0.0.1", "--stop_with_parent", "true", *options),
         ]
-        self._log = tempfile.TemporaryFile("w+b")
+        self._log = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - lives as long as the process, closed in __exit__
         self._process: subprocess.Popen[bytes] | None = None
         self._began = 0.0
 
