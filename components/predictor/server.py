@@ -5,6 +5,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,8 @@ Loader = Callable[["PredictorServer"], None]
 
 
 _MAX_WORKERS = 8
+_SWITCH_SECONDS = 0.0005
+"""How long a thread may keep Python's lock when others wait: health waits for it several times (Python's own: 5 ms)."""
 _REVIEW_SECONDS = 5.0
 _BACKLOG = 2048
 _GRPC_THREADS, _GRPC_SLACK = 2, 64 * 1024
@@ -114,6 +117,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
     def run(self, loader: Loader) -> int:
         """Serve until a signal comes or loading fails; returns the process' exit code."""
         GuardedProtocol.max_connections = self.settings.max_connections
+        sys.setswitchinterval(_SWITCH_SECONDS)
         try:
             listener = self._listen()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
