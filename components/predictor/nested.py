@@ -18,10 +18,11 @@ def to_array(value: Any, shape: Sequence[int]) -> npt.NDArray[Any] | None:
     unequal length it makes arrays of any size.
     """
     level = [value]
-    for size in shape:
-        if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
-            return None
-        level = [item for (item,) in level] if size == 1 else list(chain.from_iterable(level))
+    try:
+        for size in shape:
+            level = _inner(level, size)
+    except (TypeError, ValueError):
+        return None
     kinds = set(map(type, level))
     if kinds == _INTEGERS:
         try:
@@ -31,6 +32,15 @@ def to_array(value: Any, shape: Sequence[int]) -> npt.NDArray[Any] | None:
     elif kinds not in _NUMBERS:
         return None
     return np.array(level, np.float64).reshape(shape)
+
+
+def _inner(level: list[Any], size: int) -> list[Any]:
+    """What is in lists of `size` items each; TypeError or ValueError where they are none."""
+    if size == 1:  # quicker, and what else can be unpacked has strings in it, which are no numbers
+        return [item for (item,) in level]
+    if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
+        raise ValueError
+    return list(chain.from_iterable(level))
 
 
 def outline(value: Any, depth: int = 6) -> list[int]:

@@ -81,9 +81,8 @@ def _encoded(picture: Any, where: str) -> bytes:
 
 
 def _pixels(rows: list[Any], spec: ImageSpec, where: str) -> Pixels:
-    values = to_array(rows, spec.shape)
-    if values is None and spec.channels == 1:
-        values = to_array(rows, spec.shape[:2])
+    without_channel = spec.channels == 1 and len(outline(rows)) == len(spec.shape) - 1
+    values = to_array(rows, spec.shape[:-1] if without_channel else spec.shape)
     if values is None:
         shapes = f"[{spec.height}, {spec.width}, {spec.channels}]" + (f" or [{spec.height}, {spec.width}]" if spec.channels == 1 else "")
         raise RequestError(f"{where}: expected numbers in an array of shape {shapes}, got {outline(rows)} or other content")
