@@ -22,16 +22,27 @@ RUN python3 -m venv --without-pip /opt/penstock \
 WORKDIR /opt/penstock
 
 
-# What each image installs, from pyproject.toml's own extras. A change elsewhere in that file leaves these lists, and the layers made from them, as they are.
-FROM base AS requirements
+# What each image installs, from pyproject.toml's own extras. A newer pip than the base image's reads only metadata for this.
+FROM base AS resolver
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
 WORKDIR /requirements
-COPY pyproject.toml ./
-RUN python3 -c 'import pathlib, sys, tomllib; \
-project = tomllib.loads(pathlib.Path("pyproject.toml").read_text("utf-8"))["project"]; \
-extras = project["optional-dependencies"]; \
-[pathlib.Path(image + ".txt").write_text("\n".join(project["dependencies"] + [it for name in names.split(",") for it in extras[name]])) \
- for image, names in (argument.split("=") for argument in sys.argv[1:])]' \
-    predictor=predictor pipeline=train,evaluate,score,deploy,predictor
+RUN --mount=type=cache,target=/cache \
+    python3 -m venv /resolver && /resolver/bin/python -m pip install --quiet pip==26.3
+COPY .docker/requirements.py pyproject.toml constraints.txt ./
+
+# KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does without (components/predictor/sdk.py).
+FROM resolver AS predictor-requirements
+RUN --mount=type=cache,target=/cache \
+    /resolver/bin/python requirements.py predictor --without \
+        kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client durationpy \
+        pandas pytz tzdata grpcio-tools setuptools tabulate \
+        aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
+        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets h11 httpcore flatbuffers tenacity >predictor.txt
+
+# kfp without its dependencies is all that a step's start needs. Triton (900 MB) compiles kernels for torch.compile, which training does not use.
+FROM resolver AS pipeline-requirements
+RUN --mount=type=cache,target=/cache \
+    /resolver/bin/python requirements.py train,evaluate,score,deploy,predictor --alone kfp kfp-pipeline-spec --without triton >pipeline.txt
 
 
 FROM base AS code
@@ -49,19 +60,14 @@ RUN --mount=type=cache,target=/cache \
 
 FROM base AS pipeline
 ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
-COPY constraints.txt /tmp/
-COPY --from=requirements /requirements/pipeline.txt /tmp/
-# kfp without its dependencies is all that a step's start needs. Triton (900 MB) compiles kernels for torch.compile, which training does not use.
-RUN --mount=type=cache,target=/cache \
-    pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --requirement /tmp/pipeline.txt \
-    && pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --no-deps kfp kfp-pipeline-spec \
-    && pip --python /opt/penstock/bin/python uninstall --quiet --yes triton \
+# Some packages hold files for newer Pythons, which this one cannot compile: that is no failure.
+RUN --mount=type=cache,target=/cache --mount=type=bind,from=pipeline-requirements,source=/requirements/pipeline.txt,target=/requirements.txt \
+    pip --python /opt/penstock/bin/python install --quiet --no-compile --no-deps --require-hashes --requirement /requirements.txt \
     && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find "$packages" -type d -name tests -prune -exec rm -r {} + \
-    && rm -rf "$packages"/torch/include "$packages"/nvidia/*/include "$packages"/nvidia/*/bin \
-    && python3 -m compileall -q -j 0 --invalidation-mode checked-hash "$packages" \
-    && find /opt/penstock -exec touch --no-dereference --date=@0 {} + \
-    && rm /tmp/constraints.txt /tmp/pipeline.txt
+    && rm -rf "$packages"/torch/include "$packages"/torch/bin/protoc* "$packages"/nvidia/*/include \
+    && { python3 -m compileall -qq -j 0 --invalidation-mode checked-hash "$packages" || true; } \
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} +
 COPY --from=code /opt/penstock/code /opt/penstock/code
 USER 65532:65532
 ARG VERSION=0.1.0
@@ -78,23 +84,14 @@ LABEL org.opencontainers.image.title="Penstock pipeline" \
 
 FROM base AS predictor
 ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
-COPY constraints.txt /tmp/
-COPY --from=requirements /requirements/predictor.txt /tmp/
-# KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does not need (components/predictor/sdk.py),
-# and botocore for the descriptions of 400 services: those of S3 and of the ways to get credentials stay.
-RUN --mount=type=cache,target=/cache \
-    pip --python /opt/penstock/bin/python install --quiet --no-compile --constraint /tmp/constraints.txt --requirement /tmp/predictor.txt \
-    && pip --python /opt/penstock/bin/python uninstall --quiet --yes \
-        kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client \
-        pandas pytz tzdata grpcio-tools setuptools tabulate \
-        aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
-        cryptography cffi pycparser pyjwt pyasn1 pyasn1_modules websockets \
+# botocore describes 400 services: those of S3 and of the ways to get credentials stay.
+RUN --mount=type=cache,target=/cache --mount=type=bind,from=predictor-requirements,source=/requirements/predictor.txt,target=/requirements.txt \
+    pip --python /opt/penstock/bin/python install --quiet --no-compile --no-deps --require-hashes --requirement /requirements.txt \
     && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d -regextype egrep -not -regex '.*/(s3|sts|sso|sso-oidc|signin)' -exec rm -r {} + \
     && find "$packages" -type d -name tests -prune -exec rm -r {} + \
     && python3 -m compileall -q --invalidation-mode checked-hash "$packages" \
-    && find /opt/penstock -exec touch --no-dereference --date=@0 {} + \
-    && rm /tmp/constraints.txt /tmp/predictor.txt
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} +
 COPY --from=code /opt/penstock/code /opt/penstock/code
 USER 65532:65532
 EXPOSE 8080

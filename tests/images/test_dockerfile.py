@@ -28,4 +28,5 @@ def test_only_named_files_are_sent_to_the_builder() -> None:
         "!LICENSE",
         "!components",
         "!pipelines",
+        "!.docker/requirements.py",
     }
