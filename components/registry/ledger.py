@@ -70,18 +70,20 @@ class Ledger:
         tried again, and LedgerConflict is raised after many.
         """
         for attempt in range(_ATTEMPTS):
-            records = self.records()
-            for record in reversed(records):
-                if draft.repeats(record):
-                    return record
-            sequence = len(records)
-            if after is not None and sequence != after:
+            start = time.monotonic()
+            count = self._count()
+            if draft.run:
+                for found in map(self._record, range(count, 0, -1)):
+                    if draft.repeats(found):
+                        return found
+            if after is not None and count != after:
                 break
-            record = _complete(draft, sequence + 1, records[-1].champion if records else "")
+            record = _complete(draft, count + 1, self._record(count).champion if count else "")
             try:
                 self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
             except ObjectExists:
-                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 5)))  # so that many writers do not meet again and again
+                # Many writers spread over as many times what one attempt takes here, so that they do not meet again and again.
+                time.sleep(random.uniform(0, (time.monotonic() - start) * 2 ** min(attempt, 5)))
                 continue
             self._known[record.sequence] = record
             return record
@@ -92,17 +94,12 @@ class Ledger:
 
         Raises RegistryError when one is missing or cannot be read: a ledger with a gap proves nothing.
         """
-        found = [name for name in self._store.names(self._prefix) if name.endswith(".json")]
-        sequences = sorted(int(name[:-5]) for name in found if name[:-5].isdigit())
-        if sequences != list(range(1, len(sequences) + 1)):
-            missing = ", ".join(f"{m:06d}" for m in sorted(set(range(1, sequences[-1])) - set(sequences)))
-            raise RegistryError(f"the ledger {self._store.url}/{self._prefix} lacks record {missing}; restore it from a backup")
-        return [self._record(sequence) for sequence in sequences]
+        return [self._record(sequence) for sequence in range(1, self._count() + 1)]
 
     def last(self) -> Record | None:
-        """Return the newest record, or None in an empty ledger."""
-        records = self.records()
-        return records[-1] if records else None
+        """Return the newest record, or None in an empty ledger; reads no other one."""
+        count = self._count()
+        return self._record(count) if count else None
 
     def champion(self) -> str | None:
         """Return the version that serves, or None when nothing does."""
@@ -113,6 +110,14 @@ class Ledger:
         """Return the version that a rollback would bring back, or None when nothing lies under the champion."""
         stack = deployments(self.records())
         return stack[-2] if len(stack) > 1 else None
+
+    def _count(self) -> int:
+        found = [name[:-5] for name in self._store.names(self._prefix) if name.endswith(".json")]
+        sequences = sorted(int(name) for name in found if name.isdigit())
+        if sequences != list(range(1, len(sequences) + 1)):
+            missing = ", ".join(f"{m:06d}" for m in sorted(set(range(1, sequences[-1])) - set(sequences)))
+            raise RegistryError(f"the ledger {self._store.url}/{self._prefix} lacks record {missing}; restore it from a backup")
+        return len(sequences)
 
     def _record(self, sequence: int) -> Record:
         if sequence not in self._known:

@@ -9,6 +9,7 @@ from components.registry import Registry
 from components.storage import open_store
 from tests.registry import bundles, workers
 
+pytestmark = pytest.mark.timeout(900)  # sixteen processes on two CPUs
 SIZES = [
     pytest.param("local", 4, 5),
     pytest.param("local", 16, 40, marks=pytest.mark.integration),
