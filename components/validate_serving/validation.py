@@ -24,6 +24,7 @@ from components.validate_serving.predictor import PredictorProcess, predictor
 
 START_SECONDS = 120.0
 _REQUESTS = 50
+_MOST_MEMORY = 2 * 2**30
 _BATCH = 16
 
 Array = npt.NDArray[Any]
@@ -134,6 +135,11 @@ def _judge(process: PredictorProcess, report: ServingReport) -> ServingReport:
         raise ServingError(
             f"{report.name} {report.version} takes {report.latency_p95 * 1000:.1f} ms a request (95th percentile), "
             f"the budget is {report.latency_budget * 1000:g} ms; take a smaller architecture or raise latency_budget_ms"
+        )
+    if report.memory > _MOST_MEMORY:
+        raise ServingError(
+            f"{report.name} {report.version} takes {report.memory / 2**20:.0f} MiB of memory, more than the {_MOST_MEMORY / 2**20:.0f} MiB "
+            "that a predictor may; take a smaller architecture"
         )
     return report
 

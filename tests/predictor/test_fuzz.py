@@ -16,7 +16,7 @@ from components.validate_serving.predictor import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, png, tensor
 
 EXAMPLES = 10_000
-FEW = 300
+FEW = 200
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["b64", "image", "BYTES", "", "\0"])
