@@ -26,8 +26,10 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
         return records[-1]
     serving = next(record for record in reversed(records) if record.action in {"deployed", "rolled_back"})
     if serving.target != "local":
+        asked = version if to else "previous"
         raise UsageError(
-            f"champion {stack[-1]} serves on {serving.target}; run the deployment pipeline with version {version}, "
+            f"champion {stack[-1]} serves on {serving.target}; run "
+            f"`penstock submit deployment --set version={asked} --set target={serving.target}`, "
             "which waits until the cluster serves it and then writes the ledger"
         )
     if problems := registry.verify(version):
