@@ -37,7 +37,7 @@ def test_a_killed_publish_leaves_no_part_and_converges(address: str, kind: str, 
     bundle = bundles.quick(tmp_path / "bundle", b"0123456789" * 1000)
     expected = Registry(open_store(f"{address}-unbroken"), "digits").publish(bundle).version
     killed = 0
-    for step, store in each_step(address, bundle, every=2 if kind == "rgw" else 1):
+    for step, store in each_step(address, bundle, every=1 if kind == "local" else 2):
         registry = Registry(open_store(store), "digits")
         for version in registry.versions():
             assert registry.verify(version) == []

@@ -74,11 +74,15 @@ def ceph(home: Path) -> Iterator[Server]:
     with ExitStack() as stack:
         stack.enter_context(process(["ceph-mon", "-f", "-i", "a"], monitor, home / "log" / "mon.out", environment=environment))
         disk = str(uuid.uuid4())
-        wait_for(lambda: _answers(environment), 60, f"the monitor did not answer; see {home}/log")
-        run("ceph", "osd", "new", disk)
+        # A client that asks the monitor too early sends its question without the cluster's number and is refused, and so is a
+        # disk daemon, which then ends: on a busy machine both take more than one try.
+        wait_for(lambda: _ceph(environment, "osd", "new", disk) is not None, 60, f"the monitor did not answer; see {home}/log")
         run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", disk)
-        stack.enter_context(process(["ceph-osd", "-f", "-i", "0"], monitor, home / "log" / "osd.out", environment=environment))
-        wait_for(lambda: _disks(environment) == 1, 60, f"the disk daemon did not come up; see {home}/log")
+        for _ in range(10):
+            daemon = stack.enter_context(process(["ceph-osd", "-f", "-i", "0"], monitor, home / "log" / "osd.out", environment=environment))
+            wait_for(lambda: _ended(daemon) or _disks(environment) == 1, 120, f"the disk daemon did not come up; see {home}/log")  # noqa: B023
+            if not _ended(daemon):
+                break
         gateway = stack.enter_context(
             process(["radosgw", "-f", "-n", "client.rgw.a"], port, home / "log" / "rgw.out", environment=environment, seconds=120)
         )
@@ -88,12 +92,17 @@ def ceph(home: Path) -> Iterator[Server]:
 
 
 def _disks(environment: dict[str, str]) -> int:
-    """How many disk daemons are up; none while the monitor does not answer yet."""
-    command = ["ceph", "--connect-timeout", "5", "osd", "stat", "-f", "json"]
-    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=30, check=False)
-    return json.loads(done.stdout)["num_up_osds"] if done.returncode == 0 else 0
+    """How many disk daemons are up; none while the monitor does not answer."""
+    answer = _ceph(environment, "osd", "stat", "-f", "json")
+    return json.loads(answer)["num_up_osds"] if answer else 0
 
 
-def _answers(environment: dict[str, str]) -> bool:
-    command = ["ceph", "--connect-timeout", "5", "mon", "stat"]
-    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, timeout=30, check=False).returncode == 0
+def _ceph(environment: dict[str, str], *command: str) -> bytes | None:
+    """Ask the monitor; None when it refuses."""
+    whole = ["ceph", "--connect-timeout", "5", *command]
+    done = subprocess.run(whole, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
+    return done.stdout if done.returncode == 0 else None
+
+
+def _ended(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ def process(command: list[str], port: int, log: Path, *, environment: dict[str, 
         wait_for(lambda: _listens(port) or _ended(running, command, log), seconds, f"{command[0]} did not listen on port {port}; see {log}")
         yield running.pid
     finally:
-        os.killpg(running.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGTERM)
         try:
             running.wait(10)
         except subprocess.TimeoutExpired:
@@ -109,11 +110,11 @@ def wait_for(condition: Callable[[], bool], seconds: float, otherwise: str) -> N
 
 
 @contextmanager
-def ministack(folder: Path) -> Iterator[Server]:
+def ministack(folder: Path, bind: str = "127.0.0.1") -> Iterator[Server]:
     """Start ministack with an administrator whose secret is checked; what it holds survives in `folder`."""
     port = free_port()
     environment = {
-        "AUTH": "true", "BIND_HOST": "127.0.0.1", "SERVICES": "s3,iam,sts", "GATEWAY_PORT": str(port), "S3_PERSIST": "1",
+        "AUTH": "true", "BIND_HOST": bind, "SERVICES": "s3,iam,sts", "GATEWAY_PORT": str(port), "S3_PERSIST": "1",
         "S3_DATA_DIR": str(folder / "data"), "STATE_DIR": str(folder / "state"), "LOG_LEVEL": "ERROR",
     }  # fmt: skip
     with process([str(_ministack_program())], port, folder / "ministack.log", environment=environment) as pid:
