@@ -29,6 +29,11 @@ OWN: dict[str, Builder] = {}
 SMALLEST_SIDE = 32
 """torchvision's convolutional networks halve a picture five times: a shorter side than this would vanish inside."""
 
+BATCH_NORM_MOMENTUM = 0.1
+
+MOST_PARAMETERS = 475_000_000
+"""What fits into a single ONNX file of 2 GB as 32-bit floats, with some room for the graph."""
+
 _FIXED_SIZE = ("vit_", "maxvit_")
 """Families that take pictures of one size only, the one that torchvision's weights were trained on."""
 
@@ -49,7 +54,7 @@ def architectures() -> list[str]:
 
 
 def check_architecture(name: str) -> None:
-    """Raise UsageError, with near matches, when there is no architecture of that name."""
+    """Raise UsageError when there is no architecture of that name, with near matches, or when it is too large to be exported."""
     known = architectures()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -59,6 +64,17 @@ def check_architecture(name: str) -> None:
             else f"use {', '.join(sorted(OWN))} or a classifier of torchvision such as resnet18"
         )
         raise UsageError(f"unknown architecture {name!r}; {hint}")
+    if name not in OWN:
+        check_size(name, models.get_model_weights(name).DEFAULT.meta["num_params"])
+
+
+def check_size(name: str, parameters: int) -> None:
+    """Raise UsageError for a network that does not fit into one ONNX file."""
+    if parameters > MOST_PARAMETERS:
+        raise UsageError(
+            f"architecture {name!r} has {parameters:,} parameters, more than the {MOST_PARAMETERS:,} that one ONNX file can hold; "
+            "choose a smaller one"
+        )
 
 
 def build(name: str, spec: ImageSpec, classes: int, pretrained: bool = False) -> nn.Module:
@@ -81,6 +97,7 @@ class Adapted(nn.Module):
 
     def __init__(self, body: nn.Module, size: tuple[int, int], spec: ImageSpec) -> None:
         super().__init__()
+        _follow_quickly(body)
         self.body = body
         self.size = size
         self.resized = size != (spec.height, spec.width)
@@ -217,6 +234,14 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     from components.classifier.pretrained import load_pretrained
 
     return _with_head(load_pretrained(name, options), classes)
+
+
+def _follow_quickly(network: nn.Module) -> None:
+    # mobilenet, mnasnet and others average statistics over thousands of steps (momentum 0.01 to 0.0003), made for weeks on ImageNet:
+    # after the few hundred steps of a small set they would still be those of the start, and accuracy that of chance.
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = max(module.momentum or 0.0, BATCH_NORM_MOMENTUM)
 
 
 def _with_head(network: nn.Module, classes: int) -> nn.Module:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,11 @@ class Checkpoints:
             data = self._store.read(self._key)
         except ObjectNotFound:
             return None
-        state: State = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        try:
+            state: State = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:  # whoever damaged it, training can start over
+            log.warning("the checkpoint %s in %s is damaged (%s); training starts over", self._key, self._store.url, type(error).__name__)
+            return None
         return state
 
     def clear(self) -> None:

@@ -16,8 +16,6 @@ from components.classifier.inference import Classifier
 OPSET = 18
 CHECKED_BATCHES = (1, 2, 7, 64)
 TOLERANCE = 1e-4
-LARGEST_BYTES = 1_900_000_000
-"""What a single ONNX file can hold is 2 GB; larger models would need files beside it."""
 
 
 def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path) -> None:
@@ -65,12 +63,6 @@ def check_export(graph: nn.Module, directory: Path, samples: Pixels) -> float:
     if not worst <= TOLERANCE:
         raise TrainingError(f"{ONNX} differs from the trained network by {worst:.2g} (at most {TOLERANCE:g}); choose another architecture")
     return worst
-
-
-def check_size(parameters: int) -> None:
-    """Raise TrainingError for a network that does not fit into a single file, before it is trained."""
-    if parameters * 4 > LARGEST_BYTES:
-        raise TrainingError(f"the network has {parameters:,} parameters, more than one ONNX file can hold; choose a smaller architecture")
 
 
 def _probes(samples: Pixels, spec: ImageSpec) -> Pixels:

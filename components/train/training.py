@@ -14,14 +14,14 @@ from components.classifier import bundle
 from components.classifier.cpu import available_cpus
 from components.classifier.dataset import Dataset, DatasetInfo, Split
 from components.classifier.errors import DataError
-from components.classifier.network import ServingGraph, build
+from components.classifier.network import ServingGraph, build, check_size
 from components.train import augmentation
 from components.train.batches import Batches
 from components.train.calibration import fit_temperature
 from components.train.checkpoint import Checkpoints
 from components.train.code_version import code_version
 from components.train.device import choose_device, describe
-from components.train.export import check_export, check_size, export_onnx
+from components.train.export import check_export, export_onnx
 from components.train.interruption import finished_or_absent, terminable
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.options import TrainingOptions
@@ -80,8 +80,9 @@ class _Run:
         torch.manual_seed(options.seed)
         self._network = build(options.architecture, self._info.spec, len(self._info.classes), options.pretrained)
         self._parameters = sum(p.numel() for p in self._network.parameters())
-        check_size(self._parameters)
+        check_size(options.architecture, self._parameters)
         self._mean, self._std = _normalisation(options, self._training)
+        self._origin = _origin(options)
         self._augmentation, augment = augmentation.resolve(options.augmentation, self._info.spec)
         self._batches = Batches(self._validation, device)
         normalise = Normalise(self._mean, self._std, device)
@@ -103,6 +104,7 @@ class _Run:
             "augmentation_used": self._augmentation,
             "epochs_run": len(fitted.history),
             "parameter_count": self._parameters,
+            **self._origin,
         }
         config(self._info, self._options, inside, facts).save(directory)
         difference = check_export(graph, directory, (self._validation if len(self._validation) else self._training).images)
@@ -141,6 +143,15 @@ def _normalisation(options: TrainingOptions, training: Split) -> tuple[list[floa
     from components.classifier.pretrained import normalisation
 
     return normalisation(options.architecture, training.images.shape[3])
+
+
+def _origin(options: TrainingOptions) -> dict[str, str]:
+    if not options.pretrained:
+        return {}
+    from components.classifier.pretrained import check_pretrained, sha256
+
+    file = check_pretrained(options.architecture)
+    return {"pretrained_file": file.name, "pretrained_sha256": sha256(file)}
 
 
 def _notes(info: DatasetInfo) -> Iterator[str]:

@@ -49,3 +49,13 @@ def test_pictures_arrive_unchanged_with_their_labels() -> None:
         np.testing.assert_array_equal(pictures.permute(0, 2, 3, 1).numpy(), images[labels.numpy()])
     together = torch.cat([pictures for pictures, _ in Batches(Split(images, np.arange(9)), CPU).in_order(4)])
     np.testing.assert_array_equal(together.permute(0, 2, 3, 1).numpy(), images)
+
+
+def test_a_split_that_lies_on_the_device_gives_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (21, 4, 5, 3), dtype=np.uint8)
+    read = Batches(Split(images, np.arange(21)), CPU)
+    monkeypatch.setattr(Batches, "_fits", lambda self: True)
+    held = Batches(Split(images, np.arange(21)), CPU)
+    for (pictures, labels), (expected, expected_labels) in zip(held.shuffled(8, (1, 1), 5), read.shuffled(8, (1, 1), 5), strict=True):
+        assert torch.equal(pictures, expected)
+        assert torch.equal(labels, expected_labels)

@@ -18,7 +18,8 @@ def test_the_step_leaves_a_model_that_knows_digits(digits_dataset: Dataset, tmp_
         model=model,
         metrics=metrics,
         name="digits",
-        epochs=5,
+        epochs=3,
+        batch_size=32,
         device="cpu",
     )
     test = digits_dataset.split("test")

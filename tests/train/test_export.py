@@ -14,7 +14,7 @@ from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
 from components.classifier.inference import Classifier
 from components.classifier.network import ServingGraph, build
-from components.train.export import check_export, check_size, export_onnx
+from components.train.export import check_export, export_onnx
 
 MEAN, STD, TEMPERATURE = 0.3, 0.25, 1.7
 
@@ -84,12 +84,6 @@ def test_a_file_that_differs_from_the_network_does_not_count(grey: tuple[Path, S
     with pytest.raises(TrainingError, match=r"model\.onnx differs from the trained network by"):
         check_export(other, directory, none(ImageSpec(8, 8, 1)))
     assert graph is not other
-
-
-def test_a_network_too_large_for_one_file_is_refused() -> None:
-    check_size(300_000_000)
-    with pytest.raises(TrainingError, match="640,000,000 parameters, more than one ONNX file can hold"):
-        check_size(640_000_000)
 
 
 @pytest.mark.integration

@@ -12,9 +12,10 @@ from components.classifier import network
 from components.classifier.dataset import Split
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
+from components.train.batches import Batches
 from components.train.options import TrainingOptions
 from components.train.progress import TrainingProgress
-from tests.train.fitting import checkpoints, split, trainer, weights
+from tests.train.fitting import CPU, checkpoints, split, trainer, weights
 
 OPTIONS = TrainingOptions(epochs=3, batch_size=32, seed=5)
 SHOW = TrainingProgress()
@@ -103,3 +104,14 @@ def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(network.OWN, "exploding", exploding)
     with pytest.raises(TrainingError, match=r"the loss became \w+ in epoch 1.*lower learning_rate \(it is 0\.003\)"):
         trainer(replace(OPTIONS, architecture="exploding"), split(0, 100), split(100, 120)).fit(checkpoints(tmp_path), SHOW)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("architecture", "epochs"), [("mobilenet_v3_small", 5), ("resnet18", 2)])
+def test_torchvision_classifiers_learn_digits(tmp_path: Path, architecture: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 60)
+    trained = trainer(TrainingOptions(epochs=epochs, architecture=architecture), split(0, 1200), split(1200, 1400))
+    trained.fit(checkpoints(tmp_path), SHOW)
+    test = split(1400, 1797)
+    logits, labels = trained.predict(Batches(test, CPU))
+    assert (logits.argmax(axis=1) == labels).mean() > 0.9

@@ -198,14 +198,3 @@ def test_a_training_that_is_told_to_stop_leaves_only_its_checkpoint(
         process.send_signal(number)
         assert process.wait(60) != 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".model.checkpoint"]
-
-
-def test_a_checkpoint_of_other_options_is_not_taken(digits_dataset: Dataset, tmp_path: Path) -> None:
-    from components.train.checkpoint import Checkpoints
-
-    one, other = (Checkpoints(str(tmp_path), tmp_path / "model", {"seed": seed}) for seed in (1, 2))
-    one.save({"epoch": 1})
-    assert one.load(torch.device("cpu")) == {"epoch": 1}
-    assert other.load(torch.device("cpu")) is None
-    one.clear()
-    assert one.load(torch.device("cpu")) is None

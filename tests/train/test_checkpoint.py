@@ -1,0 +1,41 @@
+"""A checkpoint is found by the training that it belongs to, and by no other."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.train.checkpoint import Checkpoints
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["directory", "memory", "beside"])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return {"directory": str(tmp_path / "volume"), "memory": f"memory://{tmp_path.name}", "beside": ""}[request.param]
+
+
+def test_it_is_found_by_the_same_inputs_only(where: str, tmp_path: Path) -> None:
+    first, again, other = (Checkpoints(where, tmp_path / "model", {"seed": seed}) for seed in (1, 1, 2))
+    assert first.load(CPU) is None
+    for epoch in (1, 2):
+        first.save({"epoch": epoch, "weights": {"a": torch.ones(3) * epoch}})
+    found = again.load(CPU)
+    assert found is not None
+    assert found["epoch"] == 2
+    assert found["weights"]["a"].tolist() == [2, 2, 2]
+    assert other.load(CPU) is None
+    first.clear()
+    assert again.load(CPU) is None
+    assert not (tmp_path / ".model.checkpoint").exists()
+
+
+def test_a_damaged_one_is_said_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    checkpoints = Checkpoints(str(tmp_path), tmp_path / "model", {})
+    checkpoints.save({"epoch": 1, "weights": torch.ones(1000)})
+    (file,) = tmp_path.glob("training-*.pt")
+    for content in (file.read_bytes()[:500], b"", b"not a checkpoint"):
+        file.write_bytes(content)
+        assert checkpoints.load(CPU) is None
+        assert "is damaged" in caplog.text
+        caplog.clear()
