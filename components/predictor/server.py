@@ -112,6 +112,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             before=before.version if before else None,
             device=served.classifier.device,
             cpus=available_cpus(),
+            threads=served.threads,
         )
 
     def run(self, loader: Loader) -> int:
