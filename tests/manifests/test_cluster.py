@@ -36,53 +36,48 @@ def succeeded(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def namespace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A namespace with the base applied for real."""
+def suffix() -> Iterator[str]:
+    """What makes names the test's own; each namespace of the manifests is there with it, and enforces "restricted"."""
     if kubectl("get", "crd", "inferenceservices.serving.kserve.io").returncode != 0:
         pytest.skip("the cluster has no InferenceServices: install KServe, or its CustomResourceDefinitions")
-    name = f"penstock-{secrets.token_hex(4)}"
-    with own_namespaces({name}):
-        objects = composed(tmp_path_factory.mktemp("base") / "mine", resources=(MANIFESTS / "base",), namespace=name)
-        succeeded(kubectl("apply", "-f", "-", given=objects))
-        yield name
+    own = secrets.token_hex(4)
+    places = sorted({it["metadata"]["namespace"] for folder in KUSTOMIZATIONS.values() for it in moved(built(folder), own)})
+    made = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": it, "labels": ENFORCED}} for it in places]
+    succeeded(kubectl("create", "-f", "-", given=made))
+    yield own
+    kubectl("delete", "namespace", "--wait=false", *places)
 
 
-class own_namespaces:
-    """Namespaces that enforce "restricted", for as long as the block runs."""
-
-    def __init__(self, names: set[str]) -> None:
-        self._names = sorted(names)
-
-    def __enter__(self) -> None:
-        made = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": it, "labels": ENFORCED}} for it in self._names]
-        succeeded(kubectl("create", "-f", "-", given=made))
-
-    def __exit__(self, *_: object) -> None:
-        kubectl("delete", "namespace", "--wait=false", *self._names)
+@pytest.fixture(scope="module")
+def namespace(suffix: str) -> str:
+    """The namespace in which the base is applied for real."""
+    objects = moved(built(MANIFESTS / "base"), suffix)
+    succeeded(kubectl("apply", "-f", "-", given=objects))
+    place: str = objects[0]["metadata"]["namespace"]
+    return place
 
 
-def moved(objects: list[Object], suffix: str) -> tuple[list[Object], set[str]]:
-    """The objects in namespaces of the test's own, and those namespaces; without what needs the Prometheus operator."""
+def moved(objects: list[Object], suffix: str) -> list[Object]:
+    """The objects in namespaces of the test's own; without those, and without what needs the Prometheus operator."""
     kept = [copy.deepcopy(it) for it in objects if not it["apiVersion"].startswith("monitoring.coreos.com/") and it["kind"] != "Namespace"]
     for it in kept:
         it["metadata"]["namespace"] = f"{it['metadata'].get('namespace', 'default')}-{suffix}"
-    return kept, {it["metadata"]["namespace"] for it in kept}
+    return kept
 
 
-@pytest.mark.parametrize("way", [("--server-side",), ()], ids=["server-side", "client-side"])
 @pytest.mark.parametrize("name", KUSTOMIZATIONS)
-def test_the_api_server_takes_it(name: str, way: tuple[str, ...], namespace: str) -> None:
-    objects, places = moved(built(KUSTOMIZATIONS[name]), secrets.token_hex(4))
-    with own_namespaces(places):
+def test_the_api_server_takes_it(name: str, suffix: str) -> None:
+    objects = moved(built(KUSTOMIZATIONS[name]), suffix)
+    for way in ([], ["--server-side", "--force-conflicts"]):
         done = kubectl("apply", *way, "--dry-run=server", "--validate=strict", "-f", "-", given=objects)
-    succeeded(done)
-    assert "Warning" not in done.stderr
+        succeeded(done)
+        assert "Warning" not in done.stderr
 
 
 @pytest.mark.parametrize("scaling", ["hpa", "keda", "knative"])
 def test_the_api_server_takes_an_example_that_scales(scaling: str, namespace: str, tmp_path: Path) -> None:
     objects = composed(tmp_path / "mine", scaling, "gpu", "s3-minio", "private-ca", "review", namespace=namespace)
-    succeeded(kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "--field-manager=try", "-f", "-", given=objects))
+    succeeded(kubectl("apply", "--server-side", "--force-conflicts", "--dry-run=server", "--validate=strict", "-f", "-", given=objects))
 
 
 def pod(namespace: str, **options: Any) -> Object:
