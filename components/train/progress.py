@@ -32,7 +32,7 @@ class TrainingProgress:
     def line(self, text: str) -> None:
         """Print one line."""
         if self._bar:
-            self._bar.console.print(text, markup=False)
+            self._bar.console.print(text, markup=False, soft_wrap=True)
         else:
             print(text, flush=True)
 
