@@ -108,7 +108,8 @@ class LocalStore(Store):
                 fill(temporary)
                 _sync(temporary)
                 _put(temporary, path, put)
-                _sync(path.parent)
+                with suppress(FileNotFoundError):  # deleted again, folder and all
+                    _sync(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
 
@@ -138,12 +139,12 @@ class LocalStore(Store):
 
 
 def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
-    for attempt in range(10):
+    for attempt in range(1000):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             return put(temporary, path)
         except FileNotFoundError:  # a delete took the folder away when it was empty for a moment
-            if attempt == 9 or not temporary.exists():
+            if attempt == 999 or not temporary.exists():
                 raise
     return None
 

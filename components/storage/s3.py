@@ -24,7 +24,7 @@ from components.classifier.errors import (
 )
 from components.storage.files import told, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
-from components.storage.s3_messages import NO_CREDENTIALS, Answer, explain, tls
+from components.storage.s3_messages import NO_CREDENTIALS, SLOW, Answer, explain, tls
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
 
@@ -35,7 +35,11 @@ _TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 <
 
 
 class _DeadlinePassed(Exception):
-    """Raised inside botocore before a request that would start too late."""
+    """Raised inside botocore before a request that would start too late; `last` is how the one before it ended."""
+
+    def __init__(self, last: Exception | None) -> None:
+        super().__init__("the deadline has passed")
+        self.last = last
 
 
 class S3Store(Store):
@@ -186,7 +190,7 @@ class S3Store(Store):
         """Let no request of this thread start after the deadline; the outermost call sets it."""
         outermost = getattr(self._limit, "until", None) is None
         if outermost:
-            self._limit.until, self._limit.last = time.monotonic() + self._settings.deadline_s, "none"
+            self._limit.until, self._limit.last = time.monotonic() + self._settings.deadline_s, None
         try:
             yield
         finally:
@@ -199,8 +203,7 @@ class S3Store(Store):
             raise _DeadlinePassed(self._limit.last)
 
     def _received(self, parsed_response: dict[str, Any] | None, exception: Exception | None, **_: Any) -> None:
-        about = (parsed_response or {}).get("Error", {})
-        self._limit.last = " ".join(str(exception or f"{about.get('Code', '')} {about.get('Message', '')}").split())
+        self._limit.last = exception or (aws.ClientError(parsed_response, "") if parsed_response else None)  # type: ignore[arg-type]
 
     def _until(self, size: int) -> float:
         return time.monotonic() + self._settings.deadline_s + size / _SLOWEST
@@ -251,6 +254,10 @@ class S3Store(Store):
             ) from error
 
     def _explained(self, error: Exception, doing: str) -> StoreError:
+        if isinstance(error, _DeadlinePassed) and error.last is not None:
+            cause = self._explained(error.last, doing)
+            if isinstance(cause, StoreUnavailable):  # what kept it from ending in time, and no answer to an earlier request
+                return cause
         if isinstance(error, aws.ClientError):
             return explain(_answer(error), doing, self._bucket, self._where)
         cannot = f"cannot {doing} ({self._where})"
@@ -260,15 +267,8 @@ class S3Store(Store):
             return StoreUnavailable(f"{cannot}: {tls(str(error))}")
         if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError):
             return StoreUnavailable(f"{cannot}: no connection ({error}); check AWS_ENDPOINT_URL, the network and that the server runs")
-        if isinstance(error, _DeadlinePassed):
-            seconds = self._settings.deadline_s
-            return StoreUnavailable(
-                f"{cannot}: no usable answer within {seconds:g} s (last: {error}); look at the server, or raise PENSTOCK_S3_DEADLINE_S"
-            )
-        if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError):
-            return StoreUnavailable(
-                f"{cannot}: the connection broke or gave no answer in time ({error}); try again later, or look at the server"
-            )
+        if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError | _DeadlinePassed):
+            return StoreUnavailable(f"{cannot}: the connection broke or gave no answer in time ({error}); {SLOW}")
         return StoreError(f"{cannot}: {error}; check the store's address, AWS_ENDPOINT_URL and that an S3 server answers there")
 
     def _key(self, key: str) -> str:

@@ -9,6 +9,7 @@ from components.classifier.errors import AccessDenied, ObjectNotFound, StoreErro
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _SKEW_S = 240
+SLOW = "look at the server and the network, try again later, or raise PENSTOCK_S3_TIMEOUT_S and PENSTOCK_S3_DEADLINE_S"
 NO_CREDENTIALS = f"set {_KEYS}, or AWS_PROFILE, or give the pod a service account that has a role"
 
 
