@@ -8,6 +8,7 @@ from components.classifier.errors import UsageError
 PIPELINES = {
     "training": ("pipelines.training", "training_pipeline"),
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
+    "deployment": ("pipelines.deployment", "deployment_pipeline"),
 }
 
 

@@ -35,6 +35,10 @@ class Serving(BaseModel):
     latency_budget_ms: Annotated[float, BeforeValidator(_milliseconds)] = 0.0
     """What validate_serving allows one request to take; 0 for no limit."""
 
+    def variables(self) -> dict[str, str]:
+        """Return the predictor's environment variables."""
+        return {"PENSTOCK_REVIEW_THRESHOLD": plain(self.review_threshold), "PENSTOCK_AUDIT_RATE": plain(self.audit_rate)}
+
 
 class Environment(BaseModel):
     """A name, the gate's policy and the serving settings."""

@@ -18,6 +18,7 @@ _CONFIG_KEYS = (
     "PENSTOCK_S3_ENCRYPTION",
     "PENSTOCK_S3_KMS_KEY",
 )
+SERVICE_SECRET, SERVICE_TOKEN = "penstock-service", "PENSTOCK_KSERVE_TOKEN"
 CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
 
 MINUTE, HOUR = 60, 3600
@@ -67,3 +68,8 @@ def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: di
 def share_memory(task: dsl.PipelineTask, size_limit: str) -> dsl.PipelineTask:
     """Mount /dev/shm from memory: a pod's own has 64 MB, which data loaders outgrow with a bare "bus error"."""
     return kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size_limit)
+
+
+def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the step the bearer token that golden requests need where an ingress asks for one; the Secret is optional."""
+    return kubernetes.use_secret_as_env(task, SERVICE_SECRET, {SERVICE_TOKEN: SERVICE_TOKEN}, optional=True)

@@ -12,7 +12,7 @@ from components.preflight.component import check_parameters
 from components.publish.component import publish_model
 from components.train.component import train_model
 from components.validate_serving.component import validate_serving
-from pipelines.steps import HOUR, MINUTE, configure, share_memory, use_gpus
+from pipelines.steps import HOUR, MINUTE, configure, share_memory, use_gpus, use_service_token
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 
@@ -52,6 +52,7 @@ def training_pipeline(
     reason: str = "",
     target: str = "local",
     namespace: str = "",
+    serving: dict = {},  # noqa: B006
 ) -> Outputs:
     """Train an image classifier and let it through to production only if it is good.
 
@@ -92,8 +93,9 @@ def training_pipeline(
         policy: Single rules of the policy replaced for this run, such as {"minimum_accuracy": 0.95}.
         actor: Who asked for this run.
         reason: Why a deployment is forced.
-        target: local appends to the deployment ledger, which `penstock serve` follows.
-        namespace: Where a cluster target deploys to; the local target does not use it.
+        target: local appends to the deployment ledger, which `penstock serve` follows; kserve changes an InferenceService.
+        namespace: Where the InferenceService is; the local target does not use it.
+        serving: How the cluster serves, such as {"mode": "Knative", "canary_steps": [10, 50]}; docs/rollout.md lists all.
     """
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
 
@@ -123,6 +125,7 @@ def training_pipeline(
         actor=actor,
         reason=reason,
         target=target,
+        serving=serving,
     )
     configure(preflight, "Preflight", timeout=10 * MINUTE)
 
@@ -193,8 +196,10 @@ def training_pipeline(
             target=target,
             namespace=namespace,
             run=run,
+            serving=serving,
         )
         configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
+        use_service_token(deploy)
     with dsl.Else(name="hold"):
         hold = record_hold(
             version=publish.output,

@@ -21,6 +21,7 @@ PenstockError                      exit code 1
 ├── ServingError                   a published version that does not serve as it was evaluated
 ├── RequestError                   what a client sent cannot be answered; carries the HTTP status (4xx)
 └── RolloutError                   a deployment that did not end with the new version answering
+    └── RolloutConflict            another deployer changed what serves
 """
 
 
@@ -106,6 +107,10 @@ class ServingError(PenstockError):
 
 class RolloutError(PenstockError):
     """A deployment did not end with the new version answering."""
+
+
+class RolloutConflict(RolloutError):
+    """Another deployer changed what serves; this one left it alone."""
 
 
 class RequestError(PenstockError):

@@ -18,6 +18,7 @@ def deploy_model(
     target: str,
     namespace: str,
     run: str,
+    serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
     """Make a version the one that serves; returns "deployed", or "unchanged" when it serves already.
 
@@ -30,18 +31,94 @@ def deploy_model(
         strategy: quality or force.
         actor: Who asked for this.
         reason: Why a deployment is forced.
-        target: local: a record in the deployment ledger, which `penstock serve` follows.
+        target: local: a record in the deployment ledger, which `penstock serve` follows. kserve: an InferenceService.
         namespace: Where a cluster target deploys to.
         run: The run's id, by which a repeated step finds what it did.
+        serving: How a cluster serves it; docs/rollout.md lists what can be set.
     """
     from components.deploy.request import DeployRequest
     from components.deploy.targets import deploy
     from components.gate.judge import read_decision
     from components.registry import Registry
     from components.storage import open_store
+    from pipelines.environments import load_environment
 
     judged = read_decision(decision.metadata, version)
-    request = DeployRequest(version, strategy, judged, environment, actor, reason, target, namespace, run)
+    variables = load_environment(environment).serving.variables()
+    request = DeployRequest(version, strategy, judged, environment, actor, reason, target, namespace, run, serving, variables)
+    outcome = deploy(Registry(open_store(store), name), request)
+    print(f"{version}: {outcome}")
+    return outcome
+
+
+@component
+def choose_version(
+    version: str,
+    store: str,
+    name: str,
+    environment: str,
+    actor: str,
+    reason: str,
+    target: str,
+    serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> str:
+    """Return the version to deploy, after a look at whether it may be asked for at all.
+
+    Args:
+        version: A version's name, or previous: the one before the champion.
+        store: Address of the model store.
+        name: The model's name.
+        environment: Whose serving settings hold.
+        actor: Who deploys.
+        reason: Why.
+        target: local or kserve.
+        serving: How a cluster serves it.
+    """
+    from components.deploy.choice import choose
+    from pipelines.environments import load_environment
+
+    load_environment(environment)
+    return choose(version, store, name, actor, reason, target, serving)
+
+
+@component
+def deploy_version(
+    version: str,
+    asked: str,
+    store: str,
+    name: str,
+    environment: str,
+    actor: str,
+    reason: str,
+    target: str,
+    namespace: str,
+    run: str,
+    serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> str:
+    """Make a version that a person chose the one that serves; returns "deployed" or "unchanged".
+
+    Args:
+        version: The version that passed serving validation.
+        asked: What the person asked for: previous is recorded as a rollback.
+        store: Address of the model store.
+        name: The model's name.
+        environment: Whose serving settings hold.
+        actor: Who deploys.
+        reason: Why.
+        target: local or kserve.
+        namespace: Where a cluster target deploys to.
+        run: The run's id, by which a repeated step finds what it did.
+        serving: How a cluster serves it.
+    """
+    from components.deploy.choice import strategy_of
+    from components.deploy.request import DeployRequest
+    from components.deploy.targets import deploy
+    from components.registry import Registry
+    from components.storage import open_store
+    from pipelines.environments import load_environment
+
+    variables = load_environment(environment).serving.variables()
+    request = DeployRequest(version, strategy_of(asked), None, environment, actor, reason, target, namespace, run, serving, variables)
     outcome = deploy(Registry(open_store(store), name), request)
     print(f"{version}: {outcome}")
     return outcome

@@ -1,8 +1,9 @@
 """The local target: a version serves once the deployment ledger says so; `penstock serve` follows it."""
 
-from components.classifier.errors import IntegrityError, LedgerConflict, RolloutError
+from components.classifier.errors import IntegrityError, LedgerConflict
+from components.deploy.records import champion_of, draft, recorded, refuse_stale
 from components.deploy.request import DeployRequest
-from components.registry import Record, Registry
+from components.registry import Registry
 
 _ATTEMPTS = 20
 
@@ -20,48 +21,12 @@ def deploy_local(registry: Registry, request: DeployRequest) -> str:
         raise IntegrityError(f"version {request.version} is damaged: {'; '.join(problems)}; publish it again")
     for _ in range(_ATTEMPTS):
         records = registry.ledger.records()
-        if _done(records, request):
+        if champion_of(records) == request.version or recorded(records, request):
             return "unchanged"
-        champion = records[-1].champion if records else ""
-        _refuse_stale(champion, request)
+        refuse_stale(records, request)
         try:
-            registry.ledger.append(_draft(request, champion), after=len(records))
+            registry.ledger.append(draft(request), after=len(records))
         except LedgerConflict:
             continue
         return "deployed"
     raise LedgerConflict(f"other writers appended to the ledger of {registry.name} {_ATTEMPTS} times in a row; run again")
-
-
-def _done(records: list[Record], request: DeployRequest) -> bool:
-    """Whether it serves already, or this run's deployment is recorded: a retry must not undo what others did since."""
-    if records and records[-1].champion == request.version:
-        return True
-    return bool(request.run) and any(
-        (record.action, record.version, record.run) == ("deployed", request.version, request.run) for record in records
-    )
-
-
-def _refuse_stale(champion: str, request: DeployRequest) -> None:
-    if request.strategy == "quality" and request.decision is not None and champion != request.decision.champion:
-        compared = request.decision.champion or "nothing"
-        raise RolloutError(
-            f"{champion or 'nothing'} serves now, but the gate compared {request.version} with {compared}; "
-            "run the pipeline again to compare with what serves, or deploy it with strategy manual or force"
-        )
-
-
-def _draft(request: DeployRequest, champion: str) -> Record:
-    return Record(
-        action="deployed",
-        version=request.version,
-        champion=request.version,
-        previous=champion,
-        strategy=request.strategy,
-        target="local",
-        environment=request.environment,
-        actor=request.actor,
-        reason=request.reason or (request.decision.summary if request.decision else ""),
-        evaluation_digest=request.decision.evaluation_digest if request.decision else "",
-        decision=request.decision.for_ledger() if request.decision else {},
-        run=request.run,
-    )

@@ -1,16 +1,18 @@
 """What a deployment is asked to do, whatever the target."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from components.classifier.errors import UsageError
 from components.gate.decision import Decision
 
-STRATEGIES = ("quality", "manual", "force")
+STRATEGIES = ("quality", "manual", "force", "rollback")
 
 
 @dataclass(frozen=True)
 class DeployRequest:
-    """One version to deploy; `decision` is the gate's, None where a person names the version (strategy manual)."""
+    """One version to deploy; `decision` is the gate's, None where a person names the version (manual) or goes back (rollback)."""
 
     version: str
     strategy: str
@@ -21,6 +23,10 @@ class DeployRequest:
     target: str = "local"
     namespace: str = ""
     run: str = ""
+    serving: Mapping[str, Any] = field(default_factory=dict)
+    """How a cluster serves it: the fields of settings.KServeSettings."""
+    predictor: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the predictor on a cluster."""
 
     def check(self) -> None:
         """Raise UsageError for a request that nobody may make: not decided, or decided otherwise."""
@@ -29,7 +35,7 @@ class DeployRequest:
         missing = [name for name in ("actor", "reason") if not getattr(self, name).strip()]
         if self.strategy != "quality" and missing:
             raise UsageError(f"strategy {self.strategy!r} needs {' and '.join(missing)}: who deploys, and why; both are recorded")
-        if self.strategy == "manual":
+        if self.strategy in {"manual", "rollback"}:
             return
         if self.decision is None:
             raise UsageError(f"strategy {self.strategy!r} needs the gate's decision; run the gate first")

@@ -97,7 +97,7 @@ def _check_gate(given: Mapping[str, Any]) -> str:
     environment = load_environment(given["environment"])
     environment.policy.override(given["policy"])
     check_strategy(given["strategy"], given["actor"], given["reason"])
-    check_target(given["target"])
+    check_target(given["target"], given["store"], given["name"], given["serving"])
     return f"gate: {given['strategy']} in {given['environment']}"
 
 

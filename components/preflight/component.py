@@ -30,6 +30,7 @@ def check_parameters(
     actor: str,
     reason: str,
     target: str,
+    serving: dict,
 ) -> str:
     """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed".
 

@@ -124,7 +124,7 @@ def test_a_damaged_or_missing_version_is_not_deployed_even_by_force(registry: Re
 
 
 def test_an_unknown_target_is_refused_by_name(registry: Registry, versions: list[str]) -> None:
-    with pytest.raises(UsageError, match="target 'moon' is not available in this release; use local"):
+    with pytest.raises(UsageError, match="target 'moon' is not available in this release; use local or kserve"):
         deploy(registry, request(versions[0], target="moon"))
 
 

@@ -157,7 +157,7 @@ def test_training_has_shared_memory(training: Compiled) -> None:
 
 def test_steps_are_retried_with_backoff_but_a_rollout_is_not(each: Compiled) -> None:
     without = [name for name, task in each.tasks() if not task.get("retryPolicy", {}).get("maxRetryCount")]
-    assert without == [name for name, _ in each.tasks() if name == "deploy-model"]
+    assert without == [name for name, _ in each.tasks() if name.startswith("deploy-")]
     for name, task in each.tasks():
         if name not in without:
             assert task["retryPolicy"]["backoffDuration"] == "30s"
@@ -174,8 +174,9 @@ def test_every_step_ends_by_itself_and_is_not_root(each: Compiled) -> None:
 def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> None:
     for name, _ in each.tasks():
         settings = each.kubernetes[f"exec-{name}"]
-        (secret,) = settings["secretAsEnv"]
+        secret, *service = settings["secretAsEnv"]
         assert (secret["secretName"], secret["optional"]) == ("penstock-s3", True)
+        assert all(it["secretName"] == "penstock-service" and it["optional"] and name.startswith("deploy-") for it in service)
         (config,) = settings["configMapAsEnv"]
         assert (config["configMapName"], config["optional"]) == ("penstock-storage", True)
         assert "AWS_CA_BUNDLE" in {pair["envVar"] for pair in config["keyToEnv"]}

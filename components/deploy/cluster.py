@@ -1,0 +1,235 @@
+"""The Kubernetes API as the rollout needs it: bounded time, retries of what passes, and errors that name the remedy.
+
+The kinds are written out below: discovery would cost requests without a deadline.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import urllib3
+from kubernetes import client, config
+from kubernetes.client.rest import ApiException
+from kubernetes.config import ConfigException
+from kubernetes.dynamic import DynamicClient
+from kubernetes.dynamic.resource import Resource
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay
+
+from components.classifier.errors import RolloutError, UsageError
+from components.deploy.inference_service import MANAGER, Object
+
+REQUEST_SECONDS = (5.0, 10.0)
+"""For connecting, and for an answer to come."""
+PATIENCE_SECONDS = 60.0
+"""How long one request is tried again while the API server answers 429 or 5xx, or not at all."""
+_PASSING = {429, 500, 502, 503, 504}
+_LONGEST_WAIT = 8.0
+_RIGHTS = "kubectl apply -k manifests/base"
+
+_KINDS = {
+    "InferenceService": ("apis", "serving.kserve.io", "v1beta1", "inferenceservices"),
+    "Deployment": ("apis", "apps", "v1", "deployments"),
+    "ReplicaSet": ("apis", "apps", "v1", "replicasets"),
+    "Pod": ("api", "", "v1", "pods"),
+    "Event": ("api", "", "v1", "events"),
+}
+RESOURCES = {
+    kind: Resource(prefix=prefix, group=group, api_version=version, kind=kind, namespaced=True, name=name)
+    for kind, (prefix, group, version, name) in _KINDS.items()
+}
+
+
+class Stale(RolloutError):
+    """The object was changed, made or deleted since it was read."""
+
+
+class FieldsTaken(RolloutError):
+    """Another tool owns fields that we would set."""
+
+
+class Unreachable(RolloutError):
+    """The API server gave no usable answer for as long as we asked."""
+
+
+class Refused(RolloutError):
+    """The API server or KServe's webhook takes the object or the account for wrong; trying again cannot help."""
+
+
+class Cluster:
+    """One namespace of a cluster, by the account that the process has: a pod's own, or KUBECONFIG's."""
+
+    def __init__(self, namespace: str, api: client.ApiClient, patience: float = PATIENCE_SECONDS) -> None:
+        self.namespace = namespace
+        self._dynamic = DynamicClient(api, discoverer=lambda *_: None)
+        self._retrying = Retrying(stop=stop_after_delay(patience), wait=_wait, retry=retry_if_exception(_passes), reraise=True)
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """Return an object, or None."""
+        return self._ask(lambda: self._dynamic.get(RESOURCES[kind], name, self.namespace, **_limits()), missing=True)
+
+    def all(self, kind: str, labels: str = "", fields: str = "") -> list[Object]:
+        """Return the objects of a kind that a label and a field selector choose."""
+        answer = self._ask(
+            lambda: self._dynamic.get(
+                RESOURCES[kind], None, self.namespace, label_selector=labels or None, field_selector=fields or None, **_limits()
+            )
+        )
+        return list((answer or {}).get("items", []))
+
+    def create(self, wanted: Object) -> Object:
+        """Make an object that must not be there yet; raises Stale when it is."""
+        resource = RESOURCES[wanted["kind"]]
+        return self._must(lambda: self._dynamic.create(resource, wanted, self.namespace, **_strict(), field_manager=MANAGER))
+
+    def apply(self, wanted: Object, *, force: bool = False) -> Object:
+        """Apply an object on the server, by our field manager.
+
+        Raises Stale when its resourceVersion is old, FieldsTaken when another manager owns a field and `force` is not set.
+        """
+        resource = RESOURCES[wanted["kind"]]
+        return self._must(
+            lambda: self._dynamic.server_side_apply(
+                resource, wanted, wanted["metadata"]["name"], self.namespace, force_conflicts=force, **_strict(), field_manager=MANAGER
+            )
+        )
+
+    def patch(self, kind: str, name: str, operations: list[Object]) -> Object:
+        """Apply a JSON patch."""
+        content = {"content_type": "application/json-patch+json"}
+        return self._must(lambda: self._dynamic.patch(RESOURCES[kind], operations, name, self.namespace, **content, **_strict()))
+
+    def delete(self, live: Object) -> None:
+        """Delete an object as it was read; raises Stale when it was changed since. One that is gone is no error."""
+        metadata = live["metadata"]
+        conditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
+        body = {"preconditions": conditions, "propagationPolicy": "Background"}
+        resource = RESOURCES[live["kind"]]
+        self._ask(lambda: self._dynamic.delete(resource, metadata["name"], self.namespace, body=body, **_limits()), missing=True)
+
+    def log(self, pod: str, container: str, *, previous: bool, lines: int = 20) -> str:
+        """Return the end of a container's log; empty when there is none to be had."""
+        query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
+        path = f"{RESOURCES['Pod'].path(name=pod, namespace=self.namespace)}/log"
+        try:
+            answer = self._dynamic.request("get", path, query_params=query, serialize=False, **_limits())
+        except (ApiException, urllib3.exceptions.HTTPError):
+            return ""  # the container's state says the reason too, the log only more
+        return bytes(answer.data).decode("utf-8", "replace")
+
+    def _must(self, call: Callable[[], Any]) -> Object:
+        answer = self._ask(call)
+        if answer is None:
+            raise Unreachable("the API server answered without an object; run again")
+        return answer
+
+    def _ask(self, call: Callable[[], Any], *, missing: bool = False) -> Object | None:
+        try:
+            answer = self._retrying(call)
+        except ApiException as error:
+            if error.status == 404 and missing and _is_object(error):
+                return None
+            _tell(error, self.namespace)
+        except urllib3.exceptions.HTTPError as error:
+            raise Unreachable(f"the API server does not answer ({_short(error)}); the rollout can be run again") from error
+        found: Object = answer.to_dict()
+        return found
+
+
+def connect(namespace: str, patience: float = PATIENCE_SECONDS) -> Cluster:
+    """Open the cluster of this process: the pod's own, or KUBECONFIG's; raises UsageError where there is none."""
+    settings = client.Configuration()
+    try:
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except ConfigException:
+            # The client keeps the value that the variable had when it was imported.
+            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
+    except (ConfigException, OSError) as error:
+        raise UsageError(
+            f"target kserve needs a cluster; there is neither a pod's account nor a usable KUBECONFIG ({_short(error)}); set KUBECONFIG"
+        ) from error
+    settings.retries = urllib3.Retry(0, redirect=0)  # ours have a deadline and know which errors pass
+    return Cluster(namespace, client.ApiClient(settings), patience)
+
+
+def _limits() -> dict[str, Any]:
+    return {"_request_timeout": REQUEST_SECONDS}
+
+
+def _strict() -> dict[str, Any]:
+    return {**_limits(), "query_params": [("fieldValidation", "Strict")]}
+
+
+def _passes(error: BaseException) -> bool:
+    if isinstance(error, ApiException):
+        return error.status in _PASSING and not _about_spec(_message(error))
+    return isinstance(error, urllib3.exceptions.HTTPError)
+
+
+def _wait(state: RetryCallState) -> float:
+    """Seconds until the next try: the server's Retry-After, or twice as long each time."""
+    error = state.outcome.exception() if state.outcome else None
+    asked = (error.headers or {}).get("Retry-After", "") if isinstance(error, ApiException) else ""
+    backoff = 0.25 * 2 ** min(state.attempt_number, 5)
+    return float(min(max(float(asked), backoff) if asked.isdigit() else backoff, _LONGEST_WAIT))
+
+
+def _tell(error: ApiException, namespace: str) -> NoReturn:
+    """Raise what an answer of the API server means."""
+    message = _message(error)
+    if error.status == 409:
+        if "FieldManagerConflict" in str(error.body):
+            raise FieldsTaken(
+                f"another tool owns what the rollout must set ({message}); delete the InferenceService or let that tool leave the fields, "
+                "or set serving.take_over"
+            ) from error
+        raise Stale(message) from error
+    if _about_spec(message) or error.status in {400, 422}:
+        raise Refused(f"the InferenceService was refused: {message}; nothing was changed") from error
+    if error.status == 401:
+        raise Refused("the API server does not know this account (401); the token is wrong or has expired") from error
+    if error.status == 403:
+        raise Refused(_forbidden(message, namespace)) from error
+    if error.status == 404 and not _is_object(error):
+        raise Refused("the cluster does not know InferenceServices of serving.kserve.io/v1beta1; install KServe") from error
+    if error.status in _PASSING:
+        raise Unreachable(f"the API server goes on answering {error.status} ({message}); the rollout can be run again") from error
+    raise Refused(f"the API server answered {error.status}: {message}") from error
+
+
+def _forbidden(message: str, namespace: str) -> str:
+    found = re.search(r'User "([^"]+)" cannot (\w+) resource "([^"]+)"', message)
+    if not found:
+        return f"the API server forbids it in namespace {namespace}: {message}"
+    account, verb, resource = found.groups()
+    return (
+        f"{account} may not {verb} {resource} in namespace {namespace}; an administrator gives the right with "
+        f"`{_RIGHTS} -n {namespace}` (Role penstock-deployer)"
+    )
+
+
+def _about_spec(message: str) -> bool:
+    """Whether an answer, whatever its status, is about the object: the schema's refusal is a 500, the webhook's a 403."""
+    return any(sign in message for sign in ("field not declared in schema", "denied the request", "strict decoding error"))
+
+
+def _message(error: ApiException) -> str:
+    try:
+        message = str(json.loads(error.body)["message"])
+    except (ValueError, KeyError, TypeError):
+        message = str(error.body or error.reason)
+    return " ".join(message.split())[:600]
+
+
+def _is_object(error: ApiException) -> bool:
+    """Whether a 404 is about an object, and not about the kind or the path."""
+    try:
+        return bool(json.loads(error.body).get("details", {}).get("name"))
+    except (ValueError, AttributeError):
+        return False
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

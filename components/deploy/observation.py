@@ -1,0 +1,250 @@
+"""What is really served, read from the Deployment, its new ReplicaSet and that one's pods; `Ready` alone lies."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from components.deploy.cluster import Cluster
+from components.deploy.inference_service import Object, uri_of
+
+SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
+"""The pod template's annotation in which KServe names the model's address."""
+SERVICE_LABEL = "serving.kserve.io/inferenceservice"
+_REVISION = "deployment.kubernetes.io/revision"
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """One container of a pod; `waiting` is the reason that the kubelet gives, `ended_*` are of its last end."""
+
+    name: str
+    ready: bool = False
+    init: bool = False
+    restarts: int = 0
+    waiting: str = ""
+    message: str = ""
+    ended: str = ""
+    exit_code: int = 0
+    ended_message: str = ""
+
+
+@dataclass(frozen=True)
+class PodState:
+    """One pod of the new ReplicaSet."""
+
+    name: str
+    ready: bool = False
+    address: str = ""
+    """Where it answers, as http://IP:PORT."""
+    unschedulable: str = ""
+    containers: tuple[ContainerState, ...] = ()
+    warning: str = ""
+    """Its newest warning event."""
+
+
+@dataclass(frozen=True)
+class DeploymentState:
+    """A Deployment that carries the new address in its template."""
+
+    name: str
+    generation: int = 0
+    observed: int = 0
+    replicas: int = 0
+    updated: int = 0
+    available: int = 0
+    unavailable: int = 0
+    total: int = 0
+    """Pods of all its ReplicaSets."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether only new pods are there, as many as asked for, and all answer."""
+        return (
+            self.observed == self.generation
+            and self.updated == self.available == self.replicas
+            and self.total == self.replicas
+            and self.unavailable == 0
+        )
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One look at an InferenceService and what serves it."""
+
+    uri: str = ""
+    generation: int = 0
+    address: str = ""
+    deployment: DeploymentState | None = None
+    """None until a Deployment carries the new address."""
+    not_created: str = ""
+    """Why the new ReplicaSet cannot make pods."""
+    pods: tuple[PodState, ...] = ()
+    invalid: str = ""
+    """Why KServe makes nothing of the spec."""
+    revision_ready: bool = True
+    """Knative: the newest revision is the one that is ready."""
+    percent: int = 100
+    """Knative: the share of the traffic that the newest revision gets."""
+
+
+def observe(cluster: Cluster, service: str, uri: str, *, standard: bool) -> Observation:
+    """Look at what serves `uri`; an InferenceService that is not there gives an empty observation."""
+    live = cluster.find("InferenceService", service)
+    if live is None:
+        return Observation()
+    labels = f"{SERVICE_LABEL}={service}"
+    if standard:
+        found = cluster.find("Deployment", f"{service}-predictor")
+        deployments = [found] if found else []
+    else:
+        deployments = cluster.all("Deployment", labels)
+    replica_sets, pods = cluster.all("ReplicaSet", labels), cluster.all("Pod", labels)
+    events: list[Object] = []
+    if any(not _is_true(pod, "Ready") for pod in pods):
+        events = cluster.all("Event", fields="type=Warning")
+    return read(live, deployments, replica_sets, pods, events, uri, standard=standard)
+
+
+def read(
+    live: Object,
+    deployments: Sequence[Object],
+    replica_sets: Sequence[Object],
+    pods: Sequence[Object],
+    events: Sequence[Object],
+    uri: str,
+    *,
+    standard: bool,
+) -> Observation:
+    """Make an observation of what the API server answered."""
+    status = live.get("status", {})
+    component = status.get("components", {}).get("predictor", {})
+    deployment = _newest([d for d in deployments if _source(d) == uri])
+    replica_set = None
+    if deployment is not None:
+        replica_set = _newest([r for r in replica_sets if _owned_by(r, deployment) and _source(r) == uri])
+    own = [pod for pod in pods if replica_set is not None and _owned_by(pod, replica_set)]
+    return Observation(
+        uri=uri_of(live),
+        generation=live["metadata"].get("generation", 0),
+        address=str(status.get("address", {}).get("url") or status.get("url") or ""),
+        deployment=_deployment_state(deployment) if deployment else None,
+        not_created=_failed_create(replica_set, events) if replica_set else "",
+        pods=tuple(_pod_state(pod, events) for pod in own if "deletionTimestamp" not in pod["metadata"]),
+        invalid=_invalid(status),
+        revision_ready=standard or _revision_ready(component, deployment),
+        percent=100 if standard else _percent(component),
+    )
+
+
+def _newest(objects: list[Object]) -> Object | None:
+    def age(it: Object) -> tuple[int, str]:
+        annotations = it["metadata"].get("annotations") or {}
+        return int(annotations.get(_REVISION, 0)), str(it["metadata"].get("creationTimestamp", ""))
+
+    return max(objects, key=age, default=None)
+
+
+def _source(it: Object) -> str:
+    annotations = it["spec"]["template"]["metadata"].get("annotations") or {}
+    return str(annotations.get(SOURCE, ""))
+
+
+def _owned_by(it: Object, owner: Object) -> bool:
+    return any(reference["uid"] == owner["metadata"]["uid"] for reference in it["metadata"].get("ownerReferences") or [])
+
+
+def _deployment_state(it: Object) -> DeploymentState:
+    status = it.get("status", {})
+    return DeploymentState(
+        name=it["metadata"]["name"],
+        generation=it["metadata"].get("generation", 0),
+        observed=status.get("observedGeneration", 0),
+        replicas=it["spec"].get("replicas", 1),
+        updated=status.get("updatedReplicas", 0),
+        available=status.get("availableReplicas", 0),
+        unavailable=status.get("unavailableReplicas", 0),
+        total=status.get("replicas", 0),
+    )
+
+
+def _failed_create(replica_set: Object, events: Sequence[Object]) -> str:
+    conditions = replica_set.get("status", {}).get("conditions") or []
+    told = [c.get("message", "") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"]
+    told += [e.get("message", "") for e in events if e.get("reason") == "FailedCreate" and _is_about(e, replica_set)]
+    running = replica_set.get("status", {}).get("replicas", 0) >= replica_set["spec"].get("replicas", 1)
+    return "" if running or not told else " ".join(str(told[0]).split())
+
+
+def _is_about(event: Object, it: Object) -> bool:
+    return bool(event.get("involvedObject", {}).get("uid") == it["metadata"]["uid"])
+
+
+def _is_true(it: Object, condition: str) -> bool:
+    return any(c["type"] == condition and c["status"] == "True" for c in it.get("status", {}).get("conditions") or [])
+
+
+def _pod_state(pod: Object, events: Sequence[Object]) -> PodState:
+    status = pod.get("status", {})
+    warnings = sorted((e for e in events if _is_about(e, pod)), key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+    unschedulable = [
+        str(c.get("message", ""))
+        for c in status.get("conditions") or []
+        if c["type"] == "PodScheduled" and c["status"] == "False" and c.get("reason") == "Unschedulable"
+    ]
+    ready = _is_true(pod, "Ready")
+    return PodState(
+        name=pod["metadata"]["name"],
+        ready=ready,
+        address=_address(pod),
+        unschedulable=unschedulable[0] if unschedulable else "",
+        containers=tuple(
+            [_container_state(c, init=True) for c in status.get("initContainerStatuses") or []]
+            + [_container_state(c, init=False) for c in status.get("containerStatuses") or []]
+        ),
+        warning="" if ready or not warnings else " ".join(str(warnings[-1].get("message", "")).split()),
+    )
+
+
+def _address(pod: Object) -> str:
+    address = pod.get("status", {}).get("podIP", "")
+    ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or []]
+    port = next((p["containerPort"] for p in ports), 8080)
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{port}" if address else ""
+
+
+def _container_state(status: dict[str, Any], *, init: bool) -> ContainerState:
+    state, last = status.get("state") or {}, status.get("lastState") or {}
+    waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
+    bad = bool(ended) and (not init or ended.get("exitCode", 0) != 0)  # a server that ends is wrong, whatever code it gives
+    return ContainerState(
+        name=status["name"],
+        ready=bool(status.get("ready")),
+        init=init,
+        restarts=status.get("restartCount", 0),
+        waiting=str(waiting.get("reason", "")),
+        message=" ".join(str(waiting.get("message", "")).split()),
+        ended=str(ended.get("reason") or "Error") if bad else "",
+        exit_code=ended.get("exitCode", 0),
+        ended_message=" ".join(str(ended.get("message", "")).split()) if bad else "",
+    )
+
+
+def _invalid(status: Object) -> str:
+    model = status.get("modelStatus") or {}
+    if model.get("transitionStatus") != "InvalidSpec":
+        return ""
+    failure = model.get("lastFailureInfo") or {}
+    return f"{failure.get('reason', 'InvalidSpec')}: {failure.get('message', 'KServe takes the spec for invalid')}"
+
+
+def _revision_ready(component: Object, deployment: Object | None) -> bool:
+    created = component.get("latestCreatedRevision")
+    names = deployment["metadata"].get("labels", {}) if deployment else {}
+    return bool(created) and component.get("latestReadyRevision") == created == names.get("serving.knative.dev/revision")
+
+
+def _percent(component: Object) -> int:
+    created = component.get("latestCreatedRevision")
+    shares = component.get("traffic") or []
+    return sum(int(t.get("percent") or 0) for t in shares if t.get("revisionName") == created)

@@ -1,0 +1,119 @@
+"""How a cluster serves: every field is also an environment variable, `PENSTOCK_KSERVE_` and its name in capitals."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from components.classifier.errors import UsageError
+
+Mode = Literal["Standard", "Knative", "RawDeployment", "Serverless"]
+SYNONYMS = {"RawDeployment": "Standard", "Serverless": "Knative"}
+"""KServe's old names of the modes, which its older releases ask for."""
+
+_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_LONGEST_SERVICE = 63 - len("-canary-predictor")
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+Percent = Annotated[int, Field(ge=1, le=99)]
+
+
+class KServeSettings(BaseSettings):
+    """The settings of target `kserve`; docs/rollout.md says what each is good for."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_KSERVE_", frozen=True, extra="ignore", protected_namespaces=())
+
+    namespace: Name = "default"
+    service: str = ""
+    """The InferenceService's name, which is also the model's name in the URL; empty: the model's name."""
+    mode: Mode = "Standard"
+    runtime: Name = "penstock-onnx-v1"
+    """The ServingRuntime, which holds the predictor's image."""
+    model_format: str = "penstock"
+    service_account: Name = "penstock-predictor"
+    """The predictor's; it lists the Secret that the storage initializer reads S3 with."""
+    min_replicas: int = Field(1, ge=0)
+    max_replicas: int = Field(0, ge=0)
+    """0: as many as min_replicas, at least one."""
+
+    url: str = ""
+    """Where the service is called, such as an ingress' address; empty: the address that the InferenceService names."""
+    host: str = ""
+    """The Host header, by which an ingress finds the service."""
+    token: SecretStr = SecretStr("")
+    """A bearer token for the service."""
+    ca: str = ""
+    """A file of certificates of a private CA, for an https url."""
+
+    canary: bool = False
+    """Standard mode: try the version in an InferenceService of its own before it takes the traffic."""
+    canary_steps: tuple[Percent, ...] = ()
+    """Knative mode: percents of the traffic, one after another, such as [10, 50]."""
+
+    timeout_seconds: float = Field(300, gt=0)
+    """How long a version may take to serve before it is undone."""
+    settle_seconds: float = Field(20, ge=0)
+    """How long a version that serves is watched before it is recorded: some crash after they were ready."""
+    take_over: bool = False
+    """Take the fields of an InferenceService that another tool made; otherwise that is refused."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "KServeSettings":
+        if self.max_replicas and self.max_replicas < self.min_replicas:
+            raise ValueError(f"max_replicas {self.max_replicas} is below min_replicas {self.min_replicas}")
+        if list(self.canary_steps) != sorted(set(self.canary_steps)):
+            raise ValueError("canary_steps must rise, such as [10, 50]")
+        if self.canary_steps and self.standard:
+            raise ValueError("canary_steps need mode Knative: Standard mode has no traffic split and ignores it; set canary instead")
+        if self.canary and not self.standard:
+            raise ValueError("canary is for mode Standard; in Knative mode set canary_steps")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url takes an address such as https://gateway.example, got {self.url!r}")
+        return self
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], namespace: str = "") -> "KServeSettings":
+        """Read settings given by a run, over those of the environment.
+
+        Raises UsageError naming the first that is unknown, or does not fit.
+        """
+        if unknown := sorted(set(values) - set(cls.model_fields)):
+            raise UsageError(f"serving has no setting {unknown[0]!r}; it takes {', '.join(cls.model_fields)}")
+        if "token" in values:
+            raise UsageError("the token must not be a run parameter, which everybody can read; set PENSTOCK_KSERVE_TOKEN by a Secret")
+        given = {key: value for key, value in values.items() if value not in ("", None)}
+        try:
+            return cls(**(given | ({"namespace": namespace} if namespace else {})))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            message = str(first["msg"]).removeprefix("Value error, ")
+            raise UsageError(f"serving: {where + ': ' if where else ''}{message}") from error
+
+    @property
+    def standard(self) -> bool:
+        """Whether KServe makes Deployments itself, without Knative."""
+        return canonical(self.mode) == "Standard"
+
+    def service_name(self, model: str) -> str:
+        """Return the InferenceService's name for a model; raises UsageError where KServe would refuse it."""
+        name = self.service or model
+        if not _SERVICE.fullmatch(name) or len(name) > _LONGEST_SERVICE:
+            raise UsageError(
+                f"an InferenceService cannot be called {name!r}: small letters, digits and '-', a letter first, "
+                f"{_LONGEST_SERVICE} at most; name one by serving.service"
+            )
+        return name
+
+
+def canonical(mode: str) -> str:
+    """Return the mode's present name."""
+    return SYNONYMS.get(mode, mode)
+
+
+def check_store(url: str) -> None:
+    """Raise UsageError for a store that KServe cannot download from."""
+    if not url.startswith("s3://"):
+        raise UsageError(f"target kserve needs a store that the cluster can read, s3://bucket/prefix, not {url}; publish there first")

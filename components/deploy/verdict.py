@@ -1,0 +1,135 @@
+"""What an observation means: still waiting, served, failed for good, or replaced by another deployer; pure."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from components.deploy.observation import ContainerState, DeploymentState, Observation, PodState
+
+State = Literal["waiting", "served", "failed", "replaced"]
+
+_FATAL = {
+    "CrashLoopBackOff",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+    "PostStartHookError",
+}
+"""Waiting reasons that do not pass by themselves. ErrImagePull is not one: the pull is tried again, and ImagePullBackOff follows."""
+_CRASHES = 2
+_INVALID_SECONDS = 5.0
+"""Just after an apply the status still speaks of the spec before."""
+_PERMANENT = ("forbidden", "violates PodSecurity", "exceeded quota", "denied the request")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`line` says the state in words; for a failure it is the reason, with the pod's own words."""
+
+    state: State
+    line: str
+    pod: str = ""
+    container: str = ""
+    """Whose log tells more."""
+
+
+def judge(seen: Observation, uri: str, seconds: float, *, percent: int = 100, settled: bool = False) -> Verdict:
+    """Judge what was seen `seconds` after the apply of a spec that serves `uri`.
+
+    `percent`: the share of traffic that the new revision must get (Knative). `settled`: it has answered before, so that a
+    single crash now counts. Unknown or stale conditions are never a failure, and Ready is never a success.
+    """
+    if seen.uri != uri:
+        return Verdict("replaced", f"the InferenceService serves {seen.uri or 'nothing'} by now")
+    if seen.invalid and seen.deployment is None and seconds >= _INVALID_SECONDS:
+        return Verdict("failed", f"KServe refuses the spec: {seen.invalid}")
+    if any(sign in seen.not_created for sign in _PERMANENT):
+        return Verdict("failed", f"no pod can be made: {seen.not_created}")
+    for pod in seen.pods:
+        for container in pod.containers:
+            if _has_failed(container, settled):
+                return Verdict("failed", f"pod {pod.name}: {_reason(container)}", pod.name, container.name)
+    if seen.deployment is None:
+        return Verdict("waiting", "KServe has not taken up the new spec yet" + (f" ({seen.invalid})" if seen.invalid else ""))
+    if not seen.deployment.complete or not seen.revision_ready:
+        return Verdict("waiting", _progress(seen, seen.deployment), *_suspect(seen))
+    if seen.percent < percent:
+        return Verdict("waiting", f"the new revision gets {seen.percent} of {percent} percent of the traffic")
+    return Verdict("served", f"{seen.deployment.available} of {seen.deployment.replicas} new pods serve, the old ones are gone")
+
+
+def _has_failed(container: ContainerState, settled: bool) -> bool:
+    if container.waiting in _FATAL:
+        return True
+    return bool(container.ended) and container.restarts >= (1 if settled else _CRASHES)
+
+
+def _reason(container: ContainerState) -> str:
+    where = {"storage-initializer": "the model cannot be fetched", "kserve-container": "the predictor"}.get(
+        container.name, f"container {container.name}"
+    )
+    if container.ended and (container.waiting in {"", "CrashLoopBackOff", "PodInitializing"}):
+        ended = "was killed for memory (OOMKilled)" if container.ended == "OOMKilled" else f"ended with exit code {container.exit_code}"
+        again = f", {container.restarts} restarts" if container.restarts else ""
+        said = f": {container.ended_message[-300:]}" if container.ended_message else ""
+        return f"{where} ({ended}{again}){said}" if container.init else f"{where} {ended}{again}{said}"
+    return f"{where}: {container.waiting}{': ' + container.message if container.message else ''}"
+
+
+def _progress(seen: Observation, deployment: DeploymentState) -> str:
+    line = f"{sum(pod.ready for pod in seen.pods)} of {deployment.replicas} new pods ready"
+    reasons = [_pending(pod) for pod in seen.pods if not pod.ready]
+    if seen.not_created:
+        reasons = [f"no pod can be made: {seen.not_created}"]
+    if reasons:
+        return f"{line}; {reasons[0]}"
+    if deployment.observed < deployment.generation:
+        return f"{line}; the Deployment was changed just now"
+    if deployment.total > deployment.updated:
+        return f"{line}; {deployment.total - deployment.updated} old ones end"
+    return line if seen.revision_ready else f"{line}; its revision is not ready yet"
+
+
+def _pending(pod: PodState) -> str:
+    """Why a pod is not ready, by what holds it up first."""
+    if pod.unschedulable:
+        return f"pod {pod.name} cannot be scheduled: {pod.unschedulable}"
+    for container in pod.containers:
+        if container.ended and not container.ready:
+            return f"pod {pod.name}: {_reason(container)}"
+        if container.waiting not in {"", "PodInitializing", "ContainerCreating"}:
+            return f"pod {pod.name}: {container.waiting}{': ' + container.message if container.message else ''}"
+        if container.init and not container.ready:
+            return f"pod {pod.name}: {container.name} runs{_warned(pod)}"
+    if pod.containers and not any(c.waiting for c in pod.containers):
+        return f"pod {pod.name} runs but is not ready{_warned(pod)}"
+    return f"pod {pod.name} is being made{_warned(pod)}"
+
+
+def _warned(pod: PodState) -> str:
+    return f" ({pod.warning})" if pod.warning else ""
+
+
+def _suspect(seen: Observation) -> tuple[str, str]:
+    for pod in seen.pods:
+        for container in pod.containers:
+            if not container.ready and not container.init and not container.waiting:
+                return pod.name, container.name
+    return "", ""
+
+
+def last_words(log: str) -> str:
+    """Return a log's telling line: the last error that is said as JSON, else the last line with text."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    for line in reversed(lines):
+        if line.startswith("{"):
+            try:
+                error = json.loads(line).get("error")
+            except (ValueError, AttributeError):
+                continue
+            if error:
+                return str(error)[-300:]
+    return lines[-1][-300:] if lines else ""

@@ -1,0 +1,71 @@
+"""The deployment pipeline: a version that a person chose serves, or the one before does again."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.deploy.component import choose_version, deploy_version
+from components.validate_serving.component import validate_serving
+from pipelines.steps import HOUR, MINUTE, configure, use_service_token
+
+Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
+
+
+@dsl.pipeline(
+    name="penstock-deployment",
+    display_name="Penstock: deploy a version, or go back",
+    description="Deploys a chosen model version, or rolls back to the previous one, without training and without the gate.",
+)
+def deployment_pipeline(
+    version: str = "",
+    actor: str = "",
+    reason: str = "",
+    store: str = "s3://penstock",
+    name: str = "digits",
+    environment: str = "dev",
+    target: str = "local",
+    namespace: str = "",
+    serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> Outputs:
+    """Deploy a version that a person chose. The gate is not asked; integrity and serving validation always are.
+
+    1. choose says which version is meant.
+    2. validate_serving boots the real server on the version and compares its answers.
+    3. deploy makes it the champion, or puts back what served before.
+
+    Args:
+        version: A version's name; previous goes back to the version before the champion.
+        actor: Who deploys; recorded.
+        reason: Why; recorded.
+        store: Model store: s3://bucket/prefix, or a directory for local runs.
+        name: The model's name.
+        environment: Whose serving settings hold: dev or prod.
+        target: local appends to the deployment ledger, which `penstock serve` follows; kserve changes an InferenceService.
+        namespace: Where the InferenceService is; empty for the namespace of PENSTOCK_KSERVE_NAMESPACE, or default.
+        serving: How the cluster serves, such as {"mode": "Knative", "canary_steps": [10, 50]}; docs/rollout.md lists all.
+    """
+    choose = choose_version(
+        version=version, store=store, name=name, environment=environment, actor=actor, reason=reason, target=target, serving=serving
+    )
+    configure(choose, "Choose version", timeout=10 * MINUTE)
+
+    validate = validate_serving(version=choose.output, store=store, name=name, environment=environment)
+    configure(validate, "Validate serving", timeout=30 * MINUTE)
+
+    deploy = deploy_version(
+        version=validate.outputs["Output"],
+        asked=version,
+        store=store,
+        name=name,
+        environment=environment,
+        actor=actor,
+        reason=reason,
+        target=target,
+        namespace=namespace,
+        run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        serving=serving,
+    )
+    configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
+    use_service_token(deploy)
+
+    return Outputs(version=choose.output, outcome=deploy.output)
