@@ -140,8 +140,8 @@ class LocalStore(Store):
 
 def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
     for attempt in range(1000):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             return put(temporary, path)
         except FileNotFoundError:  # a delete took the folder away when it was empty for a moment
             if attempt == 999 or not temporary.exists():
