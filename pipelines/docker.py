@@ -100,7 +100,9 @@ def _folders() -> Iterator[tuple[str, Path, bool]]:
     """Folders of the user that steps read by a variable: (variable, folder, read only)."""
     from components.ingest.published import cache_folder
 
-    yield "PENSTOCK_CACHE", cache_folder().absolute(), False
+    datasets = cache_folder().absolute()
+    datasets.mkdir(parents=True, exist_ok=True)  # a mount must be there
+    yield "PENSTOCK_CACHE", datasets, False
     weights = Path(os.environ.get("TORCH_HOME") or Path.home() / ".cache/torch")
     if weights.is_dir():
         yield "TORCH_HOME", weights.absolute(), True

@@ -25,7 +25,8 @@ NAMELESS = 123456
 """A user without an account, as some clusters give to each namespace."""
 
 LIGHT = """
-import sys
+import os, sys
+os.environ["_KFP_RUNTIME"] = "true"  # as the step's command sets it
 import kfp.dsl.executor_main
 import components.deploy.targets, components.gate.hold, components.gate.judge, components.publish.publishing, components.registry
 import pipelines.environments
@@ -84,7 +85,6 @@ def test_the_training_pipeline_deploys(tmp_path: Path) -> None:
 def test_a_user_without_an_account_trains_with_a_megabyte_of_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("store", "run/tmp", "run/artifacts", "cache"):
         (tmp_path / folder).mkdir(parents=True)
-        os.chown(tmp_path / folder, NAMELESS, 0)
     monkeypatch.setattr("pipelines.docker.os.getuid", lambda: NAMELESS)
     monkeypatch.setattr("pipelines.docker._SHARED_MEMORY", "1m")
     monkeypatch.chdir(tmp_path)
@@ -92,6 +92,8 @@ def test_a_user_without_an_account_trains_with_a_megabyte_of_shared_memory(tmp_p
 
     settings = ["epochs=2", "policy.minimum_accuracy=0.1"]
     arguments = prepare("training", settings, env="", store=str(tmp_path / "store"), name="digits")
+    for path in tmp_path.rglob("*"):
+        os.chown(path, NAMELESS, 0)
     result = run_local("training", arguments, tmp_path / "run", lambda *event: None, docker=True)
     assert result.succeeded, result.error + result.log.read_text()
     assert {step.name for step in result.steps} >= {"train-model", "validate-serving", "deploy-model"}
