@@ -26,7 +26,6 @@ PATIENCE_SECONDS = 60.0
 """How long one request is tried again while the API server answers 429 or 5xx, or not at all."""
 _PASSING = {429, 500, 502, 503, 504}
 _LONGEST_WAIT = 8.0
-_RIGHTS = "kubectl apply -k manifests/base"
 
 _KINDS = {
     "InferenceService": ("apis", "serving.kserve.io", "v1beta1", "inferenceservices"),
@@ -204,9 +203,12 @@ def _forbidden(message: str, namespace: str) -> str:
     if not found:
         return f"the API server forbids it in namespace {namespace}: {message}"
     account, verb, resource = found.groups()
+    whose = account.removeprefix("system:serviceaccount:")
+    subject = f"--serviceaccount={whose}" if whose != account else f"--user={account}"
     return (
         f"{account} may not {verb} {resource} in namespace {namespace}; an administrator gives the right with "
-        f"`{_RIGHTS} -n {namespace}` (Role penstock-deployer)"
+        f"`kubectl -n {namespace} create rolebinding penstock-{whose.replace(':', '-')} --role=penstock-deployer {subject}`; "
+        "the Role is in manifests/base/deployer-role.yaml"
     )
 
 
