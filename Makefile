@@ -73,23 +73,7 @@ audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or a
 
 # In an environment of their own: they look at the images and the pins, and are not part of either.
 $(TOOLS):
-	@$(PYTHON) -m venv $@.part
-	$@.part/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1
-	@rm -rf $@ && mv $@.part $@
-
-bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
-
-bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass
-	$(BIN)/python -m benchmarks.evaluation
-
-bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
-	$(BIN)/python -m benchmarks.scoring
-
-bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
-	$(BIN)/python -m benchmarks.registry
-
-bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server (needs wrk)
-	$(BIN)/python -m benchmarks.serving.bench --rounds 5 --seconds 5
+	@{ $(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; } || { rm -rf $@; exit 1; }
 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
