@@ -8,7 +8,11 @@
 Whatever fails after the apply is undone (`undo.py`). Killed at any point and run again, it goes on from what it finds.
 """
 
+import signal
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from components.classifier.errors import IntegrityError, LedgerConflict, RolloutConflict, RolloutError, UsageError
 from components.deploy import canary, undo
@@ -56,6 +60,30 @@ def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -
     return Rollout(registry, request, settings, connect(settings.namespace), tell).run()
 
 
+class Stopped(RolloutError):
+    """The step was told to end while the version was not yet seen to serve."""
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """Raise Stopped at SIGTERM: a run that is terminated, or whose node goes, must not leave what nobody has seen to serve.
+
+    It is no verdict on the version: run again, the step begins anew.
+    """
+
+    def stop(*_: object) -> None:
+        raise Stopped("the step was told to stop (SIGTERM) before the version was seen to serve; what served before was put back")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class Rollout:
     """One version on its way to an InferenceService."""
 
@@ -90,10 +118,14 @@ class Rollout:
         self._apply(steps[0], self.replaced)
         deadline = time.monotonic() + self.settings.timeout_seconds
         try:
-            self._climb(steps, deadline)
-            self.watcher.settle(self.uri, self.golden, deadline)
+            with stopping():
+                self._climb(steps, deadline)
+                self.watcher.settle(self.uri, self.golden, deadline)
         except NotServed as failure:
             undo.undo(self, str(failure))
+        except Stopped:
+            undo.restore(self, self.stable)
+            raise
         return self._record()
 
     def live(self) -> Object | None:

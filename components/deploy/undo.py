@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError
-from components.deploy.cluster import Stale
+from components.deploy.cluster import Refused, Stale, Unreachable
 from components.deploy.golden import Golden
 from components.deploy.inference_service import Object, agrees, applied_part, uri_of, version_of, with_lock
 from components.deploy.records import champion_of, draft, draft_return
@@ -47,19 +47,21 @@ def _go_back(rollout: "Rollout", reason: str, unrecorded: Exception | None) -> N
         rollout.stable = applied_part(rollout.replaced)  # what it replaced was confirmed since
     stable = rollout.stable
     try:
-        _restore(rollout, stable)
+        restore(rollout, stable)
         if stable is None:
             outcome = f"{rollout.service} was taken away again, since nothing served before"
         else:
             outcome = _see(rollout, stable, reason)
     except RolloutConflict as conflict:
         outcome = str(conflict)
+    except (Unreachable, Refused) as error:
+        outcome = f"what served before could not be put back: {error}; run the step again, which goes on with that"
     if unrecorded is not None:
         raise RolloutError(f"{rollout.version} failed: {reason}; {outcome}; the ledger could not be written: {unrecorded}") from unrecorded
     raise RolloutError(f"{rollout.version} failed: {reason}; {outcome}")
 
 
-def _restore(rollout: "Rollout", stable: Object | None) -> None:
+def restore(rollout: "Rollout", stable: Object | None) -> None:
     """Put `stable` back where our version is; raises RolloutConflict when something else came there meanwhile."""
     for _ in range(ATTEMPTS):
         live = rollout.live()

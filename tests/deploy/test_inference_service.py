@@ -81,7 +81,7 @@ def test_two_versions_differ_and_one_is_the_same_each_time() -> None:
 )
 def test_agreement_is_about_our_fields(change: object, same: bool) -> None:
     it = live()
-    change(it)  
+    change(it)
     assert agrees(it, rendered()) is same
 
 
