@@ -18,7 +18,18 @@ LABEL = "penstock.run"
 _READ = ("source", "extra_training_source", "input", "environment")
 _WRITTEN = ("store", "output")
 """Parameters that may be paths of this machine."""
-_PASSED_ON = ("AWS_", "PENSTOCK_S3_", "OMP_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
+_PASSED_ON = (
+    "AWS_",
+    "PENSTOCK_S3_",
+    "PENSTOCK_CHECKPOINTS",
+    "OMP_",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
 """Prefixes of the environment variables that steps read; a value that is a path is mounted too."""
 _SHARED_MEMORY = "2g"
 
@@ -110,9 +121,10 @@ def _folders() -> Iterator[tuple[str, Path, bool]]:
         file = Path.home() / ".aws" / name
         if variable not in os.environ and file.is_file():
             yield variable, file, True
-    if checkpoints := os.environ.get("PENSTOCK_CHECKPOINTS"):
-        Path(checkpoints).mkdir(parents=True, exist_ok=True)
-        yield "PENSTOCK_CHECKPOINTS", Path(checkpoints).absolute(), False
+    if checkpoints := os.environ.get("PENSTOCK_CHECKPOINTS", ""):
+        if "://" not in checkpoints:
+            Path(checkpoints).mkdir(parents=True, exist_ok=True)
+            yield "PENSTOCK_CHECKPOINTS", Path(checkpoints).absolute(), False
 
 
 def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:

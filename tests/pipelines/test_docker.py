@@ -94,3 +94,12 @@ def test_steps_run_as_the_user_and_locked_down(tmp_path: Path) -> None:
 def test_gpus_are_given_to_the_containers(tmp_path: Path) -> None:
     _, containers = prepare(tmp_path, gpus="1")
     assert containers["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
+
+
+def test_checkpoints_are_a_folder_or_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CHECKPOINTS", "s3://models/checkpoints")
+    _, containers = prepare(tmp_path)
+    assert containers["environment"]["PENSTOCK_CHECKPOINTS"] == "s3://models/checkpoints"
+    monkeypatch.setenv("PENSTOCK_CHECKPOINTS", str(tmp_path / "checkpoints"))
+    _, containers = prepare(tmp_path)
+    assert mounts(containers)[str(tmp_path / "checkpoints")] is False
