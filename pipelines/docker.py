@@ -121,10 +121,10 @@ def _folders() -> Iterator[tuple[str, Path, bool]]:
         file = Path.home() / ".aws" / name
         if variable not in os.environ and file.is_file():
             yield variable, file, True
-    if checkpoints := os.environ.get("PENSTOCK_CHECKPOINTS", ""):
-        if "://" not in checkpoints:
-            Path(checkpoints).mkdir(parents=True, exist_ok=True)
-            yield "PENSTOCK_CHECKPOINTS", Path(checkpoints).absolute(), False
+    checkpoints = os.environ.get("PENSTOCK_CHECKPOINTS", "")
+    if checkpoints and "://" not in checkpoints:
+        Path(checkpoints).mkdir(parents=True, exist_ok=True)
+        yield "PENSTOCK_CHECKPOINTS", Path(checkpoints).absolute(), False
 
 
 def run_container(client: Any, image: str, command: list[str], volumes: dict[str, Any], **arguments: Any) -> int:
