@@ -61,10 +61,10 @@ def in_containers(arguments: Mapping[str, Any], directory: Path) -> tuple[dict[s
 
     `directory`: the run's own, whose `tmp` becomes the steps' temporary folder.
     """
-    absolute = {key: _absolute(value) if key in _READ + _WRITTEN else value for key, value in arguments.items()}
+    absolute = {key: _absolute(key, value) if key in _READ + _WRITTEN else value for key, value in arguments.items()}
     environment = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
     mounts = {str(directory / "tmp"): False}  # path -> read only
-    mounts |= {value: True for key in _READ if _is_path(value := absolute.get(key, ""))}
+    mounts |= {value: True for key in _READ if _is_path(value := absolute.get(key, "")) and Path(value).exists()}
     for written in filter(_is_path, (absolute.get(key, "") for key in _WRITTEN)):
         Path(written).mkdir(parents=True, exist_ok=True)
         mounts[written] = False
@@ -88,12 +88,12 @@ def in_containers(arguments: Mapping[str, Any], directory: Path) -> tuple[dict[s
     }
 
 
-def _absolute(value: Any) -> Any:
-    """An existing local path without `~` and relative to nothing; names such as digits, addresses and the rest as they are."""
+def _absolute(key: str, value: Any) -> Any:
+    """A local path in full, without `~`; names such as digits, addresses and the rest as they are."""
     if not isinstance(value, str) or not value or "://" in value or value in _names():
         return value
     path = Path(value).expanduser()
-    return str(path.absolute()) if path.exists() or "/" in value else value
+    return str(path.absolute()) if key in _WRITTEN or path.exists() else value
 
 
 def _names() -> set[str]:

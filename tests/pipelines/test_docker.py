@@ -103,3 +103,11 @@ def test_checkpoints_are_a_folder_or_an_address(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PENSTOCK_CHECKPOINTS", str(tmp_path / "checkpoints"))
     _, containers = prepare(tmp_path)
     assert mounts(containers)[str(tmp_path / "checkpoints")] is False
+
+
+def test_an_output_that_is_not_there_yet_is_made_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, containers = prepare(tmp_path, output="scores", input="absent")
+    assert arguments["output"] == str(tmp_path / "scores")
+    assert mounts(containers)[str(tmp_path / "scores")] is False
+    assert arguments["input"] == "absent"  # the step says what is wrong with it
