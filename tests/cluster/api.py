@@ -27,7 +27,8 @@ class Api:
         self.ca = cluster["certificate-authority-data"]
         self._session = requests.Session()
         self._session.trust_env = False  # REQUESTS_CA_BUNDLE would win over the cluster's own
-        self._session.verify = _file(self.ca)
+        self.verify = _file(self.ca)
+        self._session.verify = self.verify
         if "token" in user:
             self._session.headers["authorization"] = f"Bearer {user['token']}"
         else:
