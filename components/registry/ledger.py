@@ -83,7 +83,7 @@ class Ledger:
                 self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
             except ObjectExists:
                 # Many writers spread over as many times what one attempt takes here, so that they do not meet again and again.
-                time.sleep(random.uniform(0, (time.monotonic() - start) * 2 ** min(attempt, 5)))
+                time.sleep(random.uniform(0, (time.monotonic() - start) * 2 ** min(attempt, 3)))
                 continue
             self._known[record.sequence] = record
             return record
