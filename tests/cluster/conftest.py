@@ -6,9 +6,11 @@ KUBECONFIG names it. Where KServe's controller does not run in it, the stand-in 
 CLUSTER_TESTS_IMAGE: the predictor's image as the nodes have it. CLUSTER_TESTS_S3_HOST: this machine's address as the pods see it.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +67,8 @@ def real_nodes(administrator: Api) -> bool:
 def running(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the cluster lacks, started; the folder of the logs."""
     folder = tmp_path_factory.mktemp("stand-ins")
+    lock = (Path(tempfile.gettempdir()) / "penstock-cluster-tests.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)  # two stand-ins on one cluster would undo each other's work
     missing = {"tests.cluster.controller": real_kserve, "tests.cluster.kubelet": real_nodes}
     started = [_start(module, folder / f"{module}.log") for module, there in missing.items() if not there]
     yield folder
@@ -74,6 +78,7 @@ def running(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_fa
     if not real_kserve:
         path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/inferenceservice.stand-in.tests"
         administrator.ask("DELETE", path)
+    lock.close()
 
 
 @pytest.fixture(scope="session")

@@ -94,6 +94,7 @@ class Controller:
     def _make_deployment(self, service: Object, runtime: Object, name: str, replicas: int, extra: Object | None = None) -> Object:
         namespace = service["metadata"]["namespace"]
         template = self._template(service, runtime, name)
+        template["metadata"]["labels"] |= extra or {}
         predictor = service["spec"]["predictor"]
         wanted = {
             "apiVersion": "apps/v1",
@@ -132,6 +133,7 @@ class Controller:
             "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}},
             "securityContext": {
                 "allowPrivilegeEscalation": False, "runAsNonRoot": True, "runAsUser": 1000, "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
             },
         }  # fmt: skip
         volumes = [*spec.get("volumes", []), {"name": "kserve-provision-location", "emptyDir": {}}]

@@ -1,0 +1,81 @@
+"""A version is tried on little before it serves all."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from components.classifier.errors import RolloutError
+from tests.cluster import place as bad
+from tests.cluster.api import Api
+from tests.cluster.place import Place
+from tests.cluster.router import router
+
+
+@pytest.fixture
+def knative(real_kserve: bool, place: Place) -> Iterator[dict[str, object]]:
+    if real_kserve:
+        pytest.skip("Knative is not part of this cluster's KServe; the stand-in plays it")
+    with router(place.api, place.namespace) as url:
+        yield {"mode": "Knative", "url": url, "canary_steps": [20, 50]}
+
+
+def test_a_version_climbs_by_shares_of_the_traffic(place: Place, knative: dict[str, object]) -> None:
+    assert place.deploy("v1", **knative) == "deployed"
+    assert place.deploy("v2", **knative) == "deployed"
+    told = [line for line in place.said if "percent" in line]
+    assert [line.split(": ")[1] for line in told if "answered well" in line] == [
+        "20 percent of the traffic is answered well", "50 percent of the traffic is answered well"
+    ]  # fmt: skip
+    service = place.service()
+    assert service is not None
+    assert "canaryTrafficPercent" not in service["spec"]["predictor"]
+    (share,) = service["status"]["components"]["predictor"]["traffic"]
+    assert share["percent"] == 100
+    assert place.ledger() == [("deployed", "v1", "v1"), ("deployed", "v2", "v2")]
+
+
+def test_a_bad_canary_loses_its_traffic_and_the_old_version_serves_all(place: Place, knative: dict[str, object]) -> None:
+    place.deploy("v1", **knative)
+    with pytest.raises(RolloutError, match=r"at 20 percent of the traffic: golden requests get other probabilities.* serves again"):
+        place.deploy("wrong", **knative)
+    service = place.service()
+    assert service is not None
+    assert place.served() == "v1"
+    assert "canaryTrafficPercent" not in service["spec"]["predictor"]
+    assert place.ledger() == [("deployed", "v1", "v1"), ("failed", "wrong", "v1"), ("rolled_back", "v1", "v1")]
+
+
+def test_a_canary_that_never_starts_never_gets_traffic(place: Place, knative: dict[str, object]) -> None:
+    place.deploy("v1", **knative)
+    with pytest.raises(RolloutError, match=r"ImagePullBackOff.* serves again"):
+        place.deploy("v2", runtime=place.runtime("no-image", bad.NO_IMAGE), **knative)
+    assert place.served() == "v1"
+
+
+def test_in_standard_mode_a_service_of_its_own_is_tried_and_taken_away(place: Place) -> None:
+    place.deploy("v1", settle_seconds=0)
+    assert place.deploy("v2", canary=True, settle_seconds=0) == "deployed"
+    assert any(line.startswith("digits-canary: 1 of 1 new pods serve") for line in place.said)
+    assert place.service("digits-canary") is None
+    before = place.service()
+    assert before is not None
+    with pytest.raises(RolloutError, match=r"failed as a canary: .*ImagePullBackOff.*; digits was not touched"):
+        place.deploy("v3", canary=True, runtime=place.runtime("no-image", bad.NO_IMAGE))
+    after = place.service()
+    assert after is not None
+    assert after["metadata"]["generation"] == before["metadata"]["generation"]
+    assert place.service("digits-canary") is None
+    assert place.ledger()[-1] == ("failed", "v3", "v2")
+
+
+def test_golden_requests_go_by_the_address_host_and_token_that_were_set(
+    place: Place, administrator: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.deploy("v1", settle_seconds=0)
+    with router(administrator, place.namespace, host="digits.example", token="secret") as url:
+        with pytest.raises(RolloutError, match=r"answers 404 \(an ingress that does not know the service: set serving\.host\).* put back"):
+            place.deploy("v2", url=url, settle_seconds=0, timeout_seconds=8)
+        with pytest.raises(RolloutError, match=r"answers 401 \(the service asks for an account: set PENSTOCK_KSERVE_TOKEN"):
+            place.deploy("v2", url=url, host="digits.example", settle_seconds=0, timeout_seconds=8)
+        monkeypatch.setenv("PENSTOCK_KSERVE_TOKEN", "secret")
+        assert place.deploy("v2", url=url, host="digits.example", settle_seconds=0) == "deployed"
