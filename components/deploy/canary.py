@@ -40,6 +40,9 @@ def _put(cluster: Cluster, wanted: Object) -> None:
     """Make the canary, or change the one that a killed rollout left."""
     for _ in range(_ATTEMPTS):
         live = cluster.find("InferenceService", wanted["metadata"]["name"])
+        if live is not None and "deletionTimestamp" in live["metadata"]:
+            time.sleep(1)
+            continue
         try:
             if live is None:
                 live = cluster.create(wanted)

@@ -34,8 +34,9 @@ def render(
     """
     most = settings.max_replicas or max(settings.min_replicas, 1)
     annotations = {MODE: settings.mode, VERSION: version}
-    if settings.standard and settings.min_replicas == most:
-        annotations[AUTOSCALER] = "none"  # an autoscaler with nothing to decide only complains about missing metrics
+    if settings.standard and most == 1:
+        # An autoscaler with nothing to decide only complains about missing metrics; for more than one it is what raises their number.
+        annotations[AUTOSCALER] = "none"
     model: Object = {
         "modelFormat": {"name": settings.model_format},
         "runtime": settings.runtime,
@@ -92,7 +93,7 @@ def keep_mode_name(wanted: Object, live: Object) -> Object:
 def mode_of(live: Object) -> str:
     """Return the deployment mode that an InferenceService runs in; empty when it does not say."""
     annotations = live["metadata"].get("annotations") or {}
-    return str(live.get("status", {}).get("deploymentMode") or annotations.get(MODE) or "")
+    return str(annotations.get(MODE) or live.get("status", {}).get("deploymentMode") or "")
 
 
 def uri_of(live: Object) -> str:

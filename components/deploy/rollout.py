@@ -38,6 +38,8 @@ from components.deploy.watching import NotServed, Say, Watcher
 from components.registry import Record, Registry
 
 ATTEMPTS = 20
+GOING_SECONDS = 60
+"""How long a deleted InferenceService may take to go."""
 
 
 def say(line: str) -> None:
@@ -129,8 +131,13 @@ class Rollout:
         return self._record()
 
     def live(self) -> Object | None:
-        """Read the InferenceService."""
-        return self.cluster.find("InferenceService", self.service)
+        """Read the InferenceService, once it is not on its way out."""
+        for _ in range(GOING_SECONDS):
+            live = self.cluster.find("InferenceService", self.service)
+            if live is None or "deletionTimestamp" not in live["metadata"]:
+                return live
+            time.sleep(1)
+        raise RolloutError(f"{self.service} is being deleted and does not go; look at its finalizers, and at KServe's controller")
 
     def wanted(self, percent: int | None = None) -> Object:
         """Return the InferenceService that serves the version."""

@@ -59,7 +59,8 @@ def test_knative_gets_nothing_that_its_webhook_refuses(mode: str) -> None:
 
 
 def test_an_autoscaler_is_only_left_out_where_it_has_nothing_to_decide() -> None:
-    assert "serving.kserve.io/autoscalerClass" not in rendered(max_replicas=4)["metadata"]["annotations"]
+    for replicas in ({"max_replicas": 4}, {"min_replicas": 4}):
+        assert "serving.kserve.io/autoscalerClass" not in rendered(**replicas)["metadata"]["annotations"]
 
 
 def test_two_versions_differ_and_one_is_the_same_each_time() -> None:
