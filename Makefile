@@ -35,7 +35,7 @@ demo: $(INSTALLED) ## Train, gate, deploy and call a classifier on this machine
 	@$(BIN)/penstock demo
 
 test: $(INSTALLED) ## The quick tests
-	$(PYTEST) -m 'not integration' -n 2 --dist loadfile
+	$(PYTEST) -m 'not integration' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load
 	$(PYTEST) -m integration

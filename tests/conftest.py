@@ -1,12 +1,16 @@
 """Fixtures that several folders of tests share: a clean environment, and a tiny trained model."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from components.classifier.dataset import Dataset
 from tests import tiny
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell, whose children could not be interrupted
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _OURS = ("PENSTOCK_", "AWS_", "KFP_")
 

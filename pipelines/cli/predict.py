@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from components.classifier.errors import PenstockError, UsageError
 from pipelines.cli.output import DEFAULT_NAME, JsonOption, NameOption, console, print_json
@@ -85,15 +86,21 @@ def _ask(client: "httpx.Client", name: str, path: Path, wishes: dict[str, Any]) 
 
 
 def _table(found: list[Prediction], probabilities: bool) -> Table:
-    table = Table("picture", "label", "confidence", "", *(["probabilities"] if probabilities else []))
+    table = Table(Column("picture", no_wrap=True), "label", "confidence", "", *(["probabilities"] if probabilities else []))
     for prediction in found:
         answer = prediction.answer
         if prediction.error:
-            table.add_row(prediction.file, "", "", prediction.error)
+            table.add_row(_ending(prediction.file), "", "", Text(prediction.error))
             continue
-        row = [prediction.file, answer["label"], f"{answer['confidence']:.4f}", "needs review" if answer["needs_review"] else ""]
+        doubt = "needs review" if answer["needs_review"] else ""
+        row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", doubt]
         if probabilities:
             ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
             row.append(", ".join(f"{label} {value:.3f}" for label, value in ranked[:5]))
         table.add_row(*row)
     return table
+
+
+def _ending(file: str, length: int = 40) -> Text:
+    """A path's end, which tells pictures apart, where the whole path would crowd out the answer."""
+    return Text(file if len(file) <= length else "…" + file[1 - length :])
