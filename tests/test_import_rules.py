@@ -66,7 +66,13 @@ def test_no_step_imports_another() -> None:
         reach = REACHES_INTO_STEPS.get(step, set())
         for module in imported(tree):
             names = module.split(".")
-            if names[0] == "components" and len(names) > 1 and names[1] not in SHARED | {step} and reach is not None and names[1] not in reach:
+            if (
+                names[0] == "components"
+                and len(names) > 1
+                and names[1] not in SHARED | {step}
+                and reach is not None
+                and names[1] not in reach
+            ):
                 wrong.append(f"{path} imports {module}")
     assert wrong == []
 
