@@ -15,7 +15,7 @@ _REVISION = "deployment.kubernetes.io/revision"
 
 @dataclass(frozen=True)
 class ContainerState:
-    """One container of a pod; `waiting` is the reason that the kubelet gives, `ended_*` are of its last end."""
+    """One container of a pod; `waiting` is the reason that the kubelet gives, `ended_*` are of its last end, the message in lines."""
 
     name: str
     ready: bool = False
@@ -226,7 +226,7 @@ def _container_state(status: dict[str, Any], *, init: bool) -> ContainerState:
         message=" ".join(str(waiting.get("message", "")).split()),
         ended=str(ended.get("reason") or "Error") if bad else "",
         exit_code=ended.get("exitCode", 0),
-        ended_message=" ".join(str(ended.get("message", "")).split()) if bad else "",
+        ended_message=str(ended.get("message", "")) if bad else "",
     )
 
 

@@ -74,7 +74,8 @@ def _reason(container: ContainerState) -> str:
     if container.ended and (container.waiting in {"", "CrashLoopBackOff", "PodInitializing"}):
         ended = "was killed for memory (OOMKilled)" if container.ended == "OOMKilled" else f"ended with exit code {container.exit_code}"
         again = f", {container.restarts} restarts" if container.restarts else ""
-        said = f": {container.ended_message[-300:]}" if container.ended_message else ""
+        words = last_words(container.ended_message)
+        said = f": {words}" if words else ""
         return f"{where} ({ended}{again}){said}" if container.init else f"{where} {ended}{again}{said}"
     return f"{where}: {container.waiting}{': ' + container.message if container.message else ''}"
 

@@ -67,7 +67,7 @@ def test_a_bad_version_is_undone_and_the_old_one_serves(place: Place, kind: str)
 
 def test_storage_that_fails_is_undone(place: Place) -> None:
     place.deploy("v1")
-    with pytest.raises(RolloutError, match=r"the model cannot be fetched .*Failed to fetch.* serves again"):
+    with pytest.raises(RolloutError, match=r"the model cannot be fetched .*exit code 1.*: .*; .* serves again"):
         place.deploy("v2", service_account=place.account("without-keys"))
     assert place.served() == "v1"
     assert place.ledger()[-1] == ("rolled_back", "v1", "v1")
@@ -85,7 +85,7 @@ def test_a_crash_after_it_was_ready_is_undone(place: Place) -> None:
 
 def test_other_probabilities_than_evaluated_are_undone(place: Place) -> None:
     place.deploy("v1")
-    with pytest.raises(RolloutError, match=r"other probabilities than evaluated \(.* away, allowed 0\.0001\).* serves again"):
+    with pytest.raises(RolloutError, match=r"probabilities .*away.*allowed:? 0\.0001.* serves again"):
         place.deploy("wrong")
     assert place.served() == "v1"
 
@@ -122,7 +122,7 @@ def test_missing_rights_are_told_before_anything_is_changed(
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(administrator, place.namespace, "default", folder)))
     account = f"system:serviceaccount:{place.namespace}:default"
     with pytest.raises(
-        RolloutError, match=rf"{account} may not get inferenceservices in namespace {place.namespace}; .*kubectl apply -k manifests/"
+        RolloutError, match=rf"{account} may not get inferenceservices in namespace {place.namespace}; .*kubectl .*manifests/base"
     ):
         place.deploy("v1")
     role = {"rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]}

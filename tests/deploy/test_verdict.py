@@ -51,7 +51,15 @@ CASES: dict[str, tuple[Observation, str, str]] = {
     ),
     "one crash may pass": (waiting(pods=(pod(replace(MAIN, restarts=1, ended="Error", exit_code=3)),)), "waiting", "exit code 3"),
     "crash loop": (
-        waiting(pods=(pod(replace(MAIN, waiting="CrashLoopBackOff", restarts=2, ended="Error", exit_code=3, ended_message="no model")),)),
+        waiting(
+            pods=(
+                pod(
+                    replace(
+                        MAIN, waiting="CrashLoopBackOff", restarts=2, ended="Error", exit_code=3, ended_message="Traceback\n\nno model\n"
+                    )
+                ),
+            )
+        ),
         "failed",
         "the predictor ended with exit code 3, 2 restarts: no model",
     ),
