@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from components.classifier.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
+from components.classifier.idx import TYPES, begins_like_idx
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
 from components.ingest.listing import Listing, Member, looks_like_picture, some
 
@@ -28,7 +29,6 @@ MAX_FILES = 64
 STRAY_SHARE, STRAY_COUNT = 0.1, 3
 """A label beyond a gap is taken for an error when it is rarer than this share of the average, or than this."""
 
-_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
 _CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
 _SPLIT_WORDS: list[tuple[str, SplitName]] = [("t10k", "test"), ("test", "test"), ("train", "train"), ("val", "validation")]
@@ -105,17 +105,17 @@ def _is_idx(data: bytes) -> bool:
             data = gzip.GzipFile(fileobj=io.BytesIO(data)).read(4)
         except (EOFError, zlib.error, OSError):
             return False
-    return len(data) >= 4 and data[:2] == b"\0\0" and data[2] in _TYPES and 1 <= data[3] <= 4
+    return begins_like_idx(data)
 
 
 def _header(stream: "io.BytesIO | gzip.GzipFile", name: str) -> tuple[str, tuple[int, ...]]:
     head = stream.read(4)
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _TYPES or not head[3]:
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in TYPES or not head[3]:
         raise DataError(f"{name} is no IDX file: it begins with {head.hex(' ') or 'nothing'} and not with 00 00, type, dimensions")
     sizes = stream.read(4 * head[3])
     if len(sizes) < 4 * head[3]:
         raise DataError(f"{name} ends within its header; copy it again")
-    return _TYPES[head[2]], tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+    return TYPES[head[2]], tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
 
 
 def _content(member: Member) -> bytes:

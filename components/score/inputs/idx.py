@@ -14,16 +14,15 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from components.classifier.errors import DataError
+from components.classifier.idx import TYPES, begins_like_idx
 from components.classifier.images import MAX_PIXELS
 from components.score.inputs.names import one_line
 from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
 
-_TYPES = {8: "uint8", 9: "int8", 11: "int16", 12: "int32", 13: "float32", 14: "float64"}
-
 
 def is_idx(head: bytes) -> bool:
     """Say whether bytes begin like an IDX file: two zero bytes, a type, and 1 to 4 dimensions."""
-    return len(head) >= 8 and head[:2] == b"\0\0" and head[2] in _TYPES and 1 <= head[3] <= 4
+    return len(head) >= 8 and begins_like_idx(head)
 
 
 def is_labels(head: bytes) -> bool:
@@ -82,7 +81,7 @@ def _header(file: BinaryIO, name: str) -> tuple[int, tuple[int, int, int, int]]:
     if len(sizes) == 1:
         raise DataError(f"{name} holds {sizes[0]} labels, no pictures; name the file of pictures (…-images-idx3-ubyte)")
     if head[2] != 8:
-        raise DataError(f"{name} holds {_TYPES[head[2]]} values, but pixels are unsigned bytes; write it again as uint8")
+        raise DataError(f"{name} holds {np.dtype(TYPES[head[2]]).name} values, but pixels are unsigned bytes; write it again as uint8")
     shape = (*sizes, 1) if len(sizes) == 3 else sizes
     if len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape[1:]:
         raise DataError(f"{name} has shape {sizes}, but (N, H, W) or (N, H, W, C) with C = 1 or 3 is wanted")
