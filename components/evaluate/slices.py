@@ -10,7 +10,7 @@ from scipy import stats
 
 from components.classifier.dataset import Labels
 from components.classifier.errors import EvaluationError
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, brightness_and_contrast
 from components.classifier.statistics import holm
 from components.evaluate.metrics import proportion
 from components.evaluate.results import Slice
@@ -47,9 +47,8 @@ def looks(images: Pixels) -> Looks:
     """Measure uint8 pictures (N, H, W, C), a part at a time, so that memory-mapped ones need not fit."""
     brightness, contrast = np.empty(len(images)), np.empty(len(images))
     for start in range(0, len(images), _CHUNK):
-        rows = np.asarray(images[start : start + _CHUNK], dtype=np.float32).reshape(len(images[start : start + _CHUNK]), -1)
-        brightness[start : start + _CHUNK] = rows.mean(axis=1)
-        contrast[start : start + _CHUNK] = rows.std(axis=1)
+        part = slice(start, start + _CHUNK)
+        brightness[part], contrast[part] = brightness_and_contrast(images[part])
     return Looks(brightness, contrast)
 
 

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from components.classifier.statistics import proportion_interval
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture
-
-CONFIDENCE_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -67,10 +66,7 @@ def share(correct: int, labelled: int) -> Share:
     """A proportion with its Wilson score interval (Wilson 1927), which holds for few labels and near 0 and 1."""
     if labelled == 0:
         return Share(0, 0, None, None, None)
-    from scipy.stats import binomtest
-
-    interval = binomtest(correct, labelled).proportion_ci(CONFIDENCE_LEVEL, method="wilson")
-    return Share(correct, labelled, correct / labelled, float(interval.low), float(interval.high))
+    return Share(correct, labelled, correct / labelled, *proportion_interval(correct, labelled))
 
 
 def _is_settled(entry: QueuedPicture) -> bool:

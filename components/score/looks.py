@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from components.classifier.bundle import REFERENCE
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, brightness_and_contrast
 
 FEATURES = ("brightness", "contrast")
 
@@ -51,8 +51,7 @@ class Looks:
         """Count pictures, uint8 (n, H, W, C)."""
         if not self.counts or not len(pixels):
             return
-        rows = pixels.reshape(len(pixels), -1).astype(np.float32)
-        for name, values in (("brightness", rows.mean(axis=1)), ("contrast", rows.std(axis=1))):
+        for name, values in zip(FEATURES, brightness_and_contrast(pixels), strict=True):
             self.counts[name] += np.histogram(values, self._edges[name])[0]
 
     def to_json(self) -> str:
