@@ -2,6 +2,7 @@
 
 import copy
 import time
+from contextlib import suppress
 
 from components.classifier.errors import RolloutConflict
 from components.deploy.cluster import Cluster, Stale
@@ -61,8 +62,8 @@ def _take_away(cluster: Cluster, name: str) -> None:
         live = cluster.find("InferenceService", name)
         if live is None:
             return
-        try:
-            cluster.delete(live)
-        except Stale:
+        if "deletionTimestamp" in live["metadata"]:
+            time.sleep(1)
             continue
-        return
+        with suppress(Stale):
+            cluster.delete(live)

@@ -109,12 +109,15 @@ def version_of(live: Object | None, models: str) -> str:
 
 def agrees(live: Object, wanted: Object) -> bool:
     """Say whether a live object has all that we would apply, and no share of the traffic left from a canary."""
-    percent = "canaryTrafficPercent"
-    return (
-        _within(wanted["spec"], live.get("spec"))
-        and all(_within(wanted["metadata"].get(key) or {}, live["metadata"].get(key) or {}) for key in ("annotations", "labels"))
-        and wanted["spec"]["predictor"].get(percent) == live["spec"]["predictor"].get(percent)
+    return agrees_in_spec(live, wanted) and all(
+        _within(wanted["metadata"].get(key) or {}, live["metadata"].get(key) or {}) for key in ("annotations", "labels")
     )
+
+
+def agrees_in_spec(live: Object, wanted: Object) -> bool:
+    """Say the same of the spec alone, which is what a generation is of."""
+    percent = "canaryTrafficPercent"
+    return _within(wanted["spec"], live.get("spec")) and wanted["spec"]["predictor"].get(percent) == live["spec"]["predictor"].get(percent)
 
 
 def _within(wanted: Any, live: Any) -> bool:

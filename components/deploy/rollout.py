@@ -22,6 +22,7 @@ from components.deploy.inference_service import (
     Object,
     adoption_patch,
     agrees,
+    agrees_in_spec,
     applied_part,
     keep_mode_name,
     mode_of,
@@ -206,12 +207,13 @@ class Rollout:
     def _write(self, live: Object | None, wanted: Object) -> None:
         if live is None:
             live = self.cluster.create(wanted)
-        else:
-            self.journal.write(live, self.stable)
         if operations := adoption_patch(live):
             live = self.cluster.patch("InferenceService", self.service, operations)
-        if not agrees(live, wanted):
-            self.cluster.apply(with_lock(wanted, live), force=self.settings.take_over)
+        if agrees(live, wanted):
+            return
+        if not agrees_in_spec(live, wanted):  # nothing else makes a new generation
+            self.journal.write(live, self.stable)
+        self.cluster.apply(with_lock(wanted, live), force=self.settings.take_over)
 
     def _refuse_change(self, first: Object | None, now: Object | None, *, only_ours: bool = False) -> None:
         before, after = (uri_of(it) if it else "" for it in (first, now))

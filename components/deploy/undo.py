@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError
-from components.deploy.cluster import Refused, Stale, Unreachable
+from components.deploy.cluster import Stale
 from components.deploy.golden import Golden
 from components.deploy.inference_service import Object, agrees, applied_part, uri_of, version_of, with_lock
 from components.deploy.records import champion_of, draft, draft_return
@@ -54,7 +54,7 @@ def _go_back(rollout: "Rollout", reason: str, unrecorded: Exception | None) -> N
             outcome = _see(rollout, stable, reason)
     except RolloutConflict as conflict:
         outcome = str(conflict)
-    except (Unreachable, Refused) as error:
+    except RolloutError as error:  # the API server's refusal, or its silence
         outcome = f"what served before could not be put back: {error}; run the step again, which goes on with that"
     if unrecorded is not None:
         raise RolloutError(f"{rollout.version} failed: {reason}; {outcome}; the ledger could not be written: {unrecorded}") from unrecorded
@@ -76,6 +76,8 @@ def restore(rollout: "Rollout", stable: Object | None) -> None:
         try:
             if stable is None:
                 rollout.cluster.delete(live)
+                if rollout.live() is not None:
+                    raise RolloutConflict(f"another deployer made {rollout.service} anew meanwhile; that was left alone")
                 rollout.tell(f"{rollout.service}: taken away again")
                 return
             _put_back(rollout, live, stable)
