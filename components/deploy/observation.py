@@ -81,6 +81,8 @@ class Observation:
     pods: tuple[PodState, ...] = ()
     invalid: str = ""
     """Why KServe makes nothing of the spec."""
+    least: int = 1
+    """Standard: the pods that must serve; an autoscaler raises them to that after a first one."""
     revision_ready: bool = True
     """Knative: the newest revision is the one that is ready."""
     percent: int = 100
@@ -131,6 +133,7 @@ def read(
         not_created=_failed_create(replica_set, events) if replica_set else "",
         pods=tuple(_pod_state(pod, events) for pod in own if "deletionTimestamp" not in pod["metadata"]),
         invalid=_invalid(status),
+        least=max(1, live["spec"]["predictor"].get("minReplicas") or 1) if standard else 1,
         revision_ready=standard or _revision_ready(component, deployment),
         percent=100 if standard else _percent(component),
     )

@@ -19,6 +19,8 @@ _FATAL = {
     "PostStartHookError",
 }
 """Waiting reasons that do not pass by themselves. ErrImagePull is not one: the pull is tried again, and ImagePullBackOff follows."""
+_PASSING = ("failed to sync", "timed out waiting for the condition")
+"""In a fatal reason's message: the kubelet itself was late, and tries again."""
 _CRASHES = 2
 _INVALID_SECONDS = 5.0
 """Just after an apply the status still speaks of the spec before."""
@@ -56,13 +58,15 @@ def judge(seen: Observation, uri: str, seconds: float, *, percent: int = 100, se
         return Verdict("waiting", "KServe has not taken up the new spec yet" + (f" ({seen.invalid})" if seen.invalid else ""))
     if not seen.deployment.complete or not seen.revision_ready:
         return Verdict("waiting", _progress(seen, seen.deployment), *_suspect(seen))
+    if seen.deployment.replicas < seen.least:
+        return Verdict("waiting", f"{seen.deployment.available} of {seen.least} pods serve; the autoscaler has not raised their number yet")
     if seen.percent < percent:
         return Verdict("waiting", f"the new revision gets {seen.percent} of {percent} percent of the traffic")
     return Verdict("served", f"{seen.deployment.available} of {seen.deployment.replicas} new pods serve, the old ones are gone")
 
 
 def _has_failed(container: ContainerState, settled: bool) -> bool:
-    if container.waiting in _FATAL:
+    if container.waiting in _FATAL and not any(sign in container.message for sign in _PASSING):
         return True
     return bool(container.ended) and container.restarts >= (1 if settled else _CRASHES)
 

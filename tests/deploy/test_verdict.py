@@ -25,6 +25,7 @@ def waiting(deployment: DeploymentState = COMPLETE, **values: Any) -> Observatio
 
 MAIN = ContainerState("kserve-container")
 INIT = ContainerState("storage-initializer", init=True)
+LATE = "failed to sync secret cache: timed out waiting for the condition"
 
 CASES: dict[str, tuple[Observation, str, str]] = {
     "served": (SERVED, "served", "1 of 1 new pods serve"),
@@ -34,6 +35,7 @@ CASES: dict[str, tuple[Observation, str, str]] = {
     "the Deployment's controller is behind": (replace(SERVED, deployment=replace(COMPLETE, observed=1)), "waiting", "just now"),
     "an old pod is left": (replace(SERVED, deployment=replace(COMPLETE, total=2)), "waiting", "1 old ones end"),
     "one of two updated": (replace(SERVED, deployment=replace(COMPLETE, replicas=2, total=2)), "waiting", "1 of 2"),
+    "one before the autoscaler has made it two": (replace(SERVED, least=2), "waiting", "1 of 2 pods serve; the autoscaler"),
     "one unavailable": (replace(SERVED, deployment=replace(COMPLETE, unavailable=1)), "waiting", "1 of 1"),
     "pod being made": (waiting(pods=(pod(replace(MAIN, waiting="ContainerCreating")),)), "waiting", "being made"),
     "model being fetched": (waiting(pods=(pod(INIT, replace(MAIN, waiting="PodInitializing")),)), "waiting", "storage-initializer runs"),
@@ -48,6 +50,16 @@ CASES: dict[str, tuple[Observation, str, str]] = {
         waiting(pods=(pod(replace(MAIN, waiting="ImagePullBackOff", message="Back-off pulling x")),)),
         "failed",
         "pod p: the predictor: ImagePullBackOff: Back-off pulling x",
+    ),
+    "secret that is not there": (
+        waiting(pods=(pod(replace(INIT, waiting="CreateContainerConfigError", message='secret "penstock-s3" not found')),)),
+        "failed",
+        'CreateContainerConfigError: secret "penstock-s3" not found',
+    ),
+    "kubelet that was late": (
+        waiting(pods=(pod(replace(INIT, waiting="CreateContainerConfigError", message=LATE)),)),
+        "waiting",
+        "failed to sync secret cache",
     ),
     "one crash may pass": (waiting(pods=(pod(replace(MAIN, restarts=1, ended="Error", exit_code=3)),)), "waiting", "exit code 3"),
     "crash loop": (
