@@ -37,8 +37,9 @@ demo: $(INSTALLED) ## Train, gate, deploy and call a classifier on this machine
 test: $(INSTALLED) ## The quick tests
 	$(PYTEST) -m 'not integration' -n 2 --dist loadfile --no-loadscope-reorder
 
-test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load
-	$(PYTEST) -m integration
+test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
+	$(PYTEST) -m 'integration and not cluster'
+	$(PYTEST) -m cluster -n 4
 
 lint: $(INSTALLED) ## ruff, mypy and hadolint
 	$(BIN)/ruff check .

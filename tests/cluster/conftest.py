@@ -1,24 +1,30 @@
 """A cluster for the rollout's tests, and what of it is missing.
 
-KUBECONFIG names it. Where KServe's controller does not run in it, the stand-in of `controller.py` is started; where it has no node,
-`kubelet.py` too. Nothing else differs, so that the tests say the same of a cluster with the real KServe.
+KUBECONFIG names it. Where KServe is not installed in it, the stand-in of `controller.py` is started; where it has no node,
+`kubelet.py` too. Nothing else differs, so that the tests say the same of a cluster with the real KServe. Each process of tests has
+stand-ins of its own for its own namespaces: these tests mostly wait, and many can do that at once (`pytest -n 4`).
 
 CLUSTER_TESTS_IMAGE: the predictor's image as the nodes have it. CLUSTER_TESTS_S3_HOST: this machine's address as the pods see it.
 """
 
 import fcntl
 import os
+import secrets
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import requests
+import yaml
 
+from tests.cluster import webhook
 from tests.cluster.api import Api
-from tests.cluster.place import Place, new_namespace
+from tests.cluster.place import ROOT, Place, new_namespace
 from tests.storage.servers import Server, ministack
 from tests.tiny import write_bundle
 
@@ -31,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.integration)
-            item.add_marker(pytest.mark.xdist_group("cluster"))
+            item.add_marker(pytest.mark.cluster)
             if not KUBECONFIG:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
@@ -41,9 +47,23 @@ def administrator() -> Api:
     return Api(KUBECONFIG)
 
 
-def _start(module: str, log: Path) -> subprocess.Popen[bytes]:
+@contextmanager
+def own_number() -> Iterator[int]:
+    """Give this process a number that no other one on this machine has."""
+    for number in range(100):
+        with (Path(tempfile.gettempdir()) / f"penstock-cluster-tests.{number}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            yield number
+            return
+    raise AssertionError("a hundred of these tests run on this machine already")
+
+
+def start(module: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
     with log.open("wb") as output:
-        process = subprocess.Popen([sys.executable, "-m", module, KUBECONFIG], stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=subprocess.STDOUT)
     end = time.monotonic() + 60
     while b"ready" not in log.read_bytes():
         assert process.poll() is None, log.read_text()
@@ -52,10 +72,21 @@ def _start(module: str, log: Path) -> subprocess.Popen[bytes]:
     return process
 
 
+def release(api: Api, own: str) -> None:
+    """Take the finalizers off what is left in namespaces that are being deleted: who would do it has ended."""
+    for service in api.ask("GET", "/apis/serving.kserve.io/v1beta1/inferenceservices")["items"]:
+        namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
+        if namespace.startswith(own):
+            path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/{name}"
+            with suppress(requests.HTTPError):  # gone meanwhile
+                api.merge(path, {"metadata": {"finalizers": None}})
+
+
 @pytest.fixture(scope="session")
 def real_kserve(administrator: Api) -> bool:
-    deployments = administrator.ask("GET", "/apis/apps/v1/deployments")["items"]
-    return any(d["metadata"]["name"] == "kserve-controller-manager" for d in deployments)
+    """Whether KServe is installed: by its webhook, wherever its controller runs."""
+    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/inferenceservice.serving.kserve.io"
+    return administrator.find(path) is not None
 
 
 @pytest.fixture(scope="session")
@@ -64,21 +95,26 @@ def real_nodes(administrator: Api) -> bool:
 
 
 @pytest.fixture(scope="session")
-def running(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What the cluster lacks, started; the folder of the logs."""
+def prefix(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """How the namespaces of this process' tests begin; what the cluster lacks is started for them."""
+    if real_kserve:
+        path = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/default"
+        administrator.merge(path, yaml.safe_load((ROOT / "manifests/components/restricted/storage-initializer.yaml").read_text()))
     folder = tmp_path_factory.mktemp("stand-ins")
-    lock = (Path(tempfile.gettempdir()) / "penstock-cluster-tests.lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)  # two stand-ins on one cluster would undo each other's work
-    missing = {"tests.cluster.controller": real_kserve, "tests.cluster.kubelet": real_nodes}
-    started = [_start(module, folder / f"{module}.log") for module, there in missing.items() if not there]
-    yield folder
-    for process in started:
-        process.terminate()
-        process.wait(10)
-    if not real_kserve:
-        path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/inferenceservice.stand-in.tests"
-        administrator.ask("DELETE", path)
-    lock.close()
+    with own_number() as number:
+        own = f"penstock-{secrets.token_hex(3)}-"
+        started = []
+        if not real_kserve:
+            started.append(start("tests.cluster.controller", folder / "controller.log", KUBECONFIG, own))
+        if not real_nodes:
+            started.append(start("tests.cluster.kubelet", folder / "kubelet.log", KUBECONFIG, own, str(number)))
+        yield own
+        for process in started:
+            process.terminate()
+            process.wait(10)
+        if not real_kserve:
+            release(administrator, own)
+            administrator.ask("DELETE", f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{webhook.name_of(own)}")
 
 
 @pytest.fixture(scope="session")
@@ -100,22 +136,11 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(
-    administrator: Api, running: Path, s3: Server, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+    administrator: Api, prefix: str, s3: Server, bundles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment: None
 ) -> Iterator[Place]:
     """A namespace with the manifests applied, a store with versions in it, and only the deployer's rights."""
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
-    with new_namespace(administrator, s3, bundles, tmp_path) as made:
+    with new_namespace(administrator, prefix, s3, bundles, tmp_path) as made:
         monkeypatch.setenv("KUBECONFIG", str(made.kubeconfig))
         yield made
-
-
-@pytest.fixture
-def wait() -> Callable[[Callable[[], object], float], None]:
-    def until(condition: Callable[[], object], seconds: float = 30) -> None:
-        end = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < end, "it did not come about"
-            time.sleep(0.2)
-
-    return until

@@ -1,4 +1,4 @@
-"""A stand-in for KServe's controller: `python -m tests.cluster.controller KUBECONFIG`.
+"""A stand-in for KServe's controller: `python -m tests.cluster.controller KUBECONFIG PREFIX`, for the namespaces that begin so.
 
 It does what was seen of the real one (release 0.20, Standard mode): the pod template with the storage initializer, a Deployment and a
 Service, and a status that says Ready while an old pod answers, whatever becomes of the new one. In Knative mode it makes a Deployment
@@ -13,18 +13,20 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Any
 
 import requests
 
 from tests.cluster.api import Api, Object
+from tests.cluster.status import conditions, model_status, seconds_of, standard_status, states, traffic
 from tests.cluster.webhook import serve_webhook
 
 SERVING, APPS = "/apis/serving.kserve.io", "/apis/apps/v1"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 LABEL = "serving.kserve.io/inferenceservice"
 INITIALIZER = "kserve/storage-initializer:v0.20.0"
+FINALIZER = "inferenceservice.finalizers"
+AUTOSCALER_SECONDS = 4.0
 KNATIVE = {"Knative", "Serverless"}
 ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "maxSurge": "25%"}}
 
@@ -32,8 +34,8 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": "25%", "
 class Controller:
     """Watches InferenceServices and what was made of them, and brings one after the other up to date."""
 
-    def __init__(self, api: Api, initializer: str = INITIALIZER) -> None:
-        self._api, self._initializer = api, initializer
+    def __init__(self, api: Api, prefix: str, initializer: str = INITIALIZER) -> None:
+        self._api, self._prefix, self._initializer = api, prefix, initializer
         self._queue: queue.Queue[tuple[str, str]] = queue.Queue()
 
     def run(self) -> None:
@@ -54,11 +56,25 @@ class Controller:
     def _watch(self, path: str) -> None:
         for it in self._api.watch(path):
             metadata = it["metadata"]
+            if not metadata["namespace"].startswith(self._prefix):
+                continue
             if path.endswith("inferenceservices"):
+                self._keep_finalizer(it)
                 # The real one took between 40 ms and 6 s.
                 self._later(metadata["namespace"], metadata["name"], random.choice((0.05, 0.3, 1.5)))
             elif name := (metadata.get("labels") or {}).get(LABEL):
                 self._queue.put((metadata["namespace"], name))
+
+    def _keep_finalizer(self, service: Object) -> None:
+        """Put the finalizer on a new InferenceService, at once and in the way of whoever made it; take it off one that is deleted."""
+        deleted, has = "deletionTimestamp" in service["metadata"], FINALIZER in service["metadata"].get("finalizers", [])
+        if deleted is not has or service["event"] == "DELETED":
+            return
+        path = f"{SERVING}/v1beta1/namespaces/{service['metadata']['namespace']}/inferenceservices/{service['metadata']['name']}"
+        try:
+            self._api.merge(path, {"metadata": {"finalizers": None if deleted else [FINALIZER]}})
+        except requests.RequestException as error:
+            print(f"{path}: {error}", flush=True)
 
     def _later(self, namespace: str, name: str, seconds: float) -> None:
         timer = threading.Timer(seconds, self._queue.put, [(namespace, name)])
@@ -74,7 +90,7 @@ class Controller:
         runtime = self._api.find(f"{SERVING}/v1alpha1/namespaces/{namespace}/servingruntimes/{runtime_name}")
         if problem := _unsuitable(service, runtime, runtime_name):
             self._tell(
-                path, service, {"modelStatus": _model_status("InvalidSpec", "", "Pending", problem), **_conditions("Unknown", problem[0])}
+                path, service, {"modelStatus": model_status("InvalidSpec", "", "Pending", problem), **conditions("Unknown", problem[0])}
             )
             return
         assert runtime is not None
@@ -86,10 +102,22 @@ class Controller:
     def _reconcile_standard(self, path: str, service: Object, runtime: Object) -> None:
         metadata = service["metadata"]
         name, namespace = f"{metadata['name']}-predictor", metadata["namespace"]
-        deployment = self._make_deployment(service, runtime, name, service["spec"]["predictor"].get("minReplicas", 1) or 1)
+        deployment = self._make_deployment(service, runtime, name, self._replicas(service, name))
         self._api.apply(f"/api/v1/namespaces/{namespace}/services/{name}", _service(service, name))
         pods = list(self._pods(namespace, metadata["name"]))
-        self._tell(path, service, _standard_status(service, deployment, pods))
+        self._tell(path, service, standard_status(service, deployment, pods))
+
+    def _replicas(self, service: Object, name: str) -> int:
+        """One at first; where an autoscaler is made, it raises the number to the least some seconds later."""
+        metadata, least = service["metadata"], service["spec"]["predictor"].get("minReplicas", 1) or 1
+        if least == 1:
+            return 1
+        deployment = self._api.find(f"{APPS}/namespaces/{metadata['namespace']}/deployments/{name}")
+        if deployment is None:
+            self._later(metadata["namespace"], metadata["name"], AUTOSCALER_SECONDS + 0.5)
+            return 1
+        old = seconds_of(deployment["metadata"]["creationTimestamp"]) <= time.time() - AUTOSCALER_SECONDS
+        return least if old else int(deployment["spec"]["replicas"])
 
     def _make_deployment(self, service: Object, runtime: Object, name: str, replicas: int, extra: Object | None = None) -> Object:
         namespace = service["metadata"]["namespace"]
@@ -186,9 +214,9 @@ class Controller:
             revisions.append(
                 self._make_deployment(service, runtime, f"{revision}-deployment", max(1, predictor.get("minReplicas", 1)), extra)
             )
-        component = _traffic(service, revisions)
+        component = traffic(service, revisions)
         state = "True" if component.get("latestReadyRevision") else "Unknown"
-        self._tell(path, service, {"components": {"predictor": component}, "deploymentMode": "Knative", **_conditions(state, "")})
+        self._tell(path, service, {"components": {"predictor": component}, "deploymentMode": "Knative", **conditions(state, "")})
 
     def _tell(self, path: str, service: Object, status: Object) -> None:
         old = service.get("status", {})
@@ -201,7 +229,7 @@ class Controller:
         failed = old.get("modelStatus", {}).get("lastFailureInfo")
         if failed and "modelStatus" in status:  # it stays, also when a later rollout is good
             status["modelStatus"].setdefault("lastFailureInfo", failed)
-        if any(old.get(key) != value for key, value in status.items() if key != "conditions") or _states(old) != _states(status):
+        if any(old.get(key) != value for key, value in status.items() if key != "conditions") or states(old) != states(status):
             version = {"metadata": {"resourceVersion": service["metadata"]["resourceVersion"]}}
             self._api.merge(f"{path}/status", {**version, "status": status})
 
@@ -220,94 +248,6 @@ def _unsuitable(service: Object, runtime: Object | None, name: str) -> tuple[str
     if wanted not in {f["name"] for f in runtime["spec"].get("supportedModelFormats", [])}:
         return "NoSupportingRuntime", f"Specified runtime {name} does not support specified model format {wanted}"
     return None
-
-
-def _standard_status(service: Object, deployment: Object, pods: list[Object]) -> Object:
-    """Ready while any pod answers; the model UpToDate as soon as one does, although a newer pod crashes."""
-    status = deployment.get("status", {})
-    available = status.get("availableReplicas", 0) > 0
-    failing = next(filter(None, (_load_failure(pod) for pod in pods)), None)
-    young = time.time() - _time(_progressed(deployment)) < 3
-    if failing:
-        model = _model_status("BlockedByFailedLoad", "Loaded" if available else "Pending", "FailedToLoad", ("ModelLoadFailed", failing))
-    elif not available or young:
-        model = _model_status("InProgress", "Loaded" if available else "Pending", "Loading")
-    else:
-        model = _model_status("UpToDate", "Loaded", "Loaded")
-    state, reason = ("True", "") if available else ("False", "MinimumReplicasUnavailable")
-    return {
-        "observedGeneration": deployment["metadata"]["generation"],  # the Deployment's, as seen
-        "deploymentMode": "Standard",
-        "modelStatus": model,
-        **_conditions(state, reason),
-    }
-
-
-def _progressed(deployment: Object) -> str:
-    conditions = deployment.get("status", {}).get("conditions") or []
-    return next((c["lastTransitionTime"] for c in conditions if c["type"] == "Progressing"), deployment["metadata"]["creationTimestamp"])
-
-
-def _time(stamp: str) -> float:
-    return datetime.fromisoformat(stamp).timestamp()
-
-
-def _load_failure(pod: Object) -> str:
-    for status in pod.get("status", {}).get("initContainerStatuses") or []:
-        ended = (status["state"].get("terminated") or status.get("lastState", {}).get("terminated")) or {}
-        if ended.get("exitCode"):
-            return str(ended.get("message", ""))
-    return ""
-
-
-def _model_status(transition: str, active: str, target: str, failure: tuple[str, str] | None = None) -> Object:
-    status: Object = {"transitionStatus": transition, "states": {"activeModelState": active, "targetModelState": target}}
-    if failure:
-        status["lastFailureInfo"] = {"reason": failure[0], "message": failure[1]}
-    return status
-
-
-def _conditions(state: str, reason: str) -> Object:
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    kinds = ("IngressReady", "PredictorReady", "Ready")
-    return {
-        "conditions": [
-            {
-                "type": kind,
-                "status": "True" if kind == "IngressReady" else state,
-                "lastTransitionTime": now,
-                **({"reason": reason} if reason else {}),
-            }
-            for kind in kinds
-        ]
-    }
-
-
-def _states(status: Object) -> list[tuple[str, str]]:
-    return [(c["type"], c["status"]) for c in status.get("conditions") or []]
-
-
-def _traffic(service: Object, revisions: list[Object]) -> Object:
-    """Where the requests go: to the newest ready revision, or split between it and the one that had all of them before."""
-    old = service.get("status", {}).get("components", {}).get("predictor", {})
-    names = [r["metadata"]["labels"]["serving.knative.dev/revision"] for r in revisions]
-    ready = [n for n, r in zip(names, revisions, strict=True) if r.get("status", {}).get("availableReplicas", 0) > 0]
-    component: Object = {"latestCreatedRevision": names[-1]}
-    if not ready:
-        return component
-    component["latestReadyRevision"] = ready[-1]
-    percent = service["spec"]["predictor"].get("canaryTrafficPercent")
-    rolled = old.get("latestRolledoutRevision") or ready[-1]
-    if percent is None or rolled == ready[-1]:
-        return component | {
-            "latestRolledoutRevision": ready[-1],
-            "traffic": [{"revisionName": ready[-1], "latestRevision": True, "percent": 100}],
-        }
-    split = [
-        {"revisionName": ready[-1], "latestRevision": True, "percent": percent},
-        {"revisionName": rolled, "latestRevision": False, "percent": 100 - percent},
-    ]
-    return component | {"latestRolledoutRevision": rolled, "traffic": split}
 
 
 def _service(service: Object, name: str) -> Object:
@@ -329,6 +269,6 @@ def _owner(service: Object) -> Object:
 
 if __name__ == "__main__":
     administrator = Api(sys.argv[1])
-    serve_webhook(administrator)
+    serve_webhook(administrator, sys.argv[2])
     print("ready", flush=True)
-    Controller(administrator, *sys.argv[2:3]).run()
+    Controller(administrator, *sys.argv[2:]).run()

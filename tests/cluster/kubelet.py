@@ -1,8 +1,9 @@
-"""The node's part where a cluster has none: `python -m tests.cluster.kubelet KUBECONFIG`.
+"""The node's part where a cluster has none: `python -m tests.cluster.kubelet KUBECONFIG PREFIX NUMBER`.
 
-Takes every pod, fetches the model as the storage initializer does, runs the containers as processes of this machine, probes them and
-writes their status. A predictor with the image's own command is answered for by a small server in this process, on the same files with
-the same inference code; other commands are run as they are. Pods get addresses of the loopback network, so that they can be called.
+Takes every pod of the namespaces with the prefix, fetches the model as the storage initializer does, runs the containers as processes
+of this machine, probes them and writes their status. A predictor with the image's own command is answered for by a small server in this
+process, on the same files with the same inference code; other commands are run as they are. Pods get addresses of the loopback network,
+so that they can be called: NUMBER, which no other stand-in on this machine has, is part of them.
 """
 
 import contextlib
@@ -13,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import urllib.error
 import urllib.request
@@ -34,17 +34,18 @@ from tests.cluster.api import Api, Object
 
 _numbers = itertools.count(2)
 _BACKOFF_AFTER = 2
+FIRST_NETWORK = 9
 
 
 class Pod:
     """One pod, in a thread of its own until it is deleted."""
 
-    def __init__(self, api: Api, pod: Object) -> None:
+    def __init__(self, api: Api, pod: Object, network: int) -> None:
         self._api, self._pod, self._spec = api, pod, pod["spec"]
         metadata = pod["metadata"]
         self._path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         number = next(_numbers)
-        self.address = f"127.9.{number // 250}.{number % 250 + 1}"
+        self.address = f"127.{network}.{number // 250}.{number % 250 + 1}"
         self._models = Path(tempfile.mkdtemp(prefix="pod-"))
         self.gone = threading.Event()
 
@@ -275,20 +276,21 @@ def _download(uri: str, folder: Path, environment: dict[str, str]) -> None:
         client.download_file(place.netloc, entry["Key"], str(target))
 
 
-def main(api: Api) -> None:
+def main(api: Api, prefix: str, number: int) -> None:
     """Watch pods, and run each that is new."""
     pods: dict[str, Pod] = {}
     for it in api.watch("/api/v1/pods"):
         uid = it["metadata"]["uid"]
+        if not it["metadata"]["namespace"].startswith(prefix):
+            continue
         if it["event"] == "DELETED" or "deletionTimestamp" in it["metadata"]:
             if uid in pods:
                 pods.pop(uid).gone.set()
         elif uid not in pods and not it["spec"].get("nodeName") and it["spec"].get("initContainers"):
-            pods[uid] = Pod(api, it)
+            pods[uid] = Pod(api, it, FIRST_NETWORK + number)
             threading.Thread(target=pods[uid].run, daemon=True).start()
 
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    main(Api(sys.argv[1]))
-    time.sleep(1)
+    main(Api(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

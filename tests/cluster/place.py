@@ -18,6 +18,7 @@ from components.deploy.request import DeployRequest
 from components.deploy.rollout import deploy_kserve
 from components.registry import Record, Registry
 from components.storage import open_store
+from tests.cluster import webhook
 from tests.cluster.api import Api, Object
 from tests.storage.servers import BUCKET, Server
 
@@ -111,10 +112,10 @@ NEEDS_GPU = {"resources": {"limits": {"nvidia.com/gpu": "1"}, "requests": {"nvid
 
 
 @contextmanager
-def new_namespace(api: Api, s3: Server, bundles: Path, folder: Path) -> Iterator[Place]:
+def new_namespace(api: Api, prefix: str, s3: Server, bundles: Path, folder: Path) -> Iterator[Place]:
     """Make a namespace that enforces Pod Security "restricted" and delete it afterwards."""
-    name = f"penstock-{secrets.token_hex(4)}"
-    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    name = f"{prefix}{secrets.token_hex(3)}"
+    labels = {"pod-security.kubernetes.io/enforce": "restricted", webhook.LABEL: prefix.strip("-")}
     api.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     try:
         _apply_manifests(api, name, s3)

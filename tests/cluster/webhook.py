@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 from tests.cluster.api import Api, Object
 
-NAME = "inferenceservice.stand-in.tests"
+LABEL = "tests.penstock/prefix"
+"""On the namespaces that a stand-in is for."""
 _MODE = "serving.kserve.io/deploymentMode"
 _OPERATIONS, _RESOURCES = ["CREATE", "UPDATE"], ["inferenceservices"]
 _SAME = {"RawDeployment": "Standard", "Serverless": "Knative"}
@@ -65,8 +66,13 @@ class _Handler(BaseHTTPRequestHandler):
         return
 
 
-def serve_webhook(api: Api) -> None:
-    """Listen where the API server can call, and register."""
+def name_of(prefix: str) -> str:
+    """Return the configuration's name for the namespaces with this prefix."""
+    return f"{prefix}inferenceservice.stand-in.tests"
+
+
+def serve_webhook(api: Api, prefix: str) -> None:
+    """Listen where the API server can call, and register for the namespaces with this prefix."""
     host = urlsplit(api.server).hostname
     folder = Path(tempfile.mkdtemp())
     certificate, key = folder / "tls.crt", folder / "tls.key"
@@ -91,15 +97,16 @@ def serve_webhook(api: Api) -> None:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     webhook = {
-        "name": NAME, "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "timeoutSeconds": 10,
+        "name": name_of(prefix), "sideEffects": "None", "admissionReviewVersions": ["v1"], "failurePolicy": "Ignore", "timeoutSeconds": 10,
         "clientConfig": {"url": f"https://{host}:{server.server_port}/", "caBundle": base64.b64encode(certificate.read_bytes()).decode()},
+        "namespaceSelector": {"matchLabels": {LABEL: prefix.strip("-")}},
         "rules": [{"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "resources": _RESOURCES, "operations": _OPERATIONS}],
     }  # fmt: skip
     kind = "validatingwebhookconfigurations"
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": NAME},
+        "metadata": {"name": name_of(prefix)},
         "webhooks": [webhook],
     }
-    api.apply(f"/apis/admissionregistration.k8s.io/v1/{kind}/{NAME}", configuration)
+    api.apply(f"/apis/admissionregistration.k8s.io/v1/{kind}/{name_of(prefix)}", configuration)
