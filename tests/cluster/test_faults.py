@@ -1,5 +1,6 @@
 """The API server answers 429 or 5xx, hangs, or loses answers: the rollout ends as without, or says so in time and can be run again."""
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.cluster import place as bad
 from tests.cluster.api import Api
 from tests.cluster.place import Place, kubeconfig_of
 from tests.cluster.proxy import ApiProxy, Fault, proxy
+from tests.cluster.test_killed import step
 
 
 @pytest.fixture
@@ -56,6 +58,26 @@ def test_an_undo_goes_through_faults_too(place: Place, between: ApiProxy) -> Non
         place.deploy("v2", runtime=place.runtime("no-image", bad.NO_IMAGE))
     assert place.served() == "v1"
     assert place.ledger()[1:] == [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")]
+
+
+def test_who_changes_a_service_just_as_it_is_made_does_not_take_away_what_to_go_back_to(place: Place, between: ApiProxy) -> None:
+    """As KServe's controller does with its finalizer. v2 was never confirmed; when v3 fails, v1 serves again and is not taken away."""
+    touched: list[int] = []
+
+    def touch(number: int, method: str, path: str) -> Fault | None:
+        if method == "PATCH" and not touched:
+            touched.append(number)
+            service = f"/apis/serving.kserve.io/v1beta1/namespaces/{place.namespace}/inferenceservices/digits"
+            place.api.merge(service, {"metadata": {"annotations": {"touched": "yes"}}})
+        return None
+
+    between.plan = touch
+    place.deploy("v1", settle_seconds=0)
+    assert touched
+    assert step(place, "v2", "killed", r"PATCH .*/inferenceservices/digits\?.*fieldManager", "after")[0] == -signal.SIGKILL
+    with pytest.raises(RolloutError, match=f"{place.versions['v1']} serves again"):
+        place.deploy("v3", runtime=place.runtime("no-image", bad.NO_IMAGE))
+    assert place.served() == "v1"
 
 
 def test_a_server_that_is_gone_is_told_in_time_and_the_step_can_be_run_again(
