@@ -52,6 +52,15 @@ def test_a_canary_that_never_starts_never_gets_traffic(place: Place, knative: di
     assert place.served() == "v1"
 
 
+def test_a_canary_without_room_ends_at_its_time_with_the_reason(place: Place, knative: dict[str, object]) -> None:
+    place.deploy("v1", **knative)
+    runtime = place.runtime("gpu", bad.NEEDS_GPU)
+    with pytest.raises(RolloutError, match=r"not served after .*Insufficient nvidia.com/gpu.* serves again"):
+        place.deploy("v2", runtime=runtime, timeout_seconds=12.0, **knative)
+    assert place.served() == "v1"
+    assert place.ledger()[1:] == [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")]
+
+
 def test_in_standard_mode_a_service_of_its_own_is_tried_and_taken_away(place: Place) -> None:
     place.deploy("v1", settle_seconds=0)
     assert place.deploy("v2", canary=True, settle_seconds=0) == "deployed"
