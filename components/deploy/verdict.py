@@ -49,7 +49,7 @@ def judge(seen: Observation, uri: str, seconds: float, *, percent: int = 100, se
     if seen.invalid and seen.deployment is None and seconds >= _INVALID_SECONDS:
         return Verdict("failed", f"KServe refuses the spec: {seen.invalid}")
     if any(sign in seen.not_created for sign in _PERMANENT):
-        return Verdict("failed", f"no pod can be made: {seen.not_created}")
+        return Verdict("failed", f"no pod can be made: {seen.not_created}{_remedy(seen.not_created)}")
     for pod in seen.pods:
         for container in pod.containers:
             if _has_failed(container, settled):
@@ -63,6 +63,12 @@ def judge(seen: Observation, uri: str, seconds: float, *, percent: int = 100, se
     if seen.percent < percent:
         return Verdict("waiting", f"the new revision gets {seen.percent} of {percent} percent of the traffic")
     return Verdict("served", f"{seen.deployment.available} of {seen.deployment.replicas} new pods serve, the old ones are gone")
+
+
+def _remedy(not_created: str) -> str:
+    if "violates PodSecurity" in not_created and "storage-initializer" in not_created:
+        return "; KServe's own container is not allowed here: patch it with manifests/components/restricted/storage-initializer.yaml"
+    return ""
 
 
 def _has_failed(container: ContainerState, settled: bool) -> bool:

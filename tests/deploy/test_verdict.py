@@ -99,6 +99,13 @@ CASES: dict[str, tuple[Observation, str, str]] = {
         "failed",
         "no pod can be made: pods",
     ),
+    "KServe's init container is not allowed": (
+        waiting(
+            not_created='pods "x" is forbidden: violates PodSecurity "restricted:latest": seccompProfile (container "storage-initializer")'
+        ),
+        "failed",
+        "restricted/storage-initializer.yaml",
+    ),
     "a pod cannot be made for now": (waiting(not_created="Internal error: timeout"), "waiting", "Internal error"),
     "wrong runtime": (Observation(uri=NEW, invalid="RuntimeNotRecognized: no such"), "failed", "RuntimeNotRecognized"),
     "revision not ready": (replace(SERVED, revision_ready=False), "waiting", "revision"),
