@@ -50,11 +50,12 @@ def start(place: Place, version: str, run: str, pattern: str = "", when: str = "
     return subprocess.Popen([*command, json.dumps(serving), pattern, when], stdout=subprocess.PIPE, text=True, cwd=bad.ROOT)
 
 
-def test_killed_anywhere_in_a_rollout_the_next_run_of_the_step_ends_it(place: Place) -> None:
-    place.deploy("v1")
+@pytest.mark.parametrize("points", [POINTS[:5], POINTS[5:]], ids=["up to the apply", "after it"])
+def test_killed_anywhere_in_a_rollout_the_next_run_of_the_step_ends_it(place: Place, points: list[tuple[str, str, str]]) -> None:
+    place.deploy("v1", settle_seconds=0)
     now, then = "v1", "v2"
-    for number, (where, pattern, when) in enumerate(POINTS):
-        run = f"killed-{number}"
+    for where, pattern, when in points:
+        run = f"killed-{where}"
         before = len(place.ledger())
         code, out = step(place, then, run, pattern, when, settle_seconds=0)
         last = where == "having recorded"  # nothing is asked after it
