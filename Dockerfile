@@ -1,6 +1,6 @@
 # Two images:
 #   pipeline   what the steps of the Kubeflow pipelines run in (torch with CUDA)
-#   predictor  KServe's server for one model version at /mnt/models (no torch)
+#   predictor  KServe's server for one model version at /mnt/models (no torch), and the step that tries a version in it, validate_serving
 # `make image` builds both; docs/images.md has their sizes, start times and how they are run.
 #
 # Whatever a release changes least comes first: interpreter, dependencies, code, labels. A push sends only the layers that changed.
@@ -32,13 +32,14 @@ RUN --mount=type=cache,target=/cache \
 COPY .docker/requirements.py pyproject.toml constraints.txt ./
 
 # KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does without (components/predictor/sdk.py).
+# kfp, and httpx's httpcore and h11, are for validate_serving: the server imports none of them.
 FROM resolver AS predictor-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py predictor --without \
+    /resolver/bin/python requirements.py predictor --alone kfp --without \
         kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
-        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets h11 httpcore flatbuffers tenacity >predictor.txt
+        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets flatbuffers tenacity >predictor.txt
 
 # kfp without its dependencies is all that a step's start needs. Triton (900 MB) compiles kernels for torch.compile, which training does not use.
 FROM resolver AS pipeline-requirements

@@ -7,6 +7,7 @@ import pytest
 
 from tests.images import engine
 from tests.predictor.versions import model_dir
+from tests.validate_serving.versions import published, write_sound
 
 INITIALIZER = 1000
 """The user to whom KServe's storage initializer leaves the files."""
@@ -26,6 +27,14 @@ def predictor_image(docker_engine: None) -> str:
 @pytest.fixture(scope="session")
 def pipeline_image(docker_engine: None) -> str:
     return engine.build("pipeline")
+
+
+@pytest.fixture(scope="session")
+def sound_version(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A store with one version in it, and the version."""
+    folder = tmp_path_factory.mktemp("store")
+    _, version = published(write_sound(folder / "bundle"), folder)
+    return folder / "store", version
 
 
 @pytest.fixture(scope="session")

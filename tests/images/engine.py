@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 import subprocess
+import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,7 +15,8 @@ from typing import Any
 ROOT = Path(__file__).parent.parent.parent
 BASE = "python:3.11-slim-bookworm"
 CLIENTS = ("docker", "/usr/bin/docker")
-LOCKED_DOWN = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--network", "none")
+UNPRIVILEGED = ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+LOCKED_DOWN = (*UNPRIVILEGED, "--network", "none")
 
 
 def reason_to_skip() -> str:
@@ -44,9 +47,14 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "DOCKER_BUILDKIT": "1"}
 
 
+def attempt(*arguments: str, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command of the client, whatever comes of it."""
+    return subprocess.run([client_path(), *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, env=_environment())
+
+
 def docker(*arguments: str, stdin: str | None = None, timeout: float = 120, check: bool = True) -> str:
     """Run a command of the client; returns its standard output."""
-    ran = subprocess.run([client_path(), *arguments], input=stdin, capture_output=True, text=True, timeout=timeout, env=_environment())
+    ran = attempt(*arguments, stdin=stdin, timeout=timeout)
     assert ran.returncode == 0 or not check, ran.stderr + ran.stdout
     return ran.stdout
 
@@ -66,6 +74,12 @@ def inspect(image: str) -> dict[str, Any]:
 def python(image: str, code: str, *options: str, timeout: float = 120) -> str:
     """Run Python code in a new container of an image."""
     return docker("run", "--rm", "--interactive", *options, "--entrypoint", "python3", image, "-", stdin=code, timeout=timeout)
+
+
+def started(label: str, since: float) -> Counter[str]:
+    """How often each image was started with a label since a time, as the engine remembers (its last 256 events)."""
+    span = ("--since", f"{since:.3f}", "--until", f"{time.time():.3f}")
+    return Counter(docker("events", *span, "--filter", "event=start", "--filter", f"label={label}", "--format", "{{.From}}").split())
 
 
 @contextmanager

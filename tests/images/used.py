@@ -1,9 +1,15 @@
-"""Runs inside the predictor's image: serves, asks, stops, and prints as JSON which installed distributions were never imported."""
+"""Runs inside the predictor's image: serves, asks and stops, then validates, and prints which installed distributions that imported.
 
+As JSON: those that only the step validate_serving imports, and those that nothing does. STEP in the environment has what the
+step's command gives to its shell: the component's source and the executor's arguments.
+"""
+
+import importlib
 import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -60,10 +66,22 @@ def unused() -> list[str]:
     return sorted(it.name for it in distributions(path=packages) if not is_loaded(it))
 
 
+def validate() -> None:
+    """Run the step as its command does: kfp's executor on the component's own source."""
+    source, *arguments = json.loads(os.environ["STEP"])
+    path = Path(tempfile.mkdtemp(), "ephemeral_component.py")
+    path.write_text(source, "utf-8")
+    os.environ["_KFP_RUNTIME"] = "true"
+    sys.argv = ["executor_main", "--component_module_path", str(path), *arguments]
+    importlib.import_module("kfp.dsl.executor_main").executor_main()
+
+
 if __name__ == "__main__":
     threading.Thread(target=ask, daemon=True).start()
     code = main(["--model_name", "digits", "--enable_grpc", "true", "--enable_docs_url", "true"])
     import components.review.queue
     import components.storage.s3  # noqa: F401 - the review queue's, when it is set
 
-    print(json.dumps({"code": code, "unused": unused()}))
+    while_serving = unused()
+    validate()
+    print(json.dumps({"code": code, "only_validating": sorted({*while_serving} - {*unused()}), "unused": unused()}))

@@ -1,8 +1,6 @@
 """validate_serving boots the real predictor: a sound version passes, and each kind of unsound one is named."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,36 +8,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper
 
 from components.classifier import bundle
 from components.classifier.errors import IntegrityError, ServingError, VersionNotFound
-from components.registry import Registry
-from components.storage import open_store
 from components.validate_serving.predictor import PredictorProcess
 from components.validate_serving.validation import validate, validate_version
-from tests import tiny
 from tests.predictor.versions import NAME
+from tests.validate_serving.versions import CHANGES, copy_of, damage, published, write_sound
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with all that is published, before publishing."""
-    directory = tiny.write_bundle(tmp_path_factory.mktemp("sound") / "bundle")
-    (directory / bundle.EVALUATION).write_text(json.dumps({"classes": tiny.CLASSES}))
-    return directory
-
-
-def copy_of(sound: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(sound, tmp_path / "changed"))
-
-
-def published(directory: Path, tmp_path: Path) -> tuple[Registry, str]:
-    registry = Registry(open_store(str(tmp_path / "store")), NAME)
-    return registry, registry.publish(directory).version
+    return write_sound(tmp_path_factory.mktemp("sound") / "bundle")
 
 
 def children() -> set[str]:
@@ -78,39 +60,7 @@ def test_a_sound_version_passes_and_is_measured(sound: Path, tmp_path: Path) -> 
     assert report.metadata()["memory_mib"] > 20
 
 
-def change_normalisation(directory: Path) -> None:
-    """Scale the weights, as a graph would be that divides by something else."""
-    model = onnx.load(directory / bundle.ONNX)
-    weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
-    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.3), "weight"))
-    onnx.save(model, directory / bundle.ONNX)
-
-
-def change_labels(directory: Path) -> None:
-    config = json.loads((directory / bundle.CONFIG).read_text())
-    config["classes"][2], config["classes"][7] = config["classes"][7], config["classes"][2]
-    (directory / bundle.CONFIG).write_text(json.dumps(config))
-
-
-def change_shape(directory: Path) -> None:
-    config = json.loads((directory / bundle.CONFIG).read_text())
-    config["input"]["height"] = 9
-    (directory / bundle.CONFIG).write_text(json.dumps(config))
-
-
-def leave_out_classes(directory: Path) -> None:
-    (directory / bundle.EVALUATION).write_text("{}")
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (change_normalisation, "golden pictures give probabilities"),
-        (change_labels, "labels in another order"),
-        (change_shape, "config.json"),
-        (leave_out_classes, "evaluation.json"),
-    ],
-)
+@pytest.mark.parametrize(("change", "words"), CHANGES.items())
 def test_a_version_that_is_not_what_was_evaluated_is_blocked(sound: Path, tmp_path: Path, change, words: str) -> None:
     directory = copy_of(sound, tmp_path)
     change(directory)
@@ -122,9 +72,7 @@ def test_a_version_that_is_not_what_was_evaluated_is_blocked(sound: Path, tmp_pa
 def test_a_file_that_changed_since_is_named(sound: Path, tmp_path: Path) -> None:
     registry, version = published(sound, tmp_path)
     folder = registry.fetch(version, tmp_path / "models")
-    path = Path(registry.uri(version)) / bundle.ONNX
-    path.chmod(0o644)
-    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    damage(registry, version)
     with pytest.raises(IntegrityError, match=r"model\.onnx"):
         validate_version(version, str(tmp_path / "store"), NAME)
     (folder / bundle.ONNX).chmod(0o644)
