@@ -1,6 +1,7 @@
 """Compile the pipelines to KFP's intermediate representation, the YAML that Kubeflow takes."""
 
 from pathlib import Path
+from typing import Any
 
 from components.classifier.errors import UsageError
 from pipelines.catalogue import PIPELINES, load_pipeline
@@ -9,14 +10,13 @@ from pipelines.catalogue import PIPELINES, load_pipeline
 def compile_pipelines(output: Path) -> list[Path]:
     """Write NAME.yaml for every pipeline into a directory; the same sources give the same bytes.
 
-    The image is what PENSTOCK_IMAGE names. Raises UsageError when it ends in `:latest`, under which a node may keep an
-    old image and run old code.
+    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name. Raises UsageError when the second cannot be told, or
+    when one ends in `:latest`, under which a node may keep an old image and run old code.
     """
     from kfp import compiler
 
-    from components.image import IMAGE
-
-    check_image(IMAGE)
+    for name in PIPELINES:
+        check_images(load_pipeline(name))
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for name in PIPELINES:
@@ -26,10 +26,35 @@ def compile_pipelines(output: Path) -> list[Path]:
     return written
 
 
-def check_image(image: str) -> None:
-    """Refuse an image reference whose content can change under it: no tag, or `latest`."""
+def images_of(pipeline: Any) -> dict[str, str]:
+    """The images that a pipeline's steps run in, by the variables that name them.
+
+    Raises UsageError when one of them is the predictor's and PENSTOCK_IMAGE does not tell which that is.
+    """
+    from components.image import IMAGE, PREDICTOR_IMAGE, UNNAMED
+
+    used = {executor["container"]["image"] for executor in pipeline.pipeline_spec.deployment_spec["executors"].values()}
+    if UNNAMED in used:
+        raise UsageError(
+            f"PENSTOCK_IMAGE={IMAGE} does not tell which predictor's image belongs to it; "
+            "set PENSTOCK_PREDICTOR_IMAGE to the one that serves, such as registry/penstock-predictor:0.1.0"
+        )
+    named = {"PENSTOCK_IMAGE": IMAGE, "PENSTOCK_PREDICTOR_IMAGE": PREDICTOR_IMAGE}
+    return {variable: image for variable, image in named.items() if image in used}
+
+
+def check_images(pipeline: Any) -> None:
+    """Refuse a pipeline with a step whose image is not told, or can change its content."""
+    from components.image import IMAGE
+
+    check_image(IMAGE)  # first: one without a tag does not tell the predictor's either
+    for variable, image in images_of(pipeline).items():
+        check_image(image, variable)
+
+
+def check_image(image: str, variable: str = "PENSTOCK_IMAGE") -> None:
+    """Refuse an image reference whose content can change under it: no tag, or `latest`. `variable`: what names it."""
     name = image.rsplit("/", 1)[-1]
     if "@sha256:" not in image and (":" not in name or name.endswith(":latest")):
-        raise UsageError(
-            f"PENSTOCK_IMAGE={image} can change its content; name an immutable tag or a digest, such as registry/penstock-pipeline:0.1.0"
-        )
+        example = "registry/penstock-predictor:0.1.0" if variable == "PENSTOCK_PREDICTOR_IMAGE" else "registry/penstock-pipeline:0.1.0"
+        raise UsageError(f"{variable}={image} can change its content; name an immutable tag or a digest, such as {example}")

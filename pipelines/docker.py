@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from components.classifier.errors import UsageError
-from components.image import IMAGE
+from pipelines.catalogue import load_pipeline
+from pipelines.compile import images_of
 
 LABEL = "penstock.run"
 """Marks a run's containers, so that an interrupted run finds them: they are the engine's children, not ours."""
@@ -34,25 +35,34 @@ _PASSED_ON = (
 _SHARED_MEMORY = "2g"
 
 
-def check_engine() -> None:
-    """Raise UsageError when no engine answers or the image of the steps is not there."""
+def check_engine(pipeline: str) -> None:
+    """Raise UsageError when no engine answers or an image of the pipeline's steps is not there."""
     try:
         import docker
     except ImportError as error:
         raise UsageError("--docker needs the Docker SDK; install it: pip install 'penstock[docker]'") from error
+    images = images_of(load_pipeline(pipeline))
     try:
         client = docker.from_env()
         try:
-            client.images.get(IMAGE)
+            for variable, image in images.items():
+                _find_image(client, variable, image)
         finally:
             client.close()
-    except docker.errors.ImageNotFound as error:
-        raise UsageError(
-            f"there is no image {IMAGE} on this machine; build it with `make image`, or pull another and name it by PENSTOCK_IMAGE"
-        ) from error
     except docker.errors.DockerException as error:
         raise UsageError(
             "no Docker engine answers; start it, see that you may use /var/run/docker.sock, or point DOCKER_HOST to it"
+        ) from error
+
+
+def _find_image(client: Any, variable: str, image: str) -> None:
+    import docker
+
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound as error:
+        raise UsageError(
+            f"there is no image {image} on this machine; build it with `make image`, or pull another and name it by {variable}"
         ) from error
 
 
@@ -131,9 +141,11 @@ def run_container(client: Any, image: str, command: list[str], volumes: dict[str
     """Run one step, print its lines, and return its exit code.
 
     Takes the place of kfp's function of this kind, which lets the engine remove the container at its end and takes one that is
-    gone already for one that succeeded: a step that failed quickly would pass.
+    gone already for one that succeeded: a step that failed quickly would pass. As on a cluster, the command replaces what the
+    image starts by itself (the predictor's would serve), and nobody asks for its health.
     """
-    container = client.containers.run(image=image, command=command, volumes=volumes, detach=True, **arguments)
+    own = {"entrypoint": command[:1], "command": command[1:], "healthcheck": {"test": ["NONE"]}}
+    container = client.containers.run(image=image, volumes=volumes, detach=True, **own, **arguments)
     try:
         rest = b""
         for chunk in container.logs(stream=True, follow=True):

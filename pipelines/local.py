@@ -28,6 +28,7 @@ _STARTED = re.compile(r"INFO - Executing task '([^']+)'")
 _FINISHED = re.compile(r"(?:INFO|ERROR) - Task '([^']+)' finished with status (SUCCESS|FAILURE)")
 _SKIPPED = re.compile(r"Skipping conditional task (\S+)")
 _OUR_ERROR = re.compile(r"^\s*components\.classifier\.errors\.(\w+): (.+)")
+_NO_EXECUTOR = re.compile(r"Error while finding module specification for 'kfp\b")
 _ANY_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)")
 
 
@@ -161,6 +162,8 @@ class _Follower:
         else:
             if ours := _OUR_ERROR.match(line):
                 self._ours = ours[2]
+            elif _NO_EXECUTOR.search(line):
+                self._ours = "kfp is not in the step's image, which is older or none of Penstock's; build both with `make image`"
             elif other := _ANY_ERROR.match(line):
                 self._other = other[1]
             running = next((step for step in reversed(self._steps) if step.state == "running"), None)

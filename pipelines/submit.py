@@ -43,7 +43,8 @@ def submit(
 ) -> Submission:
     """Compile a pipeline and start a run of it with these arguments.
 
-    Raises UsageError for a host of another form, SubmissionFailed when the server cannot be reached or refuses.
+    Raises UsageError for a host of another form and for an image that is not told or can change, SubmissionFailed when the
+    server cannot be reached or refuses.
     """
     import kfp
     import kfp_server_api
@@ -51,16 +52,16 @@ def submit(
     import urllib3
     from kfp import compiler
 
-    from components.image import IMAGE
-    from pipelines.compile import check_image
+    from pipelines.compile import check_images
 
     if not server.host.startswith(("http://", "https://")):
         raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
-    check_image(IMAGE)
+    loaded = load_pipeline(pipeline)
+    check_images(loaded)
     _check_answers(server)
     with tempfile.TemporaryDirectory() as folder:
         package = str(Path(folder) / f"{pipeline}.yaml")
-        compiler.Compiler().compile(load_pipeline(pipeline), package_path=package)
+        compiler.Compiler().compile(loaded, package_path=package)
         try:
             client = kfp.Client(
                 host=server.host,

@@ -1,11 +1,11 @@
-"""The validate_serving step as Kubeflow sees it."""
+"""The validate_serving step as Kubeflow sees it: it runs in the image that serves."""
 
 from kfp import dsl
 
-from components.image import component
+from components.image import predictor_component
 
 
-@component
+@predictor_component
 def validate_serving(
     version: str,
     store: str,

@@ -29,7 +29,7 @@ def run(
     env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, prod, or a YAML file.")] = "",
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
     name: Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")] = DEFAULT_NAME,
-    docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of PENSTOCK_IMAGE.")] = False,
+    docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of their images.")] = False,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line that the steps print.")] = False,
 ) -> None:
@@ -41,7 +41,7 @@ def run(
     if docker:
         from pipelines.docker import check_engine
 
-        check_engine()
+        check_engine(pipeline)
     result = execute(pipeline, arguments, quiet=as_json, verbose=verbose, docker=docker)
     if as_json:
         print_json(as_plain(result))

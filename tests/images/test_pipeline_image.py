@@ -1,4 +1,4 @@
-"""The steps' image: what is in it, and the training pipeline run in it by kfp's DockerRunner."""
+"""The steps' image: what is in it, and the pipelines run in it, and in the predictor's, by kfp's DockerRunner."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from components.storage import open_store
 from pipelines.docker import LABEL, run_container
 from pipelines.local import run_local
 from tests.images import engine
+from tests.predictor.versions import NAME, publish
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -41,7 +42,8 @@ def contents(pipeline_image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def use_image(pipeline_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_images(pipeline_image: str, predictor_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The predictor's has the same tag, so that its name follows."""
     monkeypatch.setenv("PENSTOCK_IMAGE", pipeline_image)
     monkeypatch.setenv("PENSTOCK_CACHE", str(tmp_path / "cache"))
 
@@ -68,7 +70,8 @@ def left_over() -> list[str]:
     return engine.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
 
 
-def test_the_training_pipeline_deploys(tmp_path: Path) -> None:
+def test_the_training_pipeline_deploys_what_the_predictors_image_serves(tmp_path: Path, pipeline_image: str, predictor_image: str) -> None:
+    began = time.time()
     process = penstock(tmp_path, "run", "training", "--docker", "--json", "--set", "epochs=2", "--set", "policy.minimum_accuracy=0.1")
     printed, errors = process.communicate(timeout=900)
     assert process.returncode == 0, errors + printed
@@ -78,6 +81,43 @@ def test_the_training_pipeline_deploys(tmp_path: Path) -> None:
     assert registry.ledger.champion() == run["outputs"]["version"]
     owners = {path.stat().st_uid for path in (tmp_path / ".penstock").rglob("*")}
     assert owners == {os.getuid()}
+    assert left_over() == []
+    assert engine.started(LABEL, began) == {pipeline_image: len(run["steps"]) - 1, predictor_image: 1}
+
+
+@pytest.fixture
+def chosen(tmp_path: Path) -> tuple[list[str], Registry, str]:
+    """A command that deploys a version, its registry, and the version."""
+    registry, version = publish(tmp_path)
+    command = ["run", "deployment", "--docker", "--store", str(tmp_path / "store"), "--name", NAME, "--json"]
+    return [*command, "--set", f"version={version}", "--set", "actor=anna", "--set", "reason=release"], registry, version
+
+
+def test_the_deployment_pipeline_validates_in_the_predictors_image(
+    tmp_path: Path, chosen: tuple[list[str], Registry, str], pipeline_image: str, predictor_image: str
+) -> None:
+    command, registry, version = chosen
+    began = time.time()
+    process = penstock(tmp_path, *command)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors + printed
+    assert [step["name"] for step in json.loads(printed)["steps"]] == ["choose-version", "validate-serving", "deploy-version"]
+    assert registry.ledger.champion() == version
+    assert engine.started(LABEL, began) == {pipeline_image: 2, predictor_image: 1}
+
+
+def test_an_image_that_cannot_validate_deploys_nothing(
+    tmp_path: Path, chosen: tuple[list[str], Registry, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a predictor's image of a release in which that step ran elsewhere."""
+    monkeypatch.setenv("PENSTOCK_PREDICTOR_IMAGE", engine.BASE)
+    command, registry, _ = chosen
+    process = penstock(tmp_path, *command)
+    printed, errors = process.communicate(timeout=300)
+    assert process.returncode == 1, printed
+    assert "validate-serving: kfp is not in the step's image" in errors
+    assert "make image" in errors
+    assert registry.ledger.champion() is None
     assert left_over() == []
 
 
@@ -125,20 +165,37 @@ def test_an_interrupted_run_leaves_no_container(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_container_that_ends_at_once_tells_its_exit_code(code: int, pipeline_image: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("image", ["pipeline_image", "predictor_image"])  # the second starts a server of its own accord
+def test_a_container_that_ends_at_once_tells_its_exit_code(
+    code: int, image: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = docker.from_env()
     try:
         for _ in range(5):
-            assert run_container(client, pipeline_image, ["sh", "-c", f"echo grüße; exit {code}"], {}) == code
+            assert run_container(client, request.getfixturevalue(image), ["sh", "-c", f"echo grüße; exit {code}"], {}) == code
     finally:
         client.close()
     assert capsys.readouterr().out == "grüße\n" * 5
 
 
-def test_an_image_that_is_not_there_is_said_before_the_run(tmp_path: Path) -> None:
-    process = penstock(tmp_path, "run", "training", "--docker", env={**os.environ, "PENSTOCK_IMAGE": "penstock-pipeline:absent"})
+@pytest.mark.parametrize(
+    ("variable", "absent"),
+    [("PENSTOCK_IMAGE", "penstock-pipeline:absent"), ("PENSTOCK_PREDICTOR_IMAGE", "penstock-predictor:absent")],
+)
+def test_an_image_that_is_not_there_is_said_before_the_run(variable: str, absent: str, tmp_path: Path) -> None:
+    process = penstock(tmp_path, "run", "training", "--docker", env={**os.environ, variable: absent})
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert "penstock-pipeline:absent" in errors
+    assert f"there is no image {absent}" in errors
     assert "make image" in errors
+    assert variable in errors
     assert "Traceback" not in errors
+
+
+def test_scoring_does_not_ask_for_the_predictors_image(tmp_path: Path) -> None:
+    environment = {**os.environ, "PENSTOCK_PREDICTOR_IMAGE": "penstock-predictor:absent"}
+    for pipeline, refused in (("scoring", False), ("deployment", True)):
+        code = f"from pipelines.docker import check_engine; check_engine({pipeline!r})"
+        ran = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (ran.returncode != 0) is refused, ran.stderr
+        assert ("there is no image penstock-predictor:absent" in ran.stderr) is refused

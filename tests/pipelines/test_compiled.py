@@ -10,6 +10,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.classifier.errors import UsageError
+from components.image import IMAGE, PREDICTOR_IMAGE
 from pipelines.catalogue import PIPELINES
 from pipelines.compile import check_image, compile_pipelines
 
@@ -85,12 +86,22 @@ def test_every_step_has_a_name_for_people(each: Compiled) -> None:
     assert [name for name, task in each.tasks() if task["taskInfo"]["name"] == name] == []
 
 
-def test_one_immutable_image_and_nothing_installed_at_start(each: Compiled) -> None:
+def test_immutable_images_and_nothing_installed_at_start(each: Compiled) -> None:
     for name, _ in each.tasks():
         container = each.container(name)
         check_image(container["image"])
         assert "pip install" not in str(container["command"])
-    assert len({each.container(name)["image"] for name, _ in each.tasks()}) == 1
+
+
+def test_a_version_is_validated_in_the_image_that_serves_and_all_else_runs_in_the_pipelines(each: Compiled) -> None:
+    found = {name: each.container(name)["image"] for name, _ in each.tasks()}
+    assert found == {name: PREDICTOR_IMAGE if name == "validate-serving" else IMAGE for name in found}
+    assert PREDICTOR_IMAGE != IMAGE
+
+
+@pytest.mark.parametrize("pipeline", ["training", "deployment"])
+def test_a_pipeline_that_deploys_validates(pipeline: str, compiled: dict[str, Compiled]) -> None:
+    assert compiled[pipeline].container("validate-serving")["image"] == "penstock-predictor:0.1.0"
 
 
 @pytest.mark.parametrize("image", ["penstock", "registry:5000/penstock", "penstock:latest", "registry:5000/a/penstock:latest"])
