@@ -41,10 +41,11 @@ RUN --mount=type=cache,target=/cache \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
         cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets flatbuffers tenacity >predictor.txt
 
-# kfp without its dependencies is all that a step's start needs. Triton (900 MB) compiles kernels for torch.compile, which training does not use.
+# kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
+# Triton (900 MB) compiles kernels for torch.compile, which training does not use.
 FROM resolver AS pipeline-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py train,evaluate,score,deploy,predictor --alone kfp kfp-pipeline-spec --without triton >pipeline.txt
+    /resolver/bin/python requirements.py train,evaluate,score,deploy --alone kfp --without triton >pipeline.txt
 
 
 FROM base AS code

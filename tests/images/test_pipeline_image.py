@@ -53,6 +53,12 @@ def test_it_holds_none_of(kind: str, contents: dict[str, Any]) -> None:
     assert contents[kind] == []
 
 
+def test_no_server_is_in_it(contents: dict[str, Any]) -> None:
+    names = {entry.split("-")[0].lower() for entry in contents["packages"]}
+    assert names >= {"kfp", "torch", "kubernetes", "pyarrow"}
+    assert names & {"kserve", "fastapi", "uvicorn", "grpc", "pandas"} == set()
+
+
 def test_its_torch_can_use_a_gpu(pipeline_image: str) -> None:
     assert engine.python(pipeline_image, "import torch; print(torch.version.cuda)", *engine.LOCKED_DOWN).strip() != "None"
 
