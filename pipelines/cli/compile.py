@@ -14,7 +14,7 @@ def compile_(
 ) -> None:
     """Compile every pipeline to YAML for Kubeflow.
 
-    The steps' image is taken from PENSTOCK_IMAGE.
+    The steps' image is taken from PENSTOCK_IMAGE, and the predictor's from PENSTOCK_PREDICTOR_IMAGE, or by the first one's name.
 
     Example: `PENSTOCK_IMAGE=registry.example/penstock-pipeline:0.1.0 penstock compile --output build/pipelines`
     """

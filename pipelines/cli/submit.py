@@ -20,7 +20,8 @@ def submit(
 ) -> None:
     """Compile a pipeline and start a run of it on Kubeflow.
 
-    The steps' image is taken from PENSTOCK_IMAGE, and the cluster must be able to pull it.
+    The steps' image is taken from PENSTOCK_IMAGE, and the predictor's from PENSTOCK_PREDICTOR_IMAGE, or by the first one's
+    name. The cluster must be able to pull both.
 
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
