@@ -160,7 +160,7 @@ def training_pipeline(
     configure(train, "Train", timeout=24 * HOUR, cache=True)
     use_gpus(train, gpus, gpu_resource, node_selector)
     share_memory(train, "2Gi")
-    train.set_cpu_request("1").set_memory_request("2Gi")
+    train.set_cpu_request("500m").set_memory_request("2Gi")  # the least: it takes what is free, and a small cluster serves beside it
 
     evaluate = evaluate_model(dataset=ingest.outputs["dataset"], model=train.outputs["model"], store=store, name=name)
     configure(evaluate, "Evaluate", timeout=2 * HOUR)
