@@ -39,7 +39,7 @@ test: $(INSTALLED) ## The quick tests
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
 	$(PYTEST) -m 'integration and not cluster'
-	$(PYTEST) -m cluster -n 4
+	$(PYTEST) -m cluster -n 3
 
 lint: $(INSTALLED) ## ruff, mypy and hadolint
 	$(BIN)/ruff check .
