@@ -77,9 +77,10 @@ def python(image: str, code: str, *options: str, timeout: float = 120) -> str:
 
 
 def started(label: str, since: float) -> Counter[str]:
-    """How often each image was started with a label since a time, as the engine remembers (its last 256 events)."""
+    """How many containers of each image were started with a label since a time, as the engine remembers (its last 256 events)."""
     span = ("--since", f"{since:.3f}", "--until", f"{time.time():.3f}")
-    return Counter(docker("events", *span, "--filter", "event=start", "--filter", f"label={label}", "--format", "{{.From}}").split())
+    told = docker("events", *span, "--filter", "event=start", "--filter", f"label={label}", "--format", "{{.ID}} {{.From}}")
+    return Counter(line.split()[1] for line in set(told.splitlines()))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_the_training_pipeline_deploys_what_the_predictors_image_serves(tmp_path
     owners = {path.stat().st_uid for path in (tmp_path / ".penstock").rglob("*")}
     assert owners == {os.getuid()}
     assert left_over() == []
-    assert engine.started(LABEL, began) == {pipeline_image: len(run["steps"]) - 1, predictor_image: 1}
+    assert engine.started(f"{LABEL}={Path(run['directory']).name}", began) == {pipeline_image: len(run["steps"]) - 1, predictor_image: 1}
 
 
 @pytest.fixture
