@@ -157,7 +157,7 @@ def training_pipeline(
         gpus=gpus,
         seed=seed,
     )
-    configure(train, "Train", timeout=24 * HOUR, cache=True)
+    configure(train, "Train", timeout=24 * HOUR)
     use_gpus(train, gpus, gpu_resource, node_selector)
     share_memory(train, "2Gi")
     train.set_cpu_request("500m").set_memory_request("2Gi")  # the least: it takes what is free, and a small cluster serves beside it
