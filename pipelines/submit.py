@@ -1,5 +1,7 @@
 """Send a pipeline to a Kubeflow Pipelines server."""
 
+import contextlib
+import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,8 @@ def submit(
     loaded = load_pipeline(pipeline)
     check_images(loaded)
     _check_answers(server)
-    with tempfile.TemporaryDirectory() as folder:
+    # kfp prints where to look, as a notebook would show it: stdout is for the caller's own answer.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         package = str(Path(folder) / f"{pipeline}.yaml")
         compiler.Compiler().compile(loaded, package_path=package)
         try:

@@ -69,8 +69,9 @@ class Stopped(RolloutError):
 
 @contextmanager
 def stopping() -> Iterator[None]:
-    """Raise Stopped at SIGTERM: a run that is terminated, or whose node goes, must not leave what nobody has seen to serve.
+    """Raise Stopped at SIGTERM: a step whose node is drained must not leave what nobody has seen to serve.
 
+    A run that is terminated in Kubeflow gives no time for that; the next deployment knows by the journal.
     It is no verdict on the version: run again, the step begins anew.
     """
 
