@@ -109,7 +109,8 @@ def test_the_deployment_pipeline_validates_in_the_predictors_image(
     assert process.returncode == 0, errors + printed
     assert [step["name"] for step in json.loads(printed)["steps"]] == ["choose-version", "validate-serving", "deploy-version"]
     assert registry.ledger.champion() == version
-    assert engine.started(LABEL, began) == {pipeline_image: 2, predictor_image: 1}
+    run = f"{LABEL}={Path(json.loads(printed)['directory']).name}"
+    assert engine.started(run, began) == {pipeline_image: 2, predictor_image: 1}
 
 
 def test_an_image_that_cannot_validate_deploys_nothing(
