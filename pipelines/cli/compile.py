@@ -26,6 +26,4 @@ def compile_(
         return
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)
-    console.print(
-        "Upload them in the Kubeflow UI (Upload pipeline), or use: penstock submit training --host URL", soft_wrap=True
-    )
+    console.print("Upload them in the Kubeflow UI (Upload pipeline), or use: penstock submit training --host URL", soft_wrap=True)
