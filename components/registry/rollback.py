@@ -29,7 +29,8 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
         asked = version if to else "previous"
         raise UsageError(
             f"champion {stack[-1]} serves on {serving.target}; run "
-            f"`penstock submit deployment --set version={asked} --set target={serving.target}`, "
+            f"`penstock submit deployment --host URL --set version={asked} --set target={serving.target} --set namespace=NAMESPACE "
+            f"--set store={registry.store.url} --set name={registry.name} --set actor={actor or 'YOU'} --set reason=WHY`, "
             "which waits until the cluster serves it and then writes the ledger"
         )
     if problems := registry.verify(version):

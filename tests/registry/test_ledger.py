@@ -169,7 +169,7 @@ def test_a_champion_on_a_cluster_is_left_to_the_deployment_pipeline(registry: Re
     one, two = published(registry, tmp_path, "1", "2")
     for version in (one, two):
         registry.ledger.append(draft("deployed", version, target="kserve"))
-    with pytest.raises(UsageError, match=r"serves on kserve; run `penstock submit deployment --set version=previous"):
+    with pytest.raises(UsageError, match=r"serves on kserve; run `penstock submit deployment --host URL --set version=previous .*store="):
         rollback(registry)
     with pytest.raises(UsageError, match=f"--set version={one} --set target=kserve"):
         rollback(registry, to=one)
