@@ -59,10 +59,10 @@ class Refused(RolloutError):
 class Cluster:
     """One namespace of a cluster, by the account that the process has: a pod's own, or KUBECONFIG's."""
 
-    def __init__(self, namespace: str, api: client.ApiClient, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, namespace: str, api: client.ApiClient) -> None:
         self.namespace = namespace
         self._dynamic = DynamicClient(api, discoverer=lambda *_: None)
-        self._retrying = Retrying(stop=stop_after_delay(patience), wait=_wait, retry=retry_if_exception(_passes), reraise=True)
+        self._retrying = Retrying(stop=stop_after_delay(PATIENCE_SECONDS), wait=_wait, retry=retry_if_exception(_passes), reraise=True)
 
     def find(self, kind: str, name: str) -> Object | None:
         """Return an object, or None."""
@@ -136,7 +136,7 @@ class Cluster:
         return found
 
 
-def connect(namespace: str, patience: float = PATIENCE_SECONDS) -> Cluster:
+def connect(namespace: str) -> Cluster:
     """Open the cluster of this process: the pod's own, or KUBECONFIG's; raises UsageError where there is none."""
     settings = client.Configuration()
     try:
@@ -150,7 +150,7 @@ def connect(namespace: str, patience: float = PATIENCE_SECONDS) -> Cluster:
             f"target kserve needs a cluster; there is neither a pod's account nor a usable KUBECONFIG ({_short(error)}); set KUBECONFIG"
         ) from error
     settings.retries = urllib3.Retry(0, redirect=0)  # ours have a deadline and know which errors pass
-    return Cluster(namespace, client.ApiClient(settings), patience)
+    return Cluster(namespace, client.ApiClient(settings))
 
 
 def _limits() -> dict[str, Any]:

@@ -133,7 +133,7 @@ def read(
         not_created=_failed_create(replica_set, events) if replica_set else "",
         pods=tuple(_pod_state(pod, events) for pod in own if "deletionTimestamp" not in pod["metadata"]),
         invalid=_invalid(status),
-        least=max(1, live["spec"]["predictor"].get("minReplicas") or 1) if standard else 1,
+        least=(live["spec"]["predictor"].get("minReplicas") or 1) if standard else 1,
         revision_ready=standard or _revision_ready(component, deployment),
         percent=100 if standard else _percent(component),
     )

@@ -10,7 +10,7 @@ import pytest
 from components.classifier.errors import RolloutError
 from components.deploy import cluster
 from tests.cluster import place as bad
-from tests.cluster.api import Api
+from tests.cluster.api import Api, service_path
 from tests.cluster.place import Place, kubeconfig_of
 from tests.cluster.proxy import ApiProxy, Fault, proxy
 from tests.cluster.test_killed import step
@@ -67,8 +67,7 @@ def test_who_changes_a_service_just_as_it_is_made_does_not_take_away_what_to_go_
     def touch(number: int, method: str, path: str) -> Fault | None:
         if method == "PATCH" and not touched:
             touched.append(number)
-            service = f"/apis/serving.kserve.io/v1beta1/namespaces/{place.namespace}/inferenceservices/digits"
-            place.api.merge(service, {"metadata": {"annotations": {"touched": "yes"}}})
+            place.api.merge(service_path(place.namespace), {"metadata": {"annotations": {"touched": "yes"}}})
         return None
 
     between.plan = touch
@@ -84,7 +83,6 @@ def test_a_server_that_is_gone_is_told_in_time_and_the_step_can_be_run_again(
     place: Place, between: ApiProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "PATIENCE_SECONDS", 5.0)
-    monkeypatch.setattr(cluster.connect, "__defaults__", (5.0,))
     place.deploy("v1", settle_seconds=0)
     between.plan = lambda *_: "hang"
     began = time.monotonic()
