@@ -14,6 +14,13 @@ import yaml
 
 Object = dict[str, Any]
 
+SERVING = "/apis/serving.kserve.io"
+
+
+def service_path(namespace: str, name: str = "digits") -> str:
+    """Return the path of an InferenceService."""
+    return f"{SERVING}/v1beta1/namespaces/{namespace}/inferenceservices/{name}"
+
 
 class Api:
     """One cluster, by the current context of a kubeconfig."""

@@ -2,7 +2,7 @@
 
 KUBECONFIG names it. Where KServe is not installed in it, the stand-in of `controller.py` is started; where it has no node,
 `kubelet.py` too. Nothing else differs, so that the tests say the same of a cluster with the real KServe. Each process of tests has
-stand-ins of its own for its own namespaces: these tests mostly wait, and many can do that at once (`pytest -n 4`).
+stand-ins of its own for its own namespaces: these tests mostly wait, and many can do that at once (`pytest -n 3`).
 
 CLUSTER_TESTS_IMAGE: the predictor's image as the nodes have it. CLUSTER_TESTS_S3_HOST: this machine's address as the pods see it.
 """
@@ -23,7 +23,7 @@ import requests
 import yaml
 
 from tests.cluster import webhook
-from tests.cluster.api import Api
+from tests.cluster.api import SERVING, Api, service_path
 from tests.cluster.place import ROOT, Place, new_namespace
 from tests.storage.servers import Server, ministack
 from tests.tiny import write_bundle
@@ -74,19 +74,17 @@ def start(module: str, log: Path, *arguments: str) -> subprocess.Popen[bytes]:
 
 def release(api: Api, own: str) -> None:
     """Take the finalizers off what is left in namespaces that are being deleted: who would do it has ended."""
-    for service in api.ask("GET", "/apis/serving.kserve.io/v1beta1/inferenceservices")["items"]:
+    for service in api.ask("GET", f"{SERVING}/v1beta1/inferenceservices")["items"]:
         namespace, name = service["metadata"]["namespace"], service["metadata"]["name"]
         if namespace.startswith(own):
-            path = f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/{name}"
             with suppress(requests.HTTPError):  # gone meanwhile
-                api.merge(path, {"metadata": {"finalizers": None}})
+                api.merge(service_path(namespace, name), {"metadata": {"finalizers": None}})
 
 
 @pytest.fixture(scope="session")
 def real_kserve(administrator: Api) -> bool:
     """Whether KServe is installed: by its webhook, wherever its controller runs."""
-    path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/inferenceservice.serving.kserve.io"
-    return administrator.find(path) is not None
+    return administrator.find(f"{webhook.CONFIGURATIONS}/inferenceservice.serving.kserve.io") is not None
 
 
 @pytest.fixture(scope="session")
@@ -98,7 +96,7 @@ def real_nodes(administrator: Api) -> bool:
 def prefix(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """How the namespaces of this process' tests begin; what the cluster lacks is started for them."""
     if real_kserve:
-        path = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/default"
+        path = f"{SERVING}/v1alpha1/clusterstoragecontainers/default"
         administrator.merge(path, yaml.safe_load((ROOT / "manifests/components/restricted/storage-initializer.yaml").read_text()))
     folder = tmp_path_factory.mktemp("stand-ins")
     with own_number() as number:
@@ -114,7 +112,7 @@ def prefix(administrator: Api, real_kserve: bool, real_nodes: bool, tmp_path_fac
             process.wait(10)
         if not real_kserve:
             release(administrator, own)
-            administrator.ask("DELETE", f"/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/{webhook.name_of(own)}")
+            administrator.ask("DELETE", f"{webhook.CONFIGURATIONS}/{webhook.name_of(own)}")
 
 
 @pytest.fixture(scope="session")

@@ -17,11 +17,11 @@ from typing import Any
 
 import requests
 
-from tests.cluster.api import Api, Object
+from tests.cluster.api import SERVING, Api, Object, service_path
 from tests.cluster.status import conditions, model_status, seconds_of, standard_status, states, traffic
 from tests.cluster.webhook import serve_webhook
 
-SERVING, APPS = "/apis/serving.kserve.io", "/apis/apps/v1"
+APPS = "/apis/apps/v1"
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 LABEL = "serving.kserve.io/inferenceservice"
 INITIALIZER = "kserve/storage-initializer:v0.20.0"
@@ -70,7 +70,7 @@ class Controller:
         deleted, has = "deletionTimestamp" in service["metadata"], FINALIZER in service["metadata"].get("finalizers", [])
         if deleted is not has or service["event"] == "DELETED":
             return
-        path = f"{SERVING}/v1beta1/namespaces/{service['metadata']['namespace']}/inferenceservices/{service['metadata']['name']}"
+        path = service_path(service["metadata"]["namespace"], service["metadata"]["name"])
         try:
             self._api.merge(path, {"metadata": {"finalizers": None if deleted else [FINALIZER]}})
         except requests.RequestException as error:
@@ -82,7 +82,7 @@ class Controller:
         timer.start()
 
     def _reconcile(self, namespace: str, name: str) -> None:
-        path = f"{SERVING}/v1beta1/namespaces/{namespace}/inferenceservices/{name}"
+        path = service_path(namespace, name)
         service = self._api.find(path)
         if service is None or "deletionTimestamp" in service["metadata"]:
             return

@@ -19,11 +19,10 @@ from components.deploy.rollout import deploy_kserve
 from components.registry import Record, Registry
 from components.storage import open_store
 from tests.cluster import webhook
-from tests.cluster.api import Api, Object
+from tests.cluster.api import SERVING, Api, Object, service_path
 from tests.storage.servers import BUCKET, Server
 
 ROOT = Path(__file__).parent.parent.parent
-GROUPS = {"v1": "/api/v1", "serving.kserve.io/v1beta1": "/apis/serving.kserve.io/v1beta1"}
 SETTLE, TIMEOUT = 2.0, 60.0
 _runs = itertools.count(1)
 
@@ -65,7 +64,7 @@ class Place:
 
     def service(self, name: str = "digits") -> Object | None:
         """The InferenceService as it is now."""
-        return self.api.find(f"{GROUPS['serving.kserve.io/v1beta1']}/namespaces/{self.namespace}/inferenceservices/{name}")
+        return self.api.find(service_path(self.namespace, name))
 
     def served(self, name: str = "digits") -> str:
         """The short name of the version in its spec; empty when it is not there."""
@@ -88,7 +87,7 @@ class Place:
 
     def runtime(self, name: str, change: Object) -> str:
         """Make a ServingRuntime like the manifests', changed; returns its name."""
-        path = f"/apis/serving.kserve.io/v1alpha1/namespaces/{self.namespace}/servingruntimes"
+        path = f"{SERVING}/v1alpha1/namespaces/{self.namespace}/servingruntimes"
         base = self.api.ask("GET", f"{path}/penstock-onnx-v1")
         it = {key: copy.deepcopy(base[key]) for key in ("apiVersion", "kind", "spec")} | {"metadata": {"name": name}}
         it["spec"]["containers"][0].update(change)

@@ -9,7 +9,7 @@ from typing import Any
 
 import requests
 
-from tests.cluster.api import Api, Object
+from tests.cluster.api import Api, Object, service_path
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def router(api: Api, namespace: str, *, host: str = "", token: str = "") -> Iter
 
 def _chosen(api: Api, namespace: str, service: str) -> list[Object]:
     """The ready pods of the revision that this request goes to."""
-    live = api.find(f"/apis/serving.kserve.io/v1beta1/namespaces/{namespace}/inferenceservices/{service}") or {}
+    live = api.find(service_path(namespace, service)) or {}
     traffic: list[dict[str, Any]] = live.get("status", {}).get("components", {}).get("predictor", {}).get("traffic") or []
     label = f"serving.kserve.io/inferenceservice={service}"
     if traffic:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from tests.cluster.api import Api, Object
 
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 LABEL = "tests.penstock/prefix"
 """On the namespaces that a stand-in is for."""
 _MODE = "serving.kserve.io/deploymentMode"
@@ -102,11 +103,10 @@ def serve_webhook(api: Api, prefix: str) -> None:
         "namespaceSelector": {"matchLabels": {LABEL: prefix.strip("-")}},
         "rules": [{"apiGroups": ["serving.kserve.io"], "apiVersions": ["v1beta1"], "resources": _RESOURCES, "operations": _OPERATIONS}],
     }  # fmt: skip
-    kind = "validatingwebhookconfigurations"
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
         "metadata": {"name": name_of(prefix)},
         "webhooks": [webhook],
     }
-    api.apply(f"/apis/admissionregistration.k8s.io/v1/{kind}/{name_of(prefix)}", configuration)
+    api.apply(f"{CONFIGURATIONS}/{name_of(prefix)}", configuration)
