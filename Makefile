@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-# A newer client without its buildx plugin cannot build, an older one beside it can.
-DOCKER ?= $(shell for it in docker /usr/bin/docker podman; do DOCKER_BUILDKIT=1 $$it build --help >/dev/null 2>&1 && echo $$it && break; done)
+DOCKER ?= $(shell .ci/docker-client)
 IMAGES ?= pipeline predictor
 REGISTRY ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
