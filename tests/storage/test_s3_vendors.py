@@ -3,7 +3,6 @@
 import datetime
 import email.utils
 import hashlib
-import ipaddress
 import os
 import time
 from collections.abc import Iterator
@@ -11,9 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from components.classifier.errors import (
     AccessDenied,
@@ -26,6 +22,7 @@ from components.classifier.errors import (
 )
 from components.storage import Entry, open_store
 from components.storage.s3_settings import tidy_endpoint
+from tests.storage.certificates import certificate
 from tests.storage.servers import free_port
 from tests.storage.vendor import Habits, Vendor, vendor
 
@@ -197,28 +194,6 @@ def test_addresses_that_cannot_be_are_refused(value: str, keys: None, monkeypatc
     with pytest.raises(UsageError, match="s3://bucket"):
         open_store(value)
     assert list(tmp_path.iterdir()) == []
-
-
-def certificate(folder: Path) -> tuple[Path, Path]:
-    """A certificate for 127.0.0.1 that no public authority has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "ours")]), datetime.datetime.now(datetime.UTC)
-    built = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "ours.pem", folder / "ours.key"
-    files[0].write_bytes(built.public_bytes(serialization.Encoding.PEM))
-    files[1].write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    return files
 
 
 def test_a_private_authority_is_named_and_honoured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: None, impatient: None) -> None:
