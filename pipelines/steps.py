@@ -35,9 +35,9 @@ def configure(
     """Apply the settings that all steps share.
 
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
-    otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage` gives the step the
-    credentials of the object store: the Secret and ConfigMaps are optional, so that a cluster with workload identity
-    (IRSA) or a local run needs none.
+    otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
+    gives the step the credentials of the object store: the Secret and ConfigMaps are optional, so that a cluster with
+    workload identity (IRSA) or a local run needs none.
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)

@@ -26,7 +26,7 @@ def train_model(
 
     Args:
         dataset: A dataset version, as ingest writes it.
-        dataset_digest: What the dataset holds; a checkpoint is of the same, or not taken.
+        dataset_digest: What the dataset holds, for the model's metadata.
         model: model.onnx, model.safetensors, config.json and training.json.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
         name: The model's name in the registry.
