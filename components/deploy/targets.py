@@ -10,7 +10,7 @@ from components.registry import Registry
 
 
 def _deploy_kserve(registry: Registry, request: DeployRequest) -> str:
-    from components.deploy.rollout import deploy_kserve  # imports the Kubernetes client, which the local target has no need of
+    from components.deploy.kserve.rollout import deploy_kserve  # imports the Kubernetes client, which the local target has no need of
 
     return deploy_kserve(registry, request)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from components.classifier.errors import RolloutError
-from components.deploy import cluster
+from components.deploy.kserve import cluster
 from tests.cluster import place as bad
 from tests.cluster.api import Api, service_path
 from tests.cluster.place import Place, kubeconfig_of

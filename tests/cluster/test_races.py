@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from components.classifier.errors import RolloutConflict
-from components.deploy.rollout import deploy_kserve
+from components.deploy.kserve.rollout import deploy_kserve
 from components.registry import Registry
 from tests.cluster.place import Place
 

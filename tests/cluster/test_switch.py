@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from components.classifier.errors import RolloutError
-from components.deploy.golden import Caller, Golden
+from components.deploy.kserve.golden import Caller, Golden
 from components.deploy.settings import KServeSettings
 from tests.cluster import place as bad
 from tests.cluster.place import Place

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from components.deploy.inference_service import Object
-from components.deploy.observation import SOURCE, ContainerState, DeploymentState, Observation, PodState, read
-from components.deploy.verdict import judge, last_words
+from components.deploy.kserve.service import Object
+from components.deploy.kserve.state import SOURCE, ContainerState, DeploymentState, Observation, PodState, read
+from components.deploy.kserve.verdict import judge, last_words
 
 NEW, OLD = "s3://models/digits/2/", "s3://models/digits/1/"
 

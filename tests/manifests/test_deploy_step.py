@@ -2,7 +2,7 @@
 
 import pytest
 
-from components.deploy.inference_service import render
+from components.deploy.kserve.service import render
 from components.deploy.settings import KServeSettings
 from tests.manifests.building import EXAMPLE, MANIFESTS, Object, built, kustomize, of_kind, only
 from tests.manifests.pods import predictor_pod, restricted_violations

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.deploy.cluster import Cluster
-from components.deploy.inference_service import Object, uri_of
+from components.deploy.kserve.cluster import Cluster
+from components.deploy.kserve.service import Object, uri_of
 
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 """The pod template's annotation in which KServe names the model's address."""

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from components.deploy.observation import ContainerState, DeploymentState, Observation, PodState
+from components.deploy.kserve.state import ContainerState, DeploymentState, Observation, PodState
 
 State = Literal["waiting", "served", "failed", "replaced"]
 

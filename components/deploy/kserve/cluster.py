@@ -18,7 +18,7 @@ from kubernetes.dynamic.resource import Resource
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay
 
 from components.classifier.errors import RolloutError, UsageError
-from components.deploy.inference_service import MANAGER, Object
+from components.deploy.kserve.service import MANAGER, Object
 
 REQUEST_SECONDS = (5.0, 10.0)
 """For connecting, and for an answer to come."""

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NoReturn
 
 from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError
-from components.deploy.cluster import Stale
-from components.deploy.golden import Golden
-from components.deploy.inference_service import Object, agrees, applied_part, uri_of, version_of, with_lock
+from components.deploy.kserve.cluster import Stale
+from components.deploy.kserve.golden import Golden
+from components.deploy.kserve.service import Object, agrees, applied_part, uri_of, version_of, with_lock
 from components.deploy.records import champion_of, draft, draft_return
-from components.deploy.watching import NotServed
+from components.deploy.kserve.watch import NotServed
 from components.registry import Record
 
 if TYPE_CHECKING:
-    from components.deploy.rollout import Rollout
+    from components.deploy.kserve.rollout import Rollout
 
 ATTEMPTS = 50
 

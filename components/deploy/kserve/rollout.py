@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from components.classifier.errors import IntegrityError, LedgerConflict, RolloutConflict, RolloutError, UsageError
-from components.deploy import canary, undo
-from components.deploy.cluster import Cluster, Stale, connect
-from components.deploy.golden import Golden
-from components.deploy.inference_service import (
+from components.deploy.kserve import canary, undo
+from components.deploy.kserve.cluster import Cluster, Stale, connect
+from components.deploy.kserve.golden import Golden
+from components.deploy.kserve.service import (
     Object,
     adoption_patch,
     agrees,
@@ -31,11 +31,11 @@ from components.deploy.inference_service import (
     version_of,
     with_lock,
 )
-from components.deploy.journal import Journal
+from components.deploy.kserve.journal import Journal
 from components.deploy.records import champion_of, draft, recorded, refuse_stale
 from components.deploy.request import DeployRequest
 from components.deploy.settings import KServeSettings, canonical, check_store
-from components.deploy.watching import NotServed, Say, Watcher
+from components.deploy.kserve.watch import NotServed, Say, Watcher
 from components.registry import Record, Registry
 
 ATTEMPTS = 20

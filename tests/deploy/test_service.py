@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from components.deploy.inference_service import (
+from components.deploy.kserve.service import (
     MODE,
     Object,
     adoption_patch,

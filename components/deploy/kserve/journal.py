@@ -8,7 +8,7 @@ before it; so the first to write it may be believed. It is no lock: that is the 
 import json
 
 from components.classifier.errors import ObjectExists, ObjectNotFound, RegistryError
-from components.deploy.inference_service import Object
+from components.deploy.kserve.service import Object
 from components.registry import Registry
 
 

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 
 from components.classifier.errors import RolloutConflict, RolloutError
-from components.deploy.cluster import Cluster, Unreachable
-from components.deploy.golden import Caller, Golden, fault
-from components.deploy.observation import Observation, observe
+from components.deploy.kserve.cluster import Cluster, Unreachable
+from components.deploy.kserve.golden import Caller, Golden, fault
+from components.deploy.kserve.state import Observation, observe
 from components.deploy.settings import KServeSettings
-from components.deploy.verdict import Verdict, judge, last_words
+from components.deploy.kserve.verdict import Verdict, judge, last_words
 
 Say = Callable[[str], None]
 

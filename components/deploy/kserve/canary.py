@@ -5,11 +5,11 @@ import time
 from contextlib import suppress
 
 from components.classifier.errors import RolloutConflict
-from components.deploy.cluster import Cluster, Stale
-from components.deploy.golden import Golden
-from components.deploy.inference_service import Object, adoption_patch, agrees, uri_of, with_lock
+from components.deploy.kserve.cluster import Cluster, Stale
+from components.deploy.kserve.golden import Golden
+from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, with_lock
 from components.deploy.settings import KServeSettings
-from components.deploy.watching import Say, Watcher
+from components.deploy.kserve.watch import Say, Watcher
 
 _ATTEMPTS = 20
 

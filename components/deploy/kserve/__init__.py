@@ -1,0 +1,1 @@
+"""The KServe target: roll a version out on an InferenceService, watch it serve, or put back what served before."""
