@@ -18,9 +18,9 @@ import onnxruntime
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from components.classifier.bundle import INPUT_NAME, ONNX, OUTPUT_NAME
+from components.bundle.dataset import Dataset, DatasetInfo, write
+from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
 from components.classifier.cpu import available_cpus
-from components.classifier.dataset import Dataset, DatasetInfo, write
 
 PICTURES = 10_000
 LIMIT_S = 20.0

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.classifier.bundle import BundleConfig, InputConfig
+from components.bundle.config import BundleConfig, InputConfig
 from components.classifier.cpu import available_cpus
 from components.registry import Registry
 from components.storage import Store, open_store

@@ -24,9 +24,9 @@ import onnxruntime
 import torch
 from PIL import Image
 
+from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.images import ImageSpec, from_bytes
-from components.classifier.inference import Classifier
 from components.classifier.network import ServingGraph, build
 from components.registry import Record, Registry
 from components.score.merge import merge

@@ -31,7 +31,7 @@ def images_of(pipeline: Any) -> dict[str, str]:
 
     Raises UsageError when one of them is the predictor's and PENSTOCK_IMAGE does not tell which that is.
     """
-    from components.image import IMAGE, PREDICTOR_IMAGE, UNNAMED
+    from components.step_image import IMAGE, PREDICTOR_IMAGE, UNNAMED
 
     used = {executor["container"]["image"] for executor in pipeline.pipeline_spec.deployment_spec["executors"].values()}
     if UNNAMED in used:
@@ -45,7 +45,7 @@ def images_of(pipeline: Any) -> dict[str, str]:
 
 def check_images(pipeline: Any) -> None:
     """Refuse a pipeline with a step whose image is not told, or can change its content."""
-    from components.image import IMAGE
+    from components.step_image import IMAGE
 
     check_image(IMAGE)  # first: one without a tag does not tell the predictor's either
     for variable, image in images_of(pipeline).items():

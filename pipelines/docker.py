@@ -107,8 +107,8 @@ def _absolute(key: str, value: Any) -> Any:
 
 
 def _names() -> set[str]:
+    from components.bundle.environment import environment_names
     from components.ingest.sources import NAMED
-    from pipelines.environments import environment_names
 
     return {*NAMED, *environment_names(), "golden"}
 

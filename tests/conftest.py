@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier.dataset import Dataset
+from components.bundle.dataset import Dataset
 from tests import tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell, whose children could not be interrupted

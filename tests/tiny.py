@@ -11,8 +11,10 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from components.classifier import bundle, dataset
-from components.classifier.inference import Classifier
+from components.bundle import dataset, files
+from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.golden import save_golden
+from components.bundle.model import Classifier
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -84,14 +86,14 @@ def write_bundle(
             numpy_helper.from_array(np.float32(temperature), "temperature"),
         ],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), directory / bundle.ONNX)
-    save_file({"weight": np.ascontiguousarray(weight), "bias": bias}, directory / bundle.WEIGHTS)
-    (directory / bundle.TRAINING).write_text('{"epochs": []}\n')
-    bundle.BundleConfig(
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), directory / files.ONNX)
+    save_file({"weight": np.ascontiguousarray(weight), "bias": bias}, directory / files.WEIGHTS)
+    (directory / files.TRAINING).write_text('{"epochs": []}\n')
+    BundleConfig(
         name=name,
         architecture="logistic",
         classes=classes or CLASSES,
-        input=bundle.InputConfig(height=size, width=size, channels=channels, mean=[0.0] * channels, std=[1.0] * channels),
+        input=InputConfig(height=size, width=size, channels=channels, mean=[0.0] * channels, std=[1.0] * channels),
         temperature=temperature,
         trained_at=trained_at,
         dataset_digest=dataset_digest,
@@ -100,5 +102,5 @@ def write_bundle(
     ).save(directory)
     if golden:
         images, _ = digits(size, channels)
-        bundle.save_golden(directory, images[:16], Classifier(directory, threads=1).probabilities(images[:16]))
+        save_golden(directory, images[:16], Classifier(directory, threads=1).probabilities(images[:16]))
     return directory

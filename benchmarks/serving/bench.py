@@ -19,8 +19,8 @@ from benchmarks.serving.payloads import Pixels
 from benchmarks.serving.peers import PEERS, ROWS
 from benchmarks.serving.process import BenchmarkError, Running, install, serve
 from benchmarks.serving.report import Results, markdown
-from components.classifier.bundle import load_golden
-from components.classifier.inference import Classifier
+from components.bundle.golden import load_golden
+from components.bundle.model import Classifier
 
 CONNECTIONS = (1, 16)
 CORES = 2

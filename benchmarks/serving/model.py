@@ -3,9 +3,10 @@
 import tempfile
 from pathlib import Path
 
-from components.classifier import bundle
-from components.classifier.dataset import Dataset
-from components.classifier.inference import Classifier
+from components.bundle import files
+from components.bundle.dataset import Dataset
+from components.bundle.golden import save_golden
+from components.bundle.model import Classifier
 from components.registry import Registry
 from components.storage import open_store
 
@@ -20,7 +21,7 @@ def model_version(cache: Path) -> Path:
     if not versions:
         versions = [_train_and_publish(registry)]
     target = cache / "model" / versions[-1]
-    return target if (target / bundle.MANIFEST).exists() else registry.fetch(versions[-1], target)
+    return target if (target / files.MANIFEST).exists() else registry.fetch(versions[-1], target)
 
 
 def _train_and_publish(registry: Registry) -> str:
@@ -34,5 +35,5 @@ def _train_and_publish(registry: Registry) -> str:
         ingest("digits", dataset, IngestOptions(image_size=(28, 28)))
         train(dataset, model, TrainingOptions(name=NAME, epochs=2, device="cpu"))
         images = Dataset.load(dataset).split("test").images[:_GOLDEN]
-        bundle.save_golden(model, images, Classifier(model, threads=1).probabilities(images))
+        save_golden(model, images, Classifier(model, threads=1).probabilities(images))
         return registry.publish(model).version

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import component
+from components.step_image import component
 
 
 @component
@@ -36,12 +36,12 @@ def deploy_model(
         run: The run's id, by which a repeated step finds what it did.
         serving: How a cluster serves it; docs/rollout.md lists what can be set.
     """
+    from components.bundle.decision import read_decision
+    from components.bundle.environment import load_environment
     from components.deploy.request import DeployRequest
     from components.deploy.targets import deploy
-    from components.gate.judge import read_decision
     from components.registry import Registry
     from components.storage import open_store
-    from pipelines.environments import load_environment
 
     judged = read_decision(decision.metadata, version)
     variables = load_environment(environment).serving.variables()
@@ -74,8 +74,8 @@ def choose_version(
         target: local or kserve.
         serving: How a cluster serves it.
     """
+    from components.bundle.environment import load_environment
     from components.deploy.choice import choose
-    from pipelines.environments import load_environment
 
     load_environment(environment)
     return choose(version, store, name, actor, reason, target, serving)
@@ -110,12 +110,12 @@ def deploy_version(
         run: The run's id, by which a repeated step finds what it did.
         serving: How a cluster serves it.
     """
+    from components.bundle.environment import load_environment
     from components.deploy.choice import strategy_of
     from components.deploy.request import DeployRequest
     from components.deploy.targets import deploy
     from components.registry import Registry
     from components.storage import open_store
-    from pipelines.environments import load_environment
 
     variables = load_environment(environment).serving.variables()
     request = DeployRequest(version, strategy_of(asked), None, environment, actor, reason, target, namespace, run, serving, variables)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.bundle.decision import Decision
 from components.classifier.errors import UsageError
-from components.gate.decision import Decision
 
 STRATEGIES = ("quality", "manual", "force", "rollback")
 

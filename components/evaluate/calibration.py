@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special, stats
 
-from components.classifier.dataset import Labels
-from components.classifier.inference import Probabilities
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin
+from components.bundle.model import Probabilities
 from components.evaluate.metrics import predicted_classes
-from components.evaluate.results import Calibration, CoveragePoint, ReliabilityBin
 
 BINS = 15
 THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 0.999)

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.classifier.dataset import Labels
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import Champion
+from components.bundle.model import Classifier, Probabilities
 from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.images import Pixels
-from components.classifier.inference import Classifier, Probabilities
 from components.evaluate.comparison import compare
-from components.evaluate.results import Champion
 from components.evaluate.scoring import score
 
 

@@ -2,11 +2,11 @@
 
 from scipy import stats
 
-from components.classifier.dataset import Labels
-from components.classifier.inference import Probabilities
-from components.classifier.statistics import difference_interval
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import Paired, PairedClass
+from components.bundle.model import Probabilities
+from components.classifier.intervals import difference_interval
 from components.evaluate import calibration, metrics
-from components.evaluate.results import Paired, PairedClass
 
 
 def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str]) -> Paired:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from components.classifier import bundle
-from components.classifier.dataset import Dataset, Labels, Split
+from components.bundle import files
+from components.bundle.dataset import Dataset, Labels, Split
+from components.bundle.evaluation import Champion, Evaluation
+from components.bundle.golden import save_golden
+from components.bundle.model import Classifier, Probabilities
+from components.bundle.predictions import Predictions
 from components.classifier.errors import EvaluationError
-from components.classifier.inference import Classifier, Probabilities
 from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import Serving, difference, score_champion
-from components.evaluate.predictions import Predictions
 from components.evaluate.reference import golden_rows, reference
 from components.evaluate.report import render
-from components.evaluate.results import Champion, Evaluation
 from components.evaluate.scoring import Scores, measure_latency, score
 
 
@@ -30,7 +31,7 @@ def evaluate(
     champion_version: str = "",
     champion_problem: str = "",
 ) -> Evaluation:
-    """Score the shipped ONNX on the test split and write bundle.EVALUATED_FILES into `output_path`, evaluation.json last.
+    """Score the shipped ONNX on the test split and write files.EVALUATED_FILES into `output_path`, evaluation.json last.
 
     The champion in `champion_path` is scored on the same pictures. Where it cannot be compared (another class list or shape,
     or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is no error.
@@ -47,7 +48,7 @@ def evaluate(
         path = Path(champion_path) if champion_path is not None else None
         serving = Serving(champion_version or (path.name if path else ""), path, champion_problem)
         champion, theirs = score_champion(serving, classifier, test.images, labels, scored.scores.probabilities)
-    evaluation = _assemble(scored, champion, (Path(model_path) / bundle.ONNX).stat().st_size)
+    evaluation = _assemble(scored, champion, (Path(model_path) / files.ONNX).stat().st_size)
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
 
@@ -161,8 +162,8 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
         staging = Path(name)
         predictions.save(staging)
         reference(evaluation.classes, probabilities, scored.looks).save(staging)
-        bundle.save_golden(staging, images[rows], probabilities[rows])
-        (staging / bundle.REPORT).write_text(render(evaluation, predictions), "utf-8")
+        save_golden(staging, images[rows], probabilities[rows])
+        (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)
         _move(staging, output)
 
@@ -170,6 +171,6 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
 def _move(staging: Path, output: Path) -> None:
     """Files take their places one by one; evaluation.json goes first and comes last, so that it never speaks of others."""
     output.mkdir(exist_ok=True)
-    (output / bundle.EVALUATION).unlink(missing_ok=True)
-    for name in (bundle.PREDICTIONS, bundle.REFERENCE, bundle.GOLDEN, bundle.REPORT, bundle.EVALUATION):
+    (output / files.EVALUATION).unlink(missing_ok=True)
+    for name in (files.PREDICTIONS, files.REFERENCE, files.GOLDEN, files.REPORT, files.EVALUATION):
         (staging / name).replace(output / name)

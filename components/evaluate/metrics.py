@@ -8,10 +8,10 @@ import numpy.typing as npt
 from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
-from components.classifier.dataset import Labels
-from components.classifier.inference import Probabilities
-from components.classifier.statistics import proportion_interval
-from components.evaluate.results import ClassResult, Confusion, Mistake, Proportion, TopK
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import ClassResult, Confusion, Mistake, Proportion, TopK
+from components.bundle.model import Probabilities
+from components.classifier.intervals import proportion_interval
 
 TOP_K = (2, 3, 5)
 LARGEST_CONFUSIONS = 10

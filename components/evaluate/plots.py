@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.evaluate.results import Calibration, CoveragePoint, ReliabilityBin
+from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

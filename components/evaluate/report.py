@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from components.bundle.evaluation import Evaluation
+from components.bundle.predictions import Predictions
 from components.evaluate import plots, views
-from components.evaluate.predictions import Predictions
-from components.evaluate.results import Evaluation
 
 if TYPE_CHECKING:
     from jinja2 import Template

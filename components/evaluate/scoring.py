@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from components.bundle.evaluation import Latency
+from components.bundle.model import Classifier, Probabilities
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
-from components.classifier.inference import Classifier, Probabilities
-from components.evaluate.results import Latency
 
 LARGEST_BATCH = 256
 BATCH_PIXELS = LARGEST_BATCH * 64 * 64

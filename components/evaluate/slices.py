@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from components.classifier.dataset import Labels
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import Slice
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
-from components.classifier.statistics import holm
+from components.classifier.intervals import holm
 from components.evaluate.metrics import proportion
-from components.evaluate.results import Slice
 
 MAX_VALUES = 20
 """A column with more distinct values is no grouping, but an identifier or a measurement."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.evaluation import Evaluation
+from components.bundle.predictions import Predictions
 from components.classifier.errors import RegistryError
 from components.evaluate.evaluation import evaluate
-from components.evaluate.predictions import Predictions
-from components.evaluate.results import Evaluation
 from components.evaluate.summary import markdown
 from components.registry import Registry
 from components.storage import open_store
@@ -40,7 +40,7 @@ def run(dataset: str, model: str, evaluation: str, report: str, summary: str, st
     with tempfile.TemporaryDirectory(prefix="penstock-champion-") as scratch:
         path, problem = _fetch(registry, version, Path(scratch) / "champion")
         result = evaluate(dataset, model, evaluation, path, version, problem)
-    _place(Path(evaluation) / bundle.REPORT, Path(report))
+    _place(Path(evaluation) / files.REPORT, Path(report))
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
     Path(summary).write_text(markdown(result), "utf-8")
     categories, matrix = shown_matrix(result)
@@ -103,7 +103,7 @@ def _fetch(registry: Registry, version: str, destination: Path) -> tuple[Path | 
     if not version:
         return None, ""
     try:
-        return registry.fetch(version, destination, (bundle.ONNX, bundle.CONFIG)), ""
+        return registry.fetch(version, destination, (files.ONNX, files.CONFIG)), ""
     except RegistryError as error:
         # A champion whose files are gone or damaged must not keep a sound successor from being evaluated.
         return None, str(error)

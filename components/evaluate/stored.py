@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.classifier.bundle import EVALUATION, PREDICTIONS, REPORT
+from components.bundle.evaluation import Evaluation
+from components.bundle.files import EVALUATION, PREDICTIONS, REPORT
+from components.bundle.predictions import Predictions
 from components.classifier.errors import EvaluationError
-from components.evaluate.predictions import Predictions
 from components.evaluate.report import render
-from components.evaluate.results import Evaluation
 from components.registry import Record, Registry
 
 

@@ -1,6 +1,6 @@
 """The evaluation in a few lines of Markdown, as Kubeflow shows it in a run."""
 
-from components.evaluate.results import Evaluation
+from components.bundle.evaluation import Evaluation
 
 
 def markdown(evaluation: Evaluation) -> str:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
 from components.classifier.images import Pixels
-from components.evaluate.results import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
 
 SHOWN_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from fractions import Fraction
 
-from components.classifier.statistics import difference_interval
-from components.evaluate.results import Evaluation, Paired
-from components.gate.decision import Outcome, RuleResult
-from components.gate.numbers import as_computed, as_written, plain, show
+from components.bundle.decision import Outcome, RuleResult
+from components.bundle.evaluation import Evaluation, Paired
+from components.bundle.numbers import as_computed, as_written, plain, show
+from components.classifier.intervals import difference_interval
 from components.gate.rules import figure_result
 from components.gate.statistics import ONE_SIDED, p_better, p_worse
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from components.classifier.statistics import holm
-from components.evaluate.results import ClassResult, Evaluation
-from components.gate.decision import Outcome, RuleResult
-from components.gate.numbers import as_written, plain, show
+from components.bundle.decision import Outcome, RuleResult
+from components.bundle.evaluation import ClassResult, Evaluation
+from components.bundle.numbers import as_written, plain, show
+from components.classifier.intervals import holm
 from components.gate.rules import figure_result
 from components.gate.statistics import FAMILY, p_below
 

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import component
+from components.step_image import component
 
 
 @component
@@ -36,15 +36,16 @@ def gate_model(
     """
     from pathlib import Path
 
+    from components.bundle.decision import write_decision
+    from components.bundle.environment import load_environment
     from components.evaluate.stored import judged_report
-    from components.gate.judge import judge, write
+    from components.gate.judge import judge
     from components.registry import Registry
     from components.storage import open_store
-    from pipelines.environments import load_environment
 
     rules = load_environment(environment).policy.override(policy)
     result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
-    decision.metadata.update(write(result, decision.path))
+    decision.metadata.update(write_decision(result, decision.path))
     Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")
     print(f"{result.verdict}: {result.summary}", *result.reasons, sep="\n")
     return "deploy" if result.deploy else "hold"
@@ -62,8 +63,8 @@ def record_hold(
     run: str,
 ) -> str:
     """Record in the deployment ledger that a version was held, and why; the champion goes on serving. Returns "held"."""
+    from components.bundle.decision import read_decision
     from components.gate import hold
-    from components.gate.judge import read_decision
     from components.registry import Ledger
     from components.storage import open_store
 

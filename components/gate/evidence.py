@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from components.evaluate.results import Evaluation
+from components.bundle.evaluation import Evaluation
 
 MOST_PROBLEMS = 10
 READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_bytes", "champion")

@@ -1,6 +1,6 @@
 """A hold is a result: it goes into the deployment ledger with its reasons, and the champion goes on serving."""
 
-from components.gate.decision import Decision
+from components.bundle.decision import Decision
 from components.registry import Ledger, Record
 
 

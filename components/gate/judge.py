@@ -4,16 +4,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from components.classifier.bundle import EVALUATION
+from components.bundle.decision import Decision, check_strategy
+from components.bundle.files import EVALUATION
+from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError
-from components.gate.decision import Decision
-from components.gate.policy import Policy, check_strategy, decide
+from components.gate.decide import decide
 from components.registry import Registry
-
-DECISION_KEY = "decision_json"
-"""The decision artifact's metadata key that carries the whole decision to the steps after the gate."""
 
 
 def judge(
@@ -57,25 +54,6 @@ def parse(data: bytes) -> Mapping[str, object]:
     except ValueError:
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def write(decision: Decision, path: str | Path) -> dict[str, Any]:
-    """Write the decision as Markdown and return the artifact's metadata: verdict, reasons, and the decision as JSON."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(decision.to_markdown(), "utf-8")
-    metadata = {"verdict": decision.verdict, "summary": decision.summary, "reasons": decision.reasons}
-    return {**metadata, DECISION_KEY: decision.model_dump_json()}
-
-
-def read_decision(metadata: Mapping[str, Any], version: str) -> Decision:
-    """Read the decision that the gate left in an artifact's metadata; raises IntegrityError when it is not about `version`."""
-    text = metadata.get(DECISION_KEY)
-    if not isinstance(text, str):
-        raise IntegrityError(f"the decision artifact carries no {DECISION_KEY}; run the gate again")
-    decision = Decision.model_validate_json(text)
-    if decision.version != version:
-        raise IntegrityError(f"the decision is about version {decision.version}, not {version}; run the gate again")
-    return decision
 
 
 def _read(path: Path) -> bytes:

@@ -5,10 +5,10 @@ Every reason names value and bound. Comparisons are exact (fractions of counts w
 
 from fractions import Fraction
 
-from components.classifier.statistics import proportion_interval
-from components.evaluate.results import Evaluation
-from components.gate.decision import Outcome, RuleResult
-from components.gate.numbers import as_computed, as_written, plain, show
+from components.bundle.decision import Outcome, RuleResult
+from components.bundle.evaluation import Evaluation
+from components.bundle.numbers import as_computed, as_written, plain, show
+from components.classifier.intervals import proportion_interval
 
 
 def accuracy(bound: float, evaluation: Evaluation) -> RuleResult:

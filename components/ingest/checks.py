@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.dataset import SplitName
+from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection
 from components.ingest.listing import counted, some

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.dataset import SPLITS, Labels, SplitName
+from components.bundle.dataset import SPLITS, Labels, SplitName
 from components.classifier.images import Pixels
 
 NOT_GIVEN = -1

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.classifier.dataset import Labels, Rows
+from components.bundle.dataset import Labels, Rows
 from components.classifier.errors import DataError
 from components.classifier.images import Pixels
 from components.ingest.checks import Check

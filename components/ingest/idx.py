@@ -15,7 +15,7 @@ from math import prod
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.dataset import SplitName
+from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.classifier.idx import TYPES, begins_like_idx
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier import dataset, images
-from components.classifier.dataset import SPLITS, DatasetInfo, SplitName
+from components.bundle import dataset
+from components.bundle.dataset import SPLITS, DatasetInfo, SplitName
+from components.classifier import images
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import duplicates, extra, sources, split

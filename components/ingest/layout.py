@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from components.classifier.dataset import SplitName
+from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.listing import Listing, looks_like_picture, some, suffix
 

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.dataset import SplitName
+from components.bundle.dataset import SplitName
 from components.ingest.collection import SPLIT_CODE, Collection
 from components.ingest.options import IngestOptions
 

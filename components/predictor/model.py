@@ -5,7 +5,7 @@ from typing import Any
 
 from grpc_interceptor import exceptions
 
-from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
+from components.bundle.files import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.predictor import v2
 from components.predictor.errors import Unavailable

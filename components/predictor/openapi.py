@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.classifier.bundle import INPUT_NAME
+from components.bundle.files import INPUT_NAME
 from components.classifier.images import Pixels
 from components.predictor import v2
 from components.predictor.question import most_images

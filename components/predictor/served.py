@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
+from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import ImageSpec
-from components.classifier.inference import Classifier
 
 _QUICK_SECONDS = 0.003
 _SMALL_SECONDS = 0.001
@@ -54,9 +55,9 @@ def load(name: str, directory: Path, threads: int = 0) -> ServedModel:
     from components.registry import verify_directory
 
     if not directory.is_dir():
-        raise IntegrityError(f"{directory} is no folder; name one that holds a model version and its {bundle.MANIFEST}")
+        raise IntegrityError(f"{directory} is no folder; name one that holds a model version and its {files.MANIFEST}")
     version = verify_directory(directory).version
-    pictures, expected = bundle.load_golden(directory)
+    pictures, expected = load_golden(directory)
     classifier, used = _classifier(directory, threads, pictures[:1])
     check_golden(classifier, pictures, expected)
     return ServedModel(name, version, classifier, used, _seconds(classifier, pictures[:1]) < _QUICK_SECONDS, pictures[0])
@@ -94,19 +95,19 @@ def _seconds(classifier: Classifier, picture: Any) -> float:
 
 
 def check_golden(classifier: Classifier, pictures: Any, expected: Any) -> None:
-    """Raise ServingError unless the golden pictures give their probabilities, within bundle.GOLDEN_TOLERANCE."""
+    """Raise ServingError unless the golden pictures give their probabilities, within GOLDEN_TOLERANCE."""
     if len(pictures) == 0 or expected.shape != (len(pictures), len(classifier.classes)):
         raise ServingError(
-            f"{bundle.GOLDEN} holds {len(pictures)} pictures and probabilities of shape {expected.shape}, "
+            f"{files.GOLDEN} holds {len(pictures)} pictures and probabilities of shape {expected.shape}, "
             f"but the model has {len(classifier.classes)} classes; publish the model version again"
         )
     try:
         found = classifier.probabilities(pictures)
     except ValueError as error:
-        raise ServingError(f"{bundle.GOLDEN} does not fit the model ({error}); publish the model version again") from error
+        raise ServingError(f"{files.GOLDEN} does not fit the model ({error}); publish the model version again") from error
     difference = float(np.abs(found - expected).max())
-    if not difference <= bundle.GOLDEN_TOLERANCE:  # NaN is no match either
+    if not difference <= GOLDEN_TOLERANCE:  # NaN is no match either
         raise ServingError(
             f"golden pictures give probabilities up to {difference:.4g} away from the evaluated ones "
-            f"(allowed: {bundle.GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
+            f"(allowed: {GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
         )

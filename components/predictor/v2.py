@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.classifier.bundle import INPUT_NAME, OUTPUT_NAME
+from components.bundle.files import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.classifier.images import ImageSpec
 from components.predictor.question import Answer, Question, load_json, parse_wishes

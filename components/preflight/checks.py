@@ -90,9 +90,9 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
 
 
 def _check_gate(given: Mapping[str, Any]) -> str:
+    from components.bundle.decision import check_strategy
+    from components.bundle.environment import load_environment
     from components.deploy.targets import check_target
-    from components.gate.policy import check_strategy
-    from pipelines.environments import load_environment
 
     environment = load_environment(given["environment"])
     environment.policy.override(given["policy"])

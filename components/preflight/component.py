@@ -1,6 +1,6 @@
 """What Kubeflow sees of preflight."""
 
-from components.image import component
+from components.step_image import component
 
 
 @component

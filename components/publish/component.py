@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import component
+from components.step_image import component
 
 
 @component

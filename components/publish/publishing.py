@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from components.classifier.bundle import EVALUATED_FILES, TRAINED_FILES
+from components.bundle.files import EVALUATED_FILES, TRAINED_FILES
 from components.classifier.errors import DataError
 from components.registry import Registry
 from components.storage import open_store

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.classifier.bundle import MANIFEST
+from components.bundle.files import MANIFEST
 from components.classifier.errors import IntegrityError, ObjectExists, UsageError
 from components.registry.manifest import Manifest
 from components.storage.store import Progress

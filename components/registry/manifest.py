@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.classifier.bundle import CARD, MANIFEST
+from components.bundle.files import CARD, MANIFEST
 from components.classifier.errors import DataError, IntegrityError
 
 SCHEMA_VERSION = 1

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.classifier.bundle import CARD, CONFIG, EVALUATION, MANIFEST, BundleConfig
+from components.bundle.config import BundleConfig
+from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST
 from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable
 from components.registry.card import headline, model_card
 from components.registry.manifest import FileEntry, Manifest, hash_files, size_problems, version_name

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.classifier.bundle import MANIFEST
+from components.bundle.files import MANIFEST
 from components.classifier.errors import (
     IntegrityError,
     ObjectNotFound,

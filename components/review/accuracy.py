@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from components.classifier.statistics import proportion_interval
+from components.classifier.intervals import proportion_interval
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture
 

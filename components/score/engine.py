@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from components.bundle.model import Classifier, Probabilities
 from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable
 from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
-from components.classifier.inference import Classifier, Probabilities
 from components.score.inputs.names import one_line
 from components.score.inputs.records import Decoded, Encoded, PassedOver, Record, Unreadable
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from components.classifier.bundle import REFERENCE
+from components.bundle.files import REFERENCE
 from components.classifier.images import Pixels, brightness_and_contrast
 
 FEATURES = ("brightness", "contrast")

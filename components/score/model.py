@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from components.classifier.bundle import CONFIG, GOLDEN, ONNX, REFERENCE, BundleConfig, load_golden
+from components.bundle.config import BundleConfig
+from components.bundle.files import CONFIG, GOLDEN, ONNX, REFERENCE
+from components.bundle.golden import load_golden
 from components.registry import Registry
 from components.storage import open_store
 

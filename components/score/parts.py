@@ -21,7 +21,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.classifier.inference import Probabilities
+from components.bundle.model import Probabilities
 from components.score.engine import Scored
 
 PASSED = "passed_over"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, StoreError, UsageError
-from components.classifier.inference import Classifier
 from components.score.engine import Engine
 from components.score.inputs import CONTAINERS, PICTURE
 from components.score.inputs.members import MAX_MEMBER

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from components.classifier.dataset import Split
+from components.bundle.dataset import Split
 
 DEVICE_SHARE = 0.4
 """Part of a GPU's free memory that a split may take; the rest is for the network."""

@@ -8,10 +8,10 @@ import onnx
 import torch
 from torch import nn
 
-from components.classifier.bundle import INPUT_NAME, ONNX, OUTPUT_NAME
+from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
+from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec, Pixels
-from components.classifier.inference import Classifier
 
 OPSET = 18
 CHECKED_BATCHES = (1, 2, 7, 64)

@@ -7,8 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.classifier import bundle
-from components.classifier.dataset import DatasetInfo
+from components.bundle import files
+from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.dataset import DatasetInfo
 from components.train.code_version import code_version
 from components.train.loop import Fitted
 from components.train.options import TrainingOptions
@@ -25,14 +26,14 @@ class Preprocessing:
     temperature: float = 1.0
 
 
-def config(info: DatasetInfo, options: TrainingOptions, inside: Preprocessing, facts: dict[str, Any]) -> bundle.BundleConfig:
+def config(info: DatasetInfo, options: TrainingOptions, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
     """Describe the model; `facts` are what options like `auto` came to, beside the options themselves."""
     height, width, channels = info.shape
-    return bundle.BundleConfig(
+    return BundleConfig(
         name=options.name,
         architecture=options.architecture,
         classes=info.classes,
-        input=bundle.InputConfig(height=height, width=width, channels=channels, mean=inside.mean, std=inside.std),
+        input=InputConfig(height=height, width=width, channels=channels, mean=inside.mean, std=inside.std),
         temperature=inside.temperature,
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_digest=info.digest,
@@ -50,4 +51,4 @@ def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> Non
         **facts,
         "versions": {name: version(name) for name in _VERSIONS_OF},
     }
-    (directory / bundle.TRAINING).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+    (directory / files.TRAINING).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.classifier.dataset import Split
+from components.bundle.dataset import Split
 
 SMALLEST_STD = 1e-6
 """A spread below this is none: all pixels of that channel are equal."""

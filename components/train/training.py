@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.dataset import Dataset, DatasetInfo, Split
 from components.classifier.cpu import available_cpus
-from components.classifier.dataset import Dataset, DatasetInfo, Split
 from components.classifier.errors import DataError
 from components.classifier.network import ServingGraph, build, check_size
 from components.train import augmentation
@@ -98,7 +98,7 @@ class _Run:
         """Calibrate, export, check and describe what was fitted."""
         inside, calibration = self._calibrate()
         graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature)
-        export_onnx(graph, self._info.spec, directory / bundle.ONNX)
+        export_onnx(graph, self._info.spec, directory / files.ONNX)
         facts = {
             "device_used": describe(self._device),
             "augmentation_used": self._augmentation,
@@ -165,4 +165,4 @@ def _notes(info: DatasetInfo) -> Iterator[str]:
 
 def _save_weights(network: nn.Module, directory: Path, architecture: str) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, directory / bundle.WEIGHTS, metadata={"format": "pt", "architecture": architecture})
+    save_file(weights, directory / files.WEIGHTS, metadata={"format": "pt", "architecture": architecture})

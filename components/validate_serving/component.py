@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components.image import predictor_component
+from components.step_image import predictor_component
 
 
 @predictor_component
@@ -22,8 +22,8 @@ def validate_serving(
         report: What was compared and measured.
         environment: Whose latency budget holds: dev, prod, or the path of an environment file.
     """
+    from components.bundle.environment import load_environment
     from components.validate_serving.validation import validate_version
-    from pipelines.environments import load_environment
 
     budget = load_environment(environment).serving.latency_budget_ms
     result = validate_version(version, store, name, budget, report.path)

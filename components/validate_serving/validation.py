@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from components.classifier import bundle
-from components.classifier.bundle import GOLDEN_TOLERANCE, INPUT_NAME, OUTPUT_NAME
+from components.bundle import files
+from components.bundle.files import INPUT_NAME, OUTPUT_NAME
+from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import Pixels
 from components.registry import Registry, verify_directory
@@ -105,7 +106,7 @@ def validate(
     """
     try:
         version = version or verify_directory(model_dir).version
-        images, expected = bundle.load_golden(model_dir)
+        images, expected = load_golden(model_dir)
     except IntegrityError as error:
         raise ServingError(f"{name} {version or model_dir.name} does not serve: {error}") from error
     classes = _evaluated_classes(model_dir)
@@ -147,11 +148,11 @@ def _judge(process: PredictorProcess, report: ServingReport) -> ServingReport:
 def _evaluated_classes(model_dir: Path) -> list[str]:
     """Class names in the order in which the evaluation had them, from its own record and not from config.json."""
     try:
-        evaluation = json.loads((model_dir / bundle.EVALUATION).read_bytes())
+        evaluation = json.loads((model_dir / files.EVALUATION).read_bytes())
         names = [entry["name"] if isinstance(entry, dict) else entry for entry in evaluation["classes"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ServingError(
-            f"{bundle.EVALUATION} of {model_dir.name} has no list of classes; evaluate and publish the model again"
+            f"{files.EVALUATION} of {model_dir.name} has no list of classes; evaluate and publish the model again"
         ) from error
     return [str(name) for name in names]
 

@@ -17,7 +17,7 @@ from pipelines.cli.run import check, execute, prepare
 from pipelines.cli.summary import print_training
 
 if TYPE_CHECKING:
-    from components.classifier.dataset import Dataset, Split
+    from components.bundle.dataset import Dataset, Split
 
 SAMPLES = Path(".penstock/demo")
 _SHOWN = 6
@@ -46,7 +46,7 @@ def demo(
     if champion is None:
         console.print("\nThe gate held the only version, so nothing serves yet; the reasons are above.")
         return
-    from components.classifier.dataset import Dataset
+    from components.bundle.dataset import Dataset
 
     dataset = Dataset.load(result.artifact("ingest-dataset", "dataset"))
     with tempfile.TemporaryDirectory() as folder:

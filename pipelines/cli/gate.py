@@ -14,7 +14,7 @@ from components.classifier.errors import UsageError
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 
 if TYPE_CHECKING:
-    from components.gate.decision import Decision
+    from components.bundle.decision import Decision
     from components.registry import Ledger
 
 app = typer.Typer(no_args_is_help=True, help="Explain why a model version is promoted or held.")
@@ -53,10 +53,10 @@ def explain(
 
     Example: `penstock gate explain champion --env prod`
     """
+    from components.bundle.environment import load_environment
     from components.gate.judge import explain as judge_again
     from components.registry import Registry
     from components.storage import open_store
-    from pipelines.environments import load_environment
 
     rules = load_environment(env).policy.override(_json(policy), "--policy")
     registry = Registry(open_store(store), name)
@@ -78,7 +78,7 @@ def _json(text: str) -> object:
 
 
 def _show(decision: "Decision", history: list[str]) -> None:
-    from components.gate.decision import HEADINGS
+    from components.bundle.decision import HEADINGS
 
     verdict = HEADINGS[decision.verdict]
     console.print(Text.assemble((verdict, _VERDICTS[decision.verdict]), f": {decision.summary}"))
@@ -93,7 +93,7 @@ def _show(decision: "Decision", history: list[str]) -> None:
 
 
 def _table(decision: "Decision") -> Table:
-    from components.gate.decision import SIGNS, bound_text
+    from components.bundle.decision import SIGNS, bound_text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rule", no_wrap=True)

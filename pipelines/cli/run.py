@@ -70,7 +70,7 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
         arguments["store"] = str(Path(arguments["store"]).expanduser().absolute())
     arguments = pipeline_defaults(loaded) | arguments
     if pipeline == "scoring" and env and "review_threshold" not in given:
-        from pipelines.environments import load_environment
+        from components.bundle.environment import load_environment
 
         arguments["review_threshold"] = load_environment(env).serving.review_threshold
     _check(pipeline, arguments)

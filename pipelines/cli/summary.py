@@ -70,8 +70,8 @@ def print_scoring(result: RunResult) -> None:
 
 def print_evaluation(registry: Any, version: str) -> None:
     """Print precision, recall and F1 of each class on the sealed test split."""
-    from components.classifier.bundle import EVALUATION
-    from components.evaluate.results import Evaluation
+    from components.bundle.evaluation import Evaluation
+    from components.bundle.files import EVALUATION
 
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation.load(registry.fetch(version, Path(folder) / "version", [EVALUATION]))
@@ -94,8 +94,7 @@ def print_evaluation(registry: Any, version: str) -> None:
 
 def print_decision(result: RunResult) -> None:
     """Print the gate's verdict and one line a rule."""
-    from components.gate.decision import Decision
-    from components.gate.judge import DECISION_KEY
+    from components.bundle.decision import DECISION_KEY, Decision
 
     metadata = result.metadata("gate-model", "decision")
     decision = Decision.model_validate_json(metadata[DECISION_KEY])

@@ -29,7 +29,7 @@ import requests
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from components.classifier.inference import Classifier
+from components.bundle.model import Classifier
 from tests.cluster.api import Api, Object
 
 _numbers = itertools.count(2)

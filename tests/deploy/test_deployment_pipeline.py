@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier.bundle import EVALUATION
+from components.bundle.files import EVALUATION
 from components.classifier.errors import RolloutError, UsageError, VersionNotFound
 from components.deploy.choice import choose, strategy_of
 from components.deploy.component import choose_version, deploy_version

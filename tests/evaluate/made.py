@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from components.classifier import bundle, dataset
+from components.bundle import dataset, files
+from components.bundle.config import BundleConfig, InputConfig
 
 SIDE = 6
 
@@ -56,12 +57,12 @@ def write_model(
         [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in constants.items()]
         + [numpy_helper.from_array(np.asarray(probabilities, np.float32), "table")],
     )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), directory / bundle.ONNX)
-    bundle.BundleConfig(
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), directory / files.ONNX)
+    BundleConfig(
         name="made",
         architecture="table",
         classes=classes,
-        input=bundle.InputConfig(height=height, width=width, channels=1, mean=[0.0], std=[1.0]),
+        input=InputConfig(height=height, width=width, channels=1, mean=[0.0], std=[1.0]),
         temperature=temperature,
         trained_at="2026-01-02T03:04:05+00:00",
         dataset_digest=dataset_digest,

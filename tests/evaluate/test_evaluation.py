@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.classifier import bundle, dataset
-from components.classifier.dataset import Dataset
+from components.bundle import dataset, files
+from components.bundle.dataset import Dataset
+from components.bundle.evaluation import Evaluation
+from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
+from components.bundle.model import Classifier
+from components.bundle.predictions import Predictions
+from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError, IntegrityError
-from components.classifier.inference import Classifier
 from components.evaluate.evaluation import evaluate
-from components.evaluate.predictions import Predictions
-from components.evaluate.reference import Reference
-from components.evaluate.results import Evaluation
 from tests import tiny
 from tests.evaluate import made
 
@@ -31,7 +32,7 @@ def run(root: Path, labels: np.ndarray, probabilities: np.ndarray, classes: list
 
 def test_a_trained_model_is_evaluated_with_all_its_files(digits_dataset: Dataset, tiny_bundle: Path, tmp_path: Path) -> None:
     evaluation = evaluate(digits_dataset.path, tiny_bundle, tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(bundle.EVALUATED_FILES)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(files.EVALUATED_FILES)
     assert evaluation == Evaluation.load(tmp_path / "out")
     test = digits_dataset.split("test")
     probabilities = Classifier(tiny_bundle).probabilities(test.images)
@@ -50,9 +51,9 @@ def test_golden_pictures_cover_every_class_with_the_probabilities_evaluated(
     digits_dataset: Dataset, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     evaluate(digits_dataset.path, tiny_bundle, tmp_path / "out")
-    images, probabilities = bundle.load_golden(tmp_path / "out")
+    images, probabilities = load_golden(tmp_path / "out")
     assert len(images) == 16
-    np.testing.assert_allclose(Classifier(tiny_bundle).probabilities(images), probabilities, atol=bundle.GOLDEN_TOLERANCE / 10)
+    np.testing.assert_allclose(Classifier(tiny_bundle).probabilities(images), probabilities, atol=GOLDEN_TOLERANCE / 10)
     test = digits_dataset.split("test")
     labels = {int(test.labels[(test.images == image).all(axis=(1, 2, 3))][0]) for image in images}
     assert labels == set(range(10))

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.bundle.evaluation import Evaluation
+from components.bundle.predictions import Predictions
 from components.evaluate.evaluation import evaluate
-from components.evaluate.predictions import Predictions
 from components.evaluate.report import ending, figure, percent, render, signed, whole_percent
-from components.evaluate.results import Evaluation
 from components.evaluate.summary import markdown
 from tests.evaluate import made
 

@@ -9,11 +9,11 @@ import pytest
 from kfp import dsl
 from sklearn import metrics as sk
 
-from components.classifier.bundle import EVALUATED_FILES
+from components.bundle.evaluation import Evaluation
+from components.bundle.files import EVALUATED_FILES
+from components.bundle.predictions import Predictions
 from components.evaluate.component import evaluate_model
 from components.evaluate.evaluation import evaluate
-from components.evaluate.predictions import Predictions
-from components.evaluate.results import Evaluation
 from components.evaluate.step import MATRIX_CLASSES, ROC_POINTS, roc_curve, shown_matrix
 from components.registry import Record, Registry
 from components.storage import open_store

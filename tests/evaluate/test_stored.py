@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from components.classifier.dataset import Dataset
+from components.bundle.dataset import Dataset
 from components.classifier.errors import EvaluationError, PenstockError, UsageError, VersionNotFound
 from components.evaluate.evaluation import evaluate
 from components.evaluate.stored import stored_report

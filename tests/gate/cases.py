@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from components.classifier.statistics import proportion_interval
+from components.bundle.evaluation import Evaluation
+from components.classifier.intervals import proportion_interval
 from components.evaluate.comparison import difference_interval, mcnemar
-from components.evaluate.results import Evaluation
 
 
 def proportion(correct: int, n: int) -> dict[str, Any]:

@@ -10,11 +10,12 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, norm
 
-from components.classifier.statistics import _tango, difference_interval
-from components.evaluate.results import Evaluation
+from components.bundle.decision import RuleResult
+from components.bundle.evaluation import Evaluation
+from components.bundle.policy import Policy
+from components.classifier.intervals import _tango, difference_interval
 from components.gate import champion_rules
-from components.gate.decision import RuleResult
-from components.gate.policy import Policy, Rule, decide
+from components.gate.decide import Rule, decide
 from tests.gate.cases import champion, good
 
 PAIRS = 2000

@@ -5,11 +5,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from components.classifier.statistics import holm
-from components.evaluate.results import Evaluation
+from components.bundle.decision import RuleResult
+from components.bundle.evaluation import Evaluation
+from components.bundle.policy import Policy
+from components.classifier.intervals import holm
 from components.gate.class_rules import class_recall
-from components.gate.decision import RuleResult
-from components.gate.policy import Policy, decide
+from components.gate.decide import decide
 from tests.gate.cases import evaluation
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from kfp import dsl
 
+from components.bundle.evaluation import Evaluation
 from components.classifier.errors import IntegrityError, PolicyError, UsageError, VersionNotFound
-from components.evaluate.results import Evaluation
 from components.gate.component import gate_model, record_hold
 from components.registry import Registry
 from tests.gate.cases import champion, good

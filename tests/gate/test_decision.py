@@ -1,7 +1,8 @@
 import json
 
-from components.gate.decision import Decision
-from components.gate.policy import Policy, decide
+from components.bundle.decision import Decision
+from components.bundle.policy import Policy
+from components.gate.decide import decide
 from tests.gate.cases import champion, evaluation, good
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from components.gate.decision import RuleResult
-from components.gate.policy import Policy, decide
+from components.bundle.decision import RuleResult
+from components.bundle.policy import Policy
+from components.gate.decide import decide
 from tests.gate.cases import evaluation, good
 
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from components.classifier import bundle
-from components.evaluate.results import Evaluation
+from components.bundle import files
+from components.bundle.evaluation import Evaluation
 from components.registry import Registry
 from components.storage import open_store
 from tests import tiny
@@ -13,7 +13,7 @@ def publish(registry: Registry, directory: Path, evaluation: Evaluation, day: in
     """Publish a tiny bundle with this evaluation; returns the version and the evaluation's folder."""
     model = tiny.write_bundle(directory, trained_at=f"2026-01-{day:02d}T03:04:05+00:00")
     evaluation.save(model)
-    for name in (bundle.PREDICTIONS, bundle.REFERENCE, bundle.REPORT):
+    for name in (files.PREDICTIONS, files.REFERENCE, files.REPORT):
         (model / name).write_text("{}")
     return registry.publish(model).version, model
 

@@ -30,7 +30,7 @@ import os, sys
 os.environ["_KFP_RUNTIME"] = "true"  # as the step's command sets it
 import kfp.dsl.executor_main
 import components.deploy.targets, components.gate.hold, components.gate.judge, components.publish.publishing, components.registry
-import pipelines.environments
+import components.bundle.environment
 print(sorted({"torch", "torchvision", "onnxruntime", "kserve", "sklearn", "scipy", "pandas", "matplotlib"} & set(sys.modules)))
 """
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.golden import load_golden
 from tests.images import engine, step
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -109,8 +110,8 @@ def test_it_says_what_it_is(predictor_image: str) -> None:
 
 
 def test_it_answers_both_protocols(locked_down: str, version_folder: Path) -> None:
-    images, expected = bundle.load_golden(version_folder)
-    manifest = json.loads((version_folder / bundle.MANIFEST).read_text())
+    images, expected = load_golden(version_folder)
+    manifest = json.loads((version_folder / files.MANIFEST).read_text())
     tensor = {"name": "image", "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
     wanted = [{"name": "label"}, {"name": "probabilities"}]
     (first, v1), (second, v2) = ask(
@@ -142,16 +143,16 @@ def test_it_writes_nothing(locked_down: str) -> None:
 def test_a_damaged_version_ends_it_with_the_file_that_is_wrong(predictor_image: str, version_folder: Path, tmp_path: Path) -> None:
     for path in version_folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / bundle.ONNX).write_bytes(b"cut")
+    (tmp_path / files.ONNX).write_bytes(b"cut")
     tmp_path.chmod(0o755)  # the image's user is another
     with engine.container(predictor_image, options=(*engine.LOCKED_DOWN, "--volume", f"{tmp_path}:/mnt/models:ro")) as it:
         assert engine.docker("wait", it, timeout=60).strip() != "0"
-        assert bundle.ONNX in engine.logs(it)
+        assert files.ONNX in engine.logs(it)
         assert "Traceback" not in engine.logs(it)
 
 
 def test_stopping_answers_what_is_in_flight(predictor_image: str, version_folder: Path) -> None:
-    body = json.dumps({"instances": bundle.load_golden(version_folder)[0].tolist()}).encode()
+    body = json.dumps({"instances": load_golden(version_folder)[0].tolist()}).encode()
     options = ("--publish", "127.0.0.1::8080", "--volume", f"{version_folder}:/mnt/models:ro")
     with engine.container(predictor_image, "--model_name", "digits", options=options) as it:
         ask(it, ("GET", "/v2/health/ready"))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.classifier.dataset import SPLITS, Dataset, DatasetInfo, SplitName
+from components.bundle.dataset import SPLITS, Dataset, DatasetInfo, SplitName
 from components.ingest.ingest import ingest
 from components.ingest.options import IngestOptions
 

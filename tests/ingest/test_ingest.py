@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from kfp import dsl
 
-from components.classifier.dataset import SPLITS, Dataset, digest
+from components.bundle.dataset import SPLITS, Dataset, digest
 from components.classifier.errors import DataError, UsageError
 from components.ingest import ingest as ingest_module
 from components.ingest import published

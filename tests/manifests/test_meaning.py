@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.bundle.environment import load_environment
 from components.predictor.settings import Settings
 from components.storage.s3_settings import S3Settings
 from pipelines import steps
-from pipelines.environments import load_environment
 from tests.manifests.building import EXAMPLE, MANIFESTS, ROOT, Object, built, composed, folders, kustomize, of_kind, only
 
 pytestmark = pytest.mark.skipif(not kustomize(), reason="neither kustomize nor kubectl is installed; .ci/kustomize builds one")

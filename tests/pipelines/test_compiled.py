@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.classifier.errors import UsageError
-from components.image import IMAGE, PREDICTOR_IMAGE
+from components.step_image import IMAGE, PREDICTOR_IMAGE
 from pipelines.catalogue import PIPELINES
 from pipelines.compile import check_image, compile_pipelines
 

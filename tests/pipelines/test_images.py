@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from components.image import UNNAMED, predictor_of
 from components.registry import Registry
+from components.step_image import UNNAMED, predictor_of
 from components.storage import open_store
 from pipelines.catalogue import load_pipeline
 from pipelines.compile import images_of

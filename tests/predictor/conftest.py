@@ -7,7 +7,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components.classifier.inference import Classifier
+from components.bundle.model import Classifier
 from components.validate_serving.predictor import PredictorProcess, predictor
 from tests import tiny
 from tests.predictor.versions import NAME, model_dir

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.bundle.model import Classifier
 from components.classifier.images import from_bytes
-from components.classifier.inference import Classifier
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, png, tensor
 
 WANTED = [{"name": "label"}, {"name": "confidence"}, {"name": "needs_review"}, {"name": "probabilities"}]

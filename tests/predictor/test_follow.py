@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components.classifier.inference import Classifier
+from components.bundle.model import Classifier
 from components.registry import Registry
 from tests.predictor.versions import NAME, PREDICT, promote, publish
 

@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.config import BundleConfig
 from components.registry import Record, Registry
 from components.storage import open_store
 from tests import tiny
@@ -23,8 +24,8 @@ PREDICT, INFER = f"/v1/models/{NAME}:predict", f"/v2/models/{NAME}/infer"
 def publish(folder: Path, **options: Any) -> tuple[Registry, str]:
     """Publish a tiny model into a store below `folder`; returns its registry and the version."""
     directory = tiny.write_bundle(folder / f"bundle-{options.get('seed', 0)}", **options)
-    config = bundle.BundleConfig.load(directory)
-    (directory / bundle.EVALUATION).write_text(json.dumps({"classes": config.classes}))
+    config = BundleConfig.load(directory)
+    (directory / files.EVALUATION).write_text(json.dumps({"classes": config.classes}))
     registry = Registry(open_store(str(folder / "store")), NAME)
     return registry, registry.publish(directory).version
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier import bundle as files
+from components.bundle import files
 from components.classifier.errors import DataError
 from components.publish.component import publish_model
 from components.publish.publishing import publish

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from components.classifier import bundle
-from components.classifier.bundle import BundleConfig, InputConfig
+from components.bundle import files
+from components.bundle.config import BundleConfig, InputConfig
 from tests import tiny
 
 EVALUATION = {
@@ -24,10 +24,10 @@ EVALUATION = {
 def evaluated(directory: Path, samples: int = 1200, **options: object) -> Path:
     """A bundle as train and evaluate leave it, in one directory."""
     tiny.write_bundle(directory, samples=samples, **options)
-    (directory / bundle.EVALUATION).write_text(json.dumps(EVALUATION))
-    (directory / bundle.REFERENCE).write_text("{}")
-    (directory / bundle.REPORT).write_text("<p>report")
-    (directory / bundle.PREDICTIONS).write_bytes(b"predictions")
+    (directory / files.EVALUATION).write_text(json.dumps(EVALUATION))
+    (directory / files.REFERENCE).write_text("{}")
+    (directory / files.REPORT).write_text("<p>report")
+    (directory / files.PREDICTIONS).write_bytes(b"predictions")
     return directory
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from components.classifier import bundle as files
+from components.bundle import files
 from components.registry import Record, Registry
 from components.storage import open_store
 from pipelines.cli import models

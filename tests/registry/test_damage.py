@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.classifier import bundle as files
+from components.bundle import files
 from components.classifier.errors import IntegrityError
 from components.registry import Manifest, Registry, verify_directory
 from components.registry.manifest import parse

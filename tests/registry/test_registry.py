@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier import bundle as files
+from components.bundle import files
 from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError, VersionNotFound
 from components.registry import Record, Registry, differences, verify_directory
 from components.storage import Store, open_store

@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from components.classifier import bundle as files
+from components.bundle import files
 from components.classifier.errors import IntegrityError, UsageError
 from components.registry import Manifest, Registry, verify_directory
 from components.storage import open_store

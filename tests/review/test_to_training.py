@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.classifier.dataset import Dataset
+from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError
 from components.ingest.ingest import ingest
 from components.ingest.options import IngestOptions

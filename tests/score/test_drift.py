@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.classifier.inference import Classifier
+from components.bundle.model import Classifier
 from components.evaluate.reference import reference
 from components.evaluate.slices import looks
 from components.score.drift import compare

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from components.bundle.model import Classifier
 from components.classifier.errors import DataError, IntegrityError, UsageError, VersionNotFound
-from components.classifier.inference import Classifier
 from components.score.merge import merge
 from components.score.model import resolve_version
 from components.score.plan import Plan

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.classifier.dataset import Split
+from components.bundle.dataset import Split
 from components.classifier.images import ImageSpec
 from components.classifier.network import build
 from components.train.augmentation import resolve

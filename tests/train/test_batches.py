@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.classifier.dataset import Split
+from components.bundle.dataset import Split
 from components.train.batches import Batches, batches_per_pass
 
 CPU = torch.device("cpu")

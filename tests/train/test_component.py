@@ -4,9 +4,9 @@ from pathlib import Path
 
 from kfp import dsl
 
-from components.classifier import bundle
-from components.classifier.dataset import Dataset
-from components.classifier.inference import Classifier
+from components.bundle import files
+from components.bundle.dataset import Dataset
+from components.bundle.model import Classifier
 from components.train.component import train_model
 
 
@@ -28,5 +28,5 @@ def test_the_step_leaves_a_model_that_knows_digits(digits_dataset: Dataset, tmp_
     assert device == "cpu"
     assert metrics.metadata["device"] == "cpu"
     assert metrics.metadata["validation_accuracy"] >= 0.97
-    assert {path.name for path in (tmp_path / "model").iterdir()} == set(bundle.TRAINED_FILES)
+    assert {path.name for path in (tmp_path / "model").iterdir()} == set(files.TRAINED_FILES)
     assert {path.name for path in tmp_path.iterdir()} == {"model"}, "checkpoints and working folders are gone"

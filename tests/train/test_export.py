@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from components.classifier import bundle
+from components.bundle import files
+from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
-from components.classifier.inference import Classifier
 from components.classifier.network import ServingGraph, build
 from components.train.export import check_export, export_onnx
 
@@ -27,12 +28,12 @@ def exported(directory: Path, architecture: str, spec: ImageSpec, classes: int =
         network.train()(torch.randn(4, spec.channels, spec.height, spec.width))
     mean, std = [MEAN] * spec.channels, [STD] * spec.channels
     graph = ServingGraph(network, mean, std, TEMPERATURE)
-    export_onnx(graph, spec, directory / bundle.ONNX)
-    bundle.BundleConfig(
+    export_onnx(graph, spec, directory / files.ONNX)
+    BundleConfig(
         name="noise",
         architecture=architecture,
         classes=[f"class {k}" for k in range(classes)],
-        input=bundle.InputConfig(height=spec.height, width=spec.width, channels=spec.channels, mean=mean, std=std),
+        input=InputConfig(height=spec.height, width=spec.width, channels=spec.channels, mean=mean, std=std),
         temperature=TEMPERATURE,
         trained_at="2026-01-02T03:04:05+00:00",
         dataset_digest="0" * 64,
@@ -68,9 +69,9 @@ def test_normalisation_temperature_and_softmax_are_inside(grey: tuple[Path, Serv
 
 def test_the_file_stands_alone_and_names_no_machine(grey: tuple[Path, ServingGraph]) -> None:
     directory, _ = grey
-    data = (directory / bundle.ONNX).read_bytes()
+    data = (directory / files.ONNX).read_bytes()
     onnx.checker.check_model(onnx.load_model_from_string(data), full_check=True)
-    assert {path.name for path in directory.iterdir()} == {bundle.ONNX, bundle.CONFIG}
+    assert {path.name for path in directory.iterdir()} == {files.ONNX, files.CONFIG}
     model = onnx.load_model_from_string(data)
     for weights in model.graph.initializer:
         weights.ClearField("raw_data")  # random bytes spell any short name

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier import bundle
-from components.classifier.dataset import Dataset
+from components.bundle import files
+from components.bundle.dataset import Dataset
 from components.train.environment import prepare_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def run_step(command: list[str], data: Path, out: Path, architecture: str) -> st
         timeout=250,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {path.name for path in (out / "model").iterdir()} == set(bundle.TRAINED_FILES)
+    assert {path.name for path in (out / "model").iterdir()} == set(files.TRAINED_FILES)
     return done.stdout
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from components.bundle.dataset import Split
 from components.classifier import network
-from components.classifier.dataset import Split
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
 from components.train.batches import Batches

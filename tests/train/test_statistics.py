@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from components.classifier.dataset import Split
+from components.bundle.dataset import Split
 from components.train.statistics import mean_and_std
 
 

@@ -16,10 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from components.classifier import bundle, dataset
-from components.classifier.dataset import Dataset
+from components.bundle import dataset, files
+from components.bundle.config import BundleConfig
+from components.bundle.dataset import Dataset
+from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
-from components.classifier.inference import Classifier
 from components.classifier.network import ServingGraph, build
 from components.train.code_version import code_version
 from components.train.interruption import finished_or_absent
@@ -45,7 +46,7 @@ def test_it_knows_digits_it_has_never_seen(trained: tuple[Path, TrainingResult],
 
 
 def test_config_tells_what_was_asked_and_what_was_used(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
-    config = bundle.BundleConfig.load(trained[0])
+    config = BundleConfig.load(trained[0])
     assert (config.name, config.architecture, config.dataset_digest) == ("digits", "small_cnn", digits_dataset.info.digest)
     assert config.parameters["augmentation"] == "auto"
     assert config.parameters["augmentation_used"] == "affine"
@@ -57,7 +58,7 @@ def test_config_tells_what_was_asked_and_what_was_used(trained: tuple[Path, Trai
 
 def test_training_json_is_strict_and_holds_every_epoch(trained: tuple[Path, TrainingResult]) -> None:
     directory, result = trained
-    record = json.loads((directory / bundle.TRAINING).read_text(), parse_constant=lambda constant: pytest.fail(constant))
+    record = json.loads((directory / files.TRAINING).read_text(), parse_constant=lambda constant: pytest.fail(constant))
     assert [epoch["epoch"] for epoch in record["history"]] == [1, 2, 3, 4]
     assert record["best_epoch"] == result.best_epoch
     assert record["stop_reason"] == "all epochs were run"
@@ -66,20 +67,20 @@ def test_training_json_is_strict_and_holds_every_epoch(trained: tuple[Path, Trai
 
 
 def test_the_weights_alone_rebuild_the_graph(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
-    config = bundle.BundleConfig.load(trained[0])
+    config = BundleConfig.load(trained[0])
     network = build(config.architecture, config.input.spec, len(config.classes))
-    network.load_state_dict(load_file(trained[0] / bundle.WEIGHTS))
+    network.load_state_dict(load_file(trained[0] / files.WEIGHTS))
     graph = ServingGraph(network, config.input.mean, config.input.std, config.temperature).eval()
     images = np.array(digits_dataset.split("test").images[:20])
     with torch.inference_mode():
         expected = graph(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(Classifier(trained[0], threads=1).probabilities(images), expected, atol=1e-4)
-    with safe_open(trained[0] / bundle.WEIGHTS, "pt") as file:
+    with safe_open(trained[0] / files.WEIGHTS, "pt") as file:
         assert file.metadata()["architecture"] == "small_cnn"
 
 
 def test_the_files_can_be_read_by_the_next_step(trained: tuple[Path, TrainingResult]) -> None:
-    assert {path.name for path in trained[0].iterdir()} == set(bundle.TRAINED_FILES)
+    assert {path.name for path in trained[0].iterdir()} == set(files.TRAINED_FILES)
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in [trained[0], *trained[0].iterdir()])
     assert [path.name for path in trained[0].parent.iterdir()] == ["model"], "no checkpoint and no working folder is left"
 
@@ -128,7 +129,7 @@ def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "classes are uneven: 'many' has 40 training pictures, 'few' 4" in lines
     assert "no validation pictures" in lines
     assert "validation_loss" not in result.as_metrics()
-    assert bundle.BundleConfig.load(tmp_path / "model").temperature == 1.0
+    assert BundleConfig.load(tmp_path / "model").temperature == 1.0
 
 
 def test_an_earlier_model_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_killed_training_goes_on_and_ends_like_an_unbroken_one(
     assert (tmp_path / ".model.checkpoint").is_dir()
     train(digits_dataset.path, tmp_path / "model", OPTIONS)
     assert "resumed from the checkpoint of epoch" in capsys.readouterr().out
-    expected, found = (load_file(directory / bundle.WEIGHTS) for directory in (trained[0], tmp_path / "model"))
+    expected, found = (load_file(directory / files.WEIGHTS) for directory in (trained[0], tmp_path / "model"))
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 

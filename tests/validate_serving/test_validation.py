@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from components.classifier import bundle
+from components.bundle import files
 from components.classifier.errors import IntegrityError, ServingError, VersionNotFound
 from components.validate_serving.predictor import PredictorProcess
 from components.validate_serving.validation import validate, validate_version
@@ -75,8 +75,8 @@ def test_a_file_that_changed_since_is_named(sound: Path, tmp_path: Path) -> None
     damage(registry, version)
     with pytest.raises(IntegrityError, match=r"model\.onnx"):
         validate_version(version, str(tmp_path / "store"), NAME)
-    (folder / bundle.ONNX).chmod(0o644)
-    (folder / bundle.ONNX).write_bytes(b"x")
+    (folder / files.ONNX).chmod(0o644)
+    (folder / files.ONNX).write_bytes(b"x")
     with pytest.raises(ServingError, match=r"model\.onnx"):
         validate(folder, NAME)
 

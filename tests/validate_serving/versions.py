@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from components.classifier import bundle
+from components.bundle import files
 from components.registry import Registry
 from components.storage import open_store
 from tests import tiny
@@ -19,7 +19,7 @@ from tests.predictor.versions import NAME
 def write_sound(directory: Path) -> Path:
     """Write all that is published."""
     tiny.write_bundle(directory)
-    (directory / bundle.EVALUATION).write_text(json.dumps({"classes": tiny.CLASSES}))
+    (directory / files.EVALUATION).write_text(json.dumps({"classes": tiny.CLASSES}))
     return directory
 
 
@@ -35,26 +35,26 @@ def published(directory: Path, folder: Path) -> tuple[Registry, str]:
 
 def change_normalisation(directory: Path) -> None:
     """Scale the weights, as a graph would be that divides by something else."""
-    model = onnx.load(directory / bundle.ONNX)
+    model = onnx.load(directory / files.ONNX)
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.3), "weight"))
-    onnx.save(model, directory / bundle.ONNX)
+    onnx.save(model, directory / files.ONNX)
 
 
 def change_labels(directory: Path) -> None:
-    config = json.loads((directory / bundle.CONFIG).read_text())
+    config = json.loads((directory / files.CONFIG).read_text())
     config["classes"][2], config["classes"][7] = config["classes"][7], config["classes"][2]
-    (directory / bundle.CONFIG).write_text(json.dumps(config))
+    (directory / files.CONFIG).write_text(json.dumps(config))
 
 
 def change_shape(directory: Path) -> None:
-    config = json.loads((directory / bundle.CONFIG).read_text())
+    config = json.loads((directory / files.CONFIG).read_text())
     config["input"]["height"] = 9
-    (directory / bundle.CONFIG).write_text(json.dumps(config))
+    (directory / files.CONFIG).write_text(json.dumps(config))
 
 
 def leave_out_classes(directory: Path) -> None:
-    (directory / bundle.EVALUATION).write_text("{}")
+    (directory / files.EVALUATION).write_text("{}")
 
 
 CHANGES: dict[Callable[[Path], None], str] = {
@@ -68,6 +68,6 @@ CHANGES: dict[Callable[[Path], None], str] = {
 
 def damage(registry: Registry, version: str) -> None:
     """Change a byte of a published file."""
-    path = Path(registry.uri(version)) / bundle.ONNX
+    path = Path(registry.uri(version)) / files.ONNX
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[:-1] + b"x")

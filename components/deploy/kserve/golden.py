@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import urllib3
 
-from components.classifier import bundle
-from components.classifier.bundle import GOLDEN_TOLERANCE, INPUT_NAME, OUTPUT_NAME
+from components.bundle import files
+from components.bundle.files import INPUT_NAME, OUTPUT_NAME
+from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
 from components.classifier.images import Pixels
 from components.deploy.settings import KServeSettings
 from components.registry import Registry
@@ -36,8 +37,8 @@ class Golden:
     def of(cls, registry: Registry, version: str) -> "Golden":
         """Fetch them from the registry; raises IntegrityError when they are damaged."""
         with tempfile.TemporaryDirectory(prefix="penstock-golden-") as scratch:
-            directory = registry.fetch(version, Path(scratch) / version, (bundle.GOLDEN,))
-            images, probabilities = bundle.load_golden(directory)
+            directory = registry.fetch(version, Path(scratch) / version, (files.GOLDEN,))
+            images, probabilities = load_golden(directory)
         return cls(version, images, probabilities)
 
 

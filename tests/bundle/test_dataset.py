@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.classifier import dataset
-from components.classifier.dataset import SPLITS, Dataset, DatasetInfo
+from components.bundle import dataset
+from components.bundle.dataset import SPLITS, Dataset, DatasetInfo
 from components.classifier.errors import DataError
 
 INFO = DatasetInfo(source="test", classes=["a", "b"], shape=(3, 4, 1), counts={}, seed=0)

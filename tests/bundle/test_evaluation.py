@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from components.bundle.evaluation import Evaluation
+from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
 from components.evaluate.evaluation import evaluate
-from components.evaluate.reference import Reference
-from components.evaluate.results import Evaluation
 from tests.evaluate import made
 
 

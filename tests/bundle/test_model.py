@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.bundle.model import Classifier
 from components.classifier.errors import IntegrityError, UsageError
-from components.classifier.inference import Classifier
 from tests import tiny
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from components.classifier.bundle import INPUT_NAME, ONNX, OUTPUT_NAME, BundleConfig
+from components.bundle.config import BundleConfig
+from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, UsageError
 from components.classifier.images import ImageSpec, Pixels

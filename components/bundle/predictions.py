@@ -7,11 +7,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from components.classifier.bundle import PREDICTIONS
-from components.classifier.dataset import Labels
+from components.bundle.dataset import Labels
+from components.bundle.files import PREDICTIONS
+from components.bundle.model import Probabilities
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
-from components.classifier.inference import Probabilities
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from components.bundle.numbers import parse_number, parse_share, plain
+from components.bundle.policy import Policy, describe
 from components.classifier.errors import PolicyError, UsageError
-from components.gate.numbers import parse_number, parse_share, plain
-from components.gate.policy import Policy, describe
 
-DIRECTORY = Path(__file__).with_suffix("")
+DIRECTORY = Path(__file__).with_name("environments")
 
 
 def _milliseconds(value: object) -> float:

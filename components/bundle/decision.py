@@ -1,8 +1,18 @@
 """What the gate decides, rule by rule, and how that is shown."""
 
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from components.bundle.numbers import plain
+from components.classifier.errors import IntegrityError, UsageError
+
+STRATEGIES = ("quality", "force")
+DECISION_KEY = "decision_json"
+"""The decision artifact's metadata key that carries the whole decision to the steps after the gate."""
 
 Outcome = Literal["pass", "fail", "insufficient", "skipped"]
 """`insufficient`: too few test pictures to say. `skipped`: nothing to judge by, or passed over by `force`."""
@@ -92,9 +102,38 @@ HEADINGS: dict[Verdict, str] = {"promote": "Promote", "hold": "Hold", "insuffici
 
 def bound_text(rule: RuleResult) -> str:
     """The bound as its author wrote it, or nothing."""
-    from components.gate.numbers import plain
-
     return "" if rule.bound is None else plain(rule.bound)
+
+
+def write_decision(decision: Decision, path: str | Path) -> dict[str, Any]:
+    """Write the decision as Markdown and return the artifact's metadata: verdict, reasons, and the decision as JSON."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(decision.to_markdown(), "utf-8")
+    metadata = {"verdict": decision.verdict, "summary": decision.summary, "reasons": decision.reasons}
+    return {**metadata, DECISION_KEY: decision.model_dump_json()}
+
+
+def read_decision(metadata: Mapping[str, Any], version: str) -> Decision:
+    """Read the decision that the gate left in an artifact's metadata; raises IntegrityError when it is not about `version`."""
+    text = metadata.get(DECISION_KEY)
+    if not isinstance(text, str):
+        raise IntegrityError(f"the decision artifact carries no {DECISION_KEY}; run the gate again")
+    decision = Decision.model_validate_json(text)
+    if decision.version != version:
+        raise IntegrityError(f"the decision is about version {decision.version}, not {version}; run the gate again")
+    return decision
+
+
+def check_strategy(strategy: str, actor: str, reason: str) -> None:
+    """Raise UsageError for a strategy that the gate does not know, and for force without an actor and a reason."""
+    if strategy == "manual":
+        raise UsageError("strategy 'manual' deploys a version that you name: use the deployment pipeline; the gate takes quality or force")
+    if strategy not in STRATEGIES:
+        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
+        raise UsageError(f"unknown strategy {strategy!r}; use {' or '.join(STRATEGIES)}" + (f" (did you mean {near[0]}?)" if near else ""))
+    missing = [name for name, value in (("actor", actor), ("reason", reason)) if not value.strip()]
+    if strategy == "force" and missing:
+        raise UsageError(f"strategy 'force' needs {' and '.join(missing)}: who deploys despite the policy, and why; both are recorded")
 
 
 _MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|`*_[]\\#~!"}

@@ -3,8 +3,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from components.bundle.policy import Policy
 from components.classifier.errors import PolicyError, UsageError
-from components.gate.policy import Policy, decide
+from components.gate.decide import decide
 from tests.gate.cases import apart, champion, evaluation, good
 
 FLOOR = Policy(minimum_accuracy=0.9)

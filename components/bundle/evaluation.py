@@ -8,7 +8,7 @@ from typing import Annotated, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from components.classifier.bundle import EVALUATION
+from components.bundle.files import EVALUATION
 from components.classifier.errors import EvaluationError
 
 SCHEMA_VERSION = 1

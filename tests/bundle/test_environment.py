@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from components.bundle.environment import environment_names, load_environment
 from components.classifier.errors import PenstockError, PolicyError, UsageError
-from components.gate.policy import decide
-from pipelines.environments import environment_names, load_environment
+from components.gate.decide import decide
 from tests.gate.cases import champion, evaluation, good
 
 

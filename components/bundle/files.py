@@ -1,0 +1,26 @@
+"""The files of a model version, and what their names mean.
+
+| file | written by | what it is |
+|---|---|---|
+| model.onnx | train | uint8 pictures in, calibrated probabilities out: normalisation and temperature are inside |
+| model.safetensors | train | the weights, for further training |
+| config.json | train | `BundleConfig`: classes, shape, architecture, parameters, dataset digest |
+| training.json | train | the epochs, and what stopped them |
+| evaluation.json | evaluate | metrics on the sealed test split, and the paired comparison with the champion |
+| predictions.npz | evaluate | test labels and probabilities, from which the gate can be run again |
+| reference.json | evaluate | score statistics at training time, against which drift is measured |
+| golden.npz | evaluate | pictures and the probabilities that a served version must give for them |
+| report.html | evaluate | the evaluation, for people |
+| MODEL_CARD.md | publish | what the model is for, and its numbers |
+| manifest.json | publish, last | SHA-256 of every file, and where they came from: a version exists when this does |
+"""
+
+ONNX, WEIGHTS, CONFIG, TRAINING = "model.onnx", "model.safetensors", "config.json", "training.json"
+EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT = "evaluation.json", "predictions.npz", "reference.json", "golden.npz", "report.html"
+CARD, MANIFEST = "MODEL_CARD.md", "manifest.json"
+
+TRAINED_FILES = (ONNX, WEIGHTS, CONFIG, TRAINING)
+EVALUATED_FILES = (EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT)
+
+INPUT_NAME, OUTPUT_NAME = "image", "probabilities"
+"""The tensors of model.onnx, and of the V2 inference protocol."""

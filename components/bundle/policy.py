@@ -1,0 +1,121 @@
+"""The policy: typed rules with their bounds, from an environment file or a run's parameters."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from components.bundle.numbers import parse_number, parse_share, plain
+from components.classifier.errors import PolicyError
+
+
+def _positive(value: object) -> float:
+    number = parse_number(value)
+    if number <= 0:
+        raise ValueError(f"{plain(number)} must be greater than 0")
+    return number
+
+
+def _count(value: object) -> int:
+    number = parse_number(value)
+    if number < 0 or number != int(number):
+        raise ValueError(f"{plain(number)} must be a whole number, 0 or more")
+    return int(number)
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} must be true or false")  # noqa: TRY004 - pydantic collects ValueError only
+    return value
+
+
+Share = Annotated[float | None, BeforeValidator(parse_share)]
+Positive = Annotated[float | None, BeforeValidator(_positive)]
+ClassFloors = dict[str, Annotated[float, BeforeValidator(parse_share)]]
+
+
+class Policy(BaseModel):
+    """What a model must show to serve. A rule that is not set, or null, is not judged; a policy without rules promotes nothing.
+
+    Bounds are inclusive: a value that meets its bound exactly passes. Shares lie between 0 and 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    minimum_accuracy: Share = None
+    """Share of test pictures that are classified correctly."""
+    minimum_accuracy_lower_bound: Share = None
+    """The lower end of the accuracy's 95% interval: a small test split must clear more than its own chance."""
+    minimum_macro_f1: Share = None
+    minimum_class_recall: Share = None
+    """The recall floor of every class; a class fails when it is significantly below, over all classes at 5%."""
+    class_recall_floors: ClassFloors = Field(default_factory=dict)
+    """Floors of single classes by name, in place of minimum_class_recall."""
+    minimum_class_support: Annotated[int, BeforeValidator(_count)] = 1
+    """Test pictures that every class must have; always judged. 0 allows classes that the test split lacks."""
+    maximum_ece: Share = None
+    """Expected calibration error of the shipped probabilities."""
+    maximum_latency_ms: Positive = None
+    """95th percentile for one picture, on the machine that evaluated."""
+    maximum_size_mb: Positive = None
+    """model.onnx, in millions of bytes."""
+    maximum_accuracy_drop: Share = None
+    """Lenient: how far the accuracy seen may lie below the champion's on the same pictures."""
+    forbid_significant_drop: Annotated[bool, BeforeValidator(_switch)] = False
+    """Lenient: hold a challenger that is significantly worse than the champion (exact McNemar test)."""
+    non_inferiority_margin: Share = None
+    """Strict: the challenger must be shown to be less than this below the champion."""
+    require_superiority: Annotated[bool, BeforeValidator(_switch)] = False
+    """The challenger must be significantly better than the champion (exact McNemar test)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_names(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        unknown = [str(name) for name in values if name not in cls.model_fields]
+        if unknown:
+            raise ValueError(_unknown(unknown, list(cls.model_fields)))
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def read(cls, values: object, source: str = "policy") -> Self:
+        """Make a policy of what a file or a run parameter holds.
+
+        Raises PolicyError in one line that names `source`, the rule and what its bound must be.
+        """
+        if not isinstance(values, Mapping):
+            raise PolicyError(f"{source}: a policy is a table of rules and bounds such as minimum_accuracy: 0.95, not {values!r}")
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise PolicyError(f"{source}: {describe(error)}") from error
+
+    def override(self, values: object, source: str = "run parameter policy") -> Self:
+        """This policy with single rules replaced; null turns a rule off. Raises PolicyError."""
+        self.read(values, source)  # so that an error is about what was given, not about the sum of both
+        return self.read({**self.model_dump(), **cast("Mapping[str, object]", values)}, source)
+
+    def rules_set(self) -> dict[str, Any]:
+        """The rules that this policy sets, by name, and minimum_class_support, which is always judged."""
+        return {name: value for name, value in self.model_dump().items() if value is not None and value is not False and value != {}}
+
+
+def describe(error: ValidationError) -> str:
+    """Pydantic's findings in one line: where, and what is wrong."""
+    lines = []
+    for found in error.errors():
+        where = ".".join(str(part) for part in found["loc"])
+        message = found["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {message}" if where else message)
+    return "; ".join(lines)
+
+
+def _unknown(unknown: Sequence[str], known: list[str]) -> str:
+    parts = []
+    for name in unknown:
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        parts.append(f"unknown rule {name!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
+    return f"{'; '.join(parts)}; the rules are {', '.join(known)}"

@@ -1,0 +1,115 @@
+"""The decision that follows from a policy and an evaluation: pure, nothing is read or written."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from components.bundle.decision import Decision, Outcome, RuleResult, Verdict, check_strategy
+from components.bundle.evaluation import Evaluation
+from components.bundle.policy import Policy
+from components.gate import champion_rules, class_rules, rules
+from components.gate.evidence import check_evaluation
+
+Rule = Callable[[Any, Evaluation], RuleResult]
+RULES: dict[str, Rule] = {
+    "minimum_accuracy": rules.accuracy,
+    "minimum_accuracy_lower_bound": rules.accuracy_lower_bound,
+    "minimum_macro_f1": rules.macro_f1,
+    "minimum_class_support": class_rules.class_support,
+    "maximum_ece": rules.ece,
+    "maximum_latency_ms": rules.latency,
+    "maximum_size_mb": rules.size,
+    "maximum_accuracy_drop": champion_rules.accuracy_drop,
+    "forbid_significant_drop": champion_rules.significant_drop,
+    "non_inferiority_margin": champion_rules.non_inferiority,
+    "require_superiority": champion_rules.superiority,
+}
+"""The rules that need nothing but their bound, by the name they have in a policy."""
+
+
+def decide(
+    policy: Policy,
+    evaluation: Evaluation | Mapping[str, object],
+    strategy: str = "quality",
+    actor: str = "",
+    reason: str = "",
+    *,
+    environment: str = "",
+    version: str = "",
+    evaluation_digest: str = "",
+    serving: str | None = None,
+) -> Decision:
+    """Judge an evaluation by every rule of a policy.
+
+    Promote when every rule passes or is skipped and at least one passes; hold when one fails; insufficient_data when none fails but
+    the test split is too small for one. `force` skips all rules and promotes. An evaluation that is not valid (a figure missing, NaN
+    or out of range) is held. `serving` is the version that serves now, where the caller knows: a comparison with another is held.
+
+    Raises UsageError for an unknown strategy, and for force without an actor and a reason.
+    """
+    check_strategy(strategy, actor, reason)
+    checked = check_evaluation(evaluation)
+    results = _judge(policy, checked, version, serving)
+    verdict, summary = _verdict(results)
+    if strategy == "force":
+        results = [_forced(result) for result in results]
+        verdict, summary = "promote", f"forced by {actor}: {reason} (by itself {verdict}: {summary})"
+    return Decision(
+        verdict=verdict,
+        deploy=verdict == "promote",
+        summary=summary,
+        strategy=strategy,
+        environment=environment,
+        version=version,
+        champion="" if isinstance(checked, list) or checked.champion is None else checked.champion.version,
+        evaluation_digest=evaluation_digest,
+        policy=policy.rules_set(),
+        rules=results,
+        actor=actor,
+        reason=reason,
+    )
+
+
+def _judge(policy: Policy, evaluation: Evaluation | list[str], version: str, serving: str | None) -> list[RuleResult]:
+    if isinstance(evaluation, list):
+        return [RuleResult(rule="evaluation", outcome="fail", reason=problem) for problem in evaluation]
+    results = [champion_rules.comparable(evaluation, version, serving)]
+    if policy.minimum_class_recall is not None or policy.class_recall_floors:
+        results.append(class_rules.class_recall(policy.minimum_class_recall, policy.class_recall_floors, evaluation))
+    for name, rule in RULES.items():
+        bound = getattr(policy, name)
+        if bound is not None and bound is not False:
+            results.append(rule(bound, evaluation))
+    return sorted(results, key=lambda result: _ORDER.index(result.rule))
+
+
+_ORDER = [name for field in Policy.model_fields for name in (["champion", field] if field == "maximum_accuracy_drop" else [field])]
+"""Rules as the policy lists them, and that there is a comparison with the champion before what follows from it."""
+ALWAYS = ("champion", "minimum_class_support")
+"""Judged whatever the policy says; they can hold a model, but passing them alone promotes nothing."""
+
+
+def _verdict(results: list[RuleResult]) -> tuple[Verdict, str]:
+    failed, unclear = _named(results, "fail"), _named(results, "insufficient")
+    if failed:
+        return "hold", f"failed: {failed}" + (f"; too few test pictures for {unclear}" if unclear else "")
+    if unclear:
+        return "insufficient_data", f"too few test pictures for {unclear}"
+    own = [result for result in results if result.rule not in ALWAYS]
+    if not own:
+        return "hold", "the policy sets no rule, so nothing was judged and nothing is promoted; set one, such as minimum_accuracy"
+    passed = sum(result.outcome == "pass" for result in results)
+    if not any(result.outcome == "pass" for result in own):
+        return (
+            "hold",
+            "no rule of the policy could be judged, so nothing is promoted; set one without a champion, such as minimum_accuracy",
+        )
+    skipped = len(results) - passed
+    return "promote", f"{passed} rules passed" + (f", {skipped} had no champion to compare with" if skipped else "")
+
+
+def _named(results: list[RuleResult], outcome: Outcome) -> str:
+    return ", ".join(dict.fromkeys(result.rule for result in results if result.outcome == outcome))
+
+
+def _forced(result: RuleResult) -> RuleResult:
+    return result.model_copy(update={"outcome": "skipped", "reason": f"by itself {result.outcome}: {result.reason}"})
