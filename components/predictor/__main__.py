@@ -4,7 +4,7 @@ import os
 import signal
 
 if __name__ == "__main__" and os.getpid() == 1:
-    # A container's first process ignores signals that it has not asked for: stopped while it imports, it would wait to be killed.
+    # A container's first process ignores signals without a handler: stopped while it imports, it would run until it is killed.
     signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number))
 
 import argparse
@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from components.classifier.errors import UsageError
 from components.predictor import sdk
-from components.predictor.served import load
+from components.predictor.loaded_model import load
 from components.predictor.server import PredictorServer
-from components.predictor.settings import Settings
+from components.predictor.settings import PredictorSettings
 
-_OF_KSERVE = {"ssl_certfile", "ssl_keyfile", "enable_docs_url", "enable_latency_logging", "configure_logging", "event_loop"}
-"""KServe's options that its own server reads, or that ask for what is so anyway."""
+_KSERVE_OPTIONS = {"ssl_certfile", "ssl_keyfile", "enable_docs_url", "enable_latency_logging", "configure_logging", "event_loop"}
+"""KServe's options that its own server reads, or that are accepted and ignored: already this server's behaviour."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,17 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return server.run(lambda it: it.serve(load(settings.model_name, settings.model_dir, settings.threads)))
 
 
-def _settings(arguments: Sequence[str] | None) -> Settings:
+def _settings(arguments: Sequence[str] | None) -> PredictorSettings:
     """Arguments win over PENSTOCK_* variables."""
     given = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
     if given.pop("workers", 1) != 1:
-        raise UsageError("--workers must be 1: several would each have their own metrics and lose requests at the end; raise the replicas")
+        raise UsageError("--workers must be 1: several would have separate metrics and lose requests at shutdown; raise the replicas")
     if "timeout_keep_alive" in given:
         given["keep_alive"] = given.pop("timeout_keep_alive")
-    for name in given.keys() - Settings.model_fields.keys() - _OF_KSERVE:
-        raise UsageError(f"--{name} means nothing to this predictor; leave it out, --help shows its own options")
+    for name in given.keys() - PredictorSettings.model_fields.keys() - _KSERVE_OPTIONS:
+        raise UsageError(f"--{name} has no effect on this predictor; leave it out (--help lists the options)")
     try:
-        return Settings(**given)
+        return PredictorSettings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"--{first['loc'][0]}: {first['msg']}; see --help") from error
@@ -53,8 +53,8 @@ def _settings(arguments: Sequence[str] | None) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m components.predictor", description=__doc__, parents=[sdk.parser])
     for action in parser._actions:
-        action.default = None  # so that a variable counts where no argument is given
-    for name, field in Settings.model_fields.items():
+        action.default = None  # so that an environment variable is used where no argument is given
+    for name, field in PredictorSettings.model_fields.items():
         if f"--{name}" not in parser._option_string_actions:
             parser.add_argument(f"--{name}", default=None, help=f"default: {field.default}")
     return parser

@@ -1,4 +1,4 @@
-"""The predictor's own failures, beside RequestError: those that are the server's and pass by themselves."""
+"""The predictor's own failures, beside RequestError: those that are the server's fault."""
 
 
 class Unavailable(Exception):
@@ -7,3 +7,7 @@ class Unavailable(Exception):
     def __init__(self, message: str, retry_after: int = 1) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ModelFailure(Exception):
+    """The model gave a probability that is not finite; status 500."""

@@ -5,8 +5,8 @@ import time
 from pathlib import Path
 
 from components.classifier.errors import IntegrityError, PenstockError, StoreError, VersionNotFound
+from components.predictor.loaded_model import LoadedModel, load
 from components.predictor.logs import log
-from components.predictor.served import ServedModel, load
 from components.predictor.server import PredictorServer
 from components.registry import Registry
 from components.storage import open_store
@@ -23,10 +23,10 @@ def champion_of(registry: Registry) -> str:
 
 
 class Follower:
-    """Loader of a PredictorServer that serves the champion of `name` in a store, and goes on looking for another.
+    """Loader of a PredictorServer: serves the champion of `name` in a store, and switches to each new one.
 
-    Files are copied to `cache`, so that nothing that happens to the store changes what serves. A version that cannot be
-    fetched, verified and loaded never answers a request: the one before goes on, and the log says why.
+    Files are copied to `cache`, so that changes to the store do not affect what serves. A version that cannot be fetched,
+    verified and loaded never answers a request: the one before goes on serving, and the log says why.
     """
 
     def __init__(self, store: str, name: str, cache: Path, poll_seconds: float = 1.0) -> None:
@@ -38,14 +38,14 @@ class Follower:
         self._unreachable = False
 
     def __call__(self, server: PredictorServer) -> None:
-        """Load the champion, raising PenstockError when there is none or it does not serve; then follow until the process ends."""
+        """Load the champion, then follow the ledger until the process ends; raises PenstockError when there is no sound champion."""
         server.serve(self.load(champion_of(self._registry), server.settings.threads))
         while not server.model.draining:
             time.sleep(self._poll_seconds)
-            self.look(server)
+            self.check(server)
 
-    def look(self, server: PredictorServer) -> None:
-        """Switch to the champion if it is another version than the one that serves, and sound."""
+    def check(self, server: PredictorServer) -> None:
+        """Switch to the champion if it is another version than the one that serves, and can be loaded."""
         champion = self._champion()
         serving = server.model.current().version
         if champion in ("", serving, self._refused):
@@ -53,7 +53,7 @@ class Follower:
         try:
             server.serve(self.load(champion, server.settings.threads))
         except StoreError as error:
-            self._tell_unreachable(error)
+            self._warn_unreachable(error)
         except PenstockError as error:
             self._refused = champion
             server.metrics.swaps.labels("refused").inc()
@@ -61,9 +61,9 @@ class Follower:
         else:
             self._refused = ""
             server.metrics.swaps.labels("switched").inc()
-            self._forget(keep={champion, serving})
+            self._remove_copies(keep={champion, serving})
 
-    def load(self, version: str, threads: int) -> ServedModel:
+    def load(self, version: str, threads: int) -> LoadedModel:
         """Fetch a version into the cache, verify it and load it."""
         folder = self._cache / version
         try:
@@ -71,7 +71,7 @@ class Follower:
         except IntegrityError:
             if not folder.exists():
                 raise
-            shutil.rmtree(folder)  # the copy is damaged; whether the version is, fetching it again tells
+            shutil.rmtree(folder)  # the copy is damaged; fetching it again shows whether the version is too
             self._registry.fetch(version, folder)
         return load(self._name, folder, threads)
 
@@ -80,17 +80,17 @@ class Follower:
         try:
             champion = self._registry.ledger.champion()
         except PenstockError as error:
-            self._tell_unreachable(error)
+            self._warn_unreachable(error)
             return ""
         self._unreachable = False
         return champion or ""
 
-    def _tell_unreachable(self, error: PenstockError) -> None:
+    def _warn_unreachable(self, error: PenstockError) -> None:
         if not self._unreachable:
-            log().warning("cannot read the store, the version that serves goes on", error=" ".join(str(error).split()))
+            log().warning("cannot read the store; the loaded version goes on serving", error=" ".join(str(error).split()))
         self._unreachable = True
 
-    def _forget(self, keep: set[str]) -> None:
+    def _remove_copies(self, keep: set[str]) -> None:
         for folder in self._cache.iterdir():
             if folder.is_dir() and folder.name not in keep:
                 shutil.rmtree(folder, ignore_errors=True)

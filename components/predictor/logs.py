@@ -1,4 +1,4 @@
-"""JSON lines on standard error: few, each with a time, a level, an event and what belongs to it."""
+"""Log lines in JSON on standard error: few, each with a time, a level, an event and its fields."""
 
 import logging
 import sys
@@ -11,9 +11,9 @@ _NOISY = ("kserve", "kserve.trace", "uvicorn.access", "uvicorn.error", "uvicorn"
 
 
 def configure(console: bool = False) -> None:
-    """Send our events, and other libraries' warnings, to standard error: as JSON, or for a person at a `console`.
+    """Send our events, and other libraries' warnings, to standard error: as JSON, or readable for a person at a `console`.
 
-    To be called after KServe's ModelServer was made, which configures logging in its own way.
+    Call it after creating KServe's ModelServer, which configures logging in its own way.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -42,9 +42,9 @@ def configure(console: bool = False) -> None:
         logger = logging.getLogger(name)
         logger.handlers[:] = []
         logger.propagate = True
-        logger.setLevel(logging.ERROR if name.startswith("uvicorn") else logging.CRITICAL)  # KServe: a traceback for a client's mistake
+        logger.setLevel(logging.ERROR if name.startswith("uvicorn") else logging.CRITICAL)  # KServe logs a traceback for a client's mistake
     logging.getLogger("uvicorn.access").disabled = True
-    logging.getLogger("uvicorn.access").propagate = False  # uvicorn formats a line for each request as long as somebody listens
+    logging.getLogger("uvicorn.access").propagate = False  # uvicorn formats a line per request as long as any handler exists
 
 
 def log() -> Any:

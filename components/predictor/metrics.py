@@ -1,19 +1,19 @@
-"""What the predictor counts, in Prometheus' terms; served on /metrics beside KServe's own."""
+"""The predictor's Prometheus metrics; /metrics serves them beside KServe's own."""
 
 from collections.abc import Callable
 from functools import cache
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from components.predictor.question import Answer
-from components.predictor.served import ServedModel
+from components.predictor.loaded_model import LoadedModel
+from components.predictor.protocol.request import Predictions
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
 
 class Metrics:
-    """All counters of one predictor. Children are looked up once and kept: a request costs a few microseconds here."""
+    """All metrics of one predictor; a request costs a few microseconds, because label combinations are looked up once and kept."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -33,41 +33,41 @@ class Metrics:
         self._confidence = Histogram(
             "penstock_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS, registry=registry
         )
-        self._doubts = counter("low_confidence", "Pictures that need a person's look", "version")
+        self._low_confidence = counter("low_confidence", "Pictures that need review", "version")
         self._by_version: dict[str, tuple[list[Counter], Histogram, Counter]] = {}
-        self._queue_depth = gauge("queue_depth", "Requests that wait for the model or are being worked on")
-        self._in_flight = gauge("requests_in_flight", "Inference requests that came and have no answer yet")
-        self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies that are held")
+        self._queue_depth = gauge("queue_depth", "Requests that wait for the model or run")
+        self._in_flight = gauge("requests_in_flight", "Inference requests without a response yet")
+        self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies held in memory")
         self._info = gauge("model_info", "1 for the model version that serves", "name", "version", "architecture")
-        self.swaps = counter("model_swaps", "New champions, by what became of them: switched or refused", "outcome")
+        self.swaps = counter("model_swaps", "New champions by outcome: switched or refused", "outcome")
         self.review_queued = counter("review_queued", "Pictures put into the review queue", "reason")
-        self.review_dropped = counter("review_dropped", "Pictures that did not get into the review queue", "why")
+        self.review_dropped = counter("review_dropped", "Pictures that were not put into the review queue", "why")
 
     def watch(self, queue_depth: Callable[[], float], in_flight: Callable[[], float], pending_bytes: Callable[[], float]) -> None:
-        """Read these when somebody asks, instead of keeping them up to date."""
+        """Read these gauges when they are scraped, instead of keeping them up to date."""
         self._queue_depth.set_function(queue_depth)
         self._in_flight.set_function(in_flight)
         self._pending_bytes.set_function(pending_bytes)
 
-    def serving(self, served: ServedModel) -> None:
-        """Say which version serves from now on."""
-        version = served.version
-        predictions = [self._predictions.labels(version, label) for label in served.classes]
-        self._by_version[version] = (predictions, self._confidence.labels(version), self._doubts.labels(version))
+    def serving(self, loaded: LoadedModel) -> None:
+        """Report which version serves from now on."""
+        version = loaded.version
+        predictions = [self._predictions.labels(version, label) for label in loaded.classes]
+        self._by_version[version] = (predictions, self._confidence.labels(version), self._low_confidence.labels(version))
         self._info.clear()
-        self._info.labels(served.name, version, served.classifier.config.architecture).set(1)
+        self._info.labels(loaded.name, version, loaded.classifier.config.architecture).set(1)
 
-    def request(self, protocol: str, status: int, seconds: float) -> None:
-        """Count an inference request that was answered."""
+    def count_request(self, protocol: str, status: int, seconds: float) -> None:
+        """Count an inference request that got a response."""
         self._request(protocol, str(status)).inc()
         self._latency(protocol).observe(seconds)
 
-    def answered(self, answer: Answer) -> None:
-        """Count the predictions of an answer."""
-        predictions, confidence, doubts = self._by_version[answer.model.version]
-        self._images.inc(len(answer.classes))
-        for index, value, doubt in zip(answer.classes, answer.confidence, answer.needs_review, strict=True):
-            predictions[index].inc()
+    def count_predictions(self, predictions: Predictions) -> None:
+        """Count the predictions of a request."""
+        by_class, confidence, low_confidence = self._by_version[predictions.model.version]
+        self._images.inc(len(predictions.classes))
+        for index, value, needs_review in zip(predictions.classes, predictions.confidence, predictions.needs_review, strict=True):
+            by_class[index].inc()
             confidence.observe(value)
-            if doubt:
-                doubts.inc()
+            if needs_review:
+                low_confidence.inc()

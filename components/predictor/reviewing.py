@@ -1,4 +1,4 @@
-"""Hands pictures that need a person's look to the review queue, off the path of requests and never without bound."""
+"""Puts pictures that need review into the review queue, by a thread of its own and with bounded memory."""
 
 import hashlib
 import threading
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from components.classifier.errors import PenstockError
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
-from components.predictor.question import Answer, Question
-from components.predictor.settings import Settings
+from components.predictor.protocol.request import Predictions, PredictRequest
+from components.predictor.settings import PredictorSettings
 from components.review import Reason, ReviewEntry, ReviewQueue, drawn_for_audit
 from components.storage import open_store
 
 _MAX_WAITING_BYTES = 32 * 1024 * 1024
 _MAX_WAITING = 1000
-_REMEMBERED = 10_000
+_MAX_RECENT = 10_000
 _PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try to write an entry."""
-_TELL_SECONDS = 60.0
+_WARN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +30,34 @@ class _Waiting:
 
 
 class ReviewWriter:
-    """Writes to the queue of one model from a thread of its own; what does not fit is dropped and counted.
+    """Writes to the queue of one model from a thread of its own; pictures that do not fit in the buffer are dropped and counted.
 
-    Which pictures go is the service's rule, not a request's: less confident than `review_threshold`, or drawn for the audit
-    sample. A picture that went lately does not go again.
+    Which pictures are queued depends on the server's settings, not on a request's options: those less confident than
+    `review_threshold`, and those drawn for the audit sample. A picture that was queued recently is not queued again.
     """
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, settings: PredictorSettings, metrics: Metrics) -> None:
         self._threshold, self._rate = settings.review_threshold, settings.audit_rate
         self._queue = ReviewQueue(open_store(settings.review_store), settings.model_name)
         self._metrics = metrics
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
-        self._went: OrderedDict[bytes, None] = OrderedDict()
+        self._recent: OrderedDict[bytes, None] = OrderedDict()
         self._change = threading.Condition()
         self._closing = False
-        self._told = float("-inf")
+        self._warned = float("-inf")
         self._thread = threading.Thread(target=self._write_all, name="penstock-review", daemon=True)
         self._thread.start()
 
-    def offer(self, question: Question, answer: Answer, request_id: str) -> None:
-        """Take what needs a look out of an answered request; returns at once."""
-        for index, confidence in enumerate(answer.confidence):
-            drawn = drawn_for_audit(question.images[index], self._rate)
+    def offer(self, request: PredictRequest, predictions: Predictions, request_id: str) -> None:
+        """Queue the pictures of a request that need review; returns at once."""
+        for index, confidence in enumerate(predictions.confidence):
+            drawn = drawn_for_audit(request.images[index], self._rate)
             if drawn or confidence < self._threshold:
-                self._add(question, answer, index, "audit" if drawn else "low_confidence", request_id)
+                self._add(request, predictions, index, "audit" if drawn else "low_confidence", request_id)
 
     def close(self, seconds: float) -> None:
-        """Write what is waiting, for so long at most."""
+        """Write what is waiting, for `seconds` at most."""
         deadline = time.monotonic() + seconds
         with self._change:
             self._closing = True
@@ -65,27 +65,27 @@ class ReviewWriter:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         if left := len(self._waiting):
             self._metrics.review_dropped.labels("shutdown").inc(left)
-            log().warning("pictures for review were lost at the end", number=left)
+            log().warning("pictures for review were lost at shutdown", number=left)
 
-    def _add(self, question: Question, answer: Answer, index: int, reason: Reason, request_id: str) -> None:
-        pixels, original, version = question.images[index], question.originals[index], answer.model.version
+    def _add(self, request: PredictRequest, predictions: Predictions, index: int, reason: Reason, request_id: str) -> None:
+        pixels, original, version = request.images[index], request.originals[index], predictions.model.version
         key = hashlib.blake2b(pixels.tobytes() + f"{version} {reason}".encode(), digest_size=16).digest()
         size = pixels.nbytes if original is None else len(original)
         with self._change:
-            if key in self._went:
-                self._went.move_to_end(key)
+            if key in self._recent:
+                self._recent.move_to_end(key)
                 return
             if len(self._waiting) >= _MAX_WAITING or self._bytes + size > _MAX_WAITING_BYTES:
                 self._metrics.review_dropped.labels("full").inc()
                 return
-            self._went[key] = None
-            if len(self._went) > _REMEMBERED:
-                self._went.popitem(last=False)
+            self._recent[key] = None
+            if len(self._recent) > _MAX_RECENT:
+                self._recent.popitem(last=False)
             entry = ReviewEntry(
                 picture=pixels.copy() if original is None else original,
-                label=answer.labels[index],
-                confidence=answer.confidence[index],
-                probabilities=dict(zip(answer.model.classes, answer.probabilities[index].tolist(), strict=True)),
+                label=predictions.labels[index],
+                confidence=predictions.confidence[index],
+                probabilities=dict(zip(predictions.model.classes, predictions.probabilities[index].tolist(), strict=True)),
                 version=version,
                 request_id=request_id,
                 reason=reason,
@@ -123,7 +123,7 @@ class ReviewWriter:
     def _give_up(self, waiting: _Waiting, error: PenstockError) -> None:
         self._metrics.review_dropped.labels("store").inc()
         with self._change:
-            self._went.pop(waiting.key, None)  # the next time it is sent it may succeed
-        if time.monotonic() - self._told > _TELL_SECONDS:
-            self._told = time.monotonic()
+            self._recent.pop(waiting.key, None)  # so that it is tried again when it is sent again
+        if time.monotonic() - self._warned > _WARN_SECONDS:
+            self._warned = time.monotonic()
             log().warning("cannot write to the review queue", error=" ".join(str(error).split()))

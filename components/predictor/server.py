@@ -1,11 +1,9 @@
 """KServe's ModelServer, started before its model is loaded, and stopped without losing a request."""
 
 import asyncio
-import gc
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,39 +13,36 @@ import uvloop
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError, UsageError
 from components.predictor import logs
-from components.predictor.connections import GuardedProtocol, sweep
-from components.predictor.edge import Edge
+from components.predictor.grpc import ClosedRepository, KServeModel
+from components.predictor.http.app import InferenceApp
+from components.predictor.http.limits import GuardedProtocol, enforce_timeouts
+from components.predictor.http.routes import add_error_handlers, add_routes
+from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
-from components.predictor.model import ImageClassifier
+from components.predictor.model import ServingModel
 from components.predictor.reviewing import ReviewWriter
-from components.predictor.routes import add_error_handlers, add_routes
 from components.predictor.sdk import GRPCServer, ModelServer, RESTServer, app
-from components.predictor.served import ServedModel
-from components.predictor.settings import Settings
-from components.predictor.worker import Worker
+from components.predictor.settings import PredictorSettings
+from components.predictor.speed import Worker, freeze_garbage, tune_interpreter
 
 Loader = Callable[["PredictorServer"], None]
 """Loads a model in the background and calls `serve`; raises PenstockError when it cannot."""
 
 
 _MAX_WORKERS = 8
-_SWITCH_SECONDS = 0.0005
-"""How long a thread may keep Python's lock when others wait: health waits for it several times (Python's own: 5 ms)."""
 _REVIEW_SECONDS = 5.0
 _BACKLOG = 2048
 _GRPC_THREADS, _GRPC_SLACK = 2, 64 * 1024
-_GC_THRESHOLDS = (20_000, 20, 20)
-"""A picture as nested JSON lists is some thousand objects: Python's 700 would collect garbage in the middle of each."""
 
 
 class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
-    """KServe's REST server with our routes, and without its middleware and its telling error handlers."""
+    """KServe's REST server with our routes and error handlers, and without its middleware."""
 
-    def __init__(self, edge: Edge, server: "PredictorServer") -> None:
+    def __init__(self, inference: InferenceApp, server: "PredictorServer") -> None:
         settings = server.settings
         super().__init__(
-            edge,
+            inference,
             server.dataplane,
             server.model_repository_extension,
             settings.http_port,
@@ -76,9 +71,9 @@ class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
 
 
 class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
-    """Listens at once; readiness follows the model, which a loader brings in the background."""
+    """Listens at once; becomes ready when a loader in the background has loaded the model."""
 
-    def __init__(self, settings: Settings, console: bool = False) -> None:
+    def __init__(self, settings: PredictorSettings, console: bool = False) -> None:
         super().__init__(
             http_port=settings.http_port,
             grpc_port=settings.grpc_port,
@@ -92,33 +87,31 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self.metrics = Metrics()
         self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
         worker = Worker(max(2, min(available_cpus(), _MAX_WORKERS)), settings.queue_size)
-        self.model = ImageClassifier(settings, worker, self.metrics, self._review)
-        self.register_model(self.model)
+        self.model = ServingModel(settings, worker, self.metrics, self._review)
+        self.register_model(KServeModel(self.model))
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def serve(self, served: ServedModel) -> None:
-        """Let a loaded version answer from now on; may be called from any thread."""
-        gc.collect()
-        gc.freeze()  # a full collection over everything imported would cost 50 ms now and then
-        gc.set_threshold(*_GC_THRESHOLDS)
-        before = self.model.served
-        self.metrics.serving(served)
-        self.model.served = served
+    def serve(self, loaded: LoadedModel) -> None:
+        """Answer requests with a loaded version from now on; may be called from any thread."""
+        freeze_garbage()
+        before = self.model.loaded
+        self.metrics.serving(loaded)
+        self.model.loaded = loaded
         log().info(
             "serving",
-            model=served.name,
-            version=served.version,
+            model=loaded.name,
+            version=loaded.version,
             before=before.version if before else None,
-            device=served.classifier.device,
+            device=loaded.classifier.device,
             cpus=available_cpus(),
-            threads=served.threads,
+            threads=loaded.threads,
         )
 
     def run(self, loader: Loader) -> int:
         """Serve until a signal comes or loading fails; returns the process' exit code."""
         GuardedProtocol.max_connections = self.settings.max_connections
-        sys.setswitchinterval(_SWITCH_SECONDS)
+        tune_interpreter()
         try:
             listener = self._listen()
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -143,14 +136,18 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
     async def _run(self, loader: Loader, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
         tasks: set[Any] = set()
-        self._rest_server = _RestServer(Edge(app, self.model, self.metrics, tasks), self)
+        self._rest_server = _RestServer(InferenceApp(app, self.model, self.metrics, tasks), self)
         uvicorn = self._rest_server.uvicorn
         uvicorn.server_state.tasks = tasks
         for sig in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(sig, self._drain, sig)
         self._rest_server.create_application()
         uvicorn.config.load()
-        beside = [asyncio.create_task(sweep(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout))]
+        beside = [
+            asyncio.create_task(
+                enforce_timeouts(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout)
+            )
+        ]
         if self.settings.stop_with_parent:
             beside.append(asyncio.create_task(self._stop_with_parent()))
         if self.settings.enable_grpc:
@@ -158,7 +155,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         threading.Thread(target=self._load, args=(loader,), name="penstock-loader", daemon=True).start()
         log().info("listening", port=listener.getsockname()[1])
         try:
-            await uvicorn._serve([listener])  # not serve(): that takes the signals
+            await uvicorn._serve([listener])  # not serve(): that handles signals itself
         finally:
             for task in beside:
                 task.cancel()
@@ -173,8 +170,6 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
 
     async def _start_grpc(self) -> None:
         """Start KServe's gRPC server, and end the process with it should it fail."""
-        from components.predictor.closed import ClosedRepository
-
         limit = self.settings.max_body_bytes + _GRPC_SLACK
         options = {"grpc_max_send_message_length": limit, "grpc_max_receive_message_length": limit}
         repository = ClosedRepository(self.registered_models)
@@ -206,7 +201,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
 
     def _drain(self, sig: int) -> None:
         if self.model.draining:
-            self._exit()  # asked twice: at once
+            self._exit()  # the second signal ends it at once
             return
         self.model.draining = True
         log().info("draining", signal=signal.Signals(sig).name, seconds=self.settings.drain_seconds)

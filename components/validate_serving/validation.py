@@ -21,7 +21,7 @@ from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import Pixels
 from components.registry import Registry, verify_directory
 from components.storage import open_store
-from components.validate_serving.predictor import PredictorProcess, predictor
+from components.validate_serving.predictor_process import PredictorProcess, predictor
 
 START_SECONDS = 120.0
 _REQUESTS = 50

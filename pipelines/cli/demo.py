@@ -58,7 +58,7 @@ def _ask_predictor(name: str, model_dir: Path, dataset: "Dataset") -> None:
     """Start the predictor as KServe does, send pictures of the sealed test split by V1 and V2, and print what it says."""
     import httpx
 
-    from components.validate_serving.predictor import predictor
+    from components.validate_serving.predictor_process import predictor
 
     test = dataset.split("test")
     chosen = _one_of_each_label(test)

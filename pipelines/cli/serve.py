@@ -9,7 +9,7 @@ import typer
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, NameOption, StoreOption, console
 
 if TYPE_CHECKING:
-    from components.predictor.settings import Settings
+    from components.predictor.settings import PredictorSettings
 
 CACHE = Path(".penstock/cache")
 
@@ -28,12 +28,12 @@ def serve(
     from pydantic import ValidationError
 
     from components.classifier.errors import UsageError, VersionNotFound
-    from components.predictor.settings import Settings
+    from components.predictor.settings import PredictorSettings
     from components.registry import Registry
     from components.storage import open_store
 
     try:
-        settings = Settings(model_name=name, host=host, http_port=port)
+        settings = PredictorSettings(model_name=name, host=host, http_port=port)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
@@ -42,7 +42,7 @@ def serve(
     sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))
 
 
-def _run(settings: "Settings", store: str, name: str) -> int:
+def _run(settings: "PredictorSettings", store: str, name: str) -> int:
     from components.predictor.follow import Follower
     from components.predictor.server import PredictorServer
 

@@ -9,8 +9,8 @@ from benchmarks.serving.load import Load
 from benchmarks.serving.peers import BARE, KSERVE, LITSERVE, PEERS, PENSTOCK, ROWS
 from benchmarks.serving.report import Results, markdown
 from components.classifier.images import ImageSpec
-from components.predictor import v1, v2
-from components.predictor.settings import Settings
+from components.predictor.protocol import v1, v2
+from components.predictor.settings import PredictorSettings
 
 SPEC = ImageSpec(28, 28, 1)
 IMAGE = np.arange(784, dtype=np.uint16).astype(np.uint8).reshape(28, 28, 1)
@@ -21,9 +21,9 @@ def test_the_predictor_reads_the_same_picture_from_every_row(row: str) -> None:
     request = PENSTOCK.requests[row]
     body, headers = request.body(IMAGE), request.headers(IMAGE)
     if request.path.endswith(":predict"):
-        found = v1.parse(body, SPEC, Settings())
+        found = v1.parse(body, SPEC, PredictorSettings())
     else:
-        found, _ = v2.parse(body, int(headers["Inference-Header-Content-Length"]), SPEC, Settings())
+        found, _ = v2.parse(body, int(headers["Inference-Header-Content-Length"]), SPEC, PredictorSettings())
     assert np.array_equal(found.images, IMAGE[None])
 
 

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components.bundle.environment import load_environment
-from components.predictor.settings import Settings
+from components.predictor.settings import PredictorSettings
 from components.storage.s3_settings import S3Settings
 from pipelines import steps
 from tests.manifests.building import EXAMPLE, MANIFESTS, ROOT, Object, built, composed, folders, kustomize, of_kind, only
@@ -57,16 +57,16 @@ def test_the_predictor_knows_every_setting(folder: Path, monkeypatch: pytest.Mon
     if not of_kind(built(folder), "ServingRuntime"):
         return
     for name, value in variables_of(built(folder)).items():
-        assert name.removeprefix("PENSTOCK_").lower() in Settings.model_fields
+        assert name.removeprefix("PENSTOCK_").lower() in PredictorSettings.model_fields
         monkeypatch.setenv(name, value)
     arguments = [it.removeprefix("--").split("=") for it in container_of(built(folder))["args"]]
-    assert {name for name, _ in arguments} <= Settings.model_fields.keys()
-    Settings(**{name: value.replace("{{.Name}}", "digits") for name, value in arguments})
+    assert {name for name, _ in arguments} <= PredictorSettings.model_fields.keys()
+    PredictorSettings(**{name: value.replace("{{.Name}}", "digits") for name, value in arguments})
 
 
 def test_the_review_store_is_a_setting_too(tmp_path: Path) -> None:
     assert "PENSTOCK_REVIEW_STORE" in variables_of(composed(tmp_path / "mine", "review"))
-    assert "review_store" in Settings.model_fields
+    assert "review_store" in PredictorSettings.model_fields
 
 
 @pytest.mark.parametrize("name", ["dev", "prod"])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from components.bundle.model import Classifier
-from components.validate_serving.predictor import PredictorProcess, predictor
+from components.validate_serving.predictor_process import PredictorProcess, predictor
 from tests import tiny
 from tests.predictor.versions import NAME, model_dir
 

@@ -15,7 +15,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from kserve.protocol.infer_type import RequestedOutput
 
-from components.validate_serving.predictor import predictor
+from components.validate_serving.predictor_process import predictor
 from tests.predictor.versions import NAME, b64, png
 
 WANTED = ["label", "probabilities"]

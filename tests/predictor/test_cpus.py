@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from components.classifier.cpu import available_cpus
-from components.predictor.served import load
-from components.validate_serving.predictor import predictor
+from components.predictor.loaded_model import load
+from components.validate_serving.predictor_process import predictor
 from tests.predictor.versions import NAME, PREDICT
 
 

@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.validate_serving.predictor import PredictorProcess
+from components.validate_serving.predictor_process import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, png, tensor
 
 EXAMPLES = 10_000

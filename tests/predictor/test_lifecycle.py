@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from components.classifier.errors import IntegrityError, ServingError
-from components.predictor.served import load
-from components.validate_serving.predictor import PredictorProcess, predictor
+from components.predictor.loaded_model import load
+from components.validate_serving.predictor_process import PredictorProcess, predictor
 from tests.predictor.test_limits import bomb
 from tests.predictor.versions import INFER, NAME, PREDICT, b64, error_of, tensor
 
@@ -25,9 +25,9 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from components.classifier.errors import IntegrityError
-from components.predictor.served import load
+from components.predictor.loaded_model import load
 from components.predictor.server import PredictorServer
-from components.predictor.settings import Settings
+from components.predictor.settings import PredictorSettings
 
 def loader(server):
     while not Path(sys.argv[2]).exists():
@@ -36,7 +36,8 @@ def loader(server):
         raise IntegrityError("the storage has no such version; publish it again")
     server.serve(load("digits", Path(sys.argv[1])))
 
-sys.exit(PredictorServer(Settings(model_name="digits", host="127.0.0.1", http_port=0, stop_with_parent=True, drain_seconds=0)).run(loader))
+settings = PredictorSettings(model_name="digits", host="127.0.0.1", http_port=0, stop_with_parent=True, drain_seconds=0)
+sys.exit(PredictorServer(settings).run(loader))
 """
 """The real server with a loader that waits for a file, as for storage that is slow."""
 

@@ -13,7 +13,7 @@ import httpx
 import numpy as np
 import pytest
 
-from components.validate_serving.predictor import PredictorProcess
+from components.validate_serving.predictor_process import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, error_of, png, tensor
 
 

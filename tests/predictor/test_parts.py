@@ -16,13 +16,13 @@ from components.classifier.arrays import to_pictures, to_uint8
 from components.classifier.errors import ImageError, ServingError, StoreUnavailable
 from components.classifier.images import ImageSpec
 from components.predictor.errors import Unavailable
+from components.predictor.loaded_model import check_golden, load
 from components.predictor.metrics import Metrics
-from components.predictor.nested import to_array
-from components.predictor.question import Question, answer
+from components.predictor.model import ServingModel
+from components.predictor.protocol.request import PredictRequest, to_array
 from components.predictor.reviewing import ReviewWriter
-from components.predictor.served import check_golden, load
-from components.predictor.settings import Settings
-from components.predictor.worker import Worker
+from components.predictor.settings import PredictorSettings
+from components.predictor.speed import Worker
 from tests.predictor.versions import NAME
 
 JSON = st.recursive(
@@ -114,14 +114,13 @@ class FullStore:
 def test_a_review_store_that_fails_costs_pictures_and_never_time(served_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.predictor.reviewing._PAUSES", (0.0, 0.0))
     monkeypatch.setattr("components.predictor.reviewing.open_store", lambda url: FullStore())
-    settings = Settings(model_name=NAME, review_store=str(tmp_path), review_threshold=1.0, audit_rate=0)
+    settings = PredictorSettings(model_name=NAME, review_store=str(tmp_path), review_threshold=1.0, audit_rate=0)
     metrics, served = Metrics(registry := CollectorRegistry()), load(NAME, served_dir)
     writer = ReviewWriter(settings, metrics)
     images = np.random.default_rng(0).integers(0, 256, (1500, 8, 8, 1), dtype=np.uint8)
-    question = Question(images, [None] * len(images))
-    found = answer(served, question, settings)
+    metrics.serving(served)
     began = time.monotonic()
-    writer.offer(question, found, "r")
+    ServingModel(settings, Worker(1, 1), metrics, writer).predict(served, PredictRequest(images, [None] * len(images)), "r")
     assert time.monotonic() - began < 2
     writer.close(10)
     dropped = {why: registry.get_sample_value("penstock_review_dropped_total", {"why": why}) or 0 for why in ("full", "store")}

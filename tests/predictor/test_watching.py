@@ -12,7 +12,7 @@ import pytest
 
 from components.review import ReviewQueue
 from components.storage import open_store
-from components.validate_serving.predictor import PredictorProcess, predictor
+from components.validate_serving.predictor_process import PredictorProcess, predictor
 from tests import tiny
 from tests.predictor.versions import INFER, NAME, PREDICT, b64, png, tensor
 

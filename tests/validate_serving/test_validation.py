@@ -12,7 +12,7 @@ import pytest
 
 from components.bundle import files
 from components.classifier.errors import IntegrityError, ServingError, VersionNotFound
-from components.validate_serving.predictor import PredictorProcess
+from components.validate_serving.predictor_process import PredictorProcess
 from components.validate_serving.validation import validate, validate_version
 from tests.predictor.versions import NAME
 from tests.validate_serving.versions import CHANGES, copy_of, damage, published, write_sound
@@ -97,7 +97,7 @@ def test_the_predictor_goes_when_its_parent_is_killed(sound: Path, tmp_path: Pat
     registry, version = published(sound, tmp_path)
     folder = registry.fetch(version, tmp_path / "models")
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom components.validate_serving.predictor import PredictorProcess\n"
+        "import sys, time\nfrom pathlib import Path\nfrom components.validate_serving.predictor_process import PredictorProcess\n"
         "with PredictorProcess('digits', Path(sys.argv[1])) as process:\n    process.wait(60)\n"
         "    print(process.process.pid, flush=True)\n    time.sleep(60)\n"
     )

@@ -1,52 +1,46 @@
-"""A model version that is fit to serve: verified, loaded, and giving the probabilities that evaluation saw."""
+"""A model version in memory: verified against its manifest, loaded, and checked with its golden pictures."""
 
 import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.bundle import files
 from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
-from components.classifier.images import ImageSpec
+from components.classifier.images import ImageSpec, Pixels
+from components.predictor.speed import QUICK_SECONDS
 
-_QUICK_SECONDS = 0.003
 _SMALL_SECONDS = 0.001
-_WORTHWHILE = 1.4
+_MIN_SPEEDUP = 1.4
 _MEASURING_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class LoadedModel:
     """One loaded model version; requests in flight keep theirs when another takes over."""
 
     name: str
     version: str
     classifier: Classifier
+    spec: ImageSpec
+    """What the model takes."""
+    classes: list[str]
+    """Class names in the order of the model's outputs."""
     threads: int
     """Of onnxruntime."""
     quick: bool
-    """Whether one picture takes so little time that the event loop may wait for it."""
-    example: Any = field(repr=False)
+    """Whether one picture takes so little time that the event loop may run the model."""
+    example: Pixels = field(repr=False)
     """A picture for examples, uint8 (H, W, C)."""
 
-    @property
-    def classes(self) -> list[str]:
-        """Class names in the order of the model's outputs."""
-        return self.classifier.classes
 
-    @property
-    def spec(self) -> ImageSpec:
-        """What the model takes."""
-        return self.classifier.spec
-
-
-def load(name: str, directory: Path, threads: int = 0) -> ServedModel:
+def load(name: str, directory: Path, threads: int = 0) -> LoadedModel:
     """Verify every digest of a model folder, load it and run its golden pictures.
 
     Raises IntegrityError for files that differ from the manifest or do not belong together, ServingError when the golden
@@ -55,18 +49,19 @@ def load(name: str, directory: Path, threads: int = 0) -> ServedModel:
     from components.registry import verify_directory
 
     if not directory.is_dir():
-        raise IntegrityError(f"{directory} is no folder; name one that holds a model version and its {files.MANIFEST}")
+        raise IntegrityError(f"{directory} is not a folder; name one that holds a model version and its {files.MANIFEST}")
     version = verify_directory(directory).version
     pictures, expected = load_golden(directory)
-    classifier, used = _classifier(directory, threads, pictures[:1])
+    classifier, used = _load_classifier(directory, threads, pictures[:1])
     check_golden(classifier, pictures, expected)
-    return ServedModel(name, version, classifier, used, _seconds(classifier, pictures[:1]) < _QUICK_SECONDS, pictures[0])
+    quick = _seconds(classifier, pictures[:1]) < QUICK_SECONDS
+    return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0])
 
 
-def _classifier(directory: Path, threads: int, picture: Any) -> tuple[Classifier, int]:
+def _load_classifier(directory: Path, threads: int, picture: Pixels) -> tuple[Classifier, int]:
     """Load with `threads`; 0 takes the container's CPU quota, or one thread where more do not make one picture much faster.
 
-    Small models lose by several threads: waking them costs more than they do, and other requests could have had them.
+    Several threads slow small models down: waking them costs more than they save, and takes CPU from other requests.
     Returns the number too.
     """
     if threads:
@@ -78,11 +73,11 @@ def _classifier(directory: Path, threads: int, picture: Any) -> tuple[Classifier
     if alone < _SMALL_SECONDS:
         return one, 1
     many = Classifier(directory, threads=cpus)
-    return (many, cpus) if _seconds(many, picture) * _WORTHWHILE < alone else (one, 1)
+    return (many, cpus) if _seconds(many, picture) * _MIN_SPEEDUP < alone else (one, 1)
 
 
-def _seconds(classifier: Classifier, picture: Any) -> float:
-    """Time of one picture's run: the shortest of up to 20, because what else the machine does only ever adds to it."""
+def _seconds(classifier: Classifier, picture: Pixels) -> float:
+    """Time of one picture's run: the shortest of up to 20, because other load only ever makes a run longer."""
     best, end = math.inf, time.perf_counter() + _MEASURING_SECONDS
     for _ in range(20):
         began = time.perf_counter()
@@ -94,7 +89,7 @@ def _seconds(classifier: Classifier, picture: Any) -> float:
     return best
 
 
-def check_golden(classifier: Classifier, pictures: Any, expected: Any) -> None:
+def check_golden(classifier: Classifier, pictures: Pixels, expected: npt.NDArray[np.float32]) -> None:
     """Raise ServingError unless the golden pictures give their probabilities, within GOLDEN_TOLERANCE."""
     if len(pictures) == 0 or expected.shape != (len(pictures), len(classifier.classes)):
         raise ServingError(

@@ -1,4 +1,4 @@
-"""The API's description, written for the one model that serves: its paths, its shapes, and requests that work as they stand."""
+"""The OpenAPI description of the model that serves: paths, shapes, and example requests that work unchanged."""
 
 import base64
 import io
@@ -10,26 +10,26 @@ from PIL import Image
 
 from components.bundle.files import INPUT_NAME
 from components.classifier.images import Pixels
-from components.predictor import v2
-from components.predictor.question import most_images
-from components.predictor.served import ServedModel
-from components.predictor.settings import Settings
-from components.predictor.tensors import DATATYPES
+from components.predictor.loaded_model import LoadedModel
+from components.predictor.protocol import v2
+from components.predictor.protocol.request import max_images
+from components.predictor.protocol.v2 import DATATYPES
+from components.predictor.settings import PredictorSettings
 
 Json = dict[str, Any]
 
-_LARGEST_EXACT = 256
-"""Pictures with more values than this are described without their exact size: tools that make up requests would choke."""
+_MAX_EXACT_VALUES = 256
+"""Arrays of more values are described without their exact size, which tools that generate requests cannot handle."""
 
 
-def document(served: ServedModel, settings: Settings) -> Json:
+def document(loaded: LoadedModel, settings: PredictorSettings) -> Json:
     """OpenAPI 3.1 of the predictor."""
-    name = served.name
+    name = loaded.name
     description = (
-        f"Classifies pictures as one of {len(served.classes)} classes by model `{name}`, version `{served.version}`, over KServe's V1 "
-        f"protocol and the Open Inference Protocol (V2). Pictures are {served.spec} (height x width x channels) as arrays of whole "
-        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {most_images(served.spec, settings)} pictures and "
-        f"{settings.max_body_bytes} bytes a request. "
+        f"Classifies pictures as one of {len(loaded.classes)} classes by model `{name}`, version `{loaded.version}`, over KServe's V1 "
+        f"protocol and the Open Inference Protocol (V2). Pictures are {loaded.spec} (height x width x channels) as arrays of whole "
+        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {max_images(loaded.spec, settings)} pictures and "
+        f"{settings.max_body_bytes} bytes per request. "
         'Every failure is `{"error": "one line"}`; 503 carries Retry-After.'
     )
     return {
@@ -37,21 +37,21 @@ def document(served: ServedModel, settings: Settings) -> Json:
         "info": {"title": f"Penstock predictor: {name}", "version": installed("penstock"), "description": description},
         "servers": [{"url": "."}],
         "tags": [{"name": "inference"}, {"name": "health"}, {"name": "metadata"}],
-        "paths": {**_inference(served), **_health(name), **_metadata(name)},
-        "components": {"schemas": _schemas(served, settings), "responses": _responses()},
+        "paths": {**_inference(loaded), **_health(name), **_metadata(name)},
+        "components": {"schemas": _schemas(loaded, settings), "responses": _responses()},
     }
 
 
-def _inference(served: ServedModel) -> Json:
-    name = served.name
-    v1_examples, v2_examples = _v1_examples(served), _v2_examples(served)
+def _inference(loaded: LoadedModel) -> Json:
+    name = loaded.name
+    v1_examples, v2_examples = _v1_examples(loaded), _v2_examples(loaded)
     infer = _operation("inference", "Classify pictures (V2)", "InferResponse", "InferRequest", v2_examples, (400, 404, 413, 415, 503))
     infer["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     infer["parameters"] = [_request_id(), _header_length()]
     infer["responses"]["200"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     predict = _operation("inference", "Classify pictures (V1)", "PredictResponse", "PredictRequest", v1_examples, (400, 413, 415, 503))
     predict["parameters"] = [_request_id()]
-    versioned = {**infer, "operationId": "infer_version", "parameters": [_version(served), *infer["parameters"]]}
+    versioned = {**infer, "operationId": "infer_version", "parameters": [_version(loaded), *infer["parameters"]]}
     return {
         f"/v1/models/{name}:predict": {"post": {**predict, "operationId": "predict"}},
         f"/v2/models/{name}/infer": {"post": {**infer, "operationId": "infer"}},
@@ -61,11 +61,11 @@ def _inference(served: ServedModel) -> Json:
 
 def _health(name: str) -> Json:
     return {
-        "/": {"get": _get("health", "Whether the process lives", "Object")},
-        "/v2/health/live": {"get": _get("health", "Whether the process lives (V2)", "Object")},
-        "/v2/health/ready": {"get": _get("health", "Whether requests are wanted", "Object", (503,))},
-        f"/v1/models/{name}": {"get": _get("health", "Whether the model answers (V1)", "Object", (503,))},
-        f"/v2/models/{name}/ready": {"get": _get("health", "Whether the model answers (V2)", "Object", (503,))},
+        "/": {"get": _get("health", "Whether the process is alive", "Object")},
+        "/v2/health/live": {"get": _get("health", "Whether the process is alive (V2)", "Object")},
+        "/v2/health/ready": {"get": _get("health", "Whether the server is ready", "Object", (503,))},
+        f"/v1/models/{name}": {"get": _get("health", "Whether the model is ready (V1)", "Object", (503,))},
+        f"/v2/models/{name}/ready": {"get": _get("health", "Whether the model is ready (V2)", "Object", (503,))},
     }
 
 
@@ -81,16 +81,16 @@ def _metadata(name: str) -> Json:
 
 
 def _get(tag: str, summary: str, schema: str, failures: tuple[int, ...] = ()) -> Json:
-    return {"tags": [tag], "summary": summary, "responses": _answers(schema, failures)}
+    return {"tags": [tag], "summary": summary, "responses": _responses_for(schema, failures)}
 
 
 def _operation(tag: str, summary: str, response: str, request: str, examples: Json, failures: tuple[int, ...]) -> Json:
     body = {"required": True, "content": {"application/json": {"schema": _reference(request), "examples": examples}}}
-    return {"tags": [tag], "summary": summary, "requestBody": body, "responses": _answers(response, failures)}
+    return {"tags": [tag], "summary": summary, "requestBody": body, "responses": _responses_for(response, failures)}
 
 
-def _answers(schema: str, failures: tuple[int, ...]) -> Json:
-    good = {"description": "The answer", "content": {"application/json": {"schema": _reference(schema)}}}
+def _responses_for(schema: str, failures: tuple[int, ...]) -> Json:
+    good = {"description": "The response", "content": {"application/json": {"schema": _reference(schema)}}}
     return {"200": good} | {str(code): {"$ref": f"#/components/responses/E{code}"} for code in failures}
 
 
@@ -100,11 +100,11 @@ def _reference(schema: str) -> Json:
 
 def _responses() -> Json:
     texts = {
-        400: "The request cannot be read, or is not what the model takes",
+        400: "The request cannot be read, or does not fit the model",
         404: "No such model or version",
         413: "Too many bytes or pictures",
         415: "The body is compressed",
-        503: "Still loading, going away, or too much to do; try again after Retry-After seconds",
+        503: "Still loading, shutting down, or overloaded; try again after Retry-After seconds",
     }
     content = {"application/json": {"schema": _reference("Error")}}
     retry = {"Retry-After": {"schema": {"type": "integer"}}}
@@ -114,7 +114,7 @@ def _responses() -> Json:
 
 
 def _request_id() -> Json:
-    text = "Comes back in the answer and stands in the log, where it is printable and not longer than 128 characters"
+    text = "Returned in the response and written to the log, if it is printable and at most 128 characters long"
     return {"name": "x-request-id", "in": "header", "schema": {"type": "string"}, "description": text}
 
 
@@ -123,12 +123,12 @@ def _header_length() -> Json:
     return {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 1}, "description": text}
 
 
-def _version(served: ServedModel) -> Json:
-    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}, "example": served.version}
+def _version(loaded: LoadedModel) -> Json:
+    return {"name": "version", "in": "path", "required": True, "schema": {"type": "string"}, "example": loaded.version}
 
 
-def _schemas(served: ServedModel, settings: Settings) -> Json:
-    wishes = {"return_probabilities": {"type": "boolean"}, "threshold": {"type": "number", "minimum": 0, "maximum": 1}}
+def _schemas(loaded: LoadedModel, settings: PredictorSettings) -> Json:
+    options = {"return_probabilities": {"type": "boolean"}, "threshold": {"type": "number", "minimum": 0, "maximum": 1}}
     probabilities = {"type": "object", "additionalProperties": {"type": "number"}}
     encoded = {"type": "object", "required": ["b64"], "properties": {"b64": {"type": "string", "contentEncoding": "base64"}}}
     wrapped = {"type": "object", "required": ["image_bytes"], "properties": {"image_bytes": encoded}}
@@ -136,7 +136,7 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
         "type": "object",
         "required": ["label", "confidence", "needs_review"],
         "properties": {
-            "label": {"type": "string", "enum": served.classes},
+            "label": {"type": "string", "enum": loaded.classes},
             "confidence": {"type": "number"},
             "needs_review": {"type": "boolean"},
             "probabilities": probabilities,
@@ -171,11 +171,11 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
                 "instances": {
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": most_images(served.spec, settings),
-                    "items": {"anyOf": [_array(served), encoded, wrapped]},
+                    "maxItems": max_images(loaded.spec, settings),
+                    "items": {"anyOf": [_array(loaded), encoded, wrapped]},
                 },
-                **wishes,
-                "parameters": {"type": "object", "properties": wishes},
+                **options,
+                "parameters": {"type": "object", "properties": options},
             },
         },
         "PredictResponse": {
@@ -192,7 +192,7 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
             "required": ["inputs"],
             "properties": {
                 "id": {"type": "string"},
-                "parameters": {"type": "object", "properties": {**wishes, "binary_data_output": {"type": "boolean"}}},
+                "parameters": {"type": "object", "properties": {**options, "binary_data_output": {"type": "boolean"}}},
                 "inputs": {"type": "array", "minItems": 1, "maxItems": 1, "items": tensor},
                 "outputs": {"type": "array", "items": output},
             },
@@ -219,30 +219,33 @@ def _schemas(served: ServedModel, settings: Settings) -> Json:
     }
 
 
-def _array(served: ServedModel) -> Json:
+def _array(loaded: LoadedModel) -> Json:
     """A picture as nested arrays."""
-    spec = served.spec
+    spec = loaded.spec
     schema: Json = {"type": "integer", "minimum": 0, "maximum": 255}
-    exact = spec.height * spec.width * spec.channels <= _LARGEST_EXACT
+    exact = spec.height * spec.width * spec.channels <= _MAX_EXACT_VALUES
     for size in reversed(spec.shape):
         schema = {"type": "array", "items": schema} | ({"minItems": size, "maxItems": size} if exact else {"minItems": 1})
     return schema
 
 
-def _v1_examples(served: ServedModel) -> Json:
-    picture = served.example
+def _v1_examples(loaded: LoadedModel) -> Json:
+    picture = loaded.example
     return {
         "picture": _example(
-            "An encoded picture of any size, with all probabilities", {"instances": [{"b64": _png(picture)}], "return_probabilities": True}
+            "An encoded picture of any size, with all probabilities",
+            {"instances": [{"b64": _png_base64(picture)}], "return_probabilities": True},
         ),
         "array": _example("An array of the model's size", {"instances": [picture.tolist()]}),
-        "threshold": _example("Doubt below another bound", {"instances": [{"image_bytes": {"b64": _png(picture)}}], "threshold": 0.99}),
+        "threshold": _example(
+            "Another threshold for needs_review", {"instances": [{"image_bytes": {"b64": _png_base64(picture)}}], "threshold": 0.99}
+        ),
     }
 
 
-def _v2_examples(served: ServedModel) -> Json:
-    picture = served.example
-    encoded = {"name": INPUT_NAME, "shape": [1], "datatype": "BYTES", "data": [_png(picture)]}
+def _v2_examples(loaded: LoadedModel) -> Json:
+    picture = loaded.example
+    encoded = {"name": INPUT_NAME, "shape": [1], "datatype": "BYTES", "data": [_png_base64(picture)]}
     array = {"name": INPUT_NAME, "shape": [1, *picture.shape], "datatype": "UINT8", "data": picture.ravel().tolist()}
     return {
         "picture": _example("An encoded picture of any size", {"id": "42", "inputs": [encoded]}),
@@ -254,7 +257,7 @@ def _example(summary: str, value: Json) -> Json:
     return {"summary": summary, "value": value}
 
 
-def _png(picture: Pixels) -> str:
+def _png_base64(picture: Pixels) -> str:
     buffer = io.BytesIO()
     Image.fromarray(np.squeeze(picture, axis=2) if picture.shape[2] == 1 else picture).save(buffer, "PNG")
     return base64.b64encode(buffer.getvalue()).decode()

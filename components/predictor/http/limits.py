@@ -1,7 +1,7 @@
-"""Connections that cost something: slow senders, endless headers, too many at once.
+"""Limits on connections, headers and slow clients.
 
-uvicorn waits without end for a request to arrive. Its protocol is extended here by what a sweep needs to find the slow ones,
-so that a request in good time costs next to nothing.
+uvicorn waits for ever for a request to arrive. Its protocol is extended here by a few times, which a periodic check compares
+with the limits, so that a request on time costs next to nothing.
 """
 
 import asyncio
@@ -12,79 +12,79 @@ import orjson
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 _MAX_HEADER_BYTES = 64 * 1024
-_SWEEP_SECONDS = 0.5
+_CHECK_SECONDS = 0.5
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection, which knows since when it owes us something."""
+    """One connection, which records since when the client has been late."""
 
     max_connections = 2048
 
     waiting_since: float | None = None
-    """Since when a request is expected or coming in; None while it is being answered or the connection is idle."""
-    headers_came = False
+    """Since when a request is expected or arriving; None while it is being answered or the connection is idle."""
+    headers_complete = False
     blocked_since: float | None = None
-    """Since when the client takes no more of an answer."""
+    """Since when the client has not read any more of a response."""
     _header_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        """Take the connection, or say at once that there are too many."""
+        """Accept the connection, or refuse it at once when there are too many."""
         super().connection_made(transport)
         self.waiting_since = time.monotonic()
         if len(self.connections) > self.max_connections:
             self.refuse(503, "too many connections; try again in a moment", (b"retry-after: 1\r\n",))
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of a request; headers may not go on for ever."""
+        """Accept bytes of a request; refuse headers that are too long."""
         if self.waiting_since is None and (self.cycle is None or self.cycle.response_complete):
-            self.waiting_since, self.headers_came = time.monotonic(), False
-        if not self.headers_came:
+            self.waiting_since, self.headers_complete = time.monotonic(), False
+        if not self.headers_complete:
             self._header_bytes += len(data)
-            if self._header_bytes > _MAX_HEADER_BYTES and not self._body_began(data):
+            if self._header_bytes > _MAX_HEADER_BYTES and not self._has_header_end(data):
                 self.refuse(431, f"the request's headers are larger than {_MAX_HEADER_BYTES} bytes")
                 return
         super().data_received(data)
 
-    def _body_began(self, data: bytes) -> bool:
+    def _has_header_end(self, data: bytes) -> bool:
         return b"\r\n\r\n" in data or b"\n\n" in data
 
     def on_message_begin(self) -> None:
-        """Note when a request began."""
+        """Record when a request began."""
         super().on_message_begin()
-        self.headers_came = False
+        self.headers_complete = False
         if self.waiting_since is None:
             self.waiting_since = time.monotonic()
 
     def on_headers_complete(self) -> None:
-        """From here on the body has its own time."""
-        self.headers_came, self._header_bytes = True, 0
+        """Start the time limit of the body."""
+        self.headers_complete, self._header_bytes = True, 0
         self.waiting_since = time.monotonic()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """The client owes nothing any more."""
+        """Stop the time limit: the request is complete."""
         self.waiting_since = None
         super().on_message_complete()
 
     def pause_writing(self) -> None:
-        """Note since when the client takes no more."""
+        """Record since when the client has not read."""
         self.blocked_since = time.monotonic()
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        """Forget it."""
+        """The client reads again."""
         self.blocked_since = None
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
-        """Tell in JSON, like all errors, that this is not HTTP."""
+        """Refuse bytes that are not HTTP, in JSON like all errors."""
         self.refuse(400, "this is not a valid HTTP request")
 
     def refuse(self, status: int, message: str, headers: tuple[bytes, ...] = ()) -> None:
-        """Answer without asking the application, unless it answered already, and hang up."""
+        """Respond without asking the application, unless it has responded already, and close the connection."""
         if self.transport.is_closing():
             return
-        if not self.headers_came or not self.cycle.response_started:  # else the answer to this request is on its way, or was given
+        if not self.headers_complete or not self.cycle.response_started:  # otherwise a second response would follow the first
             body = orjson.dumps({"error": message})
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"
@@ -96,21 +96,21 @@ class GuardedProtocol(HttpToolsProtocol):
 _PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
 
 
-async def sweep(connections: set[Any], header_timeout: float, body_timeout: float) -> None:
-    """Close connections that are too slow; runs until cancelled."""
+async def enforce_timeouts(connections: set[Any], header_timeout: float, body_timeout: float) -> None:
+    """Close connections of clients that are too slow; runs until cancelled."""
     while True:
-        await asyncio.sleep(_SWEEP_SECONDS)
+        await asyncio.sleep(_CHECK_SECONDS)
         now = time.monotonic()
         for connection in list(connections):
             if isinstance(connection, GuardedProtocol):
-                _check(connection, now, header_timeout, body_timeout)
+                _enforce(connection, now, header_timeout, body_timeout)
 
 
-def _check(connection: GuardedProtocol, now: float, header_timeout: float, body_timeout: float) -> None:
+def _enforce(connection: GuardedProtocol, now: float, header_timeout: float, body_timeout: float) -> None:
     if connection.blocked_since is not None and now - connection.blocked_since > body_timeout:
         connection.transport.abort()
     elif connection.waiting_since is not None:
-        limit = body_timeout if connection.headers_came else header_timeout
+        limit = body_timeout if connection.headers_complete else header_timeout
         if now - connection.waiting_since > limit:
-            part = "body" if connection.headers_came else "headers"
-            connection.refuse(408, f"the request's {part} did not come within {limit:g} seconds")
+            part = "body" if connection.headers_complete else "headers"
+            connection.refuse(408, f"the request's {part} did not arrive within {limit:g} seconds")

@@ -1,4 +1,4 @@
-"""What is served beside inference: health, metadata, metrics and the API's description, on KServe's FastAPI application."""
+"""Routes beside inference, on KServe's FastAPI application: health, metadata, metrics and the API's description."""
 
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -11,26 +11,27 @@ from starlette.exceptions import HTTPException
 
 from components.classifier.errors import RequestError
 from components.predictor.errors import Unavailable
+from components.predictor.http.openapi import document
 from components.predictor.logs import log
-from components.predictor.model import ImageClassifier
-from components.predictor.openapi import document
+from components.predictor.model import ServingModel
+from components.predictor.protocol import v2
 from components.predictor.sdk import metrics_handler
 
 PLATFORM = "onnxruntime_onnx"
 _GET = ["GET", "HEAD"]
 
 
-def add_routes(app: FastAPI, model: ImageClassifier) -> None:
-    """Put our routes in place of KServe's: those know no model version, and call a server ready that has no model."""
+def add_routes(app: FastAPI, model: ServingModel) -> None:
+    """Replace KServe's routes, which know no model version and report a server without a model as ready."""
     app.router.routes.clear()
     app.router.redirect_slashes = False
     app.include_router(_health(model))
     app.include_router(_metadata(model))
-    app.include_router(_for_people_and_tools(model))
+    app.include_router(_description(model))
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Give every failure the one form, `{"error": one line}`, with no word of what was raised."""
+    """Give every failure the same form, `{"error": one line}`, without what was raised."""
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(RequestError, _request_error)
@@ -38,7 +39,7 @@ def add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _server_error)
 
 
-def _health(model: ImageClassifier) -> APIRouter:
+def _health(model: ServingModel) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
 
     async def alive() -> dict[str, Any]:
@@ -65,7 +66,7 @@ def _health(model: ImageClassifier) -> APIRouter:
     return router
 
 
-def _metadata(model: ImageClassifier) -> APIRouter:
+def _metadata(model: ServingModel) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
 
     async def server() -> dict[str, Any]:
@@ -76,15 +77,15 @@ def _metadata(model: ImageClassifier) -> APIRouter:
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
         _check_name(model, name)
-        served = model.current()
+        loaded = model.current()
         _check_version(model, version)
         return {
-            "name": served.name,
-            "versions": [served.version],
+            "name": loaded.name,
+            "versions": [loaded.version],
             "platform": PLATFORM,
-            "inputs": model.get_input_types(),
-            "outputs": model.get_output_types(),
-            "classes": served.classes,
+            "inputs": v2.input_metadata(loaded),
+            "outputs": v2.output_metadata(loaded),
+            "classes": loaded.classes,
         }
 
     router.add_api_route("/v2", server, methods=_GET)
@@ -95,7 +96,7 @@ def _metadata(model: ImageClassifier) -> APIRouter:
     return router
 
 
-def _for_people_and_tools(model: ImageClassifier) -> APIRouter:
+def _description(model: ServingModel) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
     page = Path(__file__).with_name("docs.html").read_text("utf-8")
 
@@ -111,18 +112,18 @@ def _for_people_and_tools(model: ImageClassifier) -> APIRouter:
     return router
 
 
-def _check_ready(model: ImageClassifier) -> None:
+def _check_ready(model: ServingModel) -> None:
     model.current()
     if model.draining:
-        raise Unavailable("the server is going away; ask another replica", retry_after=5)
+        raise Unavailable("the server is shutting down; ask another replica", retry_after=5)
 
 
-def _check_name(model: ImageClassifier, name: str) -> None:
+def _check_name(model: ServingModel, name: str) -> None:
     if name != model.name:
         raise RequestError(f"there is no model {name[:64]!r} here; there is {model.name!r}", 404)
 
 
-def _check_version(model: ImageClassifier, version: str) -> None:
+def _check_version(model: ServingModel, version: str) -> None:
     serving = model.current().version
     if version and version != serving:
         raise RequestError(f"version {version[:64]!r} does not serve here; version {serving!r} does", 404)
@@ -130,7 +131,7 @@ def _check_version(model: ImageClassifier, version: str) -> None:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    message = {404: "no such path; /docs lists those there are", 405: "this path does not take that method"}
+    message = {404: "no such path; /docs lists those there are", 405: "this path does not accept that method"}
     return JSONResponse({"error": message.get(error.status_code, "the request cannot be answered")}, error.status_code, error.headers)
 
 

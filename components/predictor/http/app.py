@@ -1,0 +1,276 @@
+"""The ASGI application: answers inference requests itself, closes what must stay closed, and hands the rest to KServe's.
+
+Limits on bodies and on waiting are kept here. A client's mistake is a 4xx with `{"error": one line}`.
+"""
+
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from components.classifier.errors import RequestError
+from components.predictor.errors import Unavailable
+from components.predictor.loaded_model import LoadedModel
+from components.predictor.logs import log
+from components.predictor.metrics import Metrics
+from components.predictor.model import ServingModel
+from components.predictor.protocol import v1, v2
+from components.predictor.settings import PredictorSettings
+from components.predictor.speed import QUICK_LIMITS, is_quick, new_id
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+_JSON: Headers = [(b"content-type", b"application/json")]
+_BINARY: Headers = [(b"content-type", b"application/octet-stream")]
+_CLOSE = (b"connection", b"close")
+_HEADER_LENGTH = b"inference-header-content-length"
+_MAX_ID = 128
+_MAX_DIGITS = 18
+
+_LARGE_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An HTTP response."""
+
+    status: int
+    body: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceRequest:
+    """An inference request whose body has been read."""
+
+    loaded: LoadedModel
+    protocol: str
+    body: bytes
+    header_length: int | None
+    id: str
+
+
+class Disconnected(Exception):
+    """The client closed the connection."""
+
+
+class InferenceApp:
+    """ASGI application around `inner`, KServe's; `tasks` are the requests that the server has in hand."""
+
+    def __init__(self, inner: Application, model: ServingModel, metrics: Metrics, tasks: Sized) -> None:
+        self._inner = inner
+        self._model = model
+        self._settings = model.settings
+        limits = {name: min(limit, getattr(model.settings, name)) for name, limit in QUICK_LIMITS.items()}
+        self._quick = model.settings.model_copy(update=limits)
+        self._one_large = threading.Lock()
+        self._metrics = metrics
+        self._tasks = tasks
+        self._v1 = f"/v1/models/{model.name}:predict"
+        self._v2 = f"/v2/models/{model.name}/infer"
+        self._pending_bytes = self._in_flight = 0
+        metrics.watch(lambda: model.worker.depth, lambda: self._in_flight, lambda: self._pending_bytes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one HTTP request, or hand it on."""
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if len(path) > 1 and path.endswith("/"):
+            path = scope["path"] = path.rstrip("/") or "/"
+        protocol, version = self._parse_path(path)
+        if not protocol:
+            await self._handle_other(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = dict(scope["headers"])
+        request_id = _request_id(headers)
+        self._in_flight += 1
+        try:
+            response = await self._infer(scope, receive, protocol, version, headers, request_id)
+        except Disconnected:
+            return
+        finally:
+            self._in_flight -= 1
+        self._metrics.count_request(protocol, response.status, time.perf_counter() - began)
+        if self._settings.access_log:
+            log().info(
+                "request", protocol=protocol, status=response.status, request_id=request_id, seconds=round(time.perf_counter() - began, 6)
+            )
+        if response.status != 200 and b"expect" in headers:  # the announced body may or may not still come
+            response.headers.append(_CLOSE)
+        await self._send(send, response, request_id)
+
+    def _parse_path(self, path: str) -> tuple[str, str]:
+        """Return which protocol a path belongs to ("" for none), and the version it asks for."""
+        if path == self._v1:
+            return "v1", ""
+        if path == self._v2:
+            return "v2", ""
+        parts = path.split("/")
+        if len(parts) == 7 and parts[:4] == ["", "v2", "models", self._model.name] and parts[4] == "versions" and parts[6] == "infer":
+            return "v2", parts[5]
+        return "", ""
+
+    async def _handle_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = self._closed_path(scope["path"])
+        if response is None:
+            await self._inner(scope, receive, send)
+        else:
+            await self._send(send, response, _request_id(dict(scope["headers"])))
+
+    def _closed_path(self, path: str) -> Response | None:
+        """Return the refusal of a path that KServe's application must not see; None for all others."""
+        if path.startswith("/v2/repository"):
+            return error_response(403, "clients cannot load or unload models; deploy another version instead")
+        if path.startswith("/v1/models/") and path.endswith((":predict", ":explain")):
+            name = path.removeprefix("/v1/models/").rpartition(":")[0]
+            return error_response(404, "this model has no explainer") if name == self._model.name else self._no_such_model(name)
+        if path.startswith("/v2/models/") and path.endswith("/infer"):
+            return self._no_such_model(path.split("/")[3])
+        return None
+
+    def _no_such_model(self, name: str) -> Response:
+        return error_response(404, f"there is no model {name[:64]!r} here; there is {self._model.name!r}")
+
+    async def _infer(
+        self, scope: Scope, receive: Receive, protocol: str, version: str, headers: dict[bytes, bytes], request_id: str
+    ) -> Response:
+        """Return the response to an inference request, whatever is wrong with it."""
+        try:
+            if scope["method"] != "POST":
+                return error_response(405, "inference requests are sent by POST", [(b"allow", b"POST")])
+            loaded = self._model.current()
+            _check_version(loaded, version)
+            self._model.worker.check()
+            header_length = _check_headers(headers, protocol)
+            body = await self._read(headers, receive)
+            try:
+                return await self._work(InferenceRequest(loaded, protocol, body, header_length, request_id))
+            finally:
+                self._pending_bytes -= len(body)
+        except RequestError as error:
+            return error_response(error.status, str(error))
+        except Unavailable as error:
+            return error_response(503, str(error), [(b"retry-after", str(error.retry_after).encode())])
+        except Disconnected:
+            raise
+        except Exception:  # noqa: BLE001 - the last guard: the client must not see what was raised
+            log().exception("request failed", request_id=request_id)
+            return error_response(500, f"the server failed; its log has more under request id {request_id}")
+
+    async def _work(self, request: InferenceRequest) -> Response:
+        """Answer a quick request at once, and others on a worker's thread, so that the server stays responsive."""
+        if request.loaded.quick and is_quick(len(request.body), len(self._tasks)):
+            response = self._answer(request, self._quick)
+            if response.status == 200:
+                return response  # otherwise the worker finds out whether the quick limits were too small, or the request is wrong
+        return await self._model.worker.run(lambda: self._answer(request, self._settings))
+
+    def _answer(self, request: InferenceRequest, settings: PredictorSettings) -> Response:
+        """Do all the work of a request; mistakes are caught here, so that a traceback does not keep the parsed body alive."""
+        try:
+            if len(request.body) <= _LARGE_BYTES:
+                return self._predict(request, settings)
+            with self._one_large:  # parsing holds Python's lock anyway, and the memory of several would add up
+                return self._predict(request, settings)
+        except RequestError as error:
+            return error_response(error.status, str(error))
+
+    def _predict(self, request: InferenceRequest, settings: PredictorSettings) -> Response:
+        """Parse, classify and write; raises RequestError."""
+        loaded = request.loaded
+        if request.protocol == "v1":
+            predict_request = v1.parse(request.body, loaded.spec, settings)
+            predictions = self._model.predict(loaded, predict_request, request.id)
+            return Response(200, v1.render(predictions, predict_request.return_probabilities), _JSON)
+        predict_request, options = v2.parse(request.body, request.header_length, loaded.spec, settings)
+        predictions = self._model.predict(loaded, predict_request, request.id)
+        data, json_length = v2.render(predictions, options, request.id)
+        return Response(200, data, _JSON) if json_length is None else Response(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
+
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        """Read a body within the limits; its bytes count as pending until the caller subtracts them."""
+        _check_size(int(headers.get(b"content-length", b"0")), self._settings.max_body_bytes)
+        chunks: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await receive()
+                _check_connected(message)
+                chunk: bytes = message.get("body", b"")
+                size += len(chunk)
+                self._pending_bytes += len(chunk)
+                _check_size(size, self._settings.max_body_bytes)
+                self._check_pending()
+                if not message.get("more_body"):
+                    return b"".join((*chunks, chunk)) if chunks else chunk
+                chunks.append(chunk)
+        except BaseException:
+            self._pending_bytes -= size
+            raise
+
+    def _check_pending(self) -> None:
+        if self._pending_bytes > self._settings.max_pending_bytes:
+            raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
+
+    async def _send(self, send: Send, response: Response, request_id: str) -> None:
+        headers = [*response.headers, (b"content-length", str(len(response.body)).encode()), (b"x-request-id", request_id.encode())]
+        if self._model.draining:
+            headers.append(_CLOSE)
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": response.body})
+
+
+def error_response(status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
+    """Make the response of every failure: one line of JSON."""
+    return Response(status, orjson.dumps({"error": " ".join(message.split())}), [*_JSON, *headers])
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    """Return the client's own id if it is short and printable, else a new one."""
+    given = headers.get(b"x-request-id", b"")
+    if 0 < len(given) <= _MAX_ID and all(33 <= byte <= 126 for byte in given):
+        return given.decode("ascii")
+    return new_id()
+
+
+def _check_version(loaded: LoadedModel, version: str) -> None:
+    if version and version != loaded.version:
+        raise RequestError(f"version {version[:64]!r} does not serve here; version {loaded.version!r} does", 404)
+
+
+def _check_connected(message: MutableMapping[str, Any]) -> None:
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise RequestError(f"the body is larger than the limit of {limit} bytes; send fewer or smaller pictures", 413)
+
+
+def _check_headers(headers: dict[bytes, bytes], protocol: str) -> int | None:
+    """Return the length of a V2 body's JSON part, None where no binary data follows."""
+    if headers.get(b"content-encoding", b"identity") not in (b"identity", b""):
+        raise RequestError("compressed bodies are not accepted; leave out Content-Encoding", 415)
+    if protocol == "v1":
+        return None
+    text = headers.get(_HEADER_LENGTH)
+    if text is None:
+        if headers.get(b"content-type", b"").startswith(b"application/octet-stream"):
+            raise RequestError(
+                "binary data needs the header Inference-Header-Content-Length, the size of the JSON part; JSON alone needs application/json"
+            )
+        return None
+    if not text.isdigit() or len(text) > _MAX_DIGITS:
+        raise RequestError("Inference-Header-Content-Length must be a whole number of bytes")
+    return int(text)

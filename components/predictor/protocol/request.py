@@ -1,0 +1,224 @@
+"""What a predict request holds, whichever protocol it came by: pictures as numbers or encoded, options, and the limits on them."""
+
+import binascii
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from components.classifier import images
+from components.classifier.errors import ImageError, RequestError
+from components.classifier.images import ImageSpec, Pixels
+from components.predictor.loaded_model import LoadedModel
+from components.predictor.settings import PredictorSettings
+
+_MAX_BATCH_BYTES = 32 * 1024 * 1024
+_UNCHECKED_BYTES = 64 * 1024
+"""JSON up to this size is parsed without counting its lists first."""
+_SPARE_LISTS = 1000
+_MAX_PIXELS_FACTOR = 4
+_INTEGERS = {int}
+_NUMBERS = ({float}, {int, float})
+_DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII | re.IGNORECASE)
+_URL_SAFE = str.maketrans("-_", "+/", "\r\n\t")
+
+Original = bytes | None
+"""A picture's bytes as they came; None where an array came."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictRequest:
+    """Pictures, uint8 (N, H, W, C) as the model takes them, and what is asked about them."""
+
+    images: Pixels
+    originals: list[Original]
+    return_probabilities: bool = False
+    threshold: float | None = None
+    """Confidence below which a prediction needs review; None takes the server's setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The model's output for a request: per picture the likeliest class' index, its probability, and whether it needs review.
+
+    `probabilities` are float32 (N, K).
+    """
+
+    model: LoadedModel
+    probabilities: npt.NDArray[np.float32]
+    classes: list[int]
+    confidence: list[float]
+    needs_review: list[bool]
+
+    @property
+    def labels(self) -> list[str]:
+        """The likeliest class' name per picture."""
+        names = self.model.classes
+        return [names[index] for index in self.classes]
+
+
+def load_json(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> dict[str, Any]:
+    """Parse a JSON object.
+
+    Raises RequestError, with the place of the mistake, for anything else.
+    """
+    if not body:
+        raise RequestError("the body is empty; send a JSON object")
+    if len(body) > _UNCHECKED_BYTES:
+        _check_structure(body, spec, settings)
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from error
+    if type(document) is not dict:
+        raise RequestError("the body must be a JSON object")
+    return document
+
+
+def _check_structure(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> None:
+    """Refuse JSON that would take far more memory than its bytes: each `{}` or `[]` becomes 80 bytes.
+
+    Pictures as nested lists have at most one list per pixel, and each value takes at least a digit and a comma.
+    """
+    limit = max_images(spec, settings)
+    lists = min(limit * (1 + spec.height * (1 + spec.width)), len(body) // (2 * spec.channels + 2)) + _SPARE_LISTS
+    if body.count(b"[") > lists or body.count(b"{") > 2 * limit + _SPARE_LISTS:
+        raise RequestError(f"the body holds more lists or objects than pictures need, whose limit is {limit}; send several requests", 413)
+
+
+def parse_options(parameters: Any, where: str) -> tuple[bool, float | None]:
+    """Read `return_probabilities` and `threshold` of a JSON object; other names are left alone.
+
+    Raises RequestError for values of another type, and for a threshold outside 0 to 1.
+    """
+    if parameters is None:
+        return False, None
+    if type(parameters) is not dict:
+        raise RequestError(f"{where} must be an object")
+    probabilities = parameters.get("return_probabilities", False)
+    if type(probabilities) is not bool:
+        raise RequestError("return_probabilities must be true or false")
+    threshold = parameters.get("threshold")
+    if threshold is None:
+        return probabilities, None
+    if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
+        raise RequestError("threshold must be a number from 0 to 1")
+    return probabilities, float(threshold)
+
+
+def max_images(spec: ImageSpec, settings: PredictorSettings) -> int:
+    """How many pictures one request may hold: as set, or fewer where the model takes large ones."""
+    return max(1, min(settings.max_images, _MAX_BATCH_BYTES // (spec.height * spec.width * spec.channels)))
+
+
+def check_count(number: int, spec: ImageSpec, settings: PredictorSettings) -> None:
+    """Raise RequestError for no pictures, or for more than one request may hold."""
+    if number == 0:
+        raise RequestError("no pictures in the request; send at least one")
+    if number > (limit := max_images(spec, settings)):
+        raise RequestError(f"{number} pictures in one request, the limit is {limit}; send several requests", 413)
+
+
+class PictureReader:
+    """Decodes the encoded pictures of one request within its limits.
+
+    One picture may have `max_pixels` pixels, all together four times as many: a few kilobytes of PNG can hold billions.
+    """
+
+    def __init__(self, spec: ImageSpec, max_pixels: int) -> None:
+        self._spec = spec
+        self._max_pixels = max_pixels
+        self._left = _MAX_PIXELS_FACTOR * max_pixels
+
+    def read(self, data: bytes, where: str) -> Pixels:
+        """Decode one picture to what the model takes; raises RequestError that starts with `where`."""
+        if self._left <= 0:
+            raise RequestError(
+                f"{where}: the pictures of this request have more than {_MAX_PIXELS_FACTOR * self._max_pixels} pixels; "
+                "send several requests or smaller pictures",
+                413,
+            )
+        try:
+            pixels = images.decode(data, min(self._max_pixels, self._left))
+        except ImageError as error:
+            raise RequestError(f"{where}: {_without_library_text(str(error))}") from error
+        self._left -= pixels.shape[0] * pixels.shape[1]
+        return images.prepare(pixels, self._spec)
+
+
+def _without_library_text(message: str) -> str:
+    """Leave out a decoder's own words, which do not help a client."""
+    return "the picture is cut or damaged" if message.startswith("the picture is cut or damaged") else message
+
+
+def decode_base64(text: object, where: str) -> bytes:
+    """Decode base64: standard or URL-safe alphabet, with or without padding, line breaks and a data URI's prefix.
+
+    Raises RequestError that starts with `where` for everything else.
+    """
+    if type(text) is not str:
+        raise RequestError(f"{where}: b64 must be a string of base64")
+    if not text:
+        raise RequestError(f"{where}: b64 is empty")
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        return _decode_lenient(text, where)
+
+
+def _decode_lenient(text: str, where: str) -> bytes:
+    prefix = _DATA_URI.match(text)
+    bare = text[prefix.end() :] if prefix else text
+    bare = bare.translate(_URL_SAFE).rstrip("=")
+    if " " in bare:
+        raise RequestError(f"{where}: b64 holds spaces where '+' may have been; send it as JSON, not as a form")
+    try:
+        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+    except ValueError as error:
+        raise RequestError(f"{where}: b64 is not base64 of a picture's bytes") from error
+
+
+def to_array(value: Any, shape: Sequence[int]) -> npt.NDArray[Any] | None:
+    """Turn nested JSON lists of numbers into an array of `shape`; None when they have another shape or hold other things.
+
+    Whole numbers from 0 to 255 become uint8, anything else float64. numpy.array is slower, and makes huge arrays from strings
+    of unequal length.
+    """
+    level = [value]
+    try:
+        for size in shape:
+            level = _flatten(level, size)
+    except (TypeError, ValueError):
+        return None
+    kinds = set(map(type, level))
+    if kinds == _INTEGERS:
+        try:
+            return np.frombuffer(bytes(level), np.uint8).reshape(shape)
+        except ValueError:
+            pass  # a number outside 0 to 255: the caller's check names it
+    elif kinds not in _NUMBERS:
+        return None
+    return np.array(level, np.float64).reshape(shape)
+
+
+def _flatten(level: list[Any], size: int) -> list[Any]:
+    """Join lists of `size` items each into one; raises TypeError or ValueError for anything but such lists."""
+    if size == 1:  # faster; a string of one letter passes too, and is refused as not a number
+        return [item for (item,) in level]
+    if set(map(type, level)) != {list} or set(map(len, level)) != {size}:
+        raise ValueError
+    return list(chain.from_iterable(level))
+
+
+def list_lengths(value: Any, depth: int = 6) -> list[int]:
+    """Lengths along the first elements of nested lists, for messages."""
+    lengths: list[int] = []
+    while type(value) is list and len(lengths) < depth:
+        lengths.append(len(value))
+        value = value[0] if value else None
+    return lengths
