@@ -3,11 +3,14 @@
 import errno
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
 from components.storage.files import told, write_file
@@ -15,6 +18,7 @@ from components.storage.store import CHUNK, Entry, Progress, Store, check_key
 
 _TEMPORARY = ".tmp"
 _STALE_S = 24 * 3600
+_NO_OBJECT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -57,20 +61,20 @@ class LocalStore(Store):
             for path in _files(self._folder(prefix), skip=self.root / _TEMPORARY):
                 key = path.relative_to(self.root).as_posix()
                 if key.startswith(prefix):
-                    found.append(Entry(key, path.stat().st_size))
+                    with suppress(FileNotFoundError):  # deleted since its folder was listed
+                        found.append(Entry(key, path.stat().st_size))
         yield from sorted(found, key=lambda entry: entry.key)
 
     def names(self, prefix: str = "") -> Iterator[str]:
         folder, found = self._folder(prefix), list[str]()
-        with told(f"cannot list {prefix!r} in {self.url}"):
-            if folder.is_dir():
-                found = [path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY]
+        with told(f"cannot list {prefix!r} in {self.url}"), suppress(FileNotFoundError, NotADirectoryError):
+            found = [path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY]
         yield from sorted(found)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with told(f"cannot delete {key!r} from {self.url}"):
-            path.unlink(missing_ok=True)
+        with told(f"cannot delete {key!r} from {self.url}"), suppress(*_NO_OBJECT):
+            path.unlink()
         for folder in path.relative_to(self.root).parents[:-1]:
             try:
                 (self.root / folder).rmdir()
@@ -96,9 +100,10 @@ class LocalStore(Store):
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._path(key)
         with told(f"cannot read {key!r} from {self.url}"):
-            if not path.is_file():
-                raise ObjectNotFound(f"no object {key!r} in {self.url}")
-            yield path
+            try:
+                yield path
+            except _NO_OBJECT as error:
+                raise ObjectNotFound(f"no object {key!r} in {self.url}") from error
 
     def _write(self, key: str, fill: Callable[[Path], object], put: Callable[[Path, Path], None]) -> None:
         path = self._path(key)
@@ -138,15 +143,20 @@ class LocalStore(Store):
         return folder
 
 
+def _folder_vanished(error: BaseException) -> bool:
+    """Say whether a write failed because a delete removed its folder, which was empty for a moment."""
+    if not isinstance(error, FileExistsError):
+        return isinstance(error, FileNotFoundError)
+    try:  # mkdir found something under the folder's name, and then no folder
+        return stat.S_ISDIR(Path(error.filename).stat().st_mode)
+    except FileNotFoundError:
+        return not Path(error.filename).is_symlink()
+
+
+@retry(retry=retry_if_exception(_folder_vanished), stop=stop_after_attempt(1000), reraise=True)
 def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
-    for attempt in range(1000):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return put(temporary, path)
-        except FileNotFoundError:  # a delete took the folder away when it was empty for a moment
-            if attempt == 999 or not temporary.exists():
-                raise
-    return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    put(temporary, path)
 
 
 def _files(folder: Path, skip: Path) -> Iterator[Path]:
