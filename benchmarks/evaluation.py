@@ -43,10 +43,10 @@ def make_dataset(directory: Path) -> Path:
 
 def make_model(dataset: Path, directory: Path) -> Path:
     """A small_cnn that was trained for two epochs."""
-    from components.train.options import TrainingOptions
+    from components.settings.training import TrainingSettings
     from components.train.training import train
 
-    train(dataset, directory, TrainingOptions(name="benchmark", epochs=2))
+    train(dataset, directory, TrainingSettings(name="benchmark", epochs=2))
     return directory
 
 

@@ -32,7 +32,7 @@ from components.registry import Record, Registry
 from components.score.merge import merge
 from components.score.planning import make_plan
 from components.score.scoring import score_shard
-from components.score.settings import Settings
+from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 from components.train.export import export_onnx
 from tests import tiny
@@ -57,7 +57,14 @@ def score(store: str, version: str, source: Path, folder: Path) -> Path:
     """Plan, score and merge in this process; returns the output."""
     output = folder / "output"
     plan = make_plan(
-        folder / "plan", store=store, name="digits", version=version, input=str(source), output=str(output), settings=Settings(), shards=1
+        folder / "plan",
+        store=store,
+        name="digits",
+        version=version,
+        input=str(source),
+        output=str(output),
+        settings=ScoringSettings(),
+        shards=1,
     )
     results = [score_shard(plan, shard).to_json() for shard in plan.shards()]
     merge(plan, results, folder / "predictions")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = {"bundle", "classifier", "storage", "registry", "step_image"}
+SHARED = {"bundle", "settings", "classifier", "storage", "registry", "step_image"}
 """What any step may import of ours."""
 
 ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matches one folder
@@ -17,7 +17,7 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "boto3": ("components/storage/s3",),
     "botocore": ("components/storage/s3",),
     "kubernetes": ("components/deploy/",),
-    "torch": ("components/train/", "components/classifier/network", "components/classifier/pretrained"),
+    "torch": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/classifier/device"),
     "torchvision": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/ingest/"),
     "typer": ("pipelines/cli/", "components/predictor/"),
     "sklearn": ("components/evaluate/", "components/train/", "components/ingest/"),

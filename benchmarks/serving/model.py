@@ -26,14 +26,14 @@ def model_version(cache: Path) -> Path:
 
 def _train_and_publish(registry: Registry) -> str:
     from components.ingest.ingest import ingest
-    from components.ingest.options import IngestOptions
-    from components.train.options import TrainingOptions
+    from components.settings.ingest import IngestSettings
+    from components.settings.training import TrainingSettings
     from components.train.training import train
 
     with tempfile.TemporaryDirectory() as folder:
         dataset, model = Path(folder, "dataset"), Path(folder, "model")
-        ingest("digits", dataset, IngestOptions(image_size=(28, 28)))
-        train(dataset, model, TrainingOptions(name=NAME, epochs=2, device="cpu"))
+        ingest("digits", dataset, IngestSettings(image_size=(28, 28)))
+        train(dataset, model, TrainingSettings(name=NAME, epochs=2, device="cpu"))
         images = Dataset.load(dataset).split("test").images[:_GOLDEN]
         save_golden(model, images, Classifier(model, threads=1).probabilities(images))
         return registry.publish(model).version

@@ -5,8 +5,8 @@ from typing import Any
 
 from components.classifier.errors import UsageError
 from components.deploy.request import DeployRequest
-from components.deploy.targets import check_target
 from components.registry import Registry
+from components.settings.serving import check_target
 from components.storage import open_store
 
 PREVIOUS = "previous"

@@ -36,9 +36,9 @@ def ingest_dataset(
         The dataset's digest: 64 hexadecimal digits over classes, pixels, labels and splits.
     """
     from components.ingest.ingest import ingest
-    from components.ingest.options import IngestOptions, parse_channels, parse_image_size
+    from components.settings.ingest import IngestSettings, parse_channels, parse_image_size
 
-    options = IngestOptions(
+    options = IngestSettings(
         image_size=parse_image_size(image_size),
         channels=parse_channels(channels),
         validation_fraction=validation_fraction,

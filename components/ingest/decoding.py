@@ -15,7 +15,7 @@ from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.ingest.collection import fingerprint, is_constant
 from components.ingest.listing import MAX_FILE_BYTES, Member, looks_like_picture, too_large
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 MAX_DATASET_BYTES = 256 * 2**30
 BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 32, 2**20, 16 * 2**20
@@ -48,7 +48,7 @@ class Decoded:
     """Members that are no pictures, by name and by content."""
 
 
-def decode_members(members: Sequence[Member], options: IngestOptions, scratch: Path, workers: int, log: Log) -> Decoded:
+def decode_members(members: Sequence[Member], options: IngestSettings, scratch: Path, workers: int, log: Log) -> Decoded:
     """Decode all members in full, in order.
 
     `scratch` is a file that is written and stays mapped as the result's `images`. Raises DataError when the pictures have
@@ -75,7 +75,7 @@ def decode_members(members: Sequence[Member], options: IngestOptions, scratch: P
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, members: Sequence[Member], options: IngestOptions, workers: int
+    pool: ThreadPoolExecutor, members: Sequence[Member], options: IngestSettings, workers: int
 ) -> Iterator[tuple[Member, _Picture | str | None]]:
     """Yield each member with what came of it, in order, with few batches in flight."""
     waiting: deque[tuple[list[Member], Future[list[_Picture | str | None]]]] = deque()
@@ -92,7 +92,7 @@ def _in_order(
             future.cancel()
 
 
-def _files_at_once(options: IngestOptions) -> int:
+def _files_at_once(options: IngestSettings) -> int:
     height, width = options.image_size or (1, 1)
     return max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
 
@@ -110,11 +110,11 @@ def _batches(members: Sequence[Member], most: int) -> Iterator[list[Member]]:
         yield batch
 
 
-def _decode_batch(batch: list[Member], options: IngestOptions) -> list[_Picture | str | None]:
+def _decode_batch(batch: list[Member], options: IngestSettings) -> list[_Picture | str | None]:
     return [_decode(member, options) for member in batch]
 
 
-def _decode(member: Member, options: IngestOptions) -> _Picture | str | None:
+def _decode(member: Member, options: IngestSettings) -> _Picture | str | None:
     """A picture, or the reason why it is none, or None for a file that does not claim to be one."""
     claims = looks_like_picture(member.name)
     if member.size > MAX_FILE_BYTES:

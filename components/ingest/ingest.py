@@ -21,20 +21,20 @@ from components.ingest.checks import Check, check_classes, check_constant, check
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.decoding import Log
 from components.ingest.listing import counted, some
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 SCRATCH = ".scratch"
 
 _print_now: Callable[[str], None] = partial(print, flush=True)
 
 
-def ingest(source: str, path: str | Path, options: IngestOptions | None = None, log: Log = _print_now) -> DatasetInfo:
+def ingest(source: str, path: str | Path, options: IngestSettings | None = None, log: Log = _print_now) -> DatasetInfo:
     """Read `source`, check it, split it and write it as a dataset version into the folder `path`.
 
     Returns what dataset.json holds; that file is written last, so that a broken run leaves no dataset. Progress and a
     summary go to `log`, one line a call. Raises DataError or UsageError, naming file, class or limit and the remedy.
     """
-    options = options or IngestOptions()
+    options = options or IngestSettings()
     path = Path(path)
     with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options)
@@ -65,7 +65,7 @@ def _workspace(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
+def _as_wanted(collection: Collection, options: IngestSettings) -> Collection:
     """Bring pictures that came as arrays to the size and channels that were asked for."""
     height, width, channels = collection.images.shape[1:]
     size = options.image_size or (height, width)
@@ -77,7 +77,7 @@ def _as_wanted(collection: Collection, options: IngestOptions) -> Collection:
     return replace(collection, images=changed.images, prints=changed.prints, constant=changed.constant)
 
 
-def _extra(collection: Collection, options: IngestOptions, scratch: Path, log: Log) -> extra.Extra:
+def _extra(collection: Collection, options: IngestSettings, scratch: Path, log: Log) -> extra.Extra:
     """Read the extra training source at the size of the first."""
     height, width, channels = collection.images.shape[1:]
     wanted = replace(options, image_size=(height, width), channels=channels)
@@ -88,7 +88,7 @@ def _extra(collection: Collection, options: IngestOptions, scratch: Path, log: L
     return extra.choose(collection, more)
 
 
-def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> list[Check]:
+def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestSettings) -> list[Check]:
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
     check_classes(collection, keep, copies_count=True)
     limit = max(options.max_duplicates, collection.known_duplicates)
@@ -102,7 +102,7 @@ def _write(
     collection: Collection,
     splits: npt.NDArray[np.int8],
     checks: list[Check],
-    options: IngestOptions,
+    options: IngestSettings,
     more: extra.Extra | None = None,
 ) -> DatasetInfo:
     parts: dict[SplitName, tuple[dataset.Rows, dataset.Labels]] = {}

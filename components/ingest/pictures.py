@@ -12,13 +12,13 @@ from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.decoding import Decoded, Log, decode_members
 from components.ingest.layout import WANTED, Layout, arrange
 from components.ingest.listing import Listing, counted, looks_like_picture, some, suffix
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 MAX_UNREADABLE = 0.25
 """Share of the pictures that may be set aside before the source is refused as a whole."""
 
 
-def load(listing: Listing, options: IngestOptions, scratch: Path, log: Log) -> Collection:
+def load(listing: Listing, options: IngestSettings, scratch: Path, log: Log) -> Collection:
     """Decode the pictures of a listing and label them by their folders.
 
     Raises DataError when the folders are no classes, and when unreadable pictures are refused: by option, or being too many.
@@ -67,7 +67,7 @@ def _others(listing: Listing, layout: Layout, decoded: Decoded) -> list[str]:
     return [f"passed over {counted(len(others), 'file')} without a picture, such as {others[0]}: {some(kinds)}"]
 
 
-def _check_faults(faults: list[tuple[str, str]], good: int, options: IngestOptions) -> None:
+def _check_faults(faults: list[tuple[str, str]], good: int, options: IngestSettings) -> None:
     if not faults:
         return
     if options.on_unreadable == "fail":

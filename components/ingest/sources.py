@@ -9,13 +9,13 @@ from components.ingest import archives, digits, folders, idx, objects, pictures,
 from components.ingest.collection import Collection
 from components.ingest.decoding import Log
 from components.ingest.listing import Listing
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 NAMED = ("digits", *published.SETS)
 FORMS = f"{', '.join(NAMED)}, a folder, a tar or zip archive, or an s3:// address"
 
 
-def load(source: str, options: IngestOptions, workspace: Path, log: Log) -> Collection:
+def load(source: str, options: IngestSettings, workspace: Path, log: Log) -> Collection:
     """Read a source: a named set, or the IDX files or pictures of a folder, an archive or an s3:// address.
 
     `workspace` is an empty folder for what does not fit in memory. Raises UsageError for a source that is none of these.

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from components.bundle.dataset import SplitName
 from components.ingest.collection import SPLIT_CODE, Collection
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 
-def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestOptions) -> npt.NDArray[np.int8]:
+def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestSettings) -> npt.NDArray[np.int8]:
     """Give each picture its split: int8 (N,) of SPLIT_CODE; pictures that are not kept get SPLIT_CODE[None].
 
     Each class has at least one picture in each split that is split off; `checks.check_classes` has made that possible.

@@ -40,10 +40,10 @@ def _check_name(name: str) -> None:
 
 
 def _check_ingest(given: Mapping[str, Any]) -> str:
-    from components.ingest.options import IngestOptions, parse_channels, parse_image_size
     from components.ingest.sources import NAMED
+    from components.settings.ingest import IngestSettings, parse_channels, parse_image_size
 
-    IngestOptions(
+    IngestSettings(
         image_size=parse_image_size(given["image_size"]),
         channels=parse_channels(given["channels"]),
         validation_fraction=given["validation_fraction"],
@@ -61,9 +61,9 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
 
 
 def _check_train(given: Mapping[str, Any], here: bool) -> str:
-    from components.train.options import TrainingOptions
+    from components.settings.training import TrainingSettings
 
-    options = TrainingOptions(
+    options = TrainingSettings(
         name=given["name"],
         architecture=given["architecture"],
         pretrained=given["pretrained"],
@@ -83,7 +83,7 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
         if options.pretrained:
             check_pretrained(options.architecture)
     if here and (options.gpus not in {"", "0"} or options.device not in {"auto", "cpu"}):
-        from components.train.device import choose_device
+        from components.classifier.device import choose_device
 
         choose_device(options.device, options.gpus)
     return f"training: {options.architecture}, {options.epochs} epochs at most"
@@ -92,7 +92,7 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
 def _check_gate(given: Mapping[str, Any]) -> str:
     from components.bundle.decision import check_strategy
     from components.bundle.environment import load_environment
-    from components.deploy.targets import check_target
+    from components.settings.serving import check_target
 
     environment = load_environment(given["environment"])
     environment.policy.override(given["policy"])

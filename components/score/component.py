@@ -55,9 +55,9 @@ def plan_shards(
     from pathlib import Path
 
     from components.score.planning import make_plan
-    from components.score.settings import Settings
+    from components.settings.scoring import ScoringSettings
 
-    settings = Settings(review_threshold, int(batch_size), probabilities, image_column, device, int(workers))
+    settings = ScoringSettings(review_threshold, int(batch_size), probabilities, image_column, device, int(workers))
     made = make_plan(
         Path(plan.path), store=store, name=name, version=version, input=input, output=output, settings=settings, shards=int(shards)
     )

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
 from components.score.inputs.records import PassedOver
-from components.score.settings import Settings
+from components.settings.scoring import ScoringSettings
 
 FORMAT = 1
 PIECE_ROWS = 4096
@@ -81,7 +81,7 @@ class Plan:
     input: str
     output: str
     classes: list[str]
-    settings: Settings
+    settings: ScoringSettings
     pieces: list[Piece]
     refused: list[list[str]]
     """[file, reason] of containers that cannot be scored."""
@@ -95,7 +95,7 @@ class Plan:
             raw = json.loads((folder / "plan.json").read_text("utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(f"no complete plan in {folder} ({error}); run the pipeline again") from error
-        raw["settings"] = Settings(**raw["settings"])
+        raw["settings"] = ScoringSettings(**raw["settings"])
         raw["pieces"] = [Piece(number, *piece) for number, piece in enumerate(raw["pieces"])]
         return cls(folder=folder, **raw)
 
@@ -121,7 +121,7 @@ def write_plan(
     input: str,
     output: str,
     classes: list[str],
-    settings: Settings,
+    settings: ScoringSettings,
     sources: list[Source],
     passed_over: list[PassedOver],
     refused: list[list[str]],

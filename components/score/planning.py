@@ -10,8 +10,8 @@ from components.score.model import Model
 from components.score.output import Output
 from components.score.place import open_place
 from components.score.plan import Plan, write_plan
-from components.score.settings import Settings
 from components.score.survey import refuse_output_in_input, survey
+from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 
 
@@ -23,7 +23,7 @@ def make_plan(
     version: str,
     input: str,
     output: str,
-    settings: Settings,
+    settings: ScoringSettings,
     shards: int = 0,
 ) -> Plan:
     """Plan one run; `output` "" means `scores/NAME/…` in the model store, one place an input and version.

@@ -45,10 +45,10 @@ def train_model(
     from components.train.environment import prepare_environment
 
     prepare_environment()
-    from components.train.options import TrainingOptions
+    from components.settings.training import TrainingSettings
     from components.train.training import train
 
-    options = TrainingOptions(
+    options = TrainingSettings(
         name=name,
         architecture=architecture,
         pretrained=pretrained,

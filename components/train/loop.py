@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.classifier.errors import TrainingError
+from components.settings.training import TrainingSettings
 from components.train.augmentation import Augmentation
 from components.train.batches import Batches, batches_per_pass
 from components.train.checkpoint import Checkpoints, State
-from components.train.options import TrainingOptions
 from components.train.progress import TrainingProgress
 
 FEWEST_STEPS = 60
@@ -83,7 +83,7 @@ class Trainer:
         train: Batches,
         validation: Batches,
         augmentation: Augmentation,
-        options: TrainingOptions,
+        options: TrainingSettings,
         device: torch.device,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -223,7 +223,7 @@ class Normalise(nn.Module):
         return torch.addcmul(self._shift, images.float(), self._scale)
 
 
-def _parameter_groups(network: nn.Module, options: TrainingOptions) -> list[dict[str, Any]]:
+def _parameter_groups(network: nn.Module, options: TrainingSettings) -> list[dict[str, Any]]:
     parameters = list(network.parameters())
     if not options.pretrained:
         return [{"params": parameters, "lr": options.learning_rate}]

@@ -10,9 +10,9 @@ from typing import Any
 from components.bundle import files
 from components.bundle.config import BundleConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
+from components.settings.training import TrainingSettings
 from components.train.code_version import code_version
 from components.train.loop import Fitted
-from components.train.options import TrainingOptions
 
 _VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
 
@@ -26,7 +26,7 @@ class Preprocessing:
     temperature: float = 1.0
 
 
-def config(info: DatasetInfo, options: TrainingOptions, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
+def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
     """Describe the model; `facts` are what options like `auto` came to, beside the options themselves."""
     height, width, channels = info.shape
     return BundleConfig(

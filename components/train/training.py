@@ -13,18 +13,18 @@ from torch import nn
 from components.bundle import files
 from components.bundle.dataset import Dataset, DatasetInfo, Split
 from components.classifier.cpu import available_cpus
+from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError
 from components.classifier.network import ServingGraph, build, check_size
+from components.settings.training import TrainingSettings
 from components.train import augmentation
 from components.train.batches import Batches
 from components.train.calibration import fit_temperature
 from components.train.checkpoint import Checkpoints
 from components.train.code_version import code_version
-from components.train.device import choose_device, describe
 from components.train.export import check_export, export_onnx
 from components.train.interruption import finished_or_absent, terminable
 from components.train.loop import Fitted, Normalise, Trainer
-from components.train.options import TrainingOptions
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, config, save_training
 from components.train.statistics import mean_and_std
@@ -50,7 +50,7 @@ class TrainingResult:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def train(dataset_path: str | Path, model_path: str | Path, options: TrainingOptions) -> TrainingResult:
+def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings) -> TrainingResult:
     """Train, calibrate, export and check one model; `model_path` appears when all of it is there.
 
     A training that was killed is resumed when it is started again with the same inputs, see `checkpoint`.
@@ -71,7 +71,7 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingOpt
 
 
 class _Run:
-    def __init__(self, dataset: Dataset, options: TrainingOptions, device: torch.device, show: TrainingProgress) -> None:
+    def __init__(self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress) -> None:
         self._started = time.perf_counter()
         self._info, self._options, self._device, self._show = dataset.info, options, device, show
         self._training, self._validation = dataset.split("train"), dataset.split("validation")
@@ -137,7 +137,7 @@ class _Run:
         return Preprocessing(self._mean, self._std, temperature), why
 
 
-def _normalisation(options: TrainingOptions, training: Split) -> tuple[list[float], list[float]]:
+def _normalisation(options: TrainingSettings, training: Split) -> tuple[list[float], list[float]]:
     if not options.pretrained:
         return mean_and_std(training)
     from components.classifier.pretrained import normalisation
@@ -145,7 +145,7 @@ def _normalisation(options: TrainingOptions, training: Split) -> tuple[list[floa
     return normalisation(options.architecture, training.images.shape[3])
 
 
-def _origin(options: TrainingOptions) -> dict[str, str]:
+def _origin(options: TrainingSettings) -> dict[str, str]:
     if not options.pretrained:
         return {}
     from components.classifier.pretrained import check_pretrained, sha256

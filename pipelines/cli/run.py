@@ -84,9 +84,9 @@ def _check(pipeline: str, arguments: dict[str, Any]) -> None:
 
         check_training(arguments, here=True)
     elif pipeline == "scoring":
-        from components.score.settings import Settings
+        from components.settings.scoring import ScoringSettings
 
-        Settings(**{key: arguments[key] for key in Settings.__dataclass_fields__})
+        ScoringSettings(**{key: arguments[key] for key in ScoringSettings.__dataclass_fields__})
 
 
 def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:

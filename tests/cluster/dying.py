@@ -12,8 +12,8 @@ import sys
 from typing import Any
 
 from components.classifier.errors import RolloutError
-from components.deploy.request import DeployRequest
 from components.deploy.kserve.rollout import deploy_kserve
+from components.deploy.request import DeployRequest
 from components.registry import Registry
 from components.storage import open_store
 

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from components.deploy.request import DeployRequest
 from components.deploy.kserve.rollout import deploy_kserve
+from components.deploy.request import DeployRequest
 from components.registry import Record, Registry
 from components.storage import open_store
 from tests.cluster import webhook

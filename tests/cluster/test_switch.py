@@ -8,7 +8,7 @@ import pytest
 
 from components.classifier.errors import RolloutError
 from components.deploy.kserve.golden import Caller, Golden
-from components.deploy.settings import KServeSettings
+from components.settings.serving import KServeSettings
 from tests.cluster import place as bad
 from tests.cluster.place import Place
 

@@ -17,7 +17,7 @@ from components.deploy.kserve.service import (
     version_of,
     with_lock,
 )
-from components.deploy.settings import KServeSettings
+from components.settings.serving import KServeSettings
 
 MODELS = "s3://models/penstock/models/digits/"
 VERSION = "20260102-030405-0123456789ab"

@@ -10,7 +10,7 @@ import pytest
 
 from components.bundle.dataset import SPLITS, Dataset, DatasetInfo, SplitName
 from components.ingest.ingest import ingest
-from components.ingest.options import IngestOptions
+from components.settings.ingest import IngestSettings
 
 
 @dataclass
@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Run:
     def ingested(source: str | Path, **options: object) -> Ingested:
         lines: list[str] = []
         path = tmp_path / f"dataset{next(numbers)}"
-        info = ingest(str(source), path, IngestOptions(**options), lines.append)  # type: ignore[arg-type]
+        info = ingest(str(source), path, IngestSettings(**options), lines.append)  # type: ignore[arg-type]
         return Ingested(Dataset.load(path), info, lines)
 
     return ingested

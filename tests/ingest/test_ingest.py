@@ -13,7 +13,7 @@ from components.ingest import ingest as ingest_module
 from components.ingest import published
 from components.ingest.component import ingest_dataset
 from components.ingest.ingest import ingest
-from components.ingest.options import IngestOptions, parse_channels, parse_image_size
+from components.settings.ingest import IngestSettings, parse_channels, parse_image_size
 from tests.ingest.cases import encode, folder, idx_set, pixels, put
 from tests.ingest.conftest import Run
 
@@ -80,7 +80,7 @@ def test_columns_of_another_form_are_refused(tmp_path: Path, run: Run, text: str
 )
 def test_options_out_of_range_are_wrong_usage(options: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(options))):
-        IngestOptions(**options)  # type: ignore[arg-type]
+        IngestSettings(**options)  # type: ignore[arg-type]
 
 
 def test_sizes_and_channels_are_read_from_text() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from components.deploy.kserve.service import render
-from components.deploy.settings import KServeSettings
+from components.settings.serving import KServeSettings
 from tests.manifests.building import EXAMPLE, MANIFESTS, Object, built, kustomize, of_kind, only
 from tests.manifests.pods import predictor_pod, restricted_violations
 from tests.manifests.schemas import problems

@@ -8,8 +8,8 @@ import pytest
 from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError
 from components.ingest.ingest import ingest
-from components.ingest.options import IngestOptions
 from components.review.export import import_labels, write_labelled
+from components.settings.ingest import IngestSettings
 from tests.review import queue_of
 
 
@@ -32,8 +32,8 @@ def reviewed(tmp_path: Path) -> Path:
 
 
 def test_labelled_pictures_are_trained_on_and_the_sealed_test_split_stays_as_it_was(reviewed: Path, tmp_path: Path) -> None:
-    ingest("digits", tmp_path / "before", IngestOptions(), quiet)
-    info = ingest("digits", tmp_path / "after", IngestOptions(extra_training_source=str(reviewed)), quiet)
+    ingest("digits", tmp_path / "before", IngestSettings(), quiet)
+    info = ingest("digits", tmp_path / "after", IngestSettings(extra_training_source=str(reviewed)), quiet)
     before, after = Dataset.load(tmp_path / "before"), Dataset.load(tmp_path / "after")
     for name in ("test", "validation"):
         assert np.array_equal(before.split(name).images, after.split(name).images)
@@ -48,7 +48,7 @@ def test_labelled_pictures_are_trained_on_and_the_sealed_test_split_stays_as_it_
 
 
 def test_extra_pictures_of_any_size_are_brought_to_the_sources(reviewed: Path, tmp_path: Path) -> None:
-    options = IngestOptions(image_size=(16, 12), channels=3, extra_training_source=str(reviewed))
+    options = IngestSettings(image_size=(16, 12), channels=3, extra_training_source=str(reviewed))
     info = ingest("digits", tmp_path / "out", options, quiet)
     assert info.shape == (16, 12, 3)
     assert next(check["detail"] for check in info.checks if check["name"] == "extra training pictures").startswith("3 of 13")
@@ -59,5 +59,5 @@ def test_an_extra_source_may_not_bring_classes_or_a_test_split(reviewed: Path, t
     (reviewed / folder).mkdir(parents=True)
     (reviewed / folder / "a.png").write_bytes(queue_of.png(queue_of.noise(9)))
     with pytest.raises(DataError, match=message):
-        ingest("digits", tmp_path / "out", IngestOptions(extra_training_source=str(reviewed)), quiet)
+        ingest("digits", tmp_path / "out", IngestSettings(extra_training_source=str(reviewed)), quiet)
     assert not (tmp_path / "out" / "dataset.json").exists()

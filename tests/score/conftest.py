@@ -13,8 +13,8 @@ from components.score.merge import merge
 from components.score.plan import Plan
 from components.score.planning import make_plan
 from components.score.scoring import score_shard
-from components.score.settings import Settings
 from components.score.summary import Summary
+from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 from tests import tiny
 
@@ -89,7 +89,7 @@ def plan_of(model: Model, folder: Path, source: Path | str, output: Path | str, 
         version=model.version,
         input=str(source),
         output=str(output),
-        settings=Settings(**settings),
+        settings=ScoringSettings(**settings),
         shards=shards,
     )
 

@@ -13,7 +13,7 @@ from components.score.merge import merge
 from components.score.model import resolve_version
 from components.score.plan import Plan
 from components.score.scoring import score_shard
-from components.score.settings import Settings
+from components.settings.scoring import ScoringSettings
 from tests import tiny
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
@@ -153,7 +153,7 @@ def test_versions_are_resolved_once_and_by_name(model: Model) -> None:
 )
 def test_settings_that_cannot_work_are_refused(wrong: dict[str, object], says: str) -> None:
     with pytest.raises(UsageError, match=says):
-        Settings(**wrong)  # type: ignore[arg-type]
+        ScoringSettings(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_gpu_that_was_asked_for_is_not_replaced_in_silence(model: Model, tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import torch
 from components.bundle.dataset import Split
 from components.classifier.images import ImageSpec
 from components.classifier.network import build
+from components.settings.training import TrainingSettings
 from components.train.augmentation import resolve
 from components.train.batches import Batches
 from components.train.checkpoint import Checkpoints
 from components.train.loop import Normalise, Trainer
-from components.train.options import TrainingOptions
 from components.train.statistics import mean_and_std
 from tests import tiny
 
@@ -25,7 +25,7 @@ def split(start: int, stop: int) -> Split:
     return Split(images[start:stop], labels[start:stop])
 
 
-def trainer(options: TrainingOptions, training: Split, validation: Split, classes: int = 10) -> Trainer:
+def trainer(options: TrainingSettings, training: Split, validation: Split, classes: int = 10) -> Trainer:
     """A trainer as `train` makes it."""
     torch.manual_seed(options.seed)
     spec = ImageSpec(*training.images.shape[1:])

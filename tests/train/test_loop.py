@@ -12,12 +12,12 @@ from components.bundle.dataset import Split
 from components.classifier import network
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
+from components.settings.training import TrainingSettings
 from components.train.batches import Batches
-from components.train.options import TrainingOptions
 from components.train.progress import TrainingProgress
 from tests.train.fitting import CPU, checkpoints, split, trainer, weights
 
-OPTIONS = TrainingOptions(epochs=3, batch_size=32, seed=5)
+OPTIONS = TrainingSettings(epochs=3, batch_size=32, seed=5)
 SHOW = TrainingProgress()
 
 
@@ -110,7 +110,7 @@ def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(("architecture", "epochs"), [("mobilenet_v3_small", 5), ("resnet18", 2)])
 def test_torchvision_classifiers_learn_digits(tmp_path: Path, architecture: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 60)
-    trained = trainer(TrainingOptions(epochs=epochs, architecture=architecture), split(0, 1200), split(1200, 1400))
+    trained = trainer(TrainingSettings(epochs=epochs, architecture=architecture), split(0, 1200), split(1200, 1400))
     trained.fit(checkpoints(tmp_path), SHOW)
     test = split(1400, 1797)
     logits, labels = trained.predict(Batches(test, CPU))

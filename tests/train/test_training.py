@@ -22,12 +22,12 @@ from components.bundle.dataset import Dataset
 from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
+from components.settings.training import TrainingSettings
 from components.train.code_version import code_version
 from components.train.interruption import finished_or_absent
-from components.train.options import TrainingOptions
 from components.train.training import TrainingResult, train
 
-OPTIONS = TrainingOptions(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
+OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_refusal_leaves_nothing(digits_dataset: Dataset, tmp_path: Path, optio
     if torch.cuda.is_available() and error is TrainingError:
         pytest.skip("there is a GPU here")
     with pytest.raises(error):
-        train(digits_dataset.path, tmp_path / "model", TrainingOptions(**options))
+        train(digits_dataset.path, tmp_path / "model", TrainingSettings(**options))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -124,7 +124,7 @@ def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[
     counts = {"train": {"many": 40, "few": 4}, "validation": {"many": 0, "few": 0}, "test": {"many": 0, "few": 0}}
     info = dataset.DatasetInfo(source="test", classes=["many", "few"], shape=(8, 8, 1), counts=counts, seed=0)
     dataset.write(tmp_path / "data", info, {"train": (images, labels), "validation": empty, "test": empty})
-    result = train(tmp_path / "data", tmp_path / "model", TrainingOptions(epochs=1, device="cpu"))
+    result = train(tmp_path / "data", tmp_path / "model", TrainingSettings(epochs=1, device="cpu"))
     lines = capsys.readouterr().out
     assert "classes are uneven: 'many' has 40 training pictures, 'few' 4" in lines
     assert "no validation pictures" in lines
@@ -153,8 +153,8 @@ def test_an_earlier_model_stays_until_the_new_one_is_complete(tmp_path: Path) ->
 @contextmanager
 def training_process(data: Path, model: Path) -> Iterator[subprocess.Popen[str]]:
     code = (
-        "import sys\nfrom components.train.options import TrainingOptions\nfrom components.train.training import train\n"
-        f"train(sys.argv[1], sys.argv[2], TrainingOptions(**{OPTIONS.as_parameters()!r}))"
+        "import sys\nfrom components.settings.training import TrainingSettings\nfrom components.train.training import train\n"
+        f"train(sys.argv[1], sys.argv[2], TrainingSettings(**{OPTIONS.as_parameters()!r}))"
     )
     command = [sys.executable, "-c", code, str(data), str(model)]
     environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version()}

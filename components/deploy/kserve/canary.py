@@ -8,8 +8,8 @@ from components.classifier.errors import RolloutConflict
 from components.deploy.kserve.cluster import Cluster, Stale
 from components.deploy.kserve.golden import Golden
 from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, with_lock
-from components.deploy.settings import KServeSettings
 from components.deploy.kserve.watch import Say, Watcher
+from components.settings.serving import KServeSettings
 
 _ATTEMPTS = 20
 

@@ -17,8 +17,8 @@ from components.bundle import files
 from components.bundle.files import INPUT_NAME, OUTPUT_NAME
 from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
 from components.classifier.images import Pixels
-from components.deploy.settings import KServeSettings
 from components.registry import Registry
+from components.settings.serving import KServeSettings
 
 _BODY_BYTES = 2 * 1024 * 1024
 """At most in one request, well below what predictors and ingresses take."""

@@ -18,6 +18,7 @@ from components.classifier.errors import IntegrityError, LedgerConflict, Rollout
 from components.deploy.kserve import canary, undo
 from components.deploy.kserve.cluster import Cluster, Stale, connect
 from components.deploy.kserve.golden import Golden
+from components.deploy.kserve.journal import Journal
 from components.deploy.kserve.service import (
     Object,
     adoption_patch,
@@ -31,12 +32,11 @@ from components.deploy.kserve.service import (
     version_of,
     with_lock,
 )
-from components.deploy.kserve.journal import Journal
+from components.deploy.kserve.watch import NotServed, Say, Watcher
 from components.deploy.records import champion_of, draft, recorded, refuse_stale
 from components.deploy.request import DeployRequest
-from components.deploy.settings import KServeSettings, canonical, check_store
-from components.deploy.kserve.watch import NotServed, Say, Watcher
 from components.registry import Record, Registry
+from components.settings.serving import KServeSettings, canonical, check_store
 
 ATTEMPTS = 20
 GOING_SECONDS = 60

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from components.deploy.settings import KServeSettings, canonical
+from components.settings.serving import KServeSettings, canonical
 
 Object = dict[str, Any]
 

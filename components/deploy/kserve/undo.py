@@ -8,8 +8,8 @@ from components.classifier.errors import RegistryError, RolloutConflict, Rollout
 from components.deploy.kserve.cluster import Stale
 from components.deploy.kserve.golden import Golden
 from components.deploy.kserve.service import Object, agrees, applied_part, uri_of, version_of, with_lock
-from components.deploy.records import champion_of, draft, draft_return
 from components.deploy.kserve.watch import NotServed
+from components.deploy.records import champion_of, draft, draft_return
 from components.registry import Record
 
 if TYPE_CHECKING:

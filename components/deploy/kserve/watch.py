@@ -7,8 +7,8 @@ from components.classifier.errors import RolloutConflict, RolloutError
 from components.deploy.kserve.cluster import Cluster, Unreachable
 from components.deploy.kserve.golden import Caller, Golden, fault
 from components.deploy.kserve.state import Observation, observe
-from components.deploy.settings import KServeSettings
 from components.deploy.kserve.verdict import Verdict, judge, last_words
+from components.settings.serving import KServeSettings
 
 Say = Callable[[str], None]
 

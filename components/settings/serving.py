@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.classifier.errors import UsageError
 
+TARGETS = ("local", "kserve")
+"""What a version can be deployed to: the deployment ledger that `penstock serve` follows, or an InferenceService."""
 Mode = Literal["Standard", "Knative", "RawDeployment", "Serverless"]
 SYNONYMS = {"RawDeployment": "Standard", "Serverless": "Knative"}
 """KServe's old names of the modes, which its older releases ask for."""
@@ -117,3 +119,17 @@ def check_store(url: str) -> None:
     """Raise UsageError for a store that KServe cannot download from."""
     if not url.startswith("s3://"):
         raise UsageError(f"target kserve needs a store that the cluster can read, s3://bucket/prefix, not {url}; publish there first")
+
+
+def check_target(target: str, store: str = "", name: str = "", serving: Mapping[str, Any] | None = None) -> None:
+    """Raise UsageError for an unknown target, and for settings, a store or a model name that the target cannot work with."""
+    if target not in TARGETS:
+        raise UsageError(f"target {target!r} is not available in this release; use {' or '.join(TARGETS)}")
+    if target == "kserve":
+        settings = KServeSettings.read(serving or {})
+        if store:
+            check_store(store)
+        if name:
+            settings.service_name(name)
+    elif serving:
+        raise UsageError(f"serving is for target kserve; target {target!r} takes {', '.join(serving)} from `penstock serve`")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from components.classifier.device import choose_device, describe
 from components.classifier.errors import TrainingError
-from components.train.device import choose_device, describe
 
 without_gpu = pytest.mark.skipif(
     torch.cuda.is_available() or torch.backends.mps.is_available(), reason="tells what happens on a machine without a GPU"

@@ -11,7 +11,7 @@ MAX_SIDE = 4096
 
 
 @dataclass(frozen=True)
-class IngestOptions:
+class IngestSettings:
     """How a source becomes a dataset; the defaults are right for a folder of pictures of one size.
 
     Raises UsageError for values that are out of range or do not go together.

@@ -1,7 +1,7 @@
 import pytest
 
 from components.classifier.errors import UsageError
-from components.deploy.settings import KServeSettings, check_store
+from components.settings.serving import KServeSettings, check_store
 
 
 def test_a_run_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScoringSettings:
     """Choices of one run; refused with UsageError when they cannot work."""
 
     review_threshold: float = 0.8

@@ -3,7 +3,7 @@
 import pytest
 
 from components.classifier.errors import UsageError
-from components.train.options import TrainingOptions
+from components.settings.training import TrainingSettings
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,15 @@ from components.train.options import TrainingOptions
 )
 def test_a_wrong_value_is_named(given: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as raised:
-        TrainingOptions(**given)
+        TrainingSettings(**given)
     assert message in str(raised.value)
 
 
 def test_a_whole_number_may_come_as_a_float() -> None:
-    options = TrainingOptions(epochs=5.0, learning_rate=1)
+    options = TrainingSettings(epochs=5.0, learning_rate=1)
     assert (options.epochs, type(options.epochs)) == (5, int)
     assert (options.learning_rate, type(options.learning_rate)) == (1.0, float)
 
 
 def test_the_place_of_checkpoints_does_not_shape_the_result() -> None:
-    assert TrainingOptions(checkpoints="/a").as_parameters() == TrainingOptions(checkpoints="/b").as_parameters()
+    assert TrainingSettings(checkpoints="/a").as_parameters() == TrainingSettings(checkpoints="/b").as_parameters()

@@ -21,7 +21,7 @@ _BOUNDS: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True)
-class TrainingOptions:
+class TrainingSettings:
     """All settings of a training, with their bounds; raises UsageError naming the value and the bounds."""
 
     name: str = "model"
