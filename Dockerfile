@@ -32,14 +32,14 @@ RUN --mount=type=cache,target=/cache \
 COPY .docker/requirements.py pyproject.toml constraints.txt ./
 
 # KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does without (components/predictor/sdk.py).
-# kfp, and httpx's httpcore and h11, are for validate_serving: the server imports none of them.
+# kfp is for validate_serving: the server does not import it. httpx is imported by kserve, but no request goes through it.
 FROM resolver AS predictor-requirements
 RUN --mount=type=cache,target=/cache \
     /resolver/bin/python requirements.py predictor --alone kfp --without \
         kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
-        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets flatbuffers tenacity >predictor.txt
+        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets flatbuffers tenacity httpcore h11 >predictor.txt
 
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
 # Triton (900 MB) compiles kernels for torch.compile, which training does not use.

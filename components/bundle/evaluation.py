@@ -290,7 +290,19 @@ class Evaluation(Strict):
         return load(cls, Path(directory) / EVALUATION)
 
 
-Model = TypeVar("Model", bound=Strict)
+class _ClassNames(BaseModel):
+    classes: list[str]
+
+
+def load_class_names(directory: str | Path) -> list[str]:
+    """Read only the class names of evaluation.json, in the evaluation's order, whatever release wrote the rest.
+
+    Raises EvaluationError when there are none.
+    """
+    return load(_ClassNames, Path(directory) / EVALUATION).classes
+
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def load(model: type[Model], path: Path) -> Model:

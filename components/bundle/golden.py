@@ -1,7 +1,9 @@
 """golden.npz: pictures, and the probabilities that a served version must give for them."""
 
+import math
 import zlib
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -31,3 +33,14 @@ def load_golden(directory: str | Path) -> tuple[Pixels, npt.NDArray[np.float32]]
             return archive["images"], archive["probabilities"]
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
         raise IntegrityError(f"{path} cannot be read ({error}); publish the model version again") from error
+
+
+def difference(found: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> float:
+    """Return the largest distance between served and evaluated probabilities (N, K); it must be at most GOLDEN_TOLERANCE.
+
+    Infinite where the shapes differ, nothing was compared, or a probability is not a number.
+    """
+    if found.shape != expected.shape or found.size == 0:
+        return float("inf")
+    largest = float(np.abs(found - expected).max())
+    return float("inf") if math.isnan(largest) else largest

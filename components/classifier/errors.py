@@ -19,6 +19,7 @@ PenstockError                      exit code 1
 │   ├── IntegrityError             bytes differ from the manifest's digests
 │   └── LedgerConflict             another writer was first, again and again
 ├── ServingError                   a published version that does not serve as it was evaluated
+│   └── InferenceError             a predictor that gave no usable response
 ├── RequestError                   what a client sent cannot be answered; carries the HTTP status (4xx)
 └── RolloutError                   a deployment that did not end with the new version answering
     └── RolloutConflict            another deployer changed what serves
@@ -103,6 +104,18 @@ class LedgerConflict(RegistryError):
 
 class ServingError(PenstockError):
     """A published version does not serve as it was evaluated."""
+
+
+class InferenceError(ServingError):
+    """A predictor gave no usable response.
+
+    `status` is the HTTP status, 0 when no response came; `detail` is the predictor's own message, empty when it gave none.
+    """
+
+    def __init__(self, message: str, status: int = 0, detail: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.detail = detail
 
 
 class RolloutError(PenstockError):

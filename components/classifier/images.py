@@ -120,6 +120,13 @@ def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pi
     return prepare(decode(data, max_pixels), spec)
 
 
+def encode_png(pixels: Pixels) -> bytes:
+    """Encode pixels, uint8 (H, W, 1 or 3), as PNG, without loss."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def brightness_and_contrast(pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Measure how pictures look, uint8 (n, H, W, C): mean and standard deviation of each one's pixels, float32 (n,).
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle import files
-from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
+from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
@@ -100,9 +100,9 @@ def check_golden(classifier: Classifier, pictures: Pixels, expected: npt.NDArray
         found = classifier.probabilities(pictures)
     except ValueError as error:
         raise ServingError(f"{files.GOLDEN} does not fit the model ({error}); publish the model version again") from error
-    difference = float(np.abs(found - expected).max())
-    if not difference <= GOLDEN_TOLERANCE:  # NaN is no match either
+    distance = difference(found, expected)
+    if distance > GOLDEN_TOLERANCE:
         raise ServingError(
-            f"golden pictures give probabilities up to {difference:.4g} away from the evaluated ones "
+            f"golden pictures give probabilities up to {distance:.4g} away from the evaluated ones "
             f"(allowed: {GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
         )

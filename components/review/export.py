@@ -19,9 +19,9 @@ from importlib import resources
 from pathlib import Path
 
 from components.classifier.errors import DataError, ObjectNotFound, UsageError
-from components.classifier.images import decode
+from components.classifier.images import decode, encode_png
 from components.review.labels import UNUSABLE
-from components.review.queue import QueuedPicture, ReviewQueue, as_png
+from components.review.queue import QueuedPicture, ReviewQueue
 
 LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
 _COLUMNS = ("picture", "label", "predicted", "confidence", "reasons", "version")
@@ -222,7 +222,7 @@ def _write_pictures(
             missing.append(entry.id)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture if path.suffix == Path(entry.file_name).suffix else as_png(decode(picture)))
+        path.write_bytes(picture if path.suffix == Path(entry.file_name).suffix else encode_png(decode(picture)))
         written.append(entry)
     return written, missing
 

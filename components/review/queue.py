@@ -24,7 +24,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
-from components.classifier.images import Pixels, decode
+from components.classifier.images import Pixels, decode, encode_png
 from components.review.labels import LabelRecord, Verdict, judge
 from components.storage import Store
 
@@ -217,19 +217,12 @@ def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
         with Image.open(io.BytesIO(picture)) as image:
             suffix = _SUFFIXES[image.format or "PNG"]
     else:
-        pixels, data, suffix = picture, as_png(picture), "png"
+        pixels, data, suffix = picture, encode_png(picture), "png"
     if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():
         pixels = pixels[:, :, :1]
     sha = hashlib.sha256(json.dumps(pixels.shape).encode())
     sha.update(pixels.tobytes())
     return sha.hexdigest()[:24], data, suffix
-
-
-def as_png(pixels: Pixels) -> bytes:
-    """Encode uint8 pixels (H, W, 1 or 3) as PNG, without loss."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _parse(kind: type[Parsed], key: str, data: bytes) -> Parsed:

@@ -1,34 +1,29 @@
 """Holds a served version against its evaluation: the same probabilities by every way in, the right names, in time."""
 
-import base64
-import io
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
-from components.bundle import files
-from components.bundle.files import INPUT_NAME, OUTPUT_NAME
-from components.bundle.golden import GOLDEN_TOLERANCE, load_golden
-from components.classifier.errors import IntegrityError, ServingError
+from components.bundle.evaluation import load_class_names
+from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
+from components.classifier.errors import EvaluationError, IntegrityError, ServingError
 from components.classifier.images import Pixels
+from components.inference_client import Inference, InferenceClient, batches, png_base64
 from components.registry import Registry, verify_directory
 from components.storage import open_store
-from components.validate_serving.predictor_process import PredictorProcess, predictor
+from components.validate_serving.predictor_process import predictor
 
 START_SECONDS = 120.0
 _REQUESTS = 50
-_MOST_MEMORY = 2 * 2**30
-_BATCH = 16
+_MAX_MEMORY_BYTES = 2 * 2**30
 
-Array = npt.NDArray[Any]
+Probabilities = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -110,55 +105,50 @@ def validate(
     except IntegrityError as error:
         raise ServingError(f"{name} {version or model_dir.name} does not serve: {error}") from error
     classes = _evaluated_classes(model_dir)
-    with predictor(name, model_dir, start_seconds) as (process, started), httpx.Client(base_url=started.url, timeout=30) as client:
+    with predictor(name, model_dir, start_seconds) as (process, started):
+        client = InferenceClient(started.url, name)
         _check_metadata(client, name, version, classes)
         differences = _check_golden(client, name, version, images, expected, classes)
         median, p95 = _measure(client, name, images[0])
-        return _judge(
-            process,
-            ServingReport(
-                name,
-                version,
-                len(classes),
-                len(images),
-                differences,
-                started.cold_start,
-                median,
-                p95,
-                process.memory(),
-                latency_budget_ms / 1000,
-            ),
+        report = ServingReport(
+            name=name,
+            version=version,
+            classes=len(classes),
+            golden=len(images),
+            differences=differences,
+            cold_start=started.cold_start,
+            latency_median=median,
+            latency_p95=p95,
+            memory=process.memory(),
+            latency_budget=latency_budget_ms / 1000,
         )
+    return _check_budgets(report)
 
 
-def _judge(process: PredictorProcess, report: ServingReport) -> ServingReport:
+def _check_budgets(report: ServingReport) -> ServingReport:
     if report.latency_budget and report.latency_p95 > report.latency_budget:
         raise ServingError(
             f"{report.name} {report.version} takes {report.latency_p95 * 1000:.1f} ms a request (95th percentile), "
             f"the budget is {report.latency_budget * 1000:g} ms; take a smaller architecture or raise latency_budget_ms"
         )
-    if report.memory > _MOST_MEMORY:
+    if report.memory > _MAX_MEMORY_BYTES:
         raise ServingError(
-            f"{report.name} {report.version} takes {report.memory / 2**20:.0f} MiB of memory, more than the {_MOST_MEMORY / 2**20:.0f} MiB "
-            "that a predictor may; take a smaller architecture"
+            f"{report.name} {report.version} takes {report.memory / 2**20:.0f} MiB of memory, the limit of a predictor is "
+            f"{_MAX_MEMORY_BYTES / 2**20:.0f} MiB; take a smaller architecture"
         )
     return report
 
 
 def _evaluated_classes(model_dir: Path) -> list[str]:
-    """Class names in the order in which the evaluation had them, from its own record and not from config.json."""
+    """Return the class names in the order of the evaluation, from its own record and not from config.json."""
     try:
-        evaluation = json.loads((model_dir / files.EVALUATION).read_bytes())
-        names = [entry["name"] if isinstance(entry, dict) else entry for entry in evaluation["classes"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServingError(
-            f"{files.EVALUATION} of {model_dir.name} has no list of classes; evaluate and publish the model again"
-        ) from error
-    return [str(name) for name in names]
+        return load_class_names(model_dir)
+    except EvaluationError as error:
+        raise ServingError(str(error)) from error
 
 
-def _check_metadata(client: httpx.Client, name: str, version: str, classes: list[str]) -> None:
-    metadata = _get(client, f"/v2/models/{name}")
+def _check_metadata(client: InferenceClient, name: str, version: str, classes: list[str]) -> None:
+    metadata = client.metadata()
     if metadata["versions"] != [version]:
         raise ServingError(f"the predictor serves version {metadata['versions']}, not {version}")
     served = metadata["classes"]
@@ -170,114 +160,50 @@ def _check_metadata(client: httpx.Client, name: str, version: str, classes: list
         )
 
 
-def _check_golden(client: httpx.Client, name: str, version: str, images: Pixels, expected: Array, classes: list[str]) -> dict[str, float]:
-    ways = {
-        "V1, arrays": _v1_arrays,
-        "V1, PNG in base64": _v1_pictures,
-        "V2, JSON": _v2_json,
-        "V2, binary": _v2_binary,
-        "V2, pictures": _v2_pictures,
+def _check_golden(
+    client: InferenceClient, name: str, version: str, images: Pixels, expected: Probabilities, classes: list[str]
+) -> dict[str, float]:
+    ways: dict[str, Callable[[Pixels], Inference]] = {
+        "V1, arrays": lambda batch: _v1(client, batch.tolist(), classes),
+        "V1, PNG in base64": lambda batch: _v1(client, [{"b64": png_base64(image)} for image in batch], classes),
+        "V2, JSON": lambda batch: client.infer(batch, "json", labels=True),
+        "V2, binary": lambda batch: client.infer(batch, "binary", labels=True),
+        "V2, pictures": lambda batch: client.infer(batch, "png", labels=True),
     }
-    found: dict[str, float] = {}
+    differences: dict[str, float] = {}
     for way, ask in ways.items():
-        labels, rows = [], []
-        for start in range(0, len(images), _BATCH):
-            some_labels, some_rows, some_version = ask(client, name, images[start : start + _BATCH], classes)
-            if some_version != version:
-                raise ServingError(f"{way}: the answer names version {some_version}, not {version}")
-            labels += some_labels
-            rows.append(some_rows)
-        probabilities = np.concatenate(rows)
-        found[way] = difference = float(np.abs(probabilities - expected).max())
-        if not difference <= GOLDEN_TOLERANCE:
-            worst = int(np.abs(probabilities - expected).max(axis=1).argmax())
+        answers = [ask(images[batch]) for batch in batches(images)]
+        for answer in answers:
+            if answer.version != version:
+                raise ServingError(f"{way}: the response names version {answer.version}, not {version}")
+        probabilities = np.concatenate([answer.probabilities for answer in answers])
+        differences[way] = difference(probabilities, expected)
+        if differences[way] > GOLDEN_TOLERANCE:
             raise ServingError(
-                f"{name} {version} gives other probabilities than evaluated ({way}, golden picture {worst}: {difference:.4g} away, "
+                f"{name} {version} gives other probabilities than evaluated ({way}: up to {differences[way]:.4g} away, "
                 f"allowed {GOLDEN_TOLERANCE:g}); the model is not prepared as it was evaluated: publish it again"
             )
-        _check_labels(way, labels, probabilities, classes)
-    return found
+        _check_labels(way, [label for answer in answers for label in answer.labels], probabilities, classes)
+    return differences
 
 
-def _check_labels(way: str, labels: list[str], probabilities: Array, classes: list[str]) -> None:
+def _check_labels(way: str, labels: list[str], probabilities: Probabilities, classes: list[str]) -> None:
     for index, (label, row) in enumerate(zip(labels, probabilities, strict=True)):
         if label not in classes or row[classes.index(label)] < row.max() - GOLDEN_TOLERANCE:
             raise ServingError(f"{way}, golden picture {index}: the label is {label!r}, but {classes[int(row.argmax())]!r} is likeliest")
 
 
-def _v1_arrays(client: httpx.Client, name: str, images: Pixels, classes: list[str]) -> tuple[list[str], Array, str]:
-    return _v1(client, name, images.tolist(), classes)
+def _v1(client: InferenceClient, instances: list[object], classes: list[str]) -> Inference:
+    document = client.predict(instances, return_probabilities=True)
+    rows = [[entry["probabilities"].get(name, np.nan) for name in classes] for entry in document["predictions"]]
+    return Inference(document["model_version"], np.array(rows, np.float32), [entry["label"] for entry in document["predictions"]])
 
 
-def _v1_pictures(client: httpx.Client, name: str, images: Pixels, classes: list[str]) -> tuple[list[str], Array, str]:
-    return _v1(client, name, [{"b64": base64.b64encode(_png(image)).decode()} for image in images], classes)
-
-
-def _v1(client: httpx.Client, name: str, instances: list[Any], classes: list[str]) -> tuple[list[str], Array, str]:
-    answer = _post(client, f"/v1/models/{name}:predict", json={"instances": instances, "return_probabilities": True})
-    predictions = answer["predictions"]
-    rows = np.array([[entry["probabilities"].get(label, np.nan) for label in classes] for entry in predictions])
-    return [entry["label"] for entry in predictions], rows, answer["model_version"]
-
-
-def _v2_json(client: httpx.Client, name: str, images: Pixels, classes: list[str]) -> tuple[list[str], Array, str]:
-    tensor = {"name": INPUT_NAME, "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
-    return _v2(_post(client, f"/v2/models/{name}/infer", json={"inputs": [tensor], "outputs": _WANTED}))
-
-
-def _v2_pictures(client: httpx.Client, name: str, images: Pixels, classes: list[str]) -> tuple[list[str], Array, str]:
-    data = [base64.b64encode(_png(image)).decode() for image in images]
-    tensor = {"name": INPUT_NAME, "shape": [len(data)], "datatype": "BYTES", "data": data}
-    return _v2(_post(client, f"/v2/models/{name}/infer", json={"inputs": [tensor], "outputs": _WANTED}))
-
-
-def _v2_binary(client: httpx.Client, name: str, images: Pixels, classes: list[str]) -> tuple[list[str], Array, str]:
-    raw = np.ascontiguousarray(images).tobytes()
-    tensor = {"name": INPUT_NAME, "shape": list(images.shape), "datatype": "UINT8", "parameters": {"binary_data_size": len(raw)}}
-    head = json.dumps({"inputs": [tensor], "outputs": _WANTED}).encode()
-    headers = {"content-type": "application/octet-stream", "inference-header-content-length": str(len(head))}
-    return _v2(_post(client, f"/v2/models/{name}/infer", content=head + raw, headers=headers))
-
-
-_WANTED = [{"name": "label"}, {"name": OUTPUT_NAME}]
-
-
-def _v2(answer: dict[str, Any]) -> tuple[list[str], Array, str]:
-    outputs = {output["name"]: output for output in answer["outputs"]}
-    rows = np.array(outputs[OUTPUT_NAME]["data"]).reshape(outputs[OUTPUT_NAME]["shape"])
-    return outputs["label"]["data"], rows, answer["model_version"]
-
-
-def _png(image: Pixels) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _measure(client: httpx.Client, name: str, image: Pixels) -> tuple[float, float]:
-    """Median and 95th percentile of one picture's requests, in seconds."""
-    body, times = json.dumps({"instances": [image.tolist()]}), []
+def _measure(client: InferenceClient, name: str, image: Pixels) -> tuple[float, float]:
+    """Return median and 95th percentile of the time of a request with one picture, in seconds."""
+    body, times = json.dumps({"instances": [image.tolist()]}).encode(), []
     for _ in range(_REQUESTS):
         began = time.perf_counter()
-        _post(client, f"/v1/models/{name}:predict", content=body)
+        client.ask("POST", f"/v1/models/{name}:predict", body)
         times.append(time.perf_counter() - began)
     return float(np.median(times)), float(np.quantile(times, 0.95))
-
-
-def _get(client: httpx.Client, path: str) -> dict[str, Any]:
-    return _answer(client.get, path)
-
-
-def _post(client: httpx.Client, path: str, **content: Any) -> dict[str, Any]:
-    return _answer(client.post, path, **content)
-
-
-def _answer(send: Any, path: str, **content: Any) -> dict[str, Any]:
-    try:
-        response = send(path, **content)
-    except httpx.HTTPError as error:
-        raise ServingError(f"{path} was not answered ({type(error).__name__}); see the predictor's log") from error
-    if response.status_code != 200:
-        raise ServingError(f"{path} was answered with status {response.status_code}: {response.text[:200]}")
-    document: dict[str, Any] = response.json()
-    return document

@@ -1,17 +1,16 @@
-"""`penstock demo`: the whole way in one command, on data that needs no network."""
+"""`penstock demo`: training, gate, deployment and predictions in one command, on data that needs no network."""
 
 import base64
 import json
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
 from rich.table import Table
 from rich.text import Text
 
-from components.classifier.errors import ServingError
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, console
 from pipelines.cli.run import check, execute, prepare
 from pipelines.cli.summary import print_training
@@ -28,7 +27,7 @@ def demo(
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
 ) -> None:
-    """Train a classifier of handwritten digits, gate it, deploy it, and ask the real predictor about pictures it never saw.
+    """Train a classifier of handwritten digits, gate it, deploy it, and send the real predictor pictures it has never seen.
 
     Example: `penstock demo`
     """
@@ -51,39 +50,30 @@ def demo(
     dataset = Dataset.load(result.artifact("ingest-dataset", "dataset"))
     with tempfile.TemporaryDirectory() as folder:
         _ask_predictor(arguments["name"], registry.fetch(champion, Path(folder) / champion), dataset)
-    _say_what_next(arguments["name"], dataset, result.outputs["version"])
+    _print_next_steps(arguments["name"], dataset, result.outputs["version"])
 
 
 def _ask_predictor(name: str, model_dir: Path, dataset: "Dataset") -> None:
-    """Start the predictor as KServe does, send pictures of the sealed test split by V1 and V2, and print what it says."""
-    import httpx
-
+    """Start the predictor as KServe does, send pictures of the sealed test split by V1 and V2, and print its predictions."""
+    from components.inference_client import InferenceClient, png_base64
     from components.validate_serving.predictor_process import predictor
 
     test = dataset.split("test")
     chosen = _one_of_each_label(test)
     images, labels = np.asarray(test.images[chosen]), [dataset.info.classes[label] for label in test.labels[chosen]]
-    with predictor(name, model_dir, _START_SECONDS) as (_, started), httpx.Client(base_url=started.url, timeout=30) as client:
-        v1 = _answer(client.post(f"/v1/models/{name}:predict", json={"instances": [{"b64": _png(image)} for image in images]}))
-        tensor = {"name": "image", "shape": list(images.shape), "datatype": "UINT8", "data": images.ravel().tolist()}
-        v2 = _answer(client.post(f"/v2/models/{name}/infer", json={"inputs": [tensor]}))
-    outputs = {output["name"]: output["data"] for output in v2["outputs"]}
+    with predictor(name, model_dir, _START_SECONDS) as (_, started):
+        client = InferenceClient(started.url, name)
+        v1 = client.predict([{"b64": png_base64(image)} for image in images])
+        v2 = client.infer(images, "json", labels=True)
     console.print(f"\nThe predictor was ready {started.cold_start:.1f} s after its start. About test pictures it says:")
     table = Table()
     for heading in ("is", "V1 says", "confidence", "V2 says", "confidence"):
         table.add_column(heading, justify="right")
     for row, (label, said) in enumerate(zip(labels, v1["predictions"], strict=True)):
         right = "green" if said["label"] == label else "red"
-        first, second = Text(said["label"], style=right), Text(outputs["label"][row], style=right)
-        table.add_row(Text(label), first, f"{said['confidence']:.4f}", second, f"{outputs['confidence'][row]:.4f}")
+        first, second = Text(said["label"], style=right), Text(v2.labels[row], style=right)
+        table.add_row(Text(label), first, f"{said['confidence']:.4f}", second, f"{v2.probabilities[row].max():.4f}")
     console.print(table)
-
-
-def _answer(response: Any) -> dict[str, Any]:
-    if not response.is_success:
-        raise ServingError(f"the predictor refused a demo request ({response.status_code}: {response.text[:200]}); see docs/serving.md")
-    document: dict[str, Any] = response.json()
-    return document
 
 
 def _one_of_each_label(test: "Split") -> list[int]:
@@ -91,26 +81,14 @@ def _one_of_each_label(test: "Split") -> list[int]:
     return [int(np.flatnonzero(labels == label)[0]) for label in np.unique(labels)[:_SHOWN]]
 
 
-def _png(image: Any) -> str:
-    return base64.b64encode(_encode(image)).decode()
+def _print_next_steps(name: str, dataset: "Dataset", version: str) -> None:
+    from components.classifier.images import encode_png
 
-
-def _encode(image: Any) -> bytes:
-    import io
-
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _say_what_next(name: str, dataset: "Dataset", version: str) -> None:
     test = dataset.split("test")
     SAMPLES.mkdir(parents=True, exist_ok=True)
     first = _one_of_each_label(test)[0]
     picture = SAMPLES / f"picture-of-class-{int(test.labels[first])}.png"
-    picture.write_bytes(_encode(np.asarray(test.images[first])))
+    picture.write_bytes(encode_png(np.asarray(test.images[first])))
     request = SAMPLES / "request.json"
     request.write_text(json.dumps({"instances": [{"b64": base64.b64encode(picture.read_bytes()).decode()}]}), "utf-8")
     commands = [

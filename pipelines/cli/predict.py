@@ -1,4 +1,4 @@
-"""`penstock predict`: asks the running predictor about pictures."""
+"""`penstock predict`: classifies pictures with a running predictor."""
 
 import base64
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import typer
 from rich.table import Column, Table
 from rich.text import Text
 
-from components.classifier.errors import PenstockError, UsageError
+from components.classifier.errors import InferenceError, PenstockError, UsageError
 from pipelines.cli.output import DEFAULT_NAME, JsonOption, NameOption, console, print_json
 
 if TYPE_CHECKING:
-    import httpx
+    from components.inference_client import InferenceClient
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 _SECONDS = 60.0
@@ -21,7 +21,7 @@ _SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the predictor said about one file, or why it said nothing."""
+    """The prediction for one file, or why it was refused."""
 
     file: str
     answer: dict[str, Any]
@@ -38,7 +38,7 @@ def predict(
     name: NameOption = DEFAULT_NAME,
     url: Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Where the predictor answers.")] = DEFAULT_URL,
     threshold: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Less confident predictions need a look; default: the server's.")
+        float | None, typer.Option(min=0, max=1, help="Less confident predictions need review; default: the server's.")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Show every class' probability.")] = False,
     as_json: JsonOption = False,
@@ -47,19 +47,14 @@ def predict(
 
     Example: `penstock predict seven.png --probabilities`
     """
-    import httpx
+    from components.inference_client import InferenceClient
 
     missing = [str(path) for path in images if not path.is_file()]
     if missing:
         raise UsageError(f"no such file: {', '.join(missing)}; give the paths of pictures")
-    wishes: dict[str, Any] = {"return_probabilities": probabilities}
-    if threshold is not None:
-        wishes["threshold"] = threshold
-    try:
-        with httpx.Client(base_url=url, timeout=_SECONDS) as client:
-            found = [_ask(client, name, path, wishes) for path in images]
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise PenstockError(f"no predictor answers at {url} ({error}); start one with `penstock serve`, or give --url") from error
+    options = {"return_probabilities": probabilities} | ({} if threshold is None else {"threshold": threshold})
+    client = InferenceClient(url, name, seconds=_SECONDS)
+    found = [_ask(client, path, options) for path in images]
     if as_json:
         print_json([prediction.row() for prediction in found])
     else:
@@ -68,21 +63,19 @@ def predict(
         raise PenstockError(f"{len(failed)} of {len(found)} pictures were refused ({failed[0].file}: {failed[0].error})")
 
 
-def _ask(client: "httpx.Client", name: str, path: Path, wishes: dict[str, Any]) -> Prediction:
-    body = {"instances": [{"b64": base64.b64encode(path.read_bytes()).decode()}], **wishes}
-    response = client.post(f"/v1/models/{name}:predict", json=body)
+def _ask(client: "InferenceClient", path: Path, options: dict[str, Any]) -> Prediction:
+    """Send one picture; returns the server's refusal as the picture's own, and raises PenstockError for anything worse."""
     try:
-        document = response.json()
-        if response.is_success:
-            return Prediction(str(path), document["predictions"][0], document.get("model_version", ""))
-        message = str(document["error"]).removeprefix("instances[0]: ")
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise PenstockError(
-            f"{response.url} is no Penstock predictor (status {response.status_code}); give its address by --url"
-        ) from error
-    if response.status_code in (404, 405):
-        raise PenstockError(f"{message}; give the model by --name")
-    return Prediction(str(path), {}, error=message)
+        document = client.predict([{"b64": base64.b64encode(path.read_bytes()).decode()}], **options)
+        return Prediction(str(path), document["predictions"][0], document["model_version"])
+    except InferenceError as error:
+        if not error.status:
+            raise PenstockError(f"no predictor answers: {error}; start one with `penstock serve`, or give --url") from error
+        if not error.detail:
+            raise PenstockError(f"{error}; this is not a Penstock predictor, give its address by --url") from error
+        if error.status in (404, 405):
+            raise PenstockError(f"{error.detail}; give the model by --name") from error
+        return Prediction(str(path), {}, error=error.detail.removeprefix("instances[0]: "))
 
 
 def _table(found: list[Prediction], probabilities: bool) -> Table:
@@ -92,8 +85,8 @@ def _table(found: list[Prediction], probabilities: bool) -> Table:
         if prediction.error:
             table.add_row(_ending(prediction.file), "", "", Text(prediction.error))
             continue
-        doubt = "needs review" if answer["needs_review"] else ""
-        row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", doubt]
+        review = "needs review" if answer["needs_review"] else ""
+        row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", review]
         if probabilities:
             ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
             row.append(", ".join(f"{label} {value:.3f}" for label, value in ranked[:5]))
@@ -102,5 +95,5 @@ def _table(found: list[Prediction], probabilities: bool) -> Table:
 
 
 def _ending(file: str, length: int = 40) -> Text:
-    """A path's end, which tells pictures apart, where the whole path would crowd out the answer."""
+    """The end of a long path: it tells pictures apart and leaves room for the prediction."""
     return Text(file if len(file) <= length else "…" + file[1 - length :])

@@ -1,15 +1,11 @@
 """The OpenAPI description of the model that serves: paths, shapes, and example requests that work unchanged."""
 
 import base64
-import io
 from importlib.metadata import version as installed
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from components.bundle.files import INPUT_NAME
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, encode_png
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.protocol import v2
 from components.predictor.protocol.request import max_images
@@ -258,6 +254,4 @@ def _example(summary: str, value: Json) -> Json:
 
 
 def _png_base64(picture: Pixels) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(np.squeeze(picture, axis=2) if picture.shape[2] == 1 else picture).save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode()
+    return base64.b64encode(encode_png(picture)).decode()
