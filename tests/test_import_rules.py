@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHARED = {"bundle", "settings", "classifier", "storage", "registry", "step_image"}
+SHARED = {"bundle", "settings", "classifier", "storage", "registry", "step_image", "inference_client"}
 """What any step may import of ours."""
 
 ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matches one folder
@@ -25,7 +25,6 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
 }
 REACHES_INTO_STEPS = {  # a step's folder -> other steps' folders it may import, each for the reason given
     "preflight": None,  # asks every step for its own checks; None: any
-    "validate_serving": {"predictor"},  # boots it
     "predictor": {"review"},  # hands doubtful pictures on
     "gate": {"evaluate"},  # draws the report again, with the decision
 }
