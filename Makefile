@@ -75,7 +75,21 @@ audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or a
 $(TOOLS):
 	@{ $(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; } || { rm -rf $@; exit 1; }
 
+bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
+
+bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass; OPTIONS='--help' lists what it takes, as for the others
+	$(BIN)/python -m benchmarks.evaluation $(OPTIONS)
+
+bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
+	$(BIN)/python -m benchmarks.scoring $(OPTIONS)
+
+bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
+	$(BIN)/python -m benchmarks.registry $(OPTIONS)
+
+bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server; needs wrk
+	$(BIN)/python -m benchmarks.serving.bench $(OPTIONS)
+
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile image sbom audit clean
+.PHONY: help install demo test test-integration lint format compile image sbom audit bench bench-evaluation bench-scoring bench-registry bench-serving clean
