@@ -1,12 +1,12 @@
 """config.json: what names a model's outputs, and what it takes to reproduce it."""
 
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.bundle.files import CONFIG
-from components.classifier.errors import IntegrityError
+from components.bundle.formats import JsonFile
+from components.classifier.errors import IntegrityError, PenstockError
 from components.classifier.images import ImageSpec
 
 
@@ -26,9 +26,11 @@ class InputConfig(BaseModel):
         return ImageSpec(self.height, self.width, self.channels)
 
 
-class BundleConfig(BaseModel):
+class BundleConfig(JsonFile):
     """What `config.json` holds: all that is needed to name the model's outputs and to reproduce it."""
 
+    FILE: ClassVar[str] = CONFIG
+    ERROR: ClassVar[type[PenstockError]] = IntegrityError
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
     schema_version: int = 1
     name: str
@@ -41,25 +43,3 @@ class BundleConfig(BaseModel):
     dataset_digest: str
     parameters: dict[str, Any]
     code_version: str
-
-    @classmethod
-    def load(cls, directory: str | Path) -> "BundleConfig":
-        """Read config.json of a model directory.
-
-        Raises IntegrityError when it is missing or not what this release writes.
-        """
-        path = Path(directory) / CONFIG
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise IntegrityError(f"{path} cannot be read ({error.strerror}); fetch or publish the model version again") from error
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the file"
-            raise IntegrityError(
-                f"{path} is not a bundle configuration ({where}: {first['msg']}); publish the model version again"
-            ) from error
-
-    def save(self, directory: str | Path) -> None:
-        """Write config.json into a model directory."""
-        (Path(directory) / CONFIG).write_text(self.model_dump_json(indent=1) + "\n", "utf-8")

@@ -2,7 +2,6 @@
 
 import difflib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -77,24 +76,10 @@ class Decision(BaseModel):
             "compared_with": self.champion,
         }
 
-    def to_markdown(self) -> str:
-        """The decision as one Markdown page for the Kubeflow UI, class names and reasons escaped."""
-        facts = {
-            "Version": self.version,
-            "Environment": self.environment,
-            "Strategy": self.strategy,
-            "Compared with": self.champion or "nothing: no version serves yet",
-            "Asked for by": self.actor,
-            "Because": self.reason,
-        }
-        lines = [f"# {HEADINGS[self.verdict]}", "", _escape(self.summary), "", "| | |", "|---|---|"]
-        lines += [f"| {key} | {_escape(value)} |" for key, value in facts.items() if value]
-        lines += ["", "| | Rule | Value | Bound | Reason |", "|---|---|---|---|---|"]
-        lines += [
-            f"| {SIGNS[rule.outcome]} {rule.outcome} | {_escape(rule.rule)} | {rule.shown} | {bound_text(rule)} | {_escape(rule.reason)} |"
-            for rule in self.rules
-        ]
-        return "\n".join(lines) + "\n"
+    def for_artifact(self) -> dict[str, Any]:
+        """The decision artifact's metadata: the verdict and reasons for people, and the whole for the steps after the gate."""
+        metadata = {"verdict": self.verdict, "summary": self.summary, "reasons": self.reasons}
+        return {**metadata, DECISION_KEY: self.model_dump_json()}
 
 
 HEADINGS: dict[Verdict, str] = {"promote": "Promote", "hold": "Hold", "insufficient_data": "Hold: insufficient data"}
@@ -103,14 +88,6 @@ HEADINGS: dict[Verdict, str] = {"promote": "Promote", "hold": "Hold", "insuffici
 def bound_text(rule: RuleResult) -> str:
     """The bound as its author wrote it, or nothing."""
     return "" if rule.bound is None else plain(rule.bound)
-
-
-def write_decision(decision: Decision, path: str | Path) -> dict[str, Any]:
-    """Write the decision as Markdown and return the artifact's metadata: verdict, reasons, and the decision as JSON."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(decision.to_markdown(), "utf-8")
-    metadata = {"verdict": decision.verdict, "summary": decision.summary, "reasons": decision.reasons}
-    return {**metadata, DECISION_KEY: decision.model_dump_json()}
 
 
 def read_decision(metadata: Mapping[str, Any], version: str) -> Decision:
@@ -134,11 +111,3 @@ def check_strategy(strategy: str, actor: str, reason: str) -> None:
     missing = [name for name, value in (("actor", actor), ("reason", reason)) if not value.strip()]
     if strategy == "force" and missing:
         raise UsageError(f"strategy 'force' needs {' and '.join(missing)}: who deploys despite the policy, and why; both are recorded")
-
-
-_MARKS = {ord(mark): f"&#{ord(mark)};" for mark in "&<>|`*_[]\\#~!"}
-
-
-def _escape(text: str) -> str:
-    """Text in which Markdown and HTML marks are only characters, on one line."""
-    return " ".join(text.translate(_MARKS).split())

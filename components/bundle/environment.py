@@ -8,8 +8,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from components.bundle.numbers import parse_number, parse_share, plain
-from components.bundle.policy import Policy, describe
-from components.classifier.errors import PolicyError, UsageError
+from components.bundle.policy import Policy
+from components.classifier.errors import PolicyError, UsageError, validation_problems
 
 DIRECTORY = Path(__file__).with_name("environments")
 
@@ -87,7 +87,7 @@ def _read(path: Path) -> Environment:
     try:
         serving = Serving.model_validate(values.get("serving") or {})
     except ValidationError as error:
-        raise PolicyError(f"{path}: serving: {describe(error)}") from error
+        raise PolicyError(f"{path}: serving: {'; '.join(validation_problems(error))}") from error
     return Environment(name=path.stem, policy=policy, serving=serving)
 
 

@@ -3,13 +3,15 @@
 A figure that is not defined (the recall of a class without test pictures, ROC with one class) is null, never 0 and never NaN.
 """
 
+import json
 from pathlib import Path
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from components.bundle.files import EVALUATION
-from components.classifier.errors import EvaluationError
+from components.bundle.formats import JsonFile, Strict
+from components.classifier.errors import DataError
 
 SCHEMA_VERSION = 1
 
@@ -17,12 +19,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 """A share of a whole, from 0 to 1; never per cent."""
 Count = Annotated[int, Field(ge=0)]
 Amount = Annotated[float, Field(ge=0)]
-
-
-class Strict(BaseModel):
-    """Frozen; no unknown field, no text in place of a number, no NaN or Infinity."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class Proportion(Strict):
@@ -219,9 +215,10 @@ class Champion(Strict):
         return self
 
 
-class Evaluation(Strict):
+class Evaluation(Strict, JsonFile):
     """All that evaluation.json holds: the numbers on the sealed test split, all that the gate and the report need."""
 
+    FILE: ClassVar[str] = EVALUATION
     schema_version: int = SCHEMA_VERSION
     name: str
     """The model's."""
@@ -280,17 +277,95 @@ class Evaluation(Strict):
             raise ValueError("the champion was scored on another number of pictures")
         return self
 
-    def save(self, directory: str | Path) -> None:
-        """Write evaluation.json into a directory."""
-        (Path(directory) / EVALUATION).write_text(self.model_dump_json(indent=1) + "\n", "utf-8")
+
+def _none_if_unreadable(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+T = TypeVar("T")
+Readable = Annotated[T | None, WrapValidator(_none_if_unreadable)]
+"""A field that is null where it is absent or of another form."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
+
+
+class HeadlineAccuracy(_Part):
+    """The accuracy, with its 95% interval where there is one."""
+
+    value: Readable[float] = None
+    low: Readable[float] = None
+    high: Readable[float] = None
+
+
+class HeadlineCalibration(_Part):
+    """The calibration error of the shipped probabilities."""
+
+    ece_after: Readable[float] = None
+
+
+class HeadlineClass(_Part):
+    """One class; its figures are null where they are not defined."""
+
+    name: str
+    support: Readable[int] = None
+    precision: Readable[float] = None
+    recall: Readable[float] = None
+    f1: Readable[float] = None
+
+
+class HeadlineConfusion(_Part):
+    """A share of the pictures of `label` was taken for `predicted`."""
+
+    label: str
+    predicted: str
+    share: float
+
+
+class Headline(_Part):
+    """What a list of versions and the model card show of an evaluation.json of any release; what cannot be read is null."""
+
+    n: Readable[int] = None
+    source: Readable[str] = None
+    accuracy: Readable[HeadlineAccuracy] = None
+    balanced_accuracy: Readable[float] = None
+    macro_f1: Readable[float] = None
+    log_loss: Readable[float] = None
+    calibration: Readable[HeadlineCalibration] = None
+    per_class: Readable[list[Readable[HeadlineClass]]] = None
+    largest_confusions: Readable[list[Readable[HeadlineConfusion]]] = None
+    warnings: Readable[list[str]] = None
 
     @classmethod
-    def load(cls, directory: str | Path) -> "Evaluation":
-        """Read evaluation.json of a directory; raises EvaluationError naming the field that is not what it must be."""
-        return load(cls, Path(directory) / EVALUATION)
+    def read(cls, path: Path | None) -> Self:
+        """Read an evaluation.json; without one everything is null. Raises DataError for a file that is not JSON."""
+        if path is None:
+            return cls()
+        try:
+            values = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise DataError(f"{path} is not JSON ({error}); evaluate the model again") from error
+        return cls.model_validate(values if isinstance(values, dict) else {})
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """The figures that are known: accuracy, balanced accuracy, macro F1, log loss, ECE."""
+        known = {
+            "accuracy": self.accuracy.value if self.accuracy else None,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "log_loss": self.log_loss,
+            "ece": self.calibration.ece_after if self.calibration else None,
+        }
+        return {name: float(value) for name, value in known.items() if value is not None}
 
 
-class _ClassNames(BaseModel):
+class _ClassNames(JsonFile):
+    FILE: ClassVar[str] = EVALUATION
     classes: list[str]
 
 
@@ -299,19 +374,4 @@ def load_class_names(directory: str | Path) -> list[str]:
 
     Raises EvaluationError when there are none.
     """
-    return load(_ClassNames, Path(directory) / EVALUATION).classes
-
-
-Model = TypeVar("Model", bound=BaseModel)
-
-
-def load(model: type[Model], path: Path) -> Model:
-    """Read a JSON file as `model`; raises EvaluationError naming the file and the field that is not what it must be."""
-    try:
-        return model.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise EvaluationError(f"{path} cannot be read ({error.strerror}); evaluate the model again") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise EvaluationError(f"{path} does not hold a valid evaluation ({where}: {first['msg']}); evaluate the model again") from error
+    return _ClassNames.load(directory).classes

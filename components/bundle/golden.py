@@ -1,20 +1,21 @@
 """golden.npz: pictures, and the probabilities that a served version must give for them."""
 
 import math
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
+from components.bundle.dataset import Labels
 from components.bundle.files import GOLDEN
+from components.bundle.formats import read_arrays, unreadable
 from components.classifier.errors import IntegrityError
 from components.classifier.images import Pixels
 
 GOLDEN_TOLERANCE = 1e-4
 """How far a served probability may be from the evaluated one (absolute)."""
+MIN_GOLDEN = 16
 
 
 def save_golden(directory: str | Path, images: Pixels, probabilities: npt.NDArray[np.float32]) -> None:
@@ -28,11 +29,23 @@ def load_golden(directory: str | Path) -> tuple[Pixels, npt.NDArray[np.float32]]
     Raises IntegrityError when it is missing or damaged.
     """
     path = Path(directory) / GOLDEN
+    arrays = read_arrays(path, IntegrityError)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return archive["images"], archive["probabilities"]
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-        raise IntegrityError(f"{path} cannot be read ({error}); publish the model version again") from error
+        return arrays["images"], arrays["probabilities"]
+    except KeyError as error:
+        raise unreadable(path, f"it has no {error}", IntegrityError) from error
+
+
+def choose_golden(labels: Labels) -> npt.NDArray[np.int64]:
+    """Choose pictures that cover every class of `labels`: one each, and further rounds up to 16 in all.
+
+    Returns rows in ascending order, the same for the same labels.
+    """
+    order = np.argsort(labels, kind="stable")
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    turn = np.concatenate([np.arange(count) for count in counts])
+    by_turn = order[np.argsort(turn, kind="stable")]
+    return np.sort(by_turn[: max(len(starts), min(MIN_GOLDEN, len(labels)))])
 
 
 def difference(found: npt.NDArray[Any], expected: npt.NDArray[np.float32]) -> float:

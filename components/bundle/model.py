@@ -9,7 +9,7 @@ import onnxruntime
 from components.bundle.config import BundleConfig
 from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import IntegrityError, UsageError
+from components.classifier.errors import IntegrityError, UsageError, first_line
 from components.classifier.images import ImageSpec, Pixels
 
 Probabilities = npt.NDArray[np.float32]
@@ -43,7 +43,7 @@ class Classifier:
         try:
             self._session = onnxruntime.InferenceSession(str(directory / ONNX), options, providers=providers)
         except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
-            raise IntegrityError(f"{directory / ONNX} cannot be loaded ({_first_line(error)}); publish the model version again") from error
+            raise IntegrityError(f"{directory / ONNX} cannot be loaded ({first_line(error)}); publish the model version again") from error
         self.device: str = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         """What really runs it, for logs, metadata and health."""
         if device == "cuda" and self.device != "cuda":  # onnxruntime falls back to the CPU without a word
@@ -85,7 +85,3 @@ def _providers(device: str) -> list[str]:
     if device not in {"cpu", "cuda", "auto"}:
         raise UsageError(f"unknown device {device!r}; use cpu, cuda or auto")
     return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device != "cpu" and has_cuda else ["CPUExecutionProvider"]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self, cast
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components.bundle.numbers import parse_number, parse_share, plain
-from components.classifier.errors import PolicyError
+from components.classifier.errors import PolicyError, validation_problems
 
 
 def _positive(value: object) -> float:
@@ -91,7 +91,7 @@ class Policy(BaseModel):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            raise PolicyError(f"{source}: {describe(error)}") from error
+            raise PolicyError(f"{source}: {'; '.join(validation_problems(error))}") from error
 
     def override(self, values: object, source: str = "run parameter policy") -> Self:
         """This policy with single rules replaced; null turns a rule off. Raises PolicyError."""
@@ -101,16 +101,6 @@ class Policy(BaseModel):
     def rules_set(self) -> dict[str, Any]:
         """The rules that this policy sets, by name, and minimum_class_support, which is always judged."""
         return {name: value for name, value in self.model_dump().items() if value is not None and value is not False and value != {}}
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's findings in one line: where, and what is wrong."""
-    lines = []
-    for found in error.errors():
-        where = ".".join(str(part) for part in found["loc"])
-        message = found["msg"].removeprefix("Value error, ")
-        lines.append(f"{where}: {message}" if where else message)
-    return "; ".join(lines)
 
 
 def _unknown(unknown: Sequence[str], known: list[str]) -> str:

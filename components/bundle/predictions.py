@@ -1,14 +1,13 @@
 """predictions.npz: what the models said about each test picture, from which gate and report can be run again."""
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from components.bundle.dataset import Labels
 from components.bundle.files import PREDICTIONS
+from components.bundle.formats import read_arrays, unreadable
 from components.bundle.model import Probabilities
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
@@ -42,9 +41,8 @@ class Predictions:
     def load(cls, directory: str | Path) -> "Predictions":
         """Read predictions.npz of a directory; raises EvaluationError when it is missing or damaged."""
         path = Path(directory) / PREDICTIONS
+        arrays = read_arrays(path, EvaluationError)
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
             return cls(arrays["labels"], arrays["probabilities"], arrays.get("champion_probabilities"), arrays["mistake_images"])
-        except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile, zlib.error) as error:
-            raise EvaluationError(f"{path} cannot be read ({error}); evaluate the model again") from error
+        except KeyError as error:
+            raise unreadable(path, f"it has no {error}", EvaluationError) from error

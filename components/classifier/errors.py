@@ -25,6 +25,11 @@ PenstockError                      exit code 1
     └── RolloutConflict            another deployer changed what serves
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 
 class PenstockError(Exception):
     """Base of all errors that are told to the user without a traceback."""
@@ -135,3 +140,17 @@ class RequestError(PenstockError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, at most 200 characters; its class where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def validation_problems(error: "ValidationError") -> list[str]:
+    """What pydantic found, one `field: message` each; without the field where the whole is meant."""
+    lines = []
+    for found in error.errors():
+        where, message = ".".join(str(part) for part in found["loc"]), found["msg"].removeprefix("Value error, ")
+        lines.append(f"{where}: {message}" if where else message)
+    return lines

@@ -1,5 +1,7 @@
-"""Statistics that more than one step needs, over plain counts; scipy does what scipy has.
+"""Intervals and tests over plain counts, the same in evaluation, gate and review; scipy does what scipy has.
 
+One convention holds everywhere: two-sided 95% intervals, so 2.5% on each side. A challenger is called better or worse than the
+champion only where a one-sided test says so at 2.5%, and a family of classes is judged together at 5%.
 scipy is imported where it is used: reading a gate's policy, as the command line does, should not wait for it.
 """
 
@@ -8,6 +10,8 @@ from collections.abc import Sequence
 
 CONFIDENCE = 0.95
 """Of every interval; two-sided, so 2.5% lie beyond either end."""
+ONE_SIDED = 0.025
+FAMILY = 0.05
 
 
 def proportion_interval(correct: int, n: int) -> tuple[float, float]:
@@ -62,3 +66,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
+
+
+def p_below(correct: int, n: int, floor: float) -> float:
+    """Exact binomial test: how likely so few correct of `n` (at least 1) are when the true share is `floor`."""
+    from scipy.stats import binomtest
+
+    return float(binomtest(correct, n, floor, alternative="less").pvalue)
+
+
+def mcnemar(only_challenger: int, only_champion: int, alternative: str = "two-sided") -> float:
+    """Exact McNemar test (McNemar 1947): the p-value of who alone was right how often.
+
+    The pictures on which exactly one of the two is right would be shared half and half by equal models. With `alternative` "less"
+    it is small when the challenger is worse, with "greater" when it is better. Without such pictures it is 1.
+    """
+    from scipy.stats import binomtest
+
+    discordant = only_challenger + only_champion
+    return min(1.0, float(binomtest(only_challenger, discordant, 0.5, alternative=alternative).pvalue)) if discordant else 1.0

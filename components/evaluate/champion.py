@@ -9,7 +9,7 @@ from components.bundle.model import Classifier, Probabilities
 from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.images import Pixels
 from components.evaluate.comparison import compare
-from components.evaluate.scoring import score
+from components.evaluate.inference import score
 
 
 @dataclass(frozen=True)

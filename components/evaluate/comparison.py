@@ -1,11 +1,9 @@
 """Challenger against champion on the same pictures, paired."""
 
-from scipy import stats
-
 from components.bundle.dataset import Labels
 from components.bundle.evaluation import Paired, PairedClass
 from components.bundle.model import Probabilities
-from components.classifier.intervals import difference_interval
+from components.classifier.intervals import difference_interval, mcnemar
 from components.evaluate import calibration, metrics
 
 
@@ -43,9 +41,3 @@ def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, 
             for k, result in enumerate(figures.per_class)
         ],
     )
-
-
-def mcnemar(only_challenger: int, only_champion: int) -> float:
-    """Two-sided exact McNemar test; 1 when the two never differ."""
-    discordant = only_challenger + only_champion
-    return float(min(1.0, stats.binomtest(only_challenger, discordant, 0.5).pvalue)) if discordant else 1.0

@@ -12,15 +12,15 @@ import numpy as np
 from components.bundle import files
 from components.bundle.dataset import Dataset, Labels, Split
 from components.bundle.evaluation import Champion, Evaluation
-from components.bundle.golden import save_golden
+from components.bundle.golden import choose_golden, save_golden
 from components.bundle.model import Classifier, Probabilities
 from components.bundle.predictions import Predictions
+from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
 from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import Serving, difference, score_champion
-from components.evaluate.reference import golden_rows, reference
-from components.evaluate.report import render
-from components.evaluate.scoring import Scores, measure_latency, score
+from components.evaluate.inference import Scores, measure_latency, score
+from components.report.html import render
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     test = dataset.split("test")
     labels = np.array(test.labels, dtype=np.int64)
     _check(dataset, classifier, labels)
-    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.looks(test.images))
+    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images))
     champion, theirs = None, None
     if champion_version or champion_path is not None:
         path = Path(champion_path) if champion_path is not None else None
@@ -62,7 +62,7 @@ class _Scored:
     test: Split
     labels: Labels
     scores: Scores
-    looks: slices.Looks
+    appearance: slices.Appearance
 
 
 def split_digest(classes: list[str], split: Split) -> str:
@@ -123,7 +123,7 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
         calibration=calibration.calibrate(labels, probabilities, config.temperature),
         coverage=calibration.coverage(labels, probabilities),
-        slices=slices.slice_accuracies(labels, predicted, info.classes, scored.looks, columns),
+        slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
         size_bytes=size_bytes,
@@ -156,12 +156,12 @@ def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, ch
 def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None, output: Path) -> None:
     probabilities, images = scored.scores.probabilities, scored.test.images
     predictions = Predictions(scored.labels, probabilities, champion, images[[mistake.index for mistake in evaluation.mistakes]])
-    rows = golden_rows(scored.labels)
+    rows, seen = choose_golden(scored.labels), scored.appearance
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
         staging = Path(name)
         predictions.save(staging)
-        reference(evaluation.classes, probabilities, scored.looks).save(staging)
+        Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast).save(staging)
         save_golden(staging, images[rows], probabilities[rows])
         (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)
@@ -169,7 +169,7 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
 
 
 def _move(staging: Path, output: Path) -> None:
-    """Files take their places one by one; evaluation.json goes first and comes last, so that it never speaks of others."""
+    """Move file by file: evaluation.json is deleted first and written last, so it never describes another evaluation's files."""
     output.mkdir(exist_ok=True)
     (output / files.EVALUATION).unlink(missing_ok=True)
     for name in (files.PREDICTIONS, files.REFERENCE, files.GOLDEN, files.REPORT, files.EVALUATION):

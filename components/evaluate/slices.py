@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test split: by class, brightness, contrast, and any column that the dataset gives."""
+"""Accuracy on parts of the test split: per class, brightness, contrast, and any column that the dataset gives."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from components.classifier.intervals import holm
 from components.evaluate.metrics import proportion
 
 MAX_VALUES = 20
-"""A column with more distinct values is no grouping, but an identifier or a measurement."""
+"""A column with more distinct values holds identifiers or measurements, not groups."""
 
 FILE_COLUMN = "file"
 OWN_SLICES = ("class", "brightness", "contrast")
@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Looks:
+class Appearance:
     """Per picture: brightness (mean pixel, 0 to 255) and contrast (standard deviation of the pixels, 0 to 127.5)."""
 
     brightness: Floats
@@ -43,13 +43,13 @@ class Columns:
     left_out: list[str]
 
 
-def looks(images: Pixels) -> Looks:
+def measure_appearance(images: Pixels) -> Appearance:
     """Measure uint8 pictures (N, H, W, C), a part at a time, so that memory-mapped ones need not fit."""
     brightness, contrast = np.empty(len(images)), np.empty(len(images))
     for start in range(0, len(images), _CHUNK):
         part = slice(start, start + _CHUNK)
         brightness[part], contrast[part] = brightness_and_contrast(images[part])
-    return Looks(brightness, contrast)
+    return Appearance(brightness, contrast)
 
 
 def read_columns(path: Path | None, n: int) -> Columns:
@@ -81,7 +81,7 @@ def read_columns(path: Path | None, n: int) -> Columns:
     return Columns(files, groups, left_out)
 
 
-def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Looks, columns: Columns) -> list[Slice]:
+def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns) -> list[Slice]:
     """Accuracy of every slice, and how sure it is that the slice is worse than the other pictures."""
     correct = labels == predicted
     groups: list[tuple[str, str, npt.NDArray[np.bool_]]] = []

@@ -12,8 +12,8 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.classifier.errors import RegistryError
 from components.evaluate.evaluation import evaluate
-from components.evaluate.summary import markdown
 from components.registry import Registry
+from components.report.markdown import evaluation_markdown
 from components.storage import open_store
 
 ROC_POINTS = 200
@@ -42,7 +42,7 @@ def run(dataset: str, model: str, evaluation: str, report: str, summary: str, st
         result = evaluate(dataset, model, evaluation, path, version, problem)
     _place(Path(evaluation) / files.REPORT, Path(report))
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
-    Path(summary).write_text(markdown(result), "utf-8")
+    Path(summary).write_text(evaluation_markdown(result), "utf-8")
     categories, matrix = shown_matrix(result)
     return StepResult(version, figures(result), categories, matrix, roc_curve(Predictions.load(evaluation)))
 

@@ -6,9 +6,8 @@ from fractions import Fraction
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import Evaluation, Paired
 from components.bundle.numbers import as_computed, as_written, plain, show
-from components.classifier.intervals import difference_interval
+from components.classifier.intervals import ONE_SIDED, difference_interval, mcnemar
 from components.gate.rules import figure_result
-from components.gate.statistics import ONE_SIDED, p_better, p_worse
 
 Judge = Callable[[Paired], RuleResult]
 
@@ -53,7 +52,7 @@ def significant_drop(_: bool, evaluation: Evaluation) -> RuleResult:
     """Whether the challenger is significantly worse than the champion (one-sided exact McNemar test at 2.5%)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(p_worse(paired.only_challenger, paired.only_champion))
+        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
         worse = p <= as_written(ONE_SIDED)
         reason = f"{'' if worse else 'not '}significantly worse than the champion ({_p(p)}); {_counts(paired)}"
         return figure_result("forbid_significant_drop", "fail" if worse else "pass", reason, p, ONE_SIDED)
@@ -69,7 +68,7 @@ def non_inferiority(margin: float, evaluation: Evaluation) -> RuleResult:
 
     def judge(paired: Paired) -> RuleResult:
         low, high = (as_computed(end) for end in difference_interval(paired.only_challenger, paired.only_champion, paired.n))
-        p = as_computed(p_worse(paired.only_challenger, paired.only_champion))
+        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
         interval = f"accuracy {_signed(_difference(paired))} against the champion, 95% interval {_signed(low, -margin)} to {_signed(high)}"
         if low >= -as_written(margin):
             outcome: Outcome = "pass"
@@ -88,7 +87,7 @@ def superiority(_: bool, evaluation: Evaluation) -> RuleResult:
     """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(p_better(paired.only_challenger, paired.only_champion))
+        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "greater"))
         if p <= as_written(ONE_SIDED):
             outcome: Outcome = "pass"
             reason = "significantly better than the champion"

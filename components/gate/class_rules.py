@@ -7,11 +7,10 @@ from fractions import Fraction
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import ClassResult, Evaluation
 from components.bundle.numbers import as_written, plain, show
-from components.classifier.intervals import holm
+from components.classifier.intervals import FAMILY, holm, p_below
 from components.gate.rules import figure_result
-from components.gate.statistics import FAMILY, p_below
 
-MOST_NAMES = 10
+MAX_NAMES = 10
 """Classes named in one reason; the rest are counted."""
 RECALL, SUPPORT = "minimum_class_recall", "minimum_class_support"
 
@@ -99,5 +98,5 @@ def _judge(present: list[tuple[ClassResult, float]], *, named: bool) -> list[_Ju
 
 def _names(names: Iterable[str]) -> str:
     listed = list(names)
-    more = len(listed) - MOST_NAMES
-    return ", ".join(listed[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    more = len(listed) - MAX_NAMES
+    return ", ".join(listed[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

@@ -36,16 +36,18 @@ def gate_model(
     """
     from pathlib import Path
 
-    from components.bundle.decision import write_decision
     from components.bundle.environment import load_environment
-    from components.evaluate.stored import judged_report
-    from components.gate.judge import judge
+    from components.gate.step import judge
     from components.registry import Registry
+    from components.report.markdown import decision_markdown
+    from components.report.published_report import judged_report
     from components.storage import open_store
 
     rules = load_environment(environment).policy.override(policy)
     result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
-    decision.metadata.update(write_decision(result, decision.path))
+    Path(decision.path).parent.mkdir(parents=True, exist_ok=True)
+    Path(decision.path).write_text(decision_markdown(result), "utf-8")
+    decision.metadata.update(result.for_artifact())
     Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")
     print(f"{result.verdict}: {result.summary}", *result.reasons, sep="\n")
     return "deploy" if result.deploy else "hold"
@@ -64,10 +66,10 @@ def record_hold(
 ) -> str:
     """Record in the deployment ledger that a version was held, and why; the champion goes on serving. Returns "held"."""
     from components.bundle.decision import read_decision
-    from components.gate import hold
+    from components.gate import step
     from components.registry import Ledger
     from components.storage import open_store
 
-    record = hold.record_hold(Ledger(open_store(store), name), read_decision(decision.metadata, version), actor, run)
+    record = step.record_hold(Ledger(open_store(store), name), read_decision(decision.metadata, version), actor, run)
     print(f"{version} is held (record {record.sequence}): {record.reason}")
     return "held"

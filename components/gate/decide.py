@@ -7,7 +7,7 @@ from components.bundle.decision import Decision, Outcome, RuleResult, Verdict, c
 from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
 from components.gate import champion_rules, class_rules, rules
-from components.gate.evidence import check_evaluation
+from components.gate.validate_evaluation import check_evaluation
 
 Rule = Callable[[Any, Evaluation], RuleResult]
 RULES: dict[str, Rule] = {

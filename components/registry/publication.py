@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.config import BundleConfig
+from components.bundle.evaluation import Headline
 from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST
 from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable
-from components.registry.card import headline, model_card
+from components.registry.card import model_card
 from components.registry.manifest import FileEntry, Manifest, hash_files, size_problems, version_name
 from components.registry.signing import sign
 from components.storage.files import told
@@ -44,7 +45,7 @@ def _draft(name: str, files: Mapping[str, Path], run: str, parameters: Mapping[s
         architecture=config.architecture,
         classes=config.classes,
         parameters={**config.parameters, **parameters},
-        metrics=headline(files.get(EVALUATION)),
+        metrics=Headline.read(files.get(EVALUATION)).figures,
         files=entries,
     )
     return draft.model_copy(update={"version": version_name(config.trained_at, draft.content_digest)})
@@ -89,7 +90,11 @@ class _Publication:
 
     def _put_card(self) -> bytes:
         """Write the card unless one lies there: cards of equal versions may differ, and the manifest must fit the one kept."""
-        card = self.files[CARD].read_bytes() if CARD in self.files else model_card(self.draft, self.files.get(EVALUATION)).encode()
+        card = (
+            self.files[CARD].read_bytes()
+            if CARD in self.files
+            else model_card(self.draft, Headline.read(self.files.get(EVALUATION))).encode()
+        )
         try:
             self.store.create(self._key(CARD), card)
         except ObjectExists:

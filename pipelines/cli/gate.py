@@ -54,7 +54,7 @@ def explain(
     Example: `penstock gate explain champion --env prod`
     """
     from components.bundle.environment import load_environment
-    from components.gate.judge import explain as judge_again
+    from components.gate.step import explain as judge_again
     from components.registry import Registry
     from components.storage import open_store
 

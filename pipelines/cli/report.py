@@ -25,8 +25,8 @@ def report(
 
     Example: `penstock report champion --output report.html`
     """
-    from components.evaluate.stored import stored_report
     from components.registry import Registry
+    from components.report.published_report import stored_report
     from components.storage import open_store
 
     registry = Registry(open_store(store), name)

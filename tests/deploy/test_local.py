@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from kfp import dsl
 
-from components.bundle.decision import Decision, write_decision
+from components.bundle.decision import Decision
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError, RolloutError, UsageError, VersionNotFound
 from components.deploy.component import deploy_model
@@ -170,7 +170,7 @@ def test_a_hold_in_between_is_no_conflict(registry: Registry, versions: list[str
 
 def test_the_step_reads_the_decision_that_the_gate_left(registry: Registry, versions: list[str], tmp_path: Path) -> None:
     decision = dsl.Markdown(uri=str(tmp_path / "decision.md"))
-    decision.metadata.update(write_decision(promoted(versions[0]), decision.path))
+    decision.metadata.update(promoted(versions[0]).for_artifact())
     parameters = {
         "environment": "dev",
         "strategy": "quality",

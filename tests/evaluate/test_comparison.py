@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from components.evaluate.comparison import compare, mcnemar
+from components.classifier.intervals import mcnemar
+from components.evaluate.comparison import compare
 from tests.evaluate import made
 
 CLASSES = ["a", "b", "c"]

@@ -8,7 +8,7 @@ import pytest
 from pyarrow import parquet
 
 from components.classifier.errors import EvaluationError
-from components.evaluate.slices import Columns, looks, read_columns, slice_accuracies
+from components.evaluate.slices import Columns, measure_appearance, read_columns, slice_accuracies
 
 NO_COLUMNS = Columns(None, {}, [])
 
@@ -20,7 +20,7 @@ def write(path: Path, **columns: list[object]) -> Path:
 
 def test_looks_are_the_mean_and_spread_of_pixels() -> None:
     images = np.random.default_rng(0).integers(0, 256, (1500, 4, 5, 3), dtype=np.uint8)
-    seen = looks(images)
+    seen = measure_appearance(images)
     flat = images.reshape(1500, -1).astype(np.float64)
     np.testing.assert_allclose(seen.brightness, flat.mean(axis=1), atol=1e-3)
     np.testing.assert_allclose(seen.contrast, flat.std(axis=1), atol=1e-3)
@@ -29,7 +29,7 @@ def test_looks_are_the_mean_and_spread_of_pixels() -> None:
 def test_every_picture_is_in_one_slice_of_each_kind() -> None:
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(0, 3, 300), rng.integers(0, 3, 300)
-    seen = looks(rng.integers(0, 256, (300, 4, 4, 1), dtype=np.uint8))
+    seen = measure_appearance(rng.integers(0, 256, (300, 4, 4, 1), dtype=np.uint8))
     columns = Columns(None, {"site": ["a" if k % 3 else "b" for k in range(300)]}, [])
     slices = slice_accuracies(labels, predicted, ["x", "y", "z"], seen, columns)
     for kind in ("class", "brightness", "contrast", "site"):
@@ -39,7 +39,7 @@ def test_every_picture_is_in_one_slice_of_each_kind() -> None:
 
 
 def test_pictures_that_look_the_same_are_one_slice() -> None:
-    seen = looks(np.zeros((20, 3, 3, 1), np.uint8))
+    seen = measure_appearance(np.zeros((20, 3, 3, 1), np.uint8))
     slices = slice_accuracies(np.zeros(20, np.int64), np.zeros(20, np.int64), ["a", "b"], seen, NO_COLUMNS)
     assert [(s.column, s.accuracy.n, s.p_worse) for s in slices] == [("class", 20, None), ("brightness", 20, None), ("contrast", 20, None)]
 
@@ -50,7 +50,7 @@ def test_a_slice_that_fails_is_told_from_chance() -> None:
     labels = np.zeros(n, np.int64)
     predicted = labels.copy()
     predicted[:40] = 1
-    seen = looks(np.random.default_rng(2).integers(0, 256, (n, 4, 4, 1), dtype=np.uint8))
+    seen = measure_appearance(np.random.default_rng(2).integers(0, 256, (n, 4, 4, 1), dtype=np.uint8))
     found = {s.value: s for s in slice_accuracies(labels, predicted, ["a", "b"], seen, Columns(None, {"site": site}, []))}
     assert found["field"].accuracy.value == 0.6
     assert found["field"].p_worse is not None

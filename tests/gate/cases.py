@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from components.bundle.evaluation import Evaluation
-from components.classifier.intervals import proportion_interval
-from components.evaluate.comparison import difference_interval, mcnemar
+from components.classifier.intervals import difference_interval, mcnemar, proportion_interval
 
 
 def proportion(correct: int, n: int) -> dict[str, Any]:

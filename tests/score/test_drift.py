@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.bundle.model import Classifier
-from components.evaluate.reference import reference
-from components.evaluate.slices import looks
+from components.bundle.reference import Reference
+from components.evaluate.slices import measure_appearance
 from components.score.drift import compare
 from tests import tiny
 from tests.score import cases
@@ -23,7 +23,8 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("watched")
     bundle = tiny.write_bundle(folder / "bundle")
     pictures = cases.digits(900)
-    reference(tiny.CLASSES, Classifier(bundle).probabilities(pictures), looks(pictures)).save(bundle)
+    seen = measure_appearance(pictures)
+    Reference.of(tiny.CLASSES, Classifier(bundle).probabilities(pictures), seen.brightness, seen.contrast).save(bundle)
     return publish(bundle, str(folder / "store"))
 
 

@@ -8,7 +8,7 @@ from pydantic_core import ErrorDetails
 
 from components.bundle.evaluation import Evaluation
 
-MOST_PROBLEMS = 10
+MAX_PROBLEMS = 10
 READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_bytes", "champion")
 """What rules read; named first when much is missing."""
 
@@ -27,9 +27,9 @@ def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | lis
     )
     problems = [_problem(problem) for problem in found if problem["type"] != "missing"]
     if missing:
-        named = ", ".join(missing[:MOST_PROBLEMS]) + (f" and {len(missing) - MOST_PROBLEMS} more" if len(missing) > MOST_PROBLEMS else "")
+        named = ", ".join(missing[:MAX_PROBLEMS]) + (f" and {len(missing) - MAX_PROBLEMS} more" if len(missing) > MAX_PROBLEMS else "")
         problems.append(f"missing, so not a finite number: {named}; evaluate the model again")
-    return problems[:MOST_PROBLEMS]
+    return problems[:MAX_PROBLEMS]
 
 
 def _where(problem: ErrorDetails) -> str:

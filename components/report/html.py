@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
-from components.evaluate import plots, views
+from components.report import plots, views
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,7 +48,7 @@ def _template() -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("components.evaluate"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("components.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
         "percent": percent,

@@ -10,8 +10,8 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.files import EVALUATION, PREDICTIONS, REPORT
 from components.bundle.predictions import Predictions
 from components.classifier.errors import EvaluationError
-from components.evaluate.report import render
 from components.registry import Record, Registry
+from components.report.html import render
 
 
 def stored_report(registry: Registry, version: str) -> str:

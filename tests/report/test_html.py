@@ -17,8 +17,8 @@ from PIL import Image
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.evaluate.evaluation import evaluate
-from components.evaluate.report import ending, figure, percent, render, signed, whole_percent
-from components.evaluate.summary import markdown
+from components.report.html import ending, figure, percent, render, signed, whole_percent
+from components.report.markdown import evaluation_markdown
 from tests.evaluate import made
 
 ODD = ["<script>alert(1)</script>", "骆驼", "$x^2$ & 'co' \"quoted\"", "a name without any end " * 8, "| pipe | `code` |"]
@@ -83,7 +83,7 @@ def test_odd_names_stay_text(odd: Made) -> None:
 
 
 def test_odd_names_stay_text_in_markdown(odd: Made) -> None:
-    text = markdown(odd[0])
+    text = evaluation_markdown(odd[0])
     assert "<script>" not in text
     assert "\\| pipe \\|" in text
     rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| class")]
@@ -179,7 +179,7 @@ def test_differences_have_their_sign() -> None:
 
 @pytest.mark.parametrize("home", [{"HOME": "/nowhere/at/all"}, {}])
 def test_plots_are_drawn_without_a_home_to_write_to(home: dict[str, str], tmp_path: Path) -> None:
-    code = "from components.evaluate.plots import coverage_plot as c; c([]); import matplotlib; print(matplotlib.get_cachedir())"
+    code = "from components.report.plots import coverage_plot as c; c([]); import matplotlib; print(matplotlib.get_cachedir())"
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path), **home}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (ran.returncode, ran.stderr) == (0, "")

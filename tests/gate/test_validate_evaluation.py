@@ -8,7 +8,7 @@ import pytest
 from components.bundle.environment import load_environment
 from components.bundle.policy import Policy
 from components.gate.decide import decide
-from components.gate.judge import parse
+from components.gate.step import parse
 from tests.gate.cases import champion, good
 
 ODD = [float("nan"), float("inf"), float("-inf"), None, "0.99", 99.2, -0.1]

@@ -1,0 +1,64 @@
+"""How files of a model version are read and written: typed, and refused with one form of error.
+
+FILE cannot be read (CAUSE); REMEDY
+FILE is not what this release writes (FIELD: MESSAGE); REMEDY
+"""
+
+import zlib
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.classifier.errors import EvaluationError, IntegrityError, PenstockError, validation_problems
+
+REMEDIES: dict[type[PenstockError], str] = {
+    EvaluationError: "evaluate the model again",
+    IntegrityError: "publish the model version again",
+}
+
+
+class Strict(BaseModel):
+    """Frozen; no unknown field, no text in place of a number, no NaN or Infinity."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class JsonFile(BaseModel):
+    """One JSON file of a model version, `FILE`; `ERROR` is raised where it cannot be read."""
+
+    FILE: ClassVar[str]
+    ERROR: ClassVar[type[PenstockError]] = EvaluationError
+
+    def save(self, directory: str | Path) -> None:
+        """Write the file into a directory."""
+        (Path(directory) / self.FILE).write_text(self.model_dump_json(indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Self:
+        """Read the file of a directory; raises `ERROR` naming the field that is not what it must be."""
+        path = Path(directory) / cls.FILE
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise unreadable(path, error.strerror or str(error), cls.ERROR) from error
+        except ValidationError as error:
+            problem = validation_problems(error)[0]
+            raise cls.ERROR(f"{path} is not what this release writes ({problem}); {REMEDIES[cls.ERROR]}") from error
+
+
+def read_arrays(path: Path, error: type[PenstockError]) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an .npz file, none of them pickled; raises `error` when it is missing or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error) as cause:
+        raise unreadable(path, cause, error) from cause
+
+
+def unreadable(path: Path, cause: object, error: type[PenstockError]) -> PenstockError:
+    """The error for a file that is missing or damaged."""
+    return error(f"{path} cannot be read ({cause}); {REMEDIES[error]}")
