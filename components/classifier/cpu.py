@@ -1,4 +1,4 @@
-"""How many threads this process may really use: the container's CPU quota, not the host's core count."""
+"""What this process may really use: the container's CPU quota and memory limit, not the host's."""
 
 import math
 import os
@@ -17,6 +17,17 @@ def available_cpus(root: Path = CGROUP_ROOT) -> int:
         if quota is not None:
             cpus = min(cpus, max(1, math.ceil(quota)))
     return max(1, cpus)
+
+
+def available_memory(root: Path = CGROUP_ROOT) -> int:
+    """Bytes of memory: the machine's, capped by the limits of cgroup v2 (`memory.max`) and v1 (`memory.limit_in_bytes`)."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for path in (root / "memory.max", root / _own_group() / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        try:
+            limits.append(int(path.read_text()))  # "max": no limit
+        except (OSError, ValueError):
+            continue
+    return min(limits)
 
 
 def _v2_quota(root: Path) -> float | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from components.classifier import images
+from components.classifier.decode import decode, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.ingest.collection import fingerprint, is_constant
@@ -121,9 +122,9 @@ def _decode(member: Member, options: IngestSettings) -> _Picture | str | None:
         return str(too_large(member.size)) if claims else None
     try:
         data = member.read()
-        if not claims and not images.is_picture(data):
+        if not claims and not is_picture(data):
             return None
-        pixels = images.decode(data)
+        pixels = decode(data)
     except ImageError as error:
         return str(error)
     height, width = options.image_size or pixels.shape[:2]

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
+from components.classifier.decode import decode
 from components.classifier.errors import DataError, ObjectNotFound, UsageError
-from components.classifier.images import decode, encode_png
+from components.classifier.images import encode_png
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture, ReviewQueue
 

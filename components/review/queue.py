@@ -23,8 +23,9 @@ from typing import Literal, TypeVar
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.classifier.decode import decode
 from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
-from components.classifier.images import Pixels, decode, encode_png
+from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, Verdict, judge
 from components.storage import Store
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.classifier.decode import decode, is_picture
 from components.classifier.errors import ImageError
-from components.classifier.images import ImageSpec, decode, from_bytes, is_picture, prepare
+from components.classifier.images import ImageSpec, from_bytes, prepare
 from tests.ingest.cases import encode, pixels, png, png_bomb, png_chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # pytest takes away the filter that images.py sets
@@ -127,12 +128,12 @@ def test_of_several_frames_the_first_is_taken(kind: str) -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"this is not an image\n", "no picture in a known format"),
-        (b"\0" * 100, "no picture in a known format"),
+        (b"this is not an image\n", "not a picture in a known format"),
+        (b"\0" * 100, "not a picture in a known format"),
         (encode(DEEP.astype(np.int32), "TIFF"), "32-bit integer"),
         (encode(DEEP.astype(np.float32), "TIFF"), "floating point"),
         (encode(Image.new("LAB", (4, 4)), "TIFF"), "LAB"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "no picture in a known format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a known format"),
     ],
 )
 def test_what_has_no_certain_meaning_is_refused_with_the_reason(data: bytes, reason: str) -> None:

@@ -205,7 +205,7 @@ def test_links_are_followed_loops_end_and_nothing_is_shown(tmp_path: Path, run: 
     found = run(data)
     assert found.counts() == {"alias": 3, "cat": 6, "dog": 6}
     assert {entry["file"]: entry["reason"] for entry in found.info.set_aside}["cat/gone.png"] == "a link that leads nowhere"
-    assert "set aside cat/out.png: the content is no picture" in found.said
+    assert "set aside cat/out.png: the content is not a picture" in found.said
     assert "passed over link cat/loop" in found.said
     assert "secret of" not in found.said
 

@@ -44,7 +44,7 @@ def test_a_file_that_is_no_picture_does_not_hide_the_others(url: str, files: lis
     assert "text.png" in str(done.exception)
     rows = json.loads(done.stdout)
     assert "label" in rows[0]
-    assert "no picture" in rows[1]["error"]
+    assert "not a picture" in rows[1]["error"]
 
 
 @pytest.mark.parametrize(

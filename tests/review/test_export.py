@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.classifier.decode import decode
 from components.classifier.errors import DataError, UsageError
-from components.classifier.images import decode
 from components.review import ReviewQueue
 from components.review.export import import_labels, read_labels, write_for_review, write_labelled
 from components.review.labels import UNUSABLE

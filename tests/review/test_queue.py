@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.classifier.decode import decode
 from components.classifier.errors import ImageError, IntegrityError, UsageError
-from components.classifier.images import decode
 from components.review import ReviewQueue, drawn_for_audit
 from components.review.labels import LabelRecord, judge
 from tests.review import queue_of

@@ -115,7 +115,7 @@ def test_a_shard_that_never_ran_is_named(model: Model, tmp_path: Path) -> None:
 def test_when_nothing_can_be_scored_the_run_is_not_green(score: Score, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         cases.put(tmp_path / "in" / name, b"text")
-    with pytest.raises(DataError, match=r"none of the 2 inputs.*a\.png: the content is no picture"):
+    with pytest.raises(DataError, match=r"none of the 2 inputs.*a\.png: the content is not a picture"):
         score(tmp_path / "in", output=tmp_path / "output")
     assert pq.read_table(tmp_path / "output" / "predictions.parquet").num_rows == 2
     with pytest.raises(DataError, match="none of the 2 inputs"):

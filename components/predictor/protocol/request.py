@@ -12,6 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from components.classifier import images
+from components.classifier.decode import decode
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
 from components.predictor.loaded_model import LoadedModel
@@ -144,7 +145,7 @@ class PictureReader:
                 413,
             )
         try:
-            pixels = images.decode(data, min(self._max_pixels, self._left))
+            pixels = decode(data, min(self._max_pixels, self._left))
         except ImageError as error:
             raise RequestError(f"{where}: {_without_library_text(str(error))}") from error
         self._left -= pixels.shape[0] * pixels.shape[1]

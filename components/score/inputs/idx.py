@@ -13,9 +13,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from components.classifier.decode import MAX_PIXELS
 from components.classifier.errors import DataError
 from components.classifier.idx import TYPES, begins_like_idx
-from components.classifier.images import MAX_PIXELS
 from components.score.inputs.names import one_line
 from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
 

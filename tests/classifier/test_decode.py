@@ -1,0 +1,260 @@
+"""Decoding: equal to independent decoders for every format, depth and layout, or refused by name; bounded in memory and time."""
+
+import io
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from components.classifier.decode import MAX_SCANS, WorkBudget, decode, is_picture
+from components.classifier.errors import ImageError
+from tests.classifier import variants
+
+VARIANTS = variants.every()
+REFUSED = {  # what cannot be decoded rightly, by how the variant's name begins, and what the refusal says
+    "png-rgb-16-trns": "16-bit colour with a transparent colour",
+    "tiff-rgb-planar-16": "16-bit colour in separate planes",
+    "tiff-grey-white-is-zero-16-be": "a TIFF of a kind that cannot be read",
+    "tiff-grey-unassalpha-16": "a TIFF of a kind that cannot be read",
+    "tiff-grey-assocalpha-16": "a TIFF of a kind that cannot be read",
+    "tiff-grey-unspecified-16": "a TIFF of a kind that cannot be read",
+    "tiff-grey-int8": "signed numbers",
+    "tiff-grey-int16": "signed numbers",
+    "tiff-grey-int32": "32-bit integer pixels",
+    "tiff-grey-uint32": "32-bit integer pixels",
+    "tiff-grey-float32": "floating point pixels",
+    "tiff-grey-float": "a TIFF of a kind that cannot be read",
+    "tiff-rgb-int": "a TIFF of a kind that cannot be read",
+    "tiff-rgb-float": "a TIFF of a kind that cannot be read",
+    "jpeg2000-jp2-3x16": "JPEG 2000 has colours of more than 8 bits",
+    "jpeg2000-j2k-3x16": "JPEG 2000 has colours of more than 8 bits",
+}
+
+
+def test_there_are_enough_variants_and_no_name_comes_twice() -> None:
+    names = [variant.name for variant in VARIANTS]
+    assert len(names) >= 400
+    assert len(set(names)) == len(names)
+    assert all(any(name.startswith(prefix) for name in names) for prefix in REFUSED)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_every_kind_of_file_gives_the_pixels_that_its_specification_says_or_is_refused_by_name(variant: variants.Variant) -> None:
+    reason = next((reason for prefix, reason in REFUSED.items() if variant.name.startswith(prefix)), "")
+    if reason:
+        with pytest.raises(ImageError, match=reason):
+            decode(variant.data)
+        return
+    pixels = decode(variant.data)
+    assert pixels.shape == variant.expected.shape
+    assert np.abs(pixels.astype(int) - variant.expected.astype(int)).max() <= variant.tolerance
+
+
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if v.name.startswith("tiff-") and "orientation" not in v.name][::7], ids=str)
+def test_the_tiffs_hold_what_tifffile_reads_in_them(variant: variants.Variant) -> None:
+    stored = tifffile.imread(io.BytesIO(variant.data))
+    assert stored.size in {variant.expected.size, variant.expected.size * 4 // 3, variant.expected.size * 2, variant.expected.size // 3}
+
+
+def test_a_camera_s_raw_file_is_not_a_picture_and_says_what_to_do() -> None:
+    thumbnail = variants.samples(3)
+    assert np.array_equal(decode(variants.plain_tiff(thumbnail)), thumbnail)
+    for tags in ({254: (4, [1]), 330: (4, [8])}, {50706: (1, [1, 4, 0, 0])}):
+        data = variants.plain_tiff(thumbnail, tags)
+        assert not is_picture(data)
+        with pytest.raises(ImageError, match="raw file, of which only the thumbnail could be read; convert it"):
+            decode(data)
+
+
+def exif(*entries: tuple[int, int, int, bytes]) -> bytes:
+    """An EXIF block of (tag, type, count, four bytes of value)."""
+    body = b"".join(struct.pack("<HHI", tag, kind, count) + value for tag, kind, count, value in sorted(entries))
+    return b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + body + bytes(4)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        (0x213, 2, 2, b"1\0\0\0"),
+        (0x11A, 2, 3, b"72\0\0"),
+        (0x128, 2, 2, b"2\0\0\0"),
+        (0x100, 2, 3, b"24\0\0"),
+        (0x131, 7, 4, b"abcd"),
+        (0x10F, 3, 1, b"\5\0\0\0"),
+        (0x128, 3, 2, b"\2\0\2\0"),
+        (0x8769, 4, 1, b"\xff\xff\xff\x7f"),
+    ],
+    ids=lambda entry: hex(entry[0]),
+)
+def test_odd_metadata_beside_a_rotation_tag_changes_nothing(odd: tuple[int, int, int, bytes]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(variants.samples(1)[..., 0]).save(buffer, "JPEG", quality=95)
+    plain = buffer.getvalue()
+
+    def with_exif(block: bytes) -> bytes:
+        return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+
+    turn = (0x112, 3, 1, struct.pack("<HH", 6, 0))
+    upright = decode(plain)
+    assert np.array_equal(decode(with_exif(exif(turn, odd))), variants.turned(upright, 6))
+    assert np.array_equal(decode(with_exif(exif(odd))), upright)
+
+
+@pytest.mark.parametrize("size", [100, 3 * 2**20])
+def test_a_png_is_not_damaged_by_its_text_however_much_there_is(size: int) -> None:
+    grey = variants.samples(1)
+    text = b"Comment\0\0" + zlib.compress(b"x" * size)
+    itxt = b"XML:com.adobe.xmp\0\0\0\0\0" + b"y" * size
+    data = variants.png(grey, 0, 8, before={b"zTXt": text, b"iTXt": itxt, b"tEXt": b"Title\0" + b"z" * size})
+    assert np.array_equal(decode(data), grey)
+
+
+def test_a_png_whose_profile_is_damaged_is_decoded_without_it() -> None:
+    rgb = variants.samples(3)
+    assert np.array_equal(decode(variants.png(rgb, 2, 8, before={b"iCCP": b"broken\0\0" + zlib.compress(b"not a profile")})), rgb)
+    assert np.array_equal(decode(variants.png(rgb, 2, 8, before={b"iCCP": b"broken\0\0not even compressed"})), rgb)
+
+
+def test_a_wrong_checksum_is_named_by_its_chunk() -> None:
+    data = bytearray(variants.png(variants.samples(1), 0, 8))
+    data[data.index(b"IDAT") + 8] ^= 1
+    with pytest.raises(ImageError, match="checksum of its 'IDAT' chunk is wrong"):
+        decode(bytes(data))
+
+
+def test_colours_of_another_profile_become_srgb() -> None:
+    """A profile whose red and green are exchanged gives exchanged colours; sRGB's own changes nothing."""
+    rgb = np.zeros((4, 4, 3), np.uint8)
+    rgb[..., 0] = 200
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = bytearray(srgb)
+    red, green = swapped.index(b"rXYZ"), swapped.index(b"gXYZ")
+    swapped[red : red + 4], swapped[green : green + 4] = b"gXYZ", b"rXYZ"
+    description = swapped.index(b"s\0R\0G\0B")
+    swapped[description : description + 7] = b"o\0t\0h\0e"
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG", icc_profile=bytes(swapped))
+    pixels = decode(buffer.getvalue())[0, 0]
+    assert pixels[1] > 150 > pixels[0]
+    plain = io.BytesIO()
+    Image.fromarray(rgb).save(plain, "PNG", icc_profile=srgb)
+    assert np.array_equal(decode(plain.getvalue()), rgb)
+
+
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"\n <!DOCTYPE html><html><body>Sign in</body></html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a git-lfs pointer.*git lfs pull"),
+        (b"L\0\0\0\x01\x14\x02\0\0\0\0\0", "a Windows shortcut"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC picture|cut or damaged"),
+    ],
+)
+def test_what_bears_a_picture_s_name_and_is_something_else_is_called_what_it_is(data: bytes, named: str) -> None:
+    with pytest.raises(ImageError, match=named):
+        decode(data)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
+    buffer = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    started = time.monotonic()
+    with pytest.raises(ImageError, match=f"more than {MAX_SCANS} scans"):
+        decode(data[:-2] + scan * 5_000 + data[-2:])
+    assert time.monotonic() - started < 2
+
+
+def test_text_pictures_of_very_many_comments_are_refused_before_they_are_decoded() -> None:
+    with pytest.raises(ImageError, match="comments"):
+        decode(b"P3\n" + b"#a\n" * 500_000 + b"1 1\n255\n1 2 3\n")
+
+
+MEASURE = """
+import io, sys
+from PIL import Image
+from components.classifier.decode import decode, work_bytes
+
+def status(key):
+    return 1024 * int(open("/proc/self/status").read().split(key + ":")[1].split()[0])
+
+kind, data = sys.argv[1], sys.stdin.buffer.read()
+small = io.BytesIO()
+Image.new("RGB", (8, 8)).save(small, kind)
+decode(small.getvalue())  # what is imported and kept for good
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+decode(data)
+print(status("VmHWM") - before, work_bytes(Image.open(io.BytesIO(data))))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory by Linux' /proc")
+@pytest.mark.parametrize(
+    ("kind", "mode", "options"),
+    [
+        ("WEBP", "RGB", {"lossless": True}),
+        ("PNG", "1", {"transparency": 0}),
+        ("PNG", "P", {"transparency": 0}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "I;16", {}),
+        ("JPEG", "RGB", {"progressive": True}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("AVIF", "RGB", {}),
+    ],
+    ids=lambda value: str(value),
+)
+def test_a_small_file_of_a_large_picture_takes_no_more_memory_than_was_foreseen(kind: str, mode: str, options: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    Image.new(mode, (4000, 4000)).save(buffer, kind, **options)
+    done = subprocess.run([sys.executable, "-c", MEASURE, kind], input=buffer.getvalue(), capture_output=True, check=True)
+    took, foreseen = map(int, done.stdout.split())
+    assert took <= foreseen
+
+
+def test_a_tiff_whose_tile_is_far_larger_than_the_picture_is_refused_for_the_memory_that_it_needs() -> None:
+    data = bytearray(variants.tiff(variants.samples(1)[..., 0], photometric="minisblack", tile=(16, 16)))
+    for tag in (322, 323):
+        at = data.index(struct.pack("<HHI", tag, 4, 1))
+        data[at + 8 : at + 12] = struct.pack("<I", 32768)
+    with pytest.raises(ImageError, match="needs 8,192 MiB to be decoded"):
+        decode(bytes(data))
+
+
+def test_decoding_waits_until_the_process_has_memory_for_it_again() -> None:
+    budget, order = WorkBudget(100 * 2**20), list[str]()
+    release = threading.Event()
+
+    def first() -> None:
+        with budget.hold(80 * 2**20):
+            order.append("first begins")
+            release.wait(10)
+            order.append("first ends")
+
+    def second() -> None:
+        with budget.hold(30 * 2**20):
+            order.append("second begins")
+
+    one, two = threading.Thread(target=first), threading.Thread(target=second)
+    one.start()
+    while not order:
+        time.sleep(0.001)
+    two.start()
+    with budget.hold(1000):
+        assert order == ["first begins"]
+    release.set()
+    one.join()
+    two.join()
+    assert order == ["first begins", "first ends", "second begins"]
+    with pytest.raises(ImageError, match="needs 101 MiB to be decoded, more than the 100 MiB"), budget.hold(101 * 2**20):
+        pass
