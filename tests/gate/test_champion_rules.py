@@ -70,6 +70,12 @@ def test_each_side_wins_where_it_should(rule: str, bound: Any, n: int, challenge
     assert f"of {n} pictures, {challenger} right by the challenger alone, {champion_alone} by the champion alone" in result.reason
 
 
+@pytest.mark.parametrize(("beyond", "outcome"), [(0.0, "pass"), (1e-12, "insufficient")])
+def test_a_margin_that_is_met_exactly_is_met(beyond: float, outcome: str) -> None:
+    low, _ = difference_interval(3, 3, 360)
+    assert judge("non_inferiority_margin", round(-low, 12) - beyond, 3, 3).outcome == outcome
+
+
 def test_without_a_champion_the_rules_are_skipped() -> None:
     rules = {"maximum_accuracy_drop": 0.02, "forbid_significant_drop": True, "non_inferiority_margin": 0.005, "require_superiority": True}
     decision = decide(Policy.read({"minimum_accuracy": 0.9, **rules}), good())

@@ -1,6 +1,8 @@
 """Tar and zip: read like the folder they were made of; what could do harm is refused, and nothing is left on the disk."""
 
+import os
 import stat
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -95,6 +97,16 @@ def test_names_that_lead_outside_are_refused(tmp_path: Path, run: Run, members: 
 def test_links_and_devices_are_refused(tmp_path: Path, run: Run, members: dict[str, bytes], entry: tarfile.TarInfo, what: str) -> None:
     with pytest.raises(UnsafeArchiveError, match=f"holds {what}.*{entry.name}"):
         run(tar_of(tmp_path / "a.tar", [*members.items(), entry]))
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix"])
+def test_sparse_members_are_refused(tmp_path: Path, run: Run, form: str) -> None:
+    picture = put(folder(tmp_path / "data", ["cat", "dog"]) / "cat" / "holes.png", encode(pixels(0)))
+    os.truncate(picture, 1 << 20)
+    pack = ["tar", f"--format={form}", "--sparse", "-cf", str(tmp_path / "a.tar"), "-C", str(tmp_path / "data"), "."]
+    subprocess.run(pack, check=True)
+    with pytest.raises(UnsafeArchiveError, match=rf"sparse file: '\./cat/{picture.name}'"):
+        run(tmp_path / "a.tar")
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:

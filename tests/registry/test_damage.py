@@ -146,6 +146,15 @@ def test_a_whole_version_under_another_name_is_refused(intact: Path, tmp_path: P
         registry.get(new)
 
 
+def test_a_version_of_another_model_is_refused(intact: Path, tmp_path: Path) -> None:
+    shutil.copytree(intact / "store" / "models" / "digits", tmp_path / "store" / "models" / "letters")
+    letters = Registry(open_store(str(tmp_path / "store")), "letters")
+    (version, *_) = letters.versions()
+    for act in (letters.get, letters.resolve, lambda version: letters.fetch(version, tmp_path / "fetched")):
+        with pytest.raises(IntegrityError, match=f"belongs to version {version} of digits"):
+            act(version)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_flipped_byte_of_a_manifest_changes_what_it_says(intact: Path, data: st.DataObject) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from components.bundle import files
-from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError, VersionNotFound
+from components.classifier.errors import DataError, IntegrityError, RegistryError, StoreError, UsageError, VersionNotFound
 from components.registry import Record, Registry, differences, verify_directory
 from components.storage import Store, open_store
+from components.storage.local import LocalStore
 from tests.registry import bundles
 
 
@@ -157,6 +158,25 @@ def test_a_version_deployed_while_it_is_deleted_is_kept(registry: Registry, tmp_
     with pytest.raises(RegistryError, match="is the champion"):
         registry.delete(version)
     assert registry.verify(version) == []
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_failed_publish_takes_its_files_back_unless_another_one_completed_the_version(tmp_path: Path, complete: bool) -> None:
+    bundle = bundles.quick(tmp_path / "bundle", b"a")
+    registry = Registry(LocalStore(tmp_path / "store"), "digits")
+
+    class FullAtTheEnd(LocalStore):
+        def create(self, key: str, data: bytes) -> None:
+            if key.endswith(files.MANIFEST):
+                if complete:
+                    registry.publish(bundle)
+                raise StoreError("the disk is full")
+            super().create(key, data)
+
+    with pytest.raises(StoreError, match="the disk is full"):
+        Registry(FullAtTheEnd(tmp_path / "store"), "digits").publish(bundle)
+    assert [registry.verify(version) for version in registry.versions()] == ([[]] if complete else [])
+    assert complete or list(registry.store.list()) == []
 
 
 def test_copies_are_equal_and_go_on_where_they_broke_off(registry: Registry, kind: str, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -68,3 +69,15 @@ def test_pictures_labelled_before_a_version_was_trained_do_not_judge_it(tmp_path
     queue.label(queue.entries()[0].id, "3", "ann")
     result = live_accuracy(version, queue.entries())
     assert (result.audit.labelled, result.possibly_trained_on) == (counted, 1 - counted)
+
+
+def test_a_picture_labelled_in_the_second_in_which_a_version_was_trained_may_be_in_its_training(tmp_path: Path) -> None:
+    queue = queue_of.at(tmp_path)
+    queue.put(queue_of.entry(1))
+    (entry,) = queue.entries()
+    queue.label(entry.id, "3", "ann")
+    (said,) = queue.labels(entry.id)
+    version = f"{datetime.fromisoformat(said.time):%Y%m%d-%H%M%S}-dddddddddddd"
+    queue.put(queue_of.entry(1, "3", version=version, reason="audit"))
+    result = live_accuracy(version, queue.entries())
+    assert (result.audit.labelled, result.possibly_trained_on) == (0, 1)

@@ -102,6 +102,15 @@ def test_labelled_pictures_are_for_training_only_and_unusable_ones_are_not_in(qu
     assert files == [f"train/1/{one}.png", f"train/3/{three}.png"]
 
 
+@pytest.mark.parametrize("name", ["cat/dog", "..", ".hidden", "../../outside", "cat\\dog"])
+def test_a_class_whose_name_leads_out_of_its_folder_is_refused(queue: ReviewQueue, tmp_path: Path, name: str) -> None:
+    queue.label(queue.entries()[0].id, name, "ann")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=rf"class {re.escape(repr(name))} cannot be the name of a folder; rename the class"):
+        write_labelled(queue, queue.entries(), tmp_path / "out" / "pictures")
+    assert [path for path in sorted(tmp_path.rglob("*")) if path.is_file() and path not in before] == []
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
