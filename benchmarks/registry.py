@@ -25,6 +25,7 @@ from typing import Any
 from components.bundle.config import BundleConfig, InputConfig
 from components.classifier.cpu import available_cpus
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import Store, open_store
 
 LOCAL_LIMIT, S3_LIMIT = 1.5, 1.3
@@ -52,7 +53,7 @@ def make_bundle(directory: Path, megabytes: int) -> Path:
 
 def publish(store: Store, bundle: Path, name: str) -> None:
     """What is measured."""
-    Registry(store, name).publish(bundle)
+    publish_directory(Registry(store, name), bundle)
 
 
 def copy_and_hash(bundle: Path, target: Path) -> None:

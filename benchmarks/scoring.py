@@ -29,6 +29,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.images import ImageSpec, from_bytes
 from components.classifier.network import ServingGraph, build
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.score.merge import merge
 from components.score.planning import make_plan
 from components.score.scoring import score_shard
@@ -48,7 +49,7 @@ def write_store(folder: Path) -> tuple[str, str]:
     export_onnx(ServingGraph(network, [0.5], [0.25], 1.0).eval(), SPEC, bundle / "model.onnx")
     store = str(folder / "store")
     registry = Registry(open_store(store), "digits")
-    version = registry.publish(bundle).version
+    version = publish_directory(registry, bundle).version
     registry.ledger.append(Record(action="deployed", version=version, champion=version, strategy="force"))
     return store, version
 

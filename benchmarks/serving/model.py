@@ -8,6 +8,7 @@ from components.bundle.dataset import Dataset
 from components.bundle.golden import save_golden
 from components.bundle.model import Classifier
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 
 NAME = "digits"
@@ -36,4 +37,4 @@ def _train_and_publish(registry: Registry) -> str:
         train(dataset, model, TrainingSettings(name=NAME, epochs=2, device="cpu"))
         images = Dataset.load(dataset).split("test").images[:_GOLDEN]
         save_golden(model, images, Classifier(model, threads=1).probabilities(images))
-        return registry.publish(model).version
+        return publish_directory(registry, model).version

@@ -6,6 +6,7 @@ from pathlib import Path
 from components.bundle.files import EVALUATED_FILES, TRAINED_FILES
 from components.classifier.errors import DataError
 from components.registry import Registry
+from components.registry.publication import publish_files
 from components.storage import open_store
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,6 @@ def publish(model: Path, evaluation: Path, *, store: str, name: str, run: str = 
         raise DataError(
             f"cannot publish without {', '.join(missing)}; run the step that writes {'it' if len(missing) == 1 else 'them'} again"
         )
-    published = Registry(open_store(store), name).publish_files(files, run=run)
+    published = publish_files(Registry(open_store(store), name), files, run=run)
     logger.info("version %s of %s is in %s", published.version, name, published.uri)
     return published.version

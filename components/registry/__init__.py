@@ -1,8 +1,7 @@
 """The model registry over a store: immutable versions and the deployment ledger."""
 
-from components.registry.difference import Difference, differences
 from components.registry.ledger import Ledger, Record
-from components.registry.manifest import Manifest, verify_directory
+from components.registry.manifest import Difference, Manifest, differences, verify_directory
 from components.registry.registry import ModelVersion, Registry
 from components.registry.rollback import rollback
 

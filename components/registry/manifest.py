@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.bundle.files import CARD, MANIFEST
 from components.classifier.errors import DataError, IntegrityError
+from components.registry.signing import require_signature
 
 SCHEMA_VERSION = 1
+_ORIGIN = ("architecture", "dataset_digest", "code_version", "trained_at", "run")
 VERSION_PATTERN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 
 
@@ -70,6 +73,10 @@ class Manifest(BaseModel):
         """Return this manifest with its checksum, and its signature if there is one."""
         return self.model_copy(update={"signature": signature, "checksum": hashlib.sha256(self.body()).hexdigest()})
 
+    def require_signature(self) -> None:
+        """Check the signature where a public key is configured; raises IntegrityError as signing.require_signature does."""
+        require_signature(self.body(), self.signature, f"version {self.version} of {self.name}")
+
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
         return (self.model_dump_json(indent=1) + "\n").encode()
@@ -110,7 +117,7 @@ def version_name(trained_at: str, digest: str) -> str:
     try:
         time = datetime.fromisoformat(trained_at)
     except ValueError as error:
-        raise DataError(f"config.json says trained_at {trained_at!r}, which is no ISO 8601 time; train again") from error
+        raise DataError(f"config.json says trained_at {trained_at!r}, which is not an ISO 8601 time; train again") from error
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return f"{time:%Y%m%d-%H%M%S}-{digest[:12]}"
 
@@ -133,16 +140,14 @@ def verify_directory(directory: Path) -> Manifest:
 
     Where PENSTOCK_VERIFY_KEY names a public key, the signature too. Raises IntegrityError naming each bad file.
     """
-    from components.registry.signing import require_signature
-
     try:
         data = (directory / MANIFEST).read_bytes()
     except OSError as error:
         raise IntegrityError(
-            f"{directory / MANIFEST} cannot be read ({error.strerror}): no complete model version; fetch it again"
+            f"{directory / MANIFEST} cannot be read ({error.strerror}), so it is not a complete model version; fetch it again"
         ) from error
     manifest = parse(data, str(directory / MANIFEST))
-    require_signature(manifest)
+    manifest.require_signature()
     problems = directory_problems(directory, manifest)
     if problems:
         raise IntegrityError(f"{directory} is not version {manifest.version}: {'; '.join(problems)}; fetch it again")
@@ -172,3 +177,35 @@ def size_problems(sizes: Mapping[str, int], manifest: Manifest) -> list[str]:
             if sizes[name] != wanted[name].size
         ),
     ]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One field that differs; None where a version does not have it."""
+
+    section: str
+    """`origin`, `classes`, `parameters`, `metrics` or `files`."""
+    field: str
+    first: Any
+    second: Any
+
+
+def differences(first: Manifest, second: Manifest) -> list[Difference]:
+    """Compare two manifests; files by their digests. Equal fields are left out."""
+    a, b = _fields(first), _fields(second)
+    return [
+        Difference(section, field, a[section].get(field), b[section].get(field))
+        for section in a
+        for field in sorted(a[section].keys() | b[section].keys())
+        if a[section].get(field) != b[section].get(field)
+    ]
+
+
+def _fields(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    return {
+        "origin": {field: getattr(manifest, field) for field in _ORIGIN},
+        "classes": {name: position for position, name in enumerate(manifest.classes)},
+        "parameters": manifest.parameters,
+        "metrics": manifest.metrics,
+        "files": {name: entry.sha256 for name, entry in manifest.files.items()},
+    }

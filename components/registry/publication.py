@@ -1,32 +1,45 @@
-"""How a version comes to be: files first, in any order and as often as it takes, and the manifest last, once."""
+"""How a version comes into a store: files first, in any order and as often as it takes, and the manifest last, once."""
 
 import hashlib
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.bundle.config import BundleConfig
 from components.bundle.evaluation import Headline
 from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST
-from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable
+from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable, UsageError
 from components.registry.card import model_card
 from components.registry.manifest import FileEntry, Manifest, hash_files, size_problems, version_name
+from components.registry.registry import ModelVersion, Registry
 from components.registry.signing import sign
 from components.storage.files import told
-
-if TYPE_CHECKING:
-    from components.registry.registry import ModelVersion, Registry
+from components.storage.store import Progress
 
 
-def publish_files(registry: "Registry", files: Mapping[str, Path], run: str, parameters: Mapping[str, Any]) -> "ModelVersion":
-    """Publish files by their names in the version; see Registry.publish."""
+def publish_directory(registry: Registry, directory: Path, *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
+    """Publish the files of a directory as a version; the same files again find the same version and change nothing.
+
+    `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
+    DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
+    """
+    with told(f"cannot read {directory}"):
+        files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
+    return publish_files(registry, files, run=run, parameters=parameters)
+
+
+def publish_files(
+    registry: Registry, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None
+) -> ModelVersion:
+    """Publish files that lie in several places, by their names in the version; else like `publish_directory`."""
     files = {name: path for name, path in files.items() if name != MANIFEST}
     for name, path in files.items():
         if not path.is_file():
             raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
-    draft = _draft(registry.name, files, run, parameters)
+    draft = _draft(registry.name, files, run, parameters or {})
     return _find(registry, draft) or _Publication(registry, draft, files).publish()
 
 
@@ -51,7 +64,7 @@ def _draft(name: str, files: Mapping[str, Path], run: str, parameters: Mapping[s
     return draft.model_copy(update={"version": version_name(config.trained_at, draft.content_digest)})
 
 
-def _find(registry: "Registry", draft: Manifest) -> "ModelVersion | None":
+def _find(registry: Registry, draft: Manifest) -> ModelVersion | None:
     found = registry.find(draft.version)
     if found is not None and found.manifest.content_digest != draft.content_digest:
         raise IntegrityError(f"version {draft.version} of {registry.name} holds other files; delete it, then publish again")
@@ -61,11 +74,11 @@ def _find(registry: "Registry", draft: Manifest) -> "ModelVersion | None":
 class _Publication:
     """One publishing of a version that is not there yet; others may publish the same files at the same time."""
 
-    def __init__(self, registry: "Registry", draft: Manifest, files: Mapping[str, Path]) -> None:
+    def __init__(self, registry: Registry, draft: Manifest, files: Mapping[str, Path]) -> None:
         self.registry, self.store, self.draft, self.files = registry, registry.store, draft, files
 
-    def publish(self) -> "ModelVersion":
-        sign(self.draft)  # a key that cannot sign is found before anything is written
+    def publish(self) -> ModelVersion:
+        sign(self.draft.body())  # a key that cannot sign is found before anything is written
         self.store.require_create_only()
         before = self.registry.sizes(self.draft.version).keys()
         try:
@@ -83,7 +96,7 @@ class _Publication:
         entry = FileEntry(sha256=hashlib.sha256(card).hexdigest(), size=len(card))
         manifest = self.draft.model_copy(update={"files": dict(sorted({**self.draft.files, CARD: entry}.items()))})
         self.registry.refuse(self.draft.version, size_problems(self.registry.sizes(self.draft.version), manifest))
-        return manifest.sealed(sign(manifest))
+        return manifest.sealed(sign(manifest.body()))
 
     def _put(self, name: str) -> None:
         self.store.upload(self.files[name], self._key(name))
@@ -101,7 +114,7 @@ class _Publication:
             return self.store.read(self._key(CARD))
         return card
 
-    def _commit(self, manifest: Manifest) -> "ModelVersion":
+    def _commit(self, manifest: Manifest) -> ModelVersion:
         with suppress(ObjectExists):  # another publisher of the same files was first
             self.store.create(self._key(MANIFEST), manifest.to_bytes())
         # One that failed may have taken its files back just now: they are ours as well.
@@ -118,3 +131,45 @@ class _Publication:
 
     def _key(self, name: str) -> str:
         return self.registry.key(self.draft.version, name)
+
+
+def copy_version(source: Registry, target: Registry, version: str, progress: Progress | None = None) -> ModelVersion:
+    """Copy a version with its manifest as it is; returns the version in the target.
+
+    A copy that broke off is continued: files that are in the target with the right digest are kept. Every file is hashed when it
+    is read from the source and again in the target, before the manifest makes the version exist there. Raises IntegrityError when
+    a digest does not fit, naming the file and the store, and UsageError for a target of another model name or the source itself.
+    """
+    if (source.store.url, source.name) == (target.store.url, target.name) or source.name != target.name:
+        raise UsageError(f"version {version} can only be copied to the same model name in another store, not to {target.uri(version)}")
+    found = source.get(version)
+    target.store.require_create_only()
+    present = target.sizes(version)
+    for name in sorted(found.manifest.files):
+        if not _intact(target, found.manifest, name, present):
+            _copy_file(source, target, found.manifest, name)
+        if progress:
+            progress(found.manifest.files[name].size)
+    try:
+        target.store.create(target.key(version, MANIFEST), found.manifest.to_bytes())
+    except ObjectExists:
+        there = target.get(version)
+        if there.manifest.files != found.manifest.files:
+            raise IntegrityError(f"{there.uri} holds another model card than {found.uri}; delete one of them and copy again") from None
+        return there
+    return target.get(version)
+
+
+def _intact(target: Registry, manifest: Manifest, name: str, present: dict[str, int]) -> bool:
+    wanted = manifest.files[name]
+    return present.get(name) == wanted.size and target.hash_file(manifest.version, name) == wanted.sha256
+
+
+def _copy_file(source: Registry, target: Registry, manifest: Manifest, name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        passing = Path(folder, "file")
+        if not source.fetch_file(manifest, name, passing):
+            raise IntegrityError(f"{name} in {source.uri(manifest.version)} was changed; publish the version again")
+        target.store.upload(passing, target.key(manifest.version, name))
+    if target.hash_file(manifest.version, name) != manifest.files[name].sha256:
+        raise IntegrityError(f"{name} arrived damaged in {target.uri(manifest.version)}; copy again, and look at that store")

@@ -8,10 +8,9 @@ import itertools
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from components.bundle.files import MANIFEST
 from components.classifier.errors import (
@@ -29,10 +28,8 @@ from components.registry.manifest import (
     size_problems,
     verify_directory,
 )
-from components.registry.signing import require_signature
 from components.storage import Store
 from components.storage.files import told, write_file
-from components.storage.store import Progress
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -56,22 +53,6 @@ class Registry:
             )
         self.store, self.name = store, name
         self.ledger = Ledger(store, name)
-
-    def publish(self, directory: Path, *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
-        """Publish the files of a directory as a version; the same files again find the same version and change nothing.
-
-        `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
-        DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
-        """
-        with told(f"cannot read {directory}"):
-            files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
-        return self.publish_files(files, run=run, parameters=parameters)
-
-    def publish_files(self, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
-        """Publish files that lie in several places, by their names in the version; else like `publish`."""
-        from components.registry.publication import publish_files
-
-        return publish_files(self, files, run, parameters or {})
 
     def versions(self) -> Iterator[str]:
         """Yield the names of the complete versions, oldest first; reads the names of all their files."""
@@ -111,7 +92,7 @@ class Registry:
             raise IntegrityError(
                 f"{self.store.url}/{key} belongs to version {manifest.version} of {manifest.name}; delete this one and publish it again"
             )
-        require_signature(manifest)
+        manifest.require_signature()
         return ModelVersion(version, self.uri(version), manifest)
 
     def fetch(self, version: str, destination: Path, files: Iterable[str] | None = None) -> Path:
@@ -187,12 +168,6 @@ class Registry:
             raise
         for key in keys:
             self.store.delete(key)
-
-    def copy_to(self, other: "Registry", version: str, progress: Progress | None = None) -> ModelVersion:
-        """Copy a version into another store; what a broken copy left there is checked and kept. See copying.copy."""
-        from components.registry.copying import copy
-
-        return copy(self, other, version, progress)
 
     def uri(self, version: str) -> str:
         """Return the address of a version's folder, with a slash at the end."""

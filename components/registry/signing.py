@@ -8,14 +8,11 @@ import json
 import tempfile
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.classifier.errors import IntegrityError, UsageError
-
-if TYPE_CHECKING:
-    from components.registry.manifest import Manifest
 
 
 class SigningSettings(BaseSettings):
@@ -30,8 +27,8 @@ class SigningSettings(BaseSettings):
     """A public key in PEM form: only versions that it verifies are loaded."""
 
 
-def sign(manifest: "Manifest") -> dict[str, Any] | None:
-    """Sign a manifest where a private key is configured; returns the Sigstore bundle, or None without a key.
+def sign(data: bytes) -> dict[str, Any] | None:
+    """Sign bytes where a private key is configured; returns the Sigstore bundle, or None without a key.
 
     Raises UsageError for a key that cannot be used.
     """
@@ -40,8 +37,8 @@ def sign(manifest: "Manifest") -> dict[str, Any] | None:
         return None
     key = _readable(settings.signing_key, "PENSTOCK_SIGNING_KEY")
     with tempfile.TemporaryDirectory() as folder:
-        body, signature = Path(folder, "manifest"), Path(folder, "signature")
-        body.write_bytes(manifest.body())
+        body, signature = Path(folder, "signed"), Path(folder, "signature")
+        body.write_bytes(data)
         try:
             password = settings.signing_password.encode() if settings.signing_password else None
             config = _library().signing.Config().use_elliptic_key_signer(private_key=key, password=password)
@@ -55,22 +52,22 @@ def sign(manifest: "Manifest") -> dict[str, Any] | None:
         return bundle
 
 
-def require_signature(manifest: "Manifest") -> None:
-    """Check the manifest's signature where a public key is configured; without one nothing is asked of it.
+def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) -> None:
+    """Check the signature of bytes where a public key is configured; without one, unsigned data is accepted.
 
-    Raises IntegrityError for a version that is unsigned, or signed with another key, or changed since.
+    `about` names the data in messages. Raises IntegrityError for data that is unsigned, signed with another key, or changed
+    since, and UsageError for a key that cannot be used.
     """
     configured = SigningSettings().verify_key
     if configured is None:
         return
     key = _readable(configured, "PENSTOCK_VERIFY_KEY")
-    about = f"version {manifest.version} of {manifest.name}"
-    if manifest.signature is None:
+    if signed is None:
         raise IntegrityError(f"{about} is not signed, but PENSTOCK_VERIFY_KEY is set; publish it with PENSTOCK_SIGNING_KEY set")
     with tempfile.TemporaryDirectory() as folder:
-        body, signature = Path(folder, "manifest"), Path(folder, "signature")
-        body.write_bytes(manifest.body())
-        signature.write_text(json.dumps(manifest.signature), "utf-8")
+        body, signature = Path(folder, "signed"), Path(folder, "signature")
+        body.write_bytes(data)
+        signature.write_text(json.dumps(signed), "utf-8")
         verifying = _library().verifying
         try:
             verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)

@@ -1,19 +1,16 @@
-"""The interface of a store, and how an address becomes one."""
+"""The interface of a store."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote
 
-from components.classifier.errors import StoreError, UsageError
+from components.classifier.errors import StoreError
 
 Progress = Callable[[int], None]
 """Called with the number of bytes that have moved since the last call, possibly from another thread."""
 
 CHUNK = 1 << 20
-_FORMS = "use a directory, file:///…, memory://NAME or s3://bucket/prefix"
 
 
 @dataclass(frozen=True)
@@ -109,25 +106,3 @@ def without_markers(entries: Iterator[Entry]) -> Iterator[Entry]:
         while held and (held[0].size > 0 or entry.key > f"{held[0].key}/"):
             yield held.pop(0)
     yield from held
-
-
-def open_store(url: str) -> Store:
-    """Open a store by its address: a plain path or `file://`, `memory://NAME`, `s3://bucket/prefix`.
-
-    Raises UsageError for an address of another form.
-    """
-    address = url.strip()
-    scheme, separator, rest = address.partition("://")
-    if separator and scheme == "s3":
-        from components.storage.s3 import S3Store
-
-        return S3Store(address)
-    if separator and scheme == "memory" and rest.strip("/"):
-        from components.storage.memory import MemoryStore
-
-        return MemoryStore.named(rest.strip("/"))
-    if (separator and scheme == "file" and rest) or (address and not re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", address)):
-        from components.storage.local import LocalStore
-
-        return LocalStore(Path(unquote(rest.removeprefix("localhost")) if separator else address))
-    raise UsageError(f"unknown store address {url!r}; {_FORMS}")

@@ -230,6 +230,8 @@ def copy(
     """
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+    from components.registry.publication import copy_version
+
     source, target = _registry(store, name), _registry(to, name)
     version = source.resolve(version)
     total = sum(entry.size for entry in source.get(version).manifest.files.values())
@@ -243,7 +245,7 @@ def copy(
         disable=not console.is_terminal,
     ) as bar:
         task = bar.add_task("copy", total=total)
-        copied = source.copy_to(target, version, lambda size: bar.advance(task, size))
+        copied = copy_version(source, target, version, lambda size: bar.advance(task, size))
     console.print(
         f"{version} is in {escape(copied.uri)}: {len(copied.manifest.files)} files, {view.size_text(total)}, all digests checked.",
         soft_wrap=True,

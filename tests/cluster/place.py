@@ -17,6 +17,7 @@ import yaml
 from components.deploy.kserve.rollout import deploy_kserve
 from components.deploy.request import DeployRequest
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.cluster import webhook
 from tests.cluster.api import SERVING, Api, Object, service_path
@@ -120,7 +121,7 @@ def new_namespace(api: Api, prefix: str, s3: Server, bundles: Path, folder: Path
         _apply_manifests(api, name, s3)
         registry = Registry(open_store(f"s3://{BUCKET}/{name}"), "digits")
         shorts = ("v1", "v2", "v3", "wrong")
-        versions = {short: registry.publish(bundles / f"v{n}").version for n, short in enumerate(shorts, 1)}
+        versions = {short: publish_directory(registry, bundles / f"v{n}").version for n, short in enumerate(shorts, 1)}
         yield Place(api, name, registry, versions, kubeconfig_of(api, name, "penstock-deployer", folder))
     finally:
         api.ask("DELETE", f"/api/v1/namespaces/{name}")

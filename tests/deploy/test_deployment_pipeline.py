@@ -12,6 +12,7 @@ from components.deploy.component import choose_version, deploy_version
 from components.deploy.request import DeployRequest
 from components.deploy.targets import deploy
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from tests import tiny
 from tests.gate.cases import good
 from tests.gate.versions import publish, registry_in
@@ -91,7 +92,7 @@ def test_the_command_deploys_and_goes_back(registry: Registry, tmp_path: Path) -
     for day in (1, 2):
         bundle = tiny.write_bundle(tmp_path / f"v{day}", samples=600 * day, trained_at=f"2026-01-0{day}T03:04:05+00:00")
         (bundle / EVALUATION).write_text(json.dumps({"classes": tiny.CLASSES}))
-        versions.append(registry.publish(bundle).version)
+        versions.append(publish_directory(registry, bundle).version)
 
     def run(version: str) -> str:
         settings = [f"version={version}", "actor=ann", "reason=needed"]

@@ -16,6 +16,7 @@ from components.evaluate.component import evaluate_model
 from components.evaluate.evaluation import evaluate
 from components.evaluate.step import MATRIX_CLASSES, ROC_POINTS, roc_curve, shown_matrix
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.evaluate import made
 
@@ -58,7 +59,7 @@ class Step:
             (self.root / "model" / path.name).write_bytes(path.read_bytes())
         (self.root / "model" / "model.safetensors").write_bytes(b"weights")
         (self.root / "model" / "training.json").write_text("{}")
-        version = self.registry.publish(self.root / "model").version
+        version = publish_directory(self.registry, self.root / "model").version
         self.registry.ledger.append(Record(action="deployed", version=version, champion=version, strategy="quality"))
         return version
 

@@ -12,6 +12,7 @@ from components.bundle.evaluation import Evaluation
 from components.classifier.errors import IntegrityError, PolicyError, UsageError, VersionNotFound
 from components.gate.component import gate_model, record_hold
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from tests.gate.cases import champion, good
 from tests.gate.versions import publish, registry_in
 
@@ -102,7 +103,7 @@ def test_an_evaluation_with_nan_is_held_not_crashed_on(tmp_path: Path) -> None:
     (folder / "evaluation.json").write_text(text)
     gate = Gate.__new__(Gate)
     gate.registry, gate.store, gate.folder = registry, registry.store.url, folder
-    gate.version = registry.publish(folder).version
+    gate.version = publish_directory(registry, folder).version
     gate.report = dsl.HTML(uri=str(tmp_path / "report.html"))
     gate.decision = dsl.Markdown(uri=str(tmp_path / "decision.md"))
     assert gate.version != version

@@ -5,6 +5,7 @@ from pathlib import Path
 from components.bundle import files
 from components.bundle.evaluation import Evaluation
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests import tiny
 
@@ -15,7 +16,7 @@ def publish(registry: Registry, directory: Path, evaluation: Evaluation, day: in
     evaluation.save(model)
     for name in (files.PREDICTIONS, files.REFERENCE, files.REPORT):
         (model / name).write_text("{}")
-    return registry.publish(model).version, model
+    return publish_directory(registry, model).version, model
 
 
 def registry_in(directory: Path, name: str = "digits") -> Registry:

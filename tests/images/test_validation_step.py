@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.images import engine, step
 from tests.predictor.versions import NAME
@@ -55,7 +56,7 @@ def test_a_file_that_changed_since_is_refused(predictor_image: str, sound: Path,
 def test_the_version_may_lie_on_s3(predictor_image: str, sound: Path, ministack_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     use(ministack_server, monkeypatch)
     store = new_address()
-    version = Registry(open_store(store), NAME).publish(sound).version
+    version = publish_directory(Registry(open_store(store), NAME), sound).version
     settings = [option for pair in ministack_server.environment.items() for option in ("--env", "=".join(pair))]
     ran = step.run(predictor_image, step.command(version, store), *settings, network="host")
     assert ran.returncode == 0, ran.stdout + ran.stderr

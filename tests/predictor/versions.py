@@ -14,6 +14,7 @@ from PIL import Image
 from components.bundle import files
 from components.bundle.config import BundleConfig
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests import tiny
 
@@ -27,7 +28,7 @@ def publish(folder: Path, **options: Any) -> tuple[Registry, str]:
     config = BundleConfig.load(directory)
     (directory / files.EVALUATION).write_text(json.dumps({"classes": config.classes}))
     registry = Registry(open_store(str(folder / "store")), NAME)
-    return registry, registry.publish(directory).version
+    return registry, publish_directory(registry, directory).version
 
 
 def model_dir(folder: Path, **options: Any) -> Path:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from components.bundle import files
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli import models
 from tests.registry import bundles
@@ -20,7 +21,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
     for number in (1, 2, 3):
         bundle = bundles.evaluated(tmp_path / str(number), samples=300 * number, trained_at=f"2026-0{number}-01T00:00:00+00:00")
-        version = registry.publish(bundle, run=f"run-{number}").version
+        version = publish_directory(registry, bundle, run=f"run-{number}").version
         registry.ledger.append(Record(action="deployed", version=version, strategy="quality", actor="ci", reason="better [by 0.01]"))
     registry.ledger.append(Record(action="held", version=next(registry.versions()), strategy="quality", reason="worse"))
     return registry

@@ -14,6 +14,7 @@ from components.bundle import files
 from components.classifier.errors import IntegrityError
 from components.registry import Manifest, Registry, verify_directory
 from components.registry.manifest import parse
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.registry import bundles
 
@@ -23,8 +24,8 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with two versions, and one of them fetched."""
     folder = tmp_path_factory.mktemp("intact")
     registry = Registry(open_store(str(folder / "store")), "digits")
-    registry.publish(bundles.evaluated(folder / "other", samples=300, trained_at="2025-01-01T00:00:00+00:00"))
-    version = registry.publish(bundles.evaluated(folder / "bundle")).version
+    publish_directory(registry, bundles.evaluated(folder / "other", samples=300, trained_at="2025-01-01T00:00:00+00:00"))
+    version = publish_directory(registry, bundles.evaluated(folder / "bundle")).version
     registry.fetch(version, folder / "fetched")
     return folder
 

@@ -9,6 +9,7 @@ import pytest
 
 from components.classifier.errors import StoreUnavailable
 from components.registry import Record, Registry, verify_directory
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.registry import bundles
 from tests.storage.fixtures import new_address, use
@@ -41,7 +42,7 @@ def test_many_a_broken_request_changes_nothing(proxy: FaultProxy, bundle: Path, 
     proxy.plan = lambda n, *_: fault if n % every == 2 else None
     address = new_address()
     registry = Registry(open_store(address), "digits")
-    published = registry.publish(bundle)
+    published = publish_directory(registry, bundle)
     numbers = [registry.ledger.append(Record(action="deployed", version=published.version, strategy="force")).sequence for _ in range(5)]
     verify_directory(registry.fetch(published.version, tmp_path / "fetched"))
     proxy.plan = lambda *_: None
@@ -89,7 +90,7 @@ def test_a_store_that_never_recovers_ends_in_bounded_time(
     registry = Registry(open_store(address), "digits")
     start = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
-        registry.publish(bundle)
+        publish_directory(registry, bundle)
     assert "\n" not in str(caught.value)
     assert proxy.endpoint in str(caught.value)
     with pytest.raises(StoreUnavailable):
@@ -98,7 +99,7 @@ def test_a_store_that_never_recovers_ends_in_bounded_time(
     proxy.plan = lambda *_: None
     healthy = Registry(open_store(address), "digits")
     assert healthy.ledger.append(Record(action="deployed", version="v", strategy="force")).sequence == len(healthy.ledger.records())
-    version = healthy.publish(bundle).version
+    version = publish_directory(healthy, bundle).version
     assert healthy.verify(version) == []
 
 
@@ -112,7 +113,7 @@ def test_a_connection_that_dies_for_good_at_any_request_converges(
     proxy.plan = lambda n, *_: "lost" if n >= at else None
     complete = True
     try:
-        Registry(open_store(address), "digits").publish(bundle)
+        publish_directory(Registry(open_store(address), "digits"), bundle)
     except StoreUnavailable:
         complete = False
     proxy.plan = lambda *_: None
@@ -120,6 +121,6 @@ def test_a_connection_that_dies_for_good_at_any_request_converges(
     seen = list(registry.versions())
     assert [registry.verify(version) for version in seen] == [[]] * len(seen)
     assert seen or not complete
-    version = registry.publish(bundle).version
+    version = publish_directory(registry, bundle).version
     assert list(registry.versions()) == [version]
     assert registry.verify(version) == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.registry import Registry, verify_directory
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.registry import bundles, workers
 
@@ -35,14 +36,14 @@ def each_step(address: str, bundle: Path, every: int) -> Iterator[tuple[int, str
 @stores("local", "ministack", "rgw")
 def test_a_killed_publish_leaves_no_part_and_converges(address: str, kind: str, tmp_path: Path) -> None:
     bundle = bundles.quick(tmp_path / "bundle", b"0123456789" * 1000)
-    expected = Registry(open_store(f"{address}-unbroken"), "digits").publish(bundle).version
+    expected = publish_directory(Registry(open_store(f"{address}-unbroken"), "digits"), bundle).version
     killed = 0
     for step, store in each_step(address, bundle, every=1 if kind == "local" else 2):
         registry = Registry(open_store(store), "digits")
         for version in registry.versions():
             assert registry.verify(version) == []
             verify_directory(registry.fetch(version, tmp_path / f"seen{step}"))
-        assert registry.publish(bundle, run="again").version == expected
+        assert publish_directory(registry, bundle, run="again").version == expected
         assert registry.verify(expected) == []
         assert list(registry.versions()) == [expected] == list(registry.newest())
         verify_directory(registry.fetch(expected, tmp_path / f"after{step}"))

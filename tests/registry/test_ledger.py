@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError, UsageError, VersionNotFound
 from components.registry import Ledger, Record, Registry, rollback
 from components.registry.ledger import deployments
+from components.registry.publication import publish_directory
 from components.storage import Store, open_store
 from components.storage.memory import MemoryStore
 from tests.registry import bundles
@@ -127,7 +128,7 @@ def registry(tmp_path: Path) -> Registry:
 
 
 def published(registry: Registry, folder: Path, *names: str) -> list[str]:
-    return [registry.publish(bundles.quick(folder / name, name.encode())).version for name in names]
+    return [publish_directory(registry, bundles.quick(folder / name, name.encode())).version for name in names]
 
 
 def test_rollback_by_the_written_rule_step_by_step(registry: Registry, tmp_path: Path) -> None:

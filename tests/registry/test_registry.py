@@ -10,6 +10,7 @@ import pytest
 from components.bundle import files
 from components.classifier.errors import DataError, IntegrityError, RegistryError, StoreError, UsageError, VersionNotFound
 from components.registry import Record, Registry, differences, verify_directory
+from components.registry.publication import copy_version, publish_directory
 from components.storage import Store, open_store
 from components.storage.local import LocalStore
 from tests.registry import bundles
@@ -26,7 +27,7 @@ def deploy(registry: Registry, version: str) -> Record:
 
 def test_a_version_is_what_was_published(registry: Registry, tmp_path: Path) -> None:
     bundle = bundles.evaluated(tmp_path / "bundle")
-    published = registry.publish(bundle, run="run-1", parameters={"extra": 1})
+    published = publish_directory(registry, bundle, run="run-1", parameters={"extra": 1})
     assert re.fullmatch(r"20260102-030405-[0-9a-f]{12}", published.version)
     assert published.uri == f"{registry.store.url}/models/digits/{published.version}/"
     manifest = registry.get(published.version).manifest
@@ -47,18 +48,18 @@ def test_a_version_is_what_was_published(registry: Registry, tmp_path: Path) -> 
 
 def test_the_same_files_again_are_the_same_version_and_change_nothing(registry: Registry, tmp_path: Path) -> None:
     bundle = bundles.evaluated(tmp_path / "bundle")
-    first = registry.publish(bundle, run="run-1")
-    assert registry.publish(bundle, run="run-2") == first
+    first = publish_directory(registry, bundle, run="run-1")
+    assert publish_directory(registry, bundle, run="run-2") == first
     fetched = registry.fetch(first.version, tmp_path / "fetched")
-    assert registry.publish(fetched, run="run-3") == first
+    assert publish_directory(registry, fetched, run="run-3") == first
     (bundle / ".DS_Store").write_bytes(b"x")
-    assert registry.publish(bundle) == first
+    assert publish_directory(registry, bundle) == first
     assert len(list(registry.store.list("models/"))) == len(first.manifest.files) + 1
 
 
 def test_fetching_gives_the_files_and_their_manifest(registry: Registry, tmp_path: Path) -> None:
     bundle = bundles.evaluated(tmp_path / "bundle")
-    published = registry.publish(bundle)
+    published = publish_directory(registry, bundle)
     fetched = registry.fetch(published.version, tmp_path / "deep" / "fetched")
     for path in bundle.iterdir():
         assert (fetched / path.name).read_bytes() == path.read_bytes()
@@ -75,7 +76,7 @@ def test_fetching_gives_the_files_and_their_manifest(registry: Registry, tmp_pat
 
 
 def test_damage_in_the_store_is_named_and_nothing_of_it_is_left(registry: Registry, tmp_path: Path) -> None:
-    published = registry.publish(bundles.evaluated(tmp_path / "bundle"))
+    published = publish_directory(registry, bundles.evaluated(tmp_path / "bundle"))
     folder = f"models/digits/{published.version}/"
     weights = registry.store.read(folder + files.WEIGHTS)
     registry.store.replace(folder + files.WEIGHTS, weights[:-1] + bytes([weights[-1] ^ 1]))
@@ -95,7 +96,7 @@ def test_damage_in_the_store_is_named_and_nothing_of_it_is_left(registry: Regist
 
 
 def test_what_has_no_manifest_is_no_version(registry: Registry, tmp_path: Path) -> None:
-    published = registry.publish(bundles.quick(tmp_path / "bundle", b"1"))
+    published = publish_directory(registry, bundles.quick(tmp_path / "bundle", b"1"))
     partial = "20260101-000000-000000000000"
     registry.store.create(f"models/digits/{partial}/model.onnx", b"half")
     registry.store.create("models/other/20260101-000000-000000000000/manifest.json", b"{}")
@@ -109,7 +110,7 @@ def test_what_has_no_manifest_is_no_version(registry: Registry, tmp_path: Path) 
 
 def test_versions_come_in_the_order_of_training(registry: Registry, tmp_path: Path) -> None:
     times = ["2026-03-01T00:00:00Z", "2025-12-31T23:59:59", "2026-03-01T01:30:00+02:00"]
-    named = [registry.publish(bundles.quick(tmp_path / str(k), b"x", trained_at=time)).version for k, time in enumerate(times)]
+    named = [publish_directory(registry, bundles.quick(tmp_path / str(k), b"x", trained_at=time)).version for k, time in enumerate(times)]
     assert [version[:15] for version in named] == ["20260301-000000", "20251231-235959", "20260228-233000"]
     assert list(registry.versions()) == sorted(named) == list(reversed(list(registry.newest())))
 
@@ -117,7 +118,7 @@ def test_versions_come_in_the_order_of_training(registry: Registry, tmp_path: Pa
 def test_champion_and_previous_are_resolved_by_the_ledger(registry: Registry, tmp_path: Path) -> None:
     with pytest.raises(VersionNotFound, match="there are none yet"):
         registry.resolve("champion")
-    one, two = (registry.publish(bundles.quick(tmp_path / name, name.encode())).version for name in ("a", "b"))
+    one, two = (publish_directory(registry, bundles.quick(tmp_path / name, name.encode())).version for name in ("a", "b"))
     with pytest.raises(VersionNotFound, match="nothing has been deployed yet"):
         registry.resolve("champion")
     deploy(registry, one)
@@ -131,7 +132,7 @@ def test_champion_and_previous_are_resolved_by_the_ledger(registry: Registry, tm
 
 
 def test_the_champion_is_never_deleted(registry: Registry, tmp_path: Path) -> None:
-    one, two = (registry.publish(bundles.quick(tmp_path / name, name.encode())).version for name in ("a", "b"))
+    one, two = (publish_directory(registry, bundles.quick(tmp_path / name, name.encode())).version for name in ("a", "b"))
     deploy(registry, one)
     with pytest.raises(RegistryError, match=f"{one} of digits is the champion"):
         registry.delete(one)
@@ -141,11 +142,11 @@ def test_the_champion_is_never_deleted(registry: Registry, tmp_path: Path) -> No
     assert list(registry.store.list(f"models/digits/{two}/")) == []
     with pytest.raises(VersionNotFound):
         registry.delete(two)
-    assert registry.publish(tmp_path / "b").version == two
+    assert publish_directory(registry, tmp_path / "b").version == two
 
 
 def test_a_version_deployed_while_it_is_deleted_is_kept(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    version = registry.publish(bundles.quick(tmp_path / "a", b"a")).version
+    version = publish_directory(registry, bundles.quick(tmp_path / "a", b"a")).version
     delete = registry.store.delete
     other = Registry(registry.store, "digits")
 
@@ -180,7 +181,7 @@ def test_a_failed_publish_takes_its_files_back_unless_another_one_completed_the_
 
 
 def test_copies_are_equal_and_go_on_where_they_broke_off(registry: Registry, kind: str, tmp_path: Path) -> None:
-    published = registry.publish(bundles.evaluated(tmp_path / "bundle"))
+    published = publish_directory(registry, bundles.evaluated(tmp_path / "bundle"))
     other = Registry(open_store(str(tmp_path / "other")), "digits")
     folder = f"models/digits/{published.version}/"
     kept = other.store.root / folder / files.ONNX
@@ -188,43 +189,43 @@ def test_copies_are_equal_and_go_on_where_they_broke_off(registry: Registry, kin
     other.store.replace(folder + files.WEIGHTS, b"the half of it")
     written = kept.stat().st_mtime_ns
     moved: list[int] = []
-    copied = registry.copy_to(other, published.version, moved.append)
+    copied = copy_version(registry, other, published.version, moved.append)
     assert (copied.version, copied.manifest) == (published.version, published.manifest)
     assert other.verify(copied.version) == []
     assert kept.stat().st_mtime_ns == written
     assert sum(moved) == sum(entry.size for entry in published.manifest.files.values())
-    assert registry.copy_to(other, published.version).manifest == published.manifest
+    assert copy_version(registry, other, published.version).manifest == published.manifest
     back = Registry(open_store(registry.store.url + "-back" if kind != "memory" else "memory://back"), "digits")
-    assert other.copy_to(back, published.version).manifest == published.manifest
+    assert copy_version(other, back, published.version).manifest == published.manifest
     assert back.verify(published.version) == []
 
 
 def test_a_damaged_version_is_not_copied(registry: Registry, tmp_path: Path) -> None:
-    version = registry.publish(bundles.evaluated(tmp_path / "bundle")).version
+    version = publish_directory(registry, bundles.evaluated(tmp_path / "bundle")).version
     registry.store.replace(f"models/digits/{version}/{files.REPORT}", b"<p>RePort")
     other = Registry(open_store(str(tmp_path / "other")), "digits")
     with pytest.raises(IntegrityError, match=files.REPORT):
-        registry.copy_to(other, version)
+        copy_version(registry, other, version)
     assert list(other.versions()) == []
     with pytest.raises(UsageError, match="another store"):
-        registry.copy_to(registry, version)
+        copy_version(registry, registry, version)
 
 
 def test_what_is_no_bundle_is_refused_before_anything_is_written(registry: Registry, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(IntegrityError, match=r"config\.json"):
-        registry.publish(tmp_path / "empty")
+        publish_directory(registry, tmp_path / "empty")
     bundle = bundles.quick(tmp_path / "bundle", b"1")
     (bundle / "folder").mkdir()
     with pytest.raises(DataError, match="'folder'"):
-        registry.publish(bundle)
+        publish_directory(registry, bundle)
     (bundle / "folder").rmdir()
     (bundle / files.EVALUATION).write_text("{")
     with pytest.raises(DataError, match="not JSON"):
-        registry.publish(bundle)
+        publish_directory(registry, bundle)
     bundles.quick(tmp_path / "time", b"1", trained_at="yesterday")
     with pytest.raises(DataError, match="'yesterday'"):
-        registry.publish(tmp_path / "time")
+        publish_directory(registry, tmp_path / "time")
     assert list(registry.store.list()) == []
 
 
@@ -236,7 +237,7 @@ def test_model_names_that_cannot_be_are_refused(name: str) -> None:
 
 def test_the_card_has_the_evaluations_numbers_and_no_markup_from_outside(tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    version = registry.publish(bundles.evaluated(tmp_path / "bundle", classes=[f"<b>{n}|*" for n in range(10)])).version
+    version = publish_directory(registry, bundles.evaluated(tmp_path / "bundle", classes=[f"<b>{n}|*" for n in range(10)])).version
     card = registry.store.read(f"models/digits/{version}/{files.CARD}").decode()
     assert card.startswith(f"# digits {version}\n")
     for wanted in (
@@ -258,10 +259,10 @@ def test_a_card_of_ones_own_is_kept(tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
     bundle = bundles.quick(tmp_path / "bundle", b"1")
     (bundle / files.CARD).write_text("# Mine\n")
-    version = registry.publish(bundle).version
+    version = publish_directory(registry, bundle).version
     assert registry.store.read(f"models/digits/{version}/{files.CARD}") == b"# Mine\n"
     (bundle / files.CARD).write_text("# Mine, with a word changed\n")
-    assert registry.publish(bundle).version == version
+    assert publish_directory(registry, bundle).version == version
     assert registry.verify(version) == []
 
 
@@ -273,15 +274,15 @@ def test_a_card_of_ones_own_is_kept(tmp_path: Path) -> None:
 def test_parts_that_an_evaluation_lacks_are_left_out(tmp_path: Path, evaluation: object) -> None:
     bundle = bundles.quick(tmp_path / "bundle", b"1")
     (bundle / files.EVALUATION).write_text(json.dumps(evaluation))
-    published = Registry(open_store(str(tmp_path / "store")), "digits").publish(bundle)
+    published = publish_directory(Registry(open_store(str(tmp_path / "store")), "digits"), bundle)
     assert published.manifest.metrics == {}
     json.dumps(published.manifest.model_dump(mode="json"), allow_nan=False)
 
 
 def test_differences_are_named_by_section(tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    a = registry.publish(bundles.evaluated(tmp_path / "a", samples=600)).manifest
-    b = registry.publish(bundles.evaluated(tmp_path / "b", samples=1200, trained_at="2026-02-02T00:00:00+00:00")).manifest
+    a = publish_directory(registry, bundles.evaluated(tmp_path / "a", samples=600)).manifest
+    b = publish_directory(registry, bundles.evaluated(tmp_path / "b", samples=1200, trained_at="2026-02-02T00:00:00+00:00")).manifest
     found = {(d.section, d.field): (d.first, d.second) for d in differences(a, b)}
     assert found["parameters", "samples"] == (600, 1200)
     assert ("files", files.ONNX) in found

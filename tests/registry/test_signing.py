@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from components.bundle import files
 from components.classifier.errors import IntegrityError, UsageError
 from components.registry import Manifest, Registry, verify_directory
+from components.registry.publication import copy_version, publish_directory
 from components.storage import open_store
 from tests.registry import bundles
 
@@ -31,22 +32,22 @@ def test_a_signed_version_is_verified_wherever_it_is_loaded(registry: Registry, 
     private, public = key_pair(tmp_path, "ours", b"word")
     monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
     monkeypatch.setenv("PENSTOCK_SIGNING_PASSWORD", "word")
-    published = registry.publish(bundles.quick(tmp_path / "bundle", b"1"))
+    published = publish_directory(registry, bundles.quick(tmp_path / "bundle", b"1"))
     monkeypatch.delenv("PENSTOCK_SIGNING_KEY")
     monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(public))
     assert registry.get(published.version).manifest.signature is not None
     fetched = registry.fetch(published.version, tmp_path / "fetched")
     assert verify_directory(fetched).version == published.version
     other = Registry(open_store(str(tmp_path / "other")), "digits")
-    registry.copy_to(other, published.version)
+    copy_version(registry, other, published.version)
     assert other.verify(published.version) == []
 
 
 def test_unsigned_foreign_and_forged_versions_are_refused(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (private, public), (_, stranger) = key_pair(tmp_path, "ours"), key_pair(tmp_path, "theirs")
-    unsigned = registry.publish(bundles.quick(tmp_path / "one", b"1")).version
+    unsigned = publish_directory(registry, bundles.quick(tmp_path / "one", b"1")).version
     monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
-    signed = registry.publish(bundles.quick(tmp_path / "two", b"2")).version
+    signed = publish_directory(registry, bundles.quick(tmp_path / "two", b"2")).version
     folder = registry.fetch(signed, tmp_path / "fetched")
     monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(public))
     for act in (registry.get, registry.resolve, lambda v: registry.fetch(v, tmp_path / "x")):
@@ -83,10 +84,10 @@ def test_keys_that_cannot_be_used_are_named_before_anything_is_written(
     for key in (tmp_path / "nothing.key", locked, wrong, garbage):
         monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(key))
         with pytest.raises(UsageError, match=f"PENSTOCK_SIGNING_KEY {key}"):
-            registry.publish(bundle)
+            publish_directory(registry, bundle)
     monkeypatch.delenv("PENSTOCK_SIGNING_KEY")
     assert list(registry.store.list()) == []
-    version = registry.publish(bundle).version
+    version = publish_directory(registry, bundle).version
     for key in (tmp_path / "nothing.pub", garbage):
         monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(key))
         with pytest.raises((UsageError, IntegrityError), match="PENSTOCK_VERIFY_KEY"):
@@ -96,5 +97,5 @@ def test_keys_that_cannot_be_used_are_named_before_anything_is_written(
 def test_a_key_setting_that_is_empty_is_none(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_SIGNING_KEY", "")
     monkeypatch.setenv("PENSTOCK_VERIFY_KEY", "")
-    version = registry.publish(bundles.quick(tmp_path / "bundle", b"1")).version
+    version = publish_directory(registry, bundles.quick(tmp_path / "bundle", b"1")).version
     assert registry.get(version).manifest.signature is None

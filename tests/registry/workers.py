@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 
 _STEPS = {
@@ -56,7 +57,7 @@ def publish_and_die(address: str, directory: str, step: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(audit)
-    registry.publish(Path(directory), run="killed")
+    publish_directory(registry, Path(directory), run="killed")
 
 
 def append_and_die(address: str, step: int) -> None:
@@ -80,8 +81,8 @@ def publish_in_rounds(number: int, address: str, folder: str, rounds: int, barri
     registry = Registry(open_store(address), "digits")
     for turn in range(rounds):
         barrier.wait(300)
-        same = registry.publish(Path(folder, f"same{turn}"), run=str(number)).version
-        own = registry.publish(Path(folder, f"own{number}-{turn}"), run=str(number)).version
+        same = publish_directory(registry, Path(folder, f"same{turn}"), run=str(number)).version
+        own = publish_directory(registry, Path(folder, f"own{number}-{turn}"), run=str(number)).version
         results.put((turn, number, same, own))
 
 

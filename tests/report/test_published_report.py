@@ -10,6 +10,7 @@ from components.classifier.errors import EvaluationError, PenstockError, UsageEr
 from components.evaluate.evaluation import evaluate
 from components.registry import Record, Registry
 from components.report.published_report import stored_report
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli import app
 from tests import tiny
@@ -20,7 +21,7 @@ def registry(tmp_path: Path, digits_dataset: Dataset) -> Registry:
     model = tiny.write_bundle(tmp_path / "model")
     evaluate(digits_dataset.path, model, model)
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    version = registry.publish(model).version
+    version = publish_directory(registry, model).version
     decision = {"verdict": "promote", "summary": "every rule passed", "reasons": ["minimum_accuracy: pass: 0.97 meets 0.9"]}
     deployed = Record(action="deployed", version=version, champion=version, strategy="quality", environment="dev", decision=decision)
     registry.ledger.append(deployed)
@@ -69,11 +70,11 @@ def test_an_evaluation_of_another_release_falls_back_to_the_stored_page(digits_d
     (model / "evaluation.json").write_text('{"schema_version": 99}')
     (model / "report.html").write_text("<p>as it was")
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    assert stored_report(registry, registry.publish(model).version) == "<p>as it was"
+    assert stored_report(registry, publish_directory(registry, model).version) == "<p>as it was"
 
 
 def test_a_version_without_any_evaluation_is_told(tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    version = registry.publish(tiny.write_bundle(tmp_path / "model")).version
+    version = publish_directory(registry, tiny.write_bundle(tmp_path / "model")).version
     with pytest.raises(EvaluationError, match=f"version {version} holds neither"):
         stored_report(registry, version)

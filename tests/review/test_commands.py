@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli import main
 from tests import tiny
@@ -84,7 +85,7 @@ def test_nothing_to_export_is_said(penstock: Any, tmp_path: Path) -> None:
 
 
 def test_accuracy_is_that_of_the_versions_audit_sample(penstock: Any, tmp_path: Path) -> None:
-    version = Registry(open_store(str(tmp_path / "store")), "digits").publish(tiny.write_bundle(tmp_path / "bundle")).version
+    version = publish_directory(Registry(open_store(str(tmp_path / "store")), "digits"), tiny.write_bundle(tmp_path / "bundle")).version
     queue = queue_of.at(tmp_path / "store")
     for number in range(6):
         queue.put(queue_of.entry(number, "3", 0.9, version=version, reason="audit"))

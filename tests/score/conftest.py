@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.score.merge import merge
 from components.score.plan import Plan
 from components.score.planning import make_plan
@@ -63,7 +64,7 @@ class Done:
 
 def publish(bundle: Path, store: str) -> Model:
     registry = Registry(open_store(store), "digits")
-    version = registry.publish(bundle).version
+    version = publish_directory(registry, bundle).version
     registry.ledger.append(Record(action="deployed", version=version, champion=version, strategy="force"))
     return Model(store, version)
 

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from components.classifier.errors import AccessDenied, ObjectExists, ObjectNotFound, StoreError, StoreUnsuitable
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import Store, open_store
 from components.storage.local import LocalStore
 from components.storage.memory import MemoryStore
@@ -43,11 +44,11 @@ def everything(folder: Path) -> list[str]:
 @root_only
 def test_a_full_disk_is_told_and_keeps_nothing_of_the_version(small_disk: Path, tmp_path: Path) -> None:
     registry = Registry(open_store(str(small_disk / "store")), "digits")
-    small = registry.publish(bundles.quick(tmp_path / "small", b"1")).version
+    small = publish_directory(registry, bundles.quick(tmp_path / "small", b"1")).version
     before = everything(small_disk)
     bundle = bundles.quick(tmp_path / "bundle", b"0123456789" * 50_000)
     with pytest.raises(StoreError, match="the disk is full; free space"):
-        registry.publish(bundle)
+        publish_directory(registry, bundle)
     assert list(registry.versions()) == [small]
     assert everything(small_disk) == before
     assert registry.verify(small) == []
@@ -67,31 +68,31 @@ class MemoryStoreWith(MemoryStore):
 
     def __init__(self, bundle: Path) -> None:
         super().__init__()
-        MemoryStoreWith.version = Registry(self, "digits").publish(bundle).version
+        MemoryStoreWith.version = publish_directory(Registry(self, "digits"), bundle).version
 
 
 @root_only
 def test_a_read_only_disk_is_told(small_disk: Path, tmp_path: Path) -> None:
     registry = Registry(open_store(str(small_disk / "store")), "digits")
-    version = registry.publish(bundles.quick(tmp_path / "one", b"1")).version
+    version = publish_directory(registry, bundles.quick(tmp_path / "one", b"1")).version
     registry.ledger.append(Record(action="deployed", version=version, strategy="force"))
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     other = bundles.quick(tmp_path / "two", b"2")
     for act in (
-        lambda: registry.publish(other),
+        lambda: publish_directory(registry, other),
         lambda: registry.ledger.append(Record(action="held", version=version, strategy="force")),
         lambda: registry.store.delete("deployments/digits/000001.json"),
     ):
         with pytest.raises(StoreError, match="read-only; mount it writable"):
             act()
     assert registry.resolve("champion") == version
-    assert registry.publish(tmp_path / "one").version == version
+    assert publish_directory(registry, tmp_path / "one").version == version
 
 
 @root_only
 def test_missing_rights_are_told_and_never_look_like_an_empty_store(tmp_path: Path) -> None:
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    registry.publish(bundles.quick(tmp_path / "one", b"1"))
+    publish_directory(registry, bundles.quick(tmp_path / "one", b"1"))
     for folder in (tmp_path, *tmp_path.parents):
         if folder.name.startswith(("test_", "pytest-", "popen-")):  # pytest's own, which only root may enter
             folder.chmod(0o755)
@@ -106,7 +107,7 @@ def _as_nobody(address: str, bundle: str) -> None:
     os.setuid(65534)
     registry = Registry(open_store(address), "digits")
     for act in (
-        lambda: registry.publish(Path(bundle)),
+        lambda: publish_directory(registry, Path(bundle)),
         lambda: list(registry.versions()),
         lambda: list(registry.newest()),
         lambda: registry.ledger.champion(),
@@ -122,7 +123,7 @@ def _as_nobody_reading(address: str, bundle: str) -> None:
     registry = Registry(open_store(address), "digits")
     (version,) = registry.versions()
     assert registry.verify(version) == []
-    assert registry.publish(Path(bundle)).version == version
+    assert publish_directory(registry, Path(bundle)).version == version
     for act in (
         lambda: registry.ledger.append(Record(action="held", version=version, strategy="force")),
         lambda: registry.delete(version),

@@ -12,6 +12,7 @@ import pytest
 
 from components.classifier.errors import AccessDenied, StoreError, StoreUnsuitable
 from components.registry import Record, Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests.registry import bundles
 from tests.storage.fixtures import new_address, use
@@ -29,7 +30,7 @@ def test_a_server_that_ignores_conditions_is_refused_before_first_use(
     registry = Registry(open_store(f"s3://{BUCKET}/kept"), "digits")
     bundle = bundles.quick(tmp_path / "bundle", b"1")
     for act in (
-        lambda: registry.publish(bundle),
+        lambda: publish_directory(registry, bundle),
         lambda: registry.store.create("deployments/digits/000001.json", b"new"),
         lambda: Registry(open_store(f"s3://{BUCKET}/other"), "digits").ledger.append(Record(action="held", version="1", strategy="force")),
     ):
@@ -64,7 +65,7 @@ def with_own_user(server: Server) -> Server:
 ACTS: list[Callable[[Registry, Path], object]] = [
     lambda registry, _: list(registry.versions()),
     lambda registry, _: registry.ledger.champion(),
-    lambda registry, bundle: registry.publish(bundle),
+    lambda registry, bundle: publish_directory(registry, bundle),
     lambda registry, bundle: registry.store.upload(bundle / "config.json", "a"),
 ]
 

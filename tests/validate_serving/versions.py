@@ -11,6 +11,7 @@ from onnx import numpy_helper
 
 from components.bundle import files
 from components.registry import Registry
+from components.registry.publication import publish_directory
 from components.storage import open_store
 from tests import tiny
 from tests.predictor.versions import NAME
@@ -30,7 +31,7 @@ def copy_of(sound: Path, folder: Path) -> Path:
 def published(directory: Path, folder: Path) -> tuple[Registry, str]:
     """Publish into the store below a folder; returns its registry and the version."""
     registry = Registry(open_store(str(folder / "store")), NAME)
-    return registry, registry.publish(directory).version
+    return registry, publish_directory(registry, directory).version
 
 
 def change_normalisation(directory: Path) -> None:
