@@ -9,8 +9,8 @@ from components.bundle.dataset import Dataset
 from components.classifier.errors import EvaluationError, PenstockError, UsageError, VersionNotFound
 from components.evaluate.evaluation import evaluate
 from components.registry import Record, Registry
-from components.report.published_report import stored_report
 from components.registry.publication import publish_directory
+from components.report.published_report import stored_report
 from components.storage import open_store
 from pipelines.cli import app
 from tests import tiny
