@@ -107,6 +107,7 @@ def test_a_new_champion_takes_over_and_a_bad_one_does_not(
         assert told["still_serving"] == second
         assert answer(client, pictures[0])["model_version"] == second
         assert client.get("/v2/health/ready").status_code == 200
+        time.sleep(2.5)  # polls of the ledger, in which the refused version is not tried again
 
         promote(registry, first)
         serving.wait_for("serving", version=first, before=second)

@@ -1,4 +1,4 @@
-"""The parts on their own: numbers in lists, pixels, the worker, the golden check, and review under a store that fails."""
+"""The parts on their own: numbers in lists, pixels, the worker and the golden check."""
 
 import asyncio
 import threading
@@ -10,18 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from prometheus_client import CollectorRegistry
 
 from components.classifier.arrays import to_pictures, to_uint8
-from components.classifier.errors import ImageError, ServingError, StoreUnavailable
+from components.classifier.errors import ImageError, ServingError
 from components.classifier.images import ImageSpec
 from components.predictor.errors import Unavailable
 from components.predictor.loaded_model import check_golden, load
-from components.predictor.metrics import Metrics
-from components.predictor.model import ServingModel
-from components.predictor.protocol.request import PredictRequest, to_array
-from components.predictor.reviewing import ReviewWriter
-from components.predictor.settings import PredictorSettings
+from components.predictor.protocol.request import to_array
 from components.predictor.speed import Worker
 from tests.predictor.versions import NAME
 
@@ -102,27 +97,3 @@ def test_golden_pictures_must_give_their_probabilities(served_dir: Path) -> None
             check_golden(served.classifier, pictures, expected)
     with pytest.raises(ServingError, match="does not fit"):
         check_golden(served.classifier, np.zeros((2, 9, 9, 1), np.uint8), right)
-
-
-class FullStore:
-    """A store that is full from the start."""
-
-    def exists(self, key: str) -> bool:
-        raise StoreUnavailable("the disk is full; make room")
-
-
-def test_a_review_store_that_fails_costs_pictures_and_never_time(served_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.predictor.reviewing._PAUSES", (0.0, 0.0))
-    monkeypatch.setattr("components.predictor.reviewing.open_store", lambda url: FullStore())
-    settings = PredictorSettings(model_name=NAME, review_store=str(tmp_path), review_threshold=1.0, audit_rate=0)
-    metrics, served = Metrics(registry := CollectorRegistry()), load(NAME, served_dir)
-    writer = ReviewWriter(settings, metrics)
-    images = np.random.default_rng(0).integers(0, 256, (1500, 8, 8, 1), dtype=np.uint8)
-    metrics.serving(served)
-    began = time.monotonic()
-    ServingModel(settings, Worker(1, 1), metrics, writer).predict(served, PredictRequest(images, [None] * len(images)), "r")
-    assert time.monotonic() - began < 2
-    writer.close(10)
-    dropped = {why: registry.get_sample_value("penstock_review_dropped_total", {"why": why}) or 0 for why in ("full", "store")}
-    assert sum(dropped.values()) == 1500
-    assert dropped["store"] > 0

@@ -1,0 +1,187 @@
+"""Bounds that keep one client, or a rare state, from taking the server down: each is crossed here, and left again."""
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from components.bundle.model import Classifier
+from components.predictor.http.app import InferenceApp
+from components.predictor.loaded_model import load
+from components.predictor.metrics import Metrics
+from components.predictor.model import ServingModel
+from components.predictor.settings import PredictorSettings
+from components.predictor.speed import Worker
+from components.validate_serving.predictor_process import predictor
+from tests.predictor.test_limits import bomb, connect, read_all
+from tests.predictor.test_watching import value
+from tests.predictor.versions import INFER, NAME, PREDICT, b64, error_of, tensor
+
+PART = 300_000
+"""Bytes of one body; four of them are more than the server below may hold."""
+
+
+@pytest.fixture(scope="module")
+def bounded_url(served_dir: Path) -> Iterator[str]:
+    limits = {"max_pending_bytes": 1_000_000, "max_connections": 8, "max_pixels": 10_000, "max_images": 16, "body_timeout": 2}
+    options = [text for name, setting in limits.items() for text in (f"--{name}", str(setting))]
+    with predictor(NAME, served_dir, 60, *options) as (_, started):
+        yield started.url
+
+
+@pytest.fixture
+def bounded(bounded_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=bounded_url, timeout=30) as client:
+        yield client
+
+
+def padded(pictures: np.ndarray) -> bytes:
+    return json.dumps({"instances": [pictures[0].tolist()]}).encode().ljust(PART)
+
+
+def begin(url: str) -> socket.socket:
+    """Send the headers of a request and most of its body."""
+    connection = connect(url)
+    connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {PART + 1}\r\n\r\n".encode() + b" " * PART)
+    return connection
+
+
+def wait_for(condition: object, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_more_connections_than_allowed_are_503_until_one_is_closed(bounded_url: str) -> None:
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(connect(bounded_url))) for _ in range(8)]
+        for connection in held:
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+        with closing(connect(bounded_url)) as refused:
+            answer = read_all(refused)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in answer
+        held[0].close()
+        wait_for(lambda: httpx.get(f"{bounded_url}/v2/health/live").status_code == 200)
+
+
+def test_bodies_that_together_exceed_the_memory_for_them_are_503_until_the_others_are_gone(
+    bounded_url: str, bounded: httpx.Client, pictures: np.ndarray
+) -> None:
+    with ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(closing(begin(bounded_url)))
+        wait_for(lambda: value(bounded, "penstock_pending_bytes ") == 3 * PART)
+        refused = bounded.post(PREDICT, content=padded(pictures))
+        assert "too many bytes" in error_of(refused, 503)
+        assert int(refused.headers["retry-after"]) > 0
+    wait_for(lambda: value(bounded, "penstock_pending_bytes ") == 0)
+    assert bounded.post(PREDICT, content=padded(pictures)).status_code == 200
+
+
+def test_answered_refused_and_broken_off_bodies_all_stop_counting(bounded_url: str, bounded: httpx.Client, pictures: np.ndarray) -> None:
+    good = padded(pictures)
+    for _ in range(5):  # each round is more than may be pending at once
+        assert bounded.post(PREDICT, content=good).status_code == 200
+        assert "instances" in error_of(bounded.post(PREDICT, content=b"{}".ljust(PART)))
+        assert "JSON" in error_of(bounded.post(PREDICT, content=b"x" * PART))
+        error_of(bounded.post(PREDICT, content=iter([b" " * PART] * 30)), (413, 503))
+        begin(bounded_url).close()
+        slow = begin(bounded_url)
+        wait_for(lambda: value(bounded, "penstock_pending_bytes ") > 0)
+        slow.close()
+        wait_for(lambda: value(bounded, "penstock_pending_bytes ") == 0)
+    assert bounded.post(PREDICT, content=good).status_code == 200
+
+
+def test_a_client_that_does_not_read_its_responses_is_dropped(bounded_url: str) -> None:
+    page = len(httpx.get(f"{bounded_url}/openapi.json").content)
+    requests = 12_000_000 // page  # far more than both sockets' buffers hold
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        host, port = bounded_url.removeprefix("http://").split(":")
+        connection.connect((host, int(port)))
+        sender = threading.Thread(target=_send_quietly, args=(connection, b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests))
+        sender.start()
+        time.sleep(4)  # twice body_timeout
+        received = read_all(connection)
+        sender.join()
+    assert received.count(b"HTTP/1.1 200 ") < requests
+
+
+def _send_quietly(connection: socket.socket, data: bytes) -> None:
+    with suppress(OSError):  # the server closes the connection
+        connection.sendall(data)
+
+
+def test_a_client_that_reads_slowly_but_steadily_gets_everything(bounded_url: str) -> None:
+    with closing(connect(bounded_url)) as connection:
+        connection.sendall(
+            b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 50 + b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        received = bytearray()
+        while chunk := connection.recv(65536):
+            received += chunk
+            time.sleep(0.005)
+    assert received.count(b"HTTP/1.1 200 ") == 51
+
+
+def test_the_pixels_of_all_pictures_of_a_request_are_limited(bounded: httpx.Client) -> None:
+    whole, little_less = {"b64": b64(bomb(100))}, {"b64": b64(bomb(99))}
+    assert bounded.post(PREDICT, json={"instances": [whole] * 4}).status_code == 200
+    assert "more than 40000 pixels" in error_of(bounded.post(PREDICT, json={"instances": [whole] * 5}), 413)
+    assert "instances[4]" in error_of(bounded.post(PREDICT, json={"instances": [little_less] * 5}))
+    data = [b64(bomb(100))] * 5
+    assert "element 4" in error_of(bounded.post(INFER, json={"inputs": [tensor([5], "BYTES", data=data)]}), 413)
+
+
+class Watched:
+    """The real classifier, slowed down, which records how many requests are in it at once."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self.most = self._now = 0
+        self._classifier, self._lock = classifier, threading.Lock()
+
+    def probabilities(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        with self._lock:
+            self._now += 1
+            self.most = max(self.most, self._now)
+        time.sleep(0.1)
+        with self._lock:
+            self._now -= 1
+        return self._classifier.probabilities(images, batch_size)
+
+
+def test_large_bodies_are_worked_on_one_at_a_time_and_small_ones_together(served_dir: Path, pictures: np.ndarray) -> None:
+    """Parsed JSON takes many times the memory of its bytes: two large bodies at once would add up."""
+    small = json.dumps({"instances": [pictures[0].tolist()]}).encode()
+    loaded = load(NAME, served_dir, 1)
+
+    async def highest(body: bytes) -> int:
+        watched = Watched(loaded.classifier)
+        metrics, settings = Metrics(CollectorRegistry()), PredictorSettings(model_name=NAME)
+        model = ServingModel(settings, Worker(3, 10), metrics)
+        metrics.serving(loaded)
+        model.loaded = replace(loaded, classifier=watched, quick=False)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(InferenceApp(lambda scope, receive, send: None, model, metrics, []))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=30) as client:
+            answers = await asyncio.gather(*(client.post(PREDICT, content=body) for _ in range(4)))
+        model.worker.close()
+        assert [answer.status_code for answer in answers] == [200] * 4
+        return watched.most
+
+    assert asyncio.run(highest(small)) == 3
+    assert asyncio.run(highest(small.ljust(1_100_000))) == 1

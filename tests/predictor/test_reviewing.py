@@ -1,0 +1,136 @@
+"""Pictures that need review go to the queue without costing a request time, and without memory that grows."""
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from components.classifier.errors import StoreUnavailable
+from components.predictor.loaded_model import load
+from components.predictor.metrics import Metrics
+from components.predictor.model import ServingModel
+from components.predictor.protocol.request import PredictRequest
+from components.predictor.reviewing import ReviewWriter
+from components.predictor.settings import PredictorSettings
+from components.predictor.speed import Worker
+from components.storage.memory import MemoryStore
+from tests.predictor.versions import NAME
+
+
+def bmp(seed: int) -> bytes:
+    """A picture of noise that takes 3 MB as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+class GatedStore(MemoryStore):
+    """A store that answers when its gate is open, or fails."""
+
+    def __init__(self) -> None:
+        super().__init__("gated")
+        self.gate = threading.Event()
+        self.fails = False
+
+    def exists(self, key: str) -> bool:
+        self.gate.wait(20)
+        if self.fails:
+            raise StoreUnavailable("the disk is full; make room")
+        return super().exists(key)
+
+
+class Reviewed:
+    """A model whose doubtful pictures go to a gated store."""
+
+    def __init__(self, served_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("components.predictor.reviewing._PAUSES", (0.0, 0.0))
+        monkeypatch.setattr("components.predictor.reviewing.open_store", lambda url: self.store)
+        self.store = GatedStore()
+        self.registry = CollectorRegistry()
+        settings = PredictorSettings(model_name=NAME, review_store="gated", review_threshold=1.0, audit_rate=0)
+        metrics, self.loaded = Metrics(self.registry), load(NAME, served_dir)
+        metrics.serving(self.loaded)
+        self.writer = ReviewWriter(settings, metrics)
+        self.model = ServingModel(settings, Worker(1, 1), metrics, self.writer)
+
+    def send(self, originals: list[bytes | None], seed: int = 0) -> None:
+        """Send so many pictures in one request, all of them doubtful; `originals` are the bytes in which they came."""
+        images = np.random.default_rng(seed).integers(0, 256, (len(originals), 8, 8, 1), dtype=np.uint8)
+        self.model.predict(self.loaded, PredictRequest(images, originals), "r")
+
+    def dropped(self, why: str) -> float:
+        return self.registry.get_sample_value("penstock_review_dropped_total", {"why": why}) or 0
+
+    def queued(self) -> float:
+        return self.registry.get_sample_value("penstock_review_queued_total", {"reason": "low_confidence"}) or 0
+
+
+@pytest.fixture
+def reviewed(served_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reviewed]:
+    reviewed = Reviewed(served_dir, monkeypatch)
+    yield reviewed
+    reviewed.store.gate.set()
+    reviewed.writer.close(10)
+
+
+def test_a_review_store_that_fails_costs_pictures_and_never_time(reviewed: Reviewed) -> None:
+    reviewed.store.fails = True
+    reviewed.store.gate.set()
+    began = time.monotonic()
+    reviewed.send([None] * 1500)
+    assert time.monotonic() - began < 2
+    reviewed.writer.close(10)
+    assert reviewed.dropped("full") + reviewed.dropped("store") == 1500
+    assert reviewed.dropped("store") > 0
+
+
+def test_a_review_store_that_does_not_answer_holds_a_thousand_pictures_at_most(reviewed: Reviewed) -> None:
+    reviewed.send([None] * 1200)
+    assert reviewed.dropped("full") == 200
+    reviewed.writer.close(0.05)
+    assert reviewed.dropped("shutdown") == 1000
+
+
+def test_pictures_that_wait_for_review_take_32_mebibytes_at_most_and_room_comes_back(reviewed: Reviewed) -> None:
+    large = [bmp(seed) for seed in range(23)]
+    assert 32 * 2**20 // len(large[0]) == 11
+    reviewed.send(large[:15])
+    assert reviewed.dropped("full") == 4
+    reviewed.store.gate.set()
+    wait_for(lambda: reviewed.queued() == 11)
+    reviewed.send(large[15:], seed=1)
+    wait_for(lambda: reviewed.queued() == 19)
+    assert reviewed.dropped("full") == 4
+
+
+def test_the_memory_of_what_was_queued_recently_has_a_bound(reviewed: Reviewed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.predictor.reviewing._MAX_RECENT", 3)
+    reviewed.store.gate.set()
+    for seed in range(10):
+        reviewed.send([None], seed)
+    assert len(reviewed.writer._recent) == 3
+
+
+def test_a_picture_that_could_not_be_written_is_tried_again_when_it_is_sent_again(reviewed: Reviewed) -> None:
+    reviewed.store.fails = True
+    reviewed.store.gate.set()
+    reviewed.send([None])
+    wait_for(lambda: reviewed.dropped("store") == 1)
+    reviewed.store.fails = False
+    reviewed.send([None])
+    reviewed.send([None])
+    reviewed.writer.close(10)
+    assert reviewed.queued() == 1
