@@ -6,6 +6,7 @@ from kfp import dsl
 
 from components.deploy.component import choose_version, deploy_version
 from components.validate_serving.component import validate_serving
+from pipelines.descriptions import described
 from pipelines.steps import HOUR, MINUTE, configure, use_service_token
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
@@ -16,6 +17,7 @@ Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: U
     display_name="Penstock: deploy a version, or go back",
     description="Deploys a chosen model version, or rolls back to the previous one, without training and without the gate.",
 )
+@described
 def deployment_pipeline(
     version: str = "",
     actor: str = "",
@@ -32,17 +34,6 @@ def deployment_pipeline(
     1. choose says which version is meant.
     2. validate_serving boots the real server on the version and compares its answers.
     3. deploy makes it the champion, or puts back what served before.
-
-    Args:
-        version: A version's name; previous goes back to the version before the champion.
-        actor: Who deploys; recorded.
-        reason: Why; recorded.
-        store: Model store: s3://bucket/prefix, or a directory for local runs.
-        name: The model's name.
-        environment: Whose serving settings hold: dev or prod.
-        target: local appends to the deployment ledger, which `penstock serve` follows; kserve changes an InferenceService.
-        namespace: Where the InferenceService is; empty for the namespace of PENSTOCK_KSERVE_NAMESPACE, or default.
-        serving: How the cluster serves, such as {"mode": "Knative", "canary_steps": [10, 50]}; docs/rollout.md lists all.
     """
     choose = choose_version(
         version=version, store=store, name=name, environment=environment, actor=actor, reason=reason, target=target, serving=serving

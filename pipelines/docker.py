@@ -16,9 +16,11 @@ from pipelines.compile import images_of
 LABEL = "penstock.run"
 """Marks a run's containers, so that an interrupted run finds them: they are the engine's children, not ours."""
 
-_READ = ("source", "extra_training_source", "input", "environment")
+_READ = ("source", "input", "environment")
 _WRITTEN = ("store", "output")
 """Parameters that may be paths of this machine."""
+_EXTRA = "extra_training_source"
+"""A setting of ingest that may be one too."""
 _PASSED_ON = (
     "AWS_",
     "PENSTOCK_S3_",
@@ -72,9 +74,13 @@ def in_containers(arguments: Mapping[str, Any], directory: Path) -> tuple[dict[s
     `directory`: the run's own, whose `tmp` becomes the steps' temporary folder.
     """
     absolute = {key: _absolute(key, value) if key in _READ + _WRITTEN else value for key, value in arguments.items()}
+    read = [absolute.get(key, "") for key in _READ]
+    if extra := arguments.get("ingest", {}).get(_EXTRA):
+        absolute["ingest"] = {**arguments["ingest"], _EXTRA: _absolute(_EXTRA, extra)}
+        read.append(absolute["ingest"][_EXTRA])
     environment = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
     mounts = {str(directory / "tmp"): False}  # path -> read only
-    mounts |= {value: True for key in _READ if _is_path(value := absolute.get(key, "")) and Path(value).exists()}
+    mounts |= {value: True for value in read if _is_path(value) and Path(value).exists()}
     for written in filter(_is_path, (absolute.get(key, "") for key in _WRITTEN)):
         Path(written).mkdir(parents=True, exist_ok=True)
         mounts[written] = False
@@ -108,9 +114,9 @@ def _absolute(key: str, value: Any) -> Any:
 
 def _names() -> set[str]:
     from components.bundle.environment import environment_names
-    from components.ingest.sources import NAMED
+    from components.settings.ingest import NAMED_SOURCES
 
-    return {*NAMED, *environment_names(), "golden"}
+    return {*NAMED_SOURCES, *environment_names(), "golden"}
 
 
 def _is_path(value: Any) -> bool:

@@ -5,7 +5,6 @@ The runner's own output goes to `run.log`; the lines that name a step's start an
 
 import json
 import os
-import re
 import secrets
 import shutil
 import signal
@@ -20,16 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from pipelines import kfp_inside
+
 GRACE_SECONDS = 10
 """How long steps may take to end after Ctrl-C before they are killed."""
-
-_COLOUR = re.compile(r"\x1b\[\d+m")
-_STARTED = re.compile(r"INFO - Executing task '([^']+)'")
-_FINISHED = re.compile(r"(?:INFO|ERROR) - Task '([^']+)' finished with status (SUCCESS|FAILURE)")
-_SKIPPED = re.compile(r"Skipping conditional task (\S+)")
-_OUR_ERROR = re.compile(r"^\s*components\.classifier\.errors\.(\w+): (.+)")
-_NO_EXECUTOR = re.compile(r"Error while finding module specification for 'kfp\b")
-_ANY_ERROR = re.compile(r"^\s*((?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)")
 
 
 @dataclass
@@ -145,47 +138,43 @@ class _Follower:
     def follow(self, stream: IO[str]) -> None:
         with (self._directory / "run.log").open("a", encoding="utf-8") as log:
             for raw in stream:
-                line = _COLOUR.sub("", raw)
+                line = kfp_inside.plain(raw)
                 log.write(line)
                 log.flush()
-                self._read(line.rstrip())
+                for event in kfp_inside.events(line.rstrip()):
+                    self._read(event)
 
-    def _read(self, line: str) -> None:
-        if started := _STARTED.search(line):
-            self._steps.append(Step(started[1], time.monotonic()))
-            self._listener("started", self._steps[-1], "")
-        elif finished := _FINISHED.search(line):
-            self._finish(finished[1], finished[2] == "SUCCESS")
-        elif skipped := _SKIPPED.search(line):
-            self._skipped.append(skipped[1])
-            self._listener("skipped", None, skipped[1])
-        else:
-            if ours := _OUR_ERROR.match(line):
-                self._ours = ours[2]
-            elif _NO_EXECUTOR.search(line):
+    def _read(self, event: kfp_inside.Event) -> None:
+        match event.kind:
+            case "started":
+                self._steps.append(Step(event.text, time.monotonic()))
+                self._listener("started", self._steps[-1], "")
+            case "succeeded" | "failed":
+                self._finish(event.text, event.kind == "succeeded")
+            case "skipped":
+                self._skipped.append(event.text)
+                self._listener("skipped", None, event.text)
+            case "our_error":
+                self._ours = event.text
+            case "no_executor":
                 self._ours = "kfp is not in the step's image, which is older or none of Penstock's; build both with `make image`"
-            elif other := _ANY_ERROR.match(line):
-                self._other = other[1]
-            running = next((step for step in reversed(self._steps) if step.state == "running"), None)
-            if running and line.startswith("    ") and "[KFP Executor" not in line:
-                self._listener("line", running, line[4:])
+            case "error":
+                self._other = event.text
+            case "line":
+                running = next((step for step in reversed(self._steps) if step.state == "running"), None)
+                if running:
+                    self._listener("line", running, event.text)
 
     def _finish(self, name: str, succeeded: bool) -> None:
         step = next(step for step in self._steps if step.name == name and step.state == "running")
         step.state = "succeeded" if succeeded else "failed"
         step.seconds = time.monotonic() - step.started
         if succeeded:
-            self._read_outputs(step)
+            parameters, step.artifacts = kfp_inside.step_outputs(self._directory / "artifacts", step.name)
+            step.figures.update(parameters)
+            for artifact in step.artifacts.values():
+                step.figures.update({key: value for key, value in artifact["metadata"].items() if isinstance(value, int | float | str)})
         self._listener("finished", step, "" if succeeded else self._cause())
-
-    def _read_outputs(self, step: Step) -> None:
-        for path in (self._directory / "artifacts").glob(f"*/{step.name}/executor_output.json"):
-            raw = json.loads(path.read_text("utf-8"))
-            step.figures.update(raw.get("parameterValues", {}))
-            for name, listed in raw.get("artifacts", {}).items():
-                for artifact in listed["artifacts"]:
-                    step.artifacts[name] = {"uri": artifact["uri"], "metadata": artifact["metadata"]}
-                    step.figures.update({key: value for key, value in artifact["metadata"].items() if isinstance(value, int | float | str)})
 
     def _cause(self) -> str:
         return self._ours or self._other

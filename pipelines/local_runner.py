@@ -13,41 +13,21 @@ from pathlib import Path
 from typing import Any
 
 from kfp import local
-from kfp.local import pipeline_orchestrator
-from kfp.pipeline_spec import pipeline_spec_pb2
 
 from pipelines.catalogue import load_pipeline
-
-
-def without_retries(spec: pipeline_spec_pb2.PipelineSpec) -> pipeline_spec_pb2.PipelineSpec:
-    """Copy a pipeline's specification without its retries.
-
-    Retries answer lost pods. On one machine there are none, and repeating a wrong parameter would only make it slow.
-    """
-    copy = pipeline_spec_pb2.PipelineSpec()
-    copy.CopyFrom(spec)
-    for component in [copy.root, *copy.components.values()]:
-        for task in component.dag.tasks.values():
-            task.ClearField("retry_policy")
-    return copy
+from pipelines.kfp_inside import container_runner, run_pipeline
+from pipelines.parameters import parameter_defaults
 
 
 def main(request_path: str) -> int:
     """Run what the request names; returns 0 when every step succeeded."""
     logging.basicConfig(stream=sys.stdout, level=logging.INFO, format="%(levelname)s - %(message)s")  # which branches were not taken
     request: dict[str, Any] = json.loads(Path(request_path).read_text("utf-8"))
-    local.init(
-        _runner(request["containers"]),
-        pipeline_root=request["pipeline_root"],
-        workspace_root=tempfile.mkdtemp(prefix="workspace-"),
-        raise_on_error=True,
-    )
     pipeline = load_pipeline(request["pipeline"])
-    arguments = {**pipeline_defaults(pipeline), **request["arguments"]}
-    try:
-        outputs = pipeline_orchestrator.run_local_pipeline(without_retries(pipeline.pipeline_spec), arguments)
-    except RuntimeError as error:  # how kfp says that a step failed; the step's own output holds the cause
-        print(f"run failed: {error}")
+    arguments = {**parameter_defaults(pipeline), **request["arguments"]}
+    workspace = tempfile.mkdtemp(prefix="workspace-")
+    outputs = run_pipeline(pipeline, arguments, request["pipeline_root"], workspace, _runner(request["containers"]))
+    if outputs is None:
         return 1
     result = Path(request["result"])
     result.with_suffix(".part").write_text(json.dumps({"outputs": outputs}, default=str), "utf-8")
@@ -59,18 +39,9 @@ def _runner(containers: dict[str, Any] | None) -> Any:
     """Steps as processes of this environment, or with DockerRunner's arguments as containers."""
     if containers is None:
         return local.SubprocessRunner(use_venv=False)
-    from kfp.local import docker_task_handler
-
     from pipelines.docker import run_container
 
-    docker_task_handler.run_docker_container = run_container
-    return local.DockerRunner(**containers)
-
-
-def pipeline_defaults(pipeline: Any) -> dict[str, Any]:
-    """Default values of a pipeline's parameters by name."""
-    inputs = pipeline.component_spec.inputs or {}
-    return {name: spec.default for name, spec in inputs.items() if spec.optional}
+    return container_runner(containers, run_container)
 
 
 if __name__ == "__main__":

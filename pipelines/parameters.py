@@ -1,13 +1,17 @@
-"""Run parameters from text: checked against the pipeline's own signature, so that a misspelt one is an error and not ignored."""
+"""Run parameters from text: checked against the pipeline's own signature and its groups of settings.
 
-import difflib
+A setting of a group is found by its name alone: `learning_rate=0.01` is `training.learning_rate=0.01`.
+"""
+
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from components.classifier.errors import UsageError
+from components.settings.base import Settings, near, refuse_unknown
+from pipelines.descriptions import GROUPS, settings
 
 _TYPES = {
     "STRING": "text",
@@ -19,28 +23,76 @@ _TYPES = {
 }
 
 
-def parse_settings(pipeline: Any, settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
     """Read `key=value` texts as arguments of a pipeline.
 
-    Values take the parameter's type; `policy.minimum_accuracy=0.9` sets one key of a mapping. Raises UsageError for an
-    unknown key (with what is near), a value of another type, or a text without `=`.
+    Values take the parameter's type. A key is a parameter (`epochs`), a setting of a group (`training.learning_rate`, or
+    `learning_rate` alone), or one key of a mapping (`policy.class_recall_floors.cat`). Raises UsageError for an unknown key
+    (with what is near), for one that stands in several groups, a value of another type, or a text without `=`.
     """
     kinds = parameter_types(pipeline)
     arguments: dict[str, Any] = {}
-    for setting in settings:
+    for setting in given:
         key, separator, text = setting.partition("=")
-        key, dot, inner = key.strip().partition(".")
-        if not separator or not key:
+        if not separator or not key.strip():
             raise UsageError(f"--set takes key=value, got {setting!r}; for example --set epochs=5")
-        if key not in kinds:
-            raise UsageError(f"the pipeline has no parameter {key!r}{_near(key, kinds)}; it takes {', '.join(kinds)}")
-        if dot and kinds[key] != "STRUCT":
-            raise UsageError(f"parameter {key!r} is {_TYPES[kinds[key]]}, it has no part {inner!r}; use --set {key}=…")
-        if dot:
-            arguments.setdefault(key, {})[inner] = _plain(text)
+        path = _path(key.strip(), kinds)
+        if len(path) == 1 and kinds[path[0]] == "STRUCT":
+            arguments.setdefault(path[0], {}).update(_typed(path[0], "STRUCT", text.strip()))
+        elif len(path) == 1:
+            arguments[path[0]] = _typed(path[0], kinds[path[0]], text.strip())
         else:
-            arguments[key] = _typed(key, kinds[key], text.strip())
+            *outer, last = path
+            inner = arguments
+            for part in outer:
+                inner = inner.setdefault(part, {})
+            inner[last] = text.strip() if _is_text(path) else _plain(text)
     return arguments
+
+
+def check_groups(arguments: Mapping[str, Any]) -> None:
+    """Check settings where nothing but themselves is needed, before a run is sent.
+
+    Raises UsageError and PolicyError, as the steps would.
+    """
+    for group, model in GROUPS.items():
+        if group not in arguments:
+            continue
+        if issubclass(model, Settings):
+            model.read(arguments[group])
+        elif group == "serving":  # its values also come from the cluster's environment variables
+            refuse_unknown(group, arguments[group], model.model_fields)
+        else:
+            model.read(arguments[group], "run parameter policy")  # type: ignore[attr-defined]
+
+
+def _path(key: str, kinds: Mapping[str, str]) -> list[str]:
+    """The place of a key in the arguments: a parameter's name, and where it is a mapping, what to set in it."""
+    head, dot, inner = key.partition(".")
+    if head not in kinds:
+        head = f"{_group_of(head, kinds)}.{head}"
+        return [*head.split("."), *([inner] if dot else [])]
+    if not dot:
+        return [head]
+    if kinds[head] != "STRUCT":
+        raise UsageError(f"parameter {head!r} is {_TYPES[kinds[head]]}, it has no part {inner!r}; use --set {head}=…")
+    if head not in GROUPS:
+        return [head, inner]
+    leaf, _, rest = inner.partition(".")
+    if leaf in kinds and leaf in GROUPS[head].model_fields:
+        return [leaf, *([rest] if rest else [])]
+    return [head, leaf, *([rest] if rest else [])]
+
+
+def _group_of(leaf: str, kinds: Iterable[str]) -> str:
+    known = {group: [name for name, _ in settings(group, dict.fromkeys(kinds))] for group in GROUPS if group in kinds}
+    groups = [group for group, leaves in known.items() if leaf in leaves]
+    if len(groups) > 1:
+        raise UsageError(f"{leaf!r} is a setting of several groups; say which: {' or '.join(f'{group}.{leaf}' for group in groups)}")
+    if not groups:
+        names = [*kinds, *(name for leaves in known.values() for name in leaves)]
+        raise UsageError(f"the pipeline has no parameter {leaf!r}{near(leaf, names)}; it takes {', '.join(names)}")
+    return groups[0]
 
 
 def parameter_types(pipeline: Any) -> dict[str, str]:
@@ -52,13 +104,22 @@ def parameter_types(pipeline: Any) -> dict[str, str]:
     return {name: pipeline_spec_pb2.ParameterType.ParameterTypeEnum.Name(parameters[name].parameter_type) for name in names}
 
 
-def _near(key: str, known: dict[str, str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+def parameter_defaults(pipeline: Any) -> dict[str, Any]:
+    """Default values of a pipeline's parameters by name."""
+    inputs = pipeline.component_spec.inputs or {}
+    return {name: spec.default for name, spec in inputs.items() if spec.optional}
+
+
+def _is_text(path: Sequence[str]) -> bool:
+    fields = GROUPS[path[0]].model_fields if path[0] in GROUPS else {}
+    return len(path) == 2 and path[1] in fields and fields[path[1]].annotation is str
 
 
 def _plain(text: str) -> Any:
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{text!r} cannot be read as a value; write lists as [1, 2] and mappings as {{key: value}}") from error
     if isinstance(value, str):  # YAML reads 1e-05 as text, everybody else as a number
         try:
             return float(value)

@@ -56,18 +56,14 @@ def configure(
 def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: dict[str, str]) -> dsl.PipelineTask:
     """Ask for GPUs by run parameters, and let the pod onto nodes that are tainted for them.
 
-    `gpus` is a string: an integer parameter would compile to no limit at all. "0" asks for none.
+    All three are run parameters, or what a step returned. `gpus` is a string: an integer parameter would compile to no limit at
+    all. "0" asks for none.
     """
     task.set_accelerator_type(resource)
     task.set_accelerator_limit(gpus)
     kubernetes.add_node_selector_json(task, node_selector)
     kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
     return task
-
-
-def share_memory(task: dsl.PipelineTask, size_limit: str) -> dsl.PipelineTask:
-    """Mount /dev/shm from memory: a pod's own has 64 MB, which data loaders outgrow with a bare "bus error"."""
-    return kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=size_limit)
 
 
 def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -43,12 +43,13 @@ class Policy(BaseModel):
     Bounds are inclusive: a value that meets its bound exactly passes. Shares lie between 0 and 1.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
     minimum_accuracy: Share = None
     """Share of test pictures that are classified correctly."""
     minimum_accuracy_lower_bound: Share = None
     """The lower end of the accuracy's 95% interval: a small test split must clear more than its own chance."""
     minimum_macro_f1: Share = None
+    """The mean of all classes' F1."""
     minimum_class_recall: Share = None
     """The recall floor of every class; a class fails when it is significantly below, over all classes at 5%."""
     class_recall_floors: ClassFloors = Field(default_factory=dict)

@@ -7,7 +7,7 @@ PenstockError                      exit code 1
 │   └── UnsafeArchiveError         an archive that would write outside, link, or grow without bound
 ├── TrainingError                  training or export cannot start or go on
 ├── EvaluationError                an evaluation that would not mean anything
-├── PolicyError                    a gate policy that cannot be applied
+├── PolicyError                    exit code 2: a gate policy that cannot be applied
 ├── StoreError                     the model store cannot do what was asked
 │   ├── ObjectNotFound             no object under that key
 │   ├── ObjectExists               a create-only write met an object that was there before
@@ -65,6 +65,8 @@ class EvaluationError(PenstockError):
 
 class PolicyError(PenstockError):
     """A gate policy that names an unknown rule or an impossible bound."""
+
+    exit_code = 2
 
 
 class StoreError(PenstockError):

@@ -59,8 +59,6 @@ def record_hold(
     decision: dsl.Input[dsl.Markdown],
     store: str,
     name: str,
-    environment: str,
-    strategy: str,
     actor: str,
     run: str,
 ) -> str:

@@ -80,7 +80,7 @@ def _as_wanted(collection: Collection, options: IngestSettings) -> Collection:
 def _extra(collection: Collection, options: IngestSettings, scratch: Path, log: Log) -> extra.Extra:
     """Read the extra training source at the size of the first."""
     height, width, channels = collection.images.shape[1:]
-    wanted = replace(options, image_size=(height, width), channels=channels)
+    wanted = options.model_copy(update={"image_size": (height, width), "channels": channels})
     workspace = scratch / "extra"
     workspace.mkdir()
     more = _as_wanted(sources.load(options.extra_training_source, wanted, workspace, log), wanted)
@@ -126,7 +126,7 @@ def _write(
         classes=collection.classes,
         shape=(height, width, channels),
         counts=counts,
-        seed=options.seed,
+        seed=options.split_seed,
         checks=[check.as_dict() for check in checks],
         set_aside=[*collection.set_aside, *(more.set_aside if more else [])],
     )

@@ -9,10 +9,7 @@ from components.ingest import archives, digits, folders, idx, objects, pictures,
 from components.ingest.collection import Collection
 from components.ingest.decoding import Log
 from components.ingest.listing import Listing
-from components.settings.ingest import IngestSettings
-
-NAMED = ("digits", *published.SETS)
-FORMS = f"{', '.join(NAMED)}, a folder, a tar or zip archive, or an s3:// address"
+from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
 
 
 def load(source: str, options: IngestSettings, workspace: Path, log: Log) -> Collection:
@@ -21,7 +18,7 @@ def load(source: str, options: IngestSettings, workspace: Path, log: Log) -> Col
     `workspace` is an empty folder for what does not fit in memory. Raises UsageError for a source that is none of these.
     """
     source = source.strip()
-    if source in NAMED:
+    if source in NAMED_SOURCES:
         return digits.load() if source == "digits" else published.load(source, log)
     listing = _list(source, workspace)
     with listing.resources:
@@ -33,7 +30,7 @@ def load(source: str, options: IngestSettings, workspace: Path, log: Log) -> Col
 
 def _list(source: str, workspace: Path) -> Listing:
     if not source:
-        raise UsageError(f"no source was given; use {FORMS}")
+        raise UsageError(f"no source was given; use {SOURCE_FORMS}")
     scheme, separator, rest = source.partition("://")
     if separator and scheme != "file":
         return objects.list_objects(source, workspace)
@@ -45,9 +42,9 @@ def _list(source: str, workspace: Path) -> Listing:
             return _file(path, source, workspace)
     except OSError as error:
         raise DataError(f"source {source} cannot be opened ({error.strerror}); check the path and the right to read it") from error
-    near = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED, 1)
+    near = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED_SOURCES, 1)
     hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no source {source!r}: {hint}use {FORMS}")
+    raise UsageError(f"there is no source {source!r}: {hint}use {SOURCE_FORMS}")
 
 
 def _file(path: Path, source: str, workspace: Path) -> Listing:

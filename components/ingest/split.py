@@ -28,7 +28,7 @@ def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     result = np.where(keep, np.maximum(collection.given, SPLIT_CODE["train"]), SPLIT_CODE[None]).astype(np.int8)
     for label in range(len(collection.classes)):
         pool = np.flatnonzero((result == SPLIT_CODE["train"]) & (collection.labels == label))
-        _split_class(collection, pool, fractions, options.seed, result)
+        _split_class(collection, pool, fractions, options.split_seed, result)
     return result
 
 

@@ -1,104 +1,87 @@
-"""Asks every step's own checks about a run's parameters, and the store whether it can be written to."""
+"""Checks a run's parameters with the models that its steps read them by, and asks the store whether it can be written to."""
 
-import difflib
-import re
 import uuid
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components.classifier.errors import UsageError
+from components.bundle.decision import check_strategy
+from components.bundle.environment import load_environment
+from components.settings.ingest import IngestSettings, check_source
+from components.settings.names import check_model_name
+from components.settings.resources import Resources
+from components.settings.scoring import ScoringSettings
+from components.settings.serving import check_target
+from components.settings.training import TrainingSettings
 from components.storage import open_store
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 _OWN_ARCHITECTURE = "small_cnn"
 
 
-def check_training(parameters: Mapping[str, Any], here: bool = False) -> list[str]:
-    """Check the parameters of a training run; returns one line a check that passed.
+def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of a training run; yields one line per check that passed.
 
     `here`: the run's steps will use this machine, so that a GPU which is asked for must be in it. Raises what the steps
     would raise, in seconds instead of after hours: UsageError, PolicyError, TrainingError, StoreError.
     """
-    return list(_checks(dict(parameters), here))
+    yield f"name: {check_model_name(parameters['name'])}"
+    yield _check_ingest(parameters)
+    yield _check_train(parameters, here)
+    yield _check_decision(parameters)
+    Resources.read(parameters["resources"])
+    yield _check_store(parameters["store"])
 
 
-def _checks(given: dict[str, Any], here: bool) -> Iterator[str]:
-    _check_name(given["name"])
-    yield f"name: {given['name']}"
-    yield _check_ingest(given)
-    yield _check_train(given, here)
-    yield _check_gate(given)
-    yield _check_store(given["store"])
+def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of a scoring run; yields one line per check that passed. Raises UsageError and PolicyError."""
+    settings = ScoringSettings.in_environment(parameters["scoring"], parameters["environment"])
+    Resources.read({name: parameters[name] for name in ("gpu_resource", "node_selector")})
+    yield f"scoring: review below {settings.review_threshold:g}"
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"name {name!r} cannot name an InferenceService; take small letters, digits and hyphens, a letter first, 63 at most"
-        )
+def check_deployment(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of a deployment; yields one line per check that passed. Raises UsageError and PolicyError."""
+    load_environment(parameters["environment"])
+    check_target(*(parameters[name] for name in ("target", "store", "name", "serving", "namespace")))
+    yield f"target: {parameters['target']}"
+
+
+CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
+    "training": check_training,
+    "scoring": check_scoring,
+    "deployment": check_deployment,
+}
+"""The checks of each pipeline, by the name that the command line uses."""
 
 
 def _check_ingest(given: Mapping[str, Any]) -> str:
-    from components.ingest.sources import NAMED
-    from components.settings.ingest import IngestSettings, parse_channels, parse_image_size
-
-    IngestSettings(
-        image_size=parse_image_size(given["image_size"]),
-        channels=parse_channels(given["channels"]),
-        validation_fraction=given["validation_fraction"],
-        test_fraction=given["test_fraction"],
-        seed=int(given["split_seed"]),
-        on_unreadable=given["on_unreadable"],
-        max_duplicates=int(given["max_duplicates"]),
-    )
-    source = given["source"]
-    if "://" not in source and source not in NAMED and not Path(source).exists():
-        near = difflib.get_close_matches(source, NAMED, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"give {', '.join(NAMED)}, a folder, a tar, a zip or an s3:// address"
-        raise UsageError(f"source {source!r} does not exist; {hint}")
-    return f"source: {source}"
+    settings = IngestSettings.read(given["ingest"])
+    check_source(given["source"])
+    if settings.extra_training_source:
+        check_source(settings.extra_training_source, "extra_training_source")
+    return f"source: {given['source']}"
 
 
 def _check_train(given: Mapping[str, Any], here: bool) -> str:
-    from components.settings.training import TrainingSettings
-
-    options = TrainingSettings(
-        name=given["name"],
-        architecture=given["architecture"],
-        pretrained=given["pretrained"],
-        epochs=given["epochs"],
-        batch_size=given["batch_size"],
-        learning_rate=given["learning_rate"],
-        augmentation=given["augmentation"],
-        device=given["device"],
-        gpus=given["gpus"],
-        seed=given["seed"],
-    )
-    if options.architecture != _OWN_ARCHITECTURE or options.pretrained:  # the names are torchvision's, whose import takes seconds
+    settings = TrainingSettings.read(given["training"], **{name: given[name] for name in TrainingSettings.model_fields if name in given})
+    if settings.architecture != _OWN_ARCHITECTURE or settings.pretrained:  # the names are torchvision's, whose import takes seconds
         from components.classifier.network import check_architecture
         from components.classifier.pretrained import check_pretrained
 
-        check_architecture(options.architecture)
-        if options.pretrained:
-            check_pretrained(options.architecture)
-    if here and (options.gpus not in {"", "0"} or options.device not in {"auto", "cpu"}):
+        check_architecture(settings.architecture)
+        if settings.pretrained:
+            check_pretrained(settings.architecture)
+    if here and (settings.gpus not in {"", "0"} or settings.device not in {"auto", "cpu"}):
         from components.classifier.device import choose_device
 
-        choose_device(options.device, options.gpus)
-    return f"training: {options.architecture}, {options.epochs} epochs at most"
+        choose_device(settings.device, settings.gpus)
+    return f"training: {settings.architecture}, {settings.epochs} epochs at most"
 
 
-def _check_gate(given: Mapping[str, Any]) -> str:
-    from components.bundle.decision import check_strategy
-    from components.bundle.environment import load_environment
-    from components.settings.serving import check_target
-
-    environment = load_environment(given["environment"])
-    environment.policy.override(given["policy"])
+def _check_decision(given: Mapping[str, Any]) -> str:
+    load_environment(given["environment"]).policy.override(given["policy"])
     check_strategy(given["strategy"], given["actor"], given["reason"])
-    check_target(given["target"], given["store"], given["name"], given["serving"])
-    return f"gate: {given['strategy']} in {given['environment']}"
+    check_target(*(given[name] for name in ("target", "store", "name", "serving", "namespace")))
+    return f"gate: {given['strategy']} in {given['environment']}, target {given['target']}"
 
 
 def _check_store(url: str) -> str:

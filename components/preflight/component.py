@@ -1,5 +1,7 @@
 """What Kubeflow sees of preflight."""
 
+from typing import NamedTuple
+
 from components.step_image import component
 
 
@@ -8,36 +10,32 @@ def check_parameters(
     source: str,
     store: str,
     name: str,
+    environment: str,
     architecture: str,
     pretrained: bool,
     epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    augmentation: str,
-    image_size: str,
-    channels: str,
-    validation_fraction: float,
-    test_fraction: float,
-    on_unreadable: str,
-    max_duplicates: int,
-    split_seed: int,
-    seed: int,
     device: str,
     gpus: str,
-    environment: str,
     strategy: str,
-    policy: dict,
     actor: str,
     reason: str,
     target: str,
+    namespace: str,
+    ingest: dict,
+    training: dict,
+    policy: dict,
     serving: dict,
-) -> str:
-    """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed".
+    resources: dict,
+) -> NamedTuple("Outputs", [("cpu", str), ("memory", str), ("gpu_resource", str), ("node_selector", dict)]):  # type: ignore[valid-type]  # kfp reads this form
+    """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns what training asks of the cluster.
 
-    The parameters are those of the training pipeline, one by one: inside a mapping KFP would turn their values into text.
+    The parameters are those of the training pipeline. What shapes a pod must be a value of its own, so that it is taken out
+    of `resources` here: Kubeflow cannot look into a mapping.
     """
     given = dict(locals())
     from components.preflight.checks import check_training
+    from components.settings.resources import Resources
 
     print(*check_training(given), sep="\n")
-    return "passed"
+    asked = Resources.read(resources)
+    return (asked.cpu, asked.memory, asked.gpu_resource, asked.node_selector)

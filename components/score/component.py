@@ -27,37 +27,23 @@ def plan_shards(
     version: str,
     input: str,
     output: str = "",
-    review_threshold: float = 0.8,
+    environment: str = "dev",
     shards: int = 0,
-    batch_size: int = 64,
-    probabilities: bool = False,
-    image_column: str = "",
-    device: str = "auto",
-    workers: int = 0,
+    scoring: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> list:
     """Look through the input, cut it into pieces and deal them to shards; returns the shards' names.
 
     Args:
         plan: The pieces, and what was passed over.
-        store: Address of the model store.
-        name: The model's name.
         version: A version's name.
-        input: A file, a folder or s3:// prefix; or golden, the version's own golden pictures.
-        output: Where the results go; empty is a folder of the model store.
-        review_threshold: Answers with less confidence are marked for review.
-        shards: How many steps share the work; 0 is as many as are useful.
-        batch_size: Pictures a call of the model.
-        probabilities: Write the probability of every class.
-        image_column: Which column of Parquet files holds the pictures, where several may.
-        device: auto, cpu or cuda.
-        workers: Decoding threads a shard; 0 is one a CPU, and 10 for objects of a store.
+        scoring: The fields of settings.scoring.ScoringSettings; what is not set may be the environment's.
     """
     from pathlib import Path
 
     from components.score.planning import make_plan
     from components.settings.scoring import ScoringSettings
 
-    settings = ScoringSettings(review_threshold, int(batch_size), probabilities, image_column, device, int(workers))
+    settings = ScoringSettings.in_environment(scoring, environment)
     made = make_plan(
         Path(plan.path), store=store, name=name, version=version, input=input, output=output, settings=settings, shards=int(shards)
     )
@@ -74,9 +60,9 @@ def score_images(
     Args:
         plan: What plan_shards wrote.
         shard: The shard's name.
-        node_selector: Labels of the nodes that may score; an input, as those below, since in a loop only a step's own shape its pod.
+        node_selector: Here, as those below, because inside ParallelFor KFP sets pod resources only from the step's own inputs.
         gpus: How many GPUs the step is given.
-        gpu_resource: The resource that the cluster gives GPUs by.
+        gpu_resource: The name by which the cluster gives GPUs.
     """
     from components.score.plan import Plan
     from components.score.scoring import score_shard

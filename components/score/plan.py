@@ -14,7 +14,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,7 @@ def write_plan(
         "input": input,
         "output": output,
         "classes": classes,
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
         "refused": refused,
         "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused]),

@@ -1,62 +1,31 @@
 """What a user can set about ingest, validated before any work."""
 
+import difflib
 import re
-from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import unquote
+
+from pydantic import BeforeValidator, Field, model_validator
 
 from components.classifier.errors import UsageError
+from components.settings.base import Settings
 
-UNREADABLE_POLICIES = ("set_aside", "fail")
+NAMED_SOURCES = ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10")
+"""Sets that Penstock knows by name."""
+SOURCE_FORMS = f"{', '.join(NAMED_SOURCES)}, a folder, a tar or zip archive, or an s3:// address"
 MAX_SIDE = 4096
 """Largest height or width that pictures can be brought to, in pixels."""
 
 
-@dataclass(frozen=True)
-class IngestSettings:
-    """How a source becomes a dataset; the defaults are right for a folder of pictures of one size.
+def parse_image_size(value: object) -> tuple[int, int] | None:
+    """Read 28, "28" or "28x32" (height x width) as (28, 28) or (28, 32), and "" as None; a pair stays as it is.
 
-    Raises UsageError for values that are out of range or do not go together.
+    Raises UsageError for anything else.
     """
-
-    image_size: tuple[int, int] | None = None
-    """(height, width) that every picture is resized to; None: their own, which must be the same for all."""
-    channels: int | None = None
-    """1 (grey) or 3 (RGB); None: 3 when any picture has colour."""
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    """Shares that are split off where the source does not give the split itself."""
-    seed: int = 0
-    on_unreadable: str = "set_aside"
-    max_duplicates: int = 0
-    """How many training or validation pictures may also be in another split; up to it they are dropped, above it refused."""
-    extra_training_source: str = ""
-    """A second source whose pictures are only trained on; see extra.py."""
-
-    def __post_init__(self) -> None:
-        if self.image_size is not None and not all(1 <= side <= MAX_SIDE for side in self.image_size):
-            raise UsageError(f"image_size {self.image_size[0]}x{self.image_size[1]} is out of range; height and width are 1 to {MAX_SIDE}")
-        if self.channels not in (None, 1, 3):
-            raise UsageError(f"channels={self.channels} is not possible; use 1 (grey), 3 (RGB) or leave it empty (from the pictures)")
-        for name in ("validation_fraction", "test_fraction"):
-            value = getattr(self, name)
-            if not 0 < value < 1:
-                raise UsageError(f"{name}={value} is out of range; it is a share between 0 and 1, such as 0.2")
-        if self.validation_fraction + self.test_fraction >= 1:
-            raise UsageError(
-                f"validation_fraction={self.validation_fraction} and test_fraction={self.test_fraction} leave nothing to train on; "
-                "their sum must be below 1"
-            )
-        if self.on_unreadable not in UNREADABLE_POLICIES:
-            raise UsageError(f"on_unreadable={self.on_unreadable!r} is unknown; use {' or '.join(UNREADABLE_POLICIES)}")
-        if self.max_duplicates < 0:
-            raise UsageError(f"max_duplicates={self.max_duplicates} is negative; it is a number of pictures, 0 or more")
-
-
-def parse_image_size(text: str) -> tuple[int, int] | None:
-    """Read "28" or "28x32" (height x width) as (28, 28) or (28, 32), and "" as None.
-
-    Raises UsageError for any other text.
-    """
-    text = text.strip()
+    if value is None or isinstance(value, list | tuple):
+        return tuple(value) if value else None  # the model checks length and numbers
+    text = f"{value:g}" if isinstance(value, float) else str(value).strip()
     if not text:
         return None
     match = re.fullmatch(r"(\d{1,6})(?:\s*[x×,]\s*(\d{1,6}))?", text.lower())
@@ -66,12 +35,60 @@ def parse_image_size(text: str) -> tuple[int, int] | None:
     return height, width
 
 
-def parse_channels(text: str) -> int | None:
-    """Read "1" or "3" as a number, and "" as None.
+def parse_channels(value: object) -> int | None:
+    """Read 1, 3, "1" or "3" as a number, and "" as None.
 
-    Raises UsageError for any other text.
+    Raises UsageError for anything else.
     """
-    text = text.strip()
-    if text not in {"", "1", "3"}:
-        raise UsageError(f"channels={text!r} is not possible; use 1 (grey), 3 (RGB) or leave it empty (from the pictures)")
-    return int(text) if text else None
+    text = value.strip() if isinstance(value, str) else value
+    if text is None or text == "":
+        return None
+    if isinstance(text, bool) or text not in {"1", "3", 1, 3}:
+        raise UsageError(f"channels={value!r} is not possible; use 1 (grey), 3 (RGB) or leave it empty (from the pictures)")
+    return int(text)
+
+
+class IngestSettings(Settings):
+    """How a source becomes a dataset; the defaults are right for a folder of pictures of one size.
+
+    Raises UsageError for values that are out of range or do not go together.
+    """
+
+    group: ClassVar[str] = "ingest"
+    image_size: Annotated[tuple[int, int] | None, BeforeValidator(parse_image_size)] = None
+    """Resize every picture to this: 28, or 28x32 for height x width. Empty keeps the pictures' own size, the same for all."""
+    channels: Annotated[int | None, BeforeValidator(parse_channels)] = None
+    """1 for grey, 3 for RGB. Empty: 3 when any picture has colour."""
+    validation_fraction: float = Field(0.1, gt=0, lt=1)
+    """Part of the training pictures set aside for early stopping and calibration, where the source has no such split."""
+    test_fraction: float = Field(0.2, gt=0, lt=1)
+    """Part sealed for evaluation, where the source has no test split of its own."""
+    split_seed: int = Field(0, ge=0, le=2**31 - 1)
+    """Decides which pictures are sealed. Keep it: under another one the champion has trained on some of them."""
+    on_unreadable: Literal["set_aside", "fail"] = "set_aside"
+    """set_aside leaves damaged pictures out and names them; fail stops the run."""
+    max_duplicates: int = Field(0, ge=0)
+    """How many pictures may be in two splits; up to it they are dropped from training, above it the source is refused."""
+    extra_training_source: str = ""
+    """A second source that is trained on and never tests, such as an export of the review queue. Empty for none."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> "IngestSettings":
+        if self.image_size is not None and not all(1 <= side <= MAX_SIDE for side in self.image_size):
+            raise ValueError(f"image_size {self.image_size[0]}x{self.image_size[1]} is out of range; height and width are 1 to {MAX_SIDE}")
+        if self.validation_fraction + self.test_fraction >= 1:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} and test_fraction={self.test_fraction} leave nothing to train on; "
+                "their sum must be below 1"
+            )
+        return self
+
+
+def check_source(source: str, parameter: str = "source") -> None:
+    """Raise UsageError for a source that does not exist; addresses of other machines are left to ingest."""
+    scheme, separator, rest = source.partition("://")
+    if source in NAMED_SOURCES or (separator and scheme != "file"):
+        return
+    if not source.strip() or not Path(unquote(rest) if separator else source).expanduser().exists():
+        close = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED_SOURCES, n=1)
+        raise UsageError(f"{parameter} {source!r} does not exist; {f'did you mean {close[0]!r}?' if close else f'give {SOURCE_FORMS}'}")

@@ -1,34 +1,36 @@
 """What a user chooses for one scoring run."""
 
-from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
-from components.classifier.errors import UsageError
+from pydantic import BeforeValidator, Field
 
-DEVICES = ("auto", "cpu", "cuda")
+from components.bundle.environment import Serving, load_environment
+from components.bundle.numbers import parse_share
+from components.settings.base import Settings
 
 
-@dataclass(frozen=True)
-class ScoringSettings:
-    """Choices of one run; refused with UsageError when they cannot work."""
+class ScoringSettings(Settings):
+    """How pictures are scored; refused with UsageError when that cannot work."""
 
-    review_threshold: float = 0.8
-    """Answers with less confidence than this are marked for review."""
-    batch_size: int = 64
-    """Pictures a call of the model: on CPUs more is slower, a GPU wants 256 or more."""
+    group: ClassVar[str] = "scoring"
+    review_threshold: Annotated[float, BeforeValidator(parse_share)] = Serving().review_threshold
+    """Answers with less confidence than this are marked needs_review. Not set: what the environment says."""
+    batch_size: int = Field(64, ge=1)
+    """Pictures per call of the model: on CPUs more is slower, a GPU wants 256 or more."""
     probabilities: bool = False
     """Write the probability of every class, not only of the winner."""
     image_column: str = ""
-    """Which column of a Parquet file holds the pictures, where several may."""
-    device: str = "auto"
-    workers: int = 0
-    """Decoding threads; 0 takes one a CPU, and more for objects of a store."""
+    """Which column of Parquet files holds the pictures, where several may."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto, cpu or cuda."""
+    workers: int = Field(0, ge=0)
+    """Decoding threads per shard; 0 takes one per CPU, and 10 for files that are fetched over the network."""
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.review_threshold <= 1:
-            raise UsageError(f"review_threshold must be between 0 and 1, got {self.review_threshold}")
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
-        if self.workers < 0:
-            raise UsageError(f"workers must be 0 (one a CPU) or more, got {self.workers}")
-        if self.device not in DEVICES:
-            raise UsageError(f"unknown device {self.device!r}; use {', '.join(DEVICES)}")
+    @classmethod
+    def in_environment(cls, values: dict[str, Any], environment: str) -> "ScoringSettings":
+        """Read the settings of a run; what the run does not set, and the environment does, is the environment's.
+
+        Raises UsageError for unknown names and values out of bounds, PolicyError for an environment file that cannot be applied.
+        """
+        own = {"review_threshold": load_environment(environment).serving.review_threshold}
+        return cls.read({**own, **values} if isinstance(values, dict) else values)

@@ -1,22 +1,20 @@
 """How a cluster serves: every field is also an environment variable, `PENSTOCK_KSERVE_` and its name in capitals."""
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.classifier.errors import UsageError
+from components.settings.base import refuse_unknown
+from components.settings.names import check_namespace, check_service_name
 
 TARGETS = ("local", "kserve")
 """What a version can be deployed to: the deployment ledger that `penstock serve` follows, or an InferenceService."""
 Mode = Literal["Standard", "Knative", "RawDeployment", "Serverless"]
 SYNONYMS = {"RawDeployment": "Standard", "Serverless": "Knative"}
 """KServe's old names of the modes, which its older releases ask for."""
-
-_SERVICE = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_LONGEST_SERVICE = 63 - len("-canary-predictor")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 Percent = Annotated[int, Field(ge=1, le=99)]
@@ -25,20 +23,26 @@ Percent = Annotated[int, Field(ge=1, le=99)]
 class KServeSettings(BaseSettings):
     """The settings of target `kserve`; docs/rollout.md says what each is good for."""
 
-    model_config = SettingsConfigDict(env_prefix="PENSTOCK_KSERVE_", frozen=True, extra="ignore", protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix="PENSTOCK_KSERVE_", frozen=True, extra="ignore", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
-    namespace: Name = "default"
+    namespace: Annotated[str, AfterValidator(check_namespace)] = "default"
+    """Where the InferenceService is."""
     service: str = ""
     """The InferenceService's name, which is also the model's name in the URL; empty: the model's name."""
     mode: Mode = "Standard"
+    """Standard or Knative: whether KServe makes Deployments itself; older releases say RawDeployment and Serverless."""
     runtime: Name = "penstock-onnx-v1"
     """The ServingRuntime, which holds the predictor's image."""
     model_format: str = "penstock"
+    """The model format that the ServingRuntime supports."""
     service_account: Name = "penstock-predictor"
     """The predictor's; it lists the Secret that the storage initializer reads S3 with."""
     min_replicas: int = Field(1, ge=0)
+    """The least number of pods."""
     max_replicas: int = Field(0, ge=0)
-    """0: as many as min_replicas, at least one."""
+    """The most pods; 0: as many as min_replicas, at least one."""
 
     url: str = ""
     """Where the service is called, such as an ingress' address; empty: the address that the InferenceService names."""
@@ -81,8 +85,7 @@ class KServeSettings(BaseSettings):
 
         Raises UsageError naming the first that is unknown, or does not fit.
         """
-        if unknown := sorted(set(values) - set(cls.model_fields)):
-            raise UsageError(f"serving has no setting {unknown[0]!r}; it takes {', '.join(cls.model_fields)}")
+        refuse_unknown("serving", values, cls.model_fields)
         if "token" in values:
             raise UsageError("the token must not be a run parameter, which everybody can read; set PENSTOCK_KSERVE_TOKEN by a Secret")
         given = {key: value for key, value in values.items() if value not in ("", None)}
@@ -101,13 +104,7 @@ class KServeSettings(BaseSettings):
 
     def service_name(self, model: str) -> str:
         """Return the InferenceService's name for a model; raises UsageError where KServe would refuse it."""
-        name = self.service or model
-        if not _SERVICE.fullmatch(name) or len(name) > _LONGEST_SERVICE:
-            raise UsageError(
-                f"an InferenceService cannot be called {name!r}: small letters, digits and '-', a letter first, "
-                f"{_LONGEST_SERVICE} at most; name one by serving.service"
-            )
-        return name
+        return check_service_name(self.service or model, self.namespace, self.canary)
 
 
 def canonical(mode: str) -> str:
@@ -121,12 +118,14 @@ def check_store(url: str) -> None:
         raise UsageError(f"target kserve needs a store that the cluster can read, s3://bucket/prefix, not {url}; publish there first")
 
 
-def check_target(target: str, store: str = "", name: str = "", serving: Mapping[str, Any] | None = None) -> None:
-    """Raise UsageError for an unknown target, and for settings, a store or a model name that the target cannot work with."""
+def check_target(target: str, store: str = "", name: str = "", serving: Mapping[str, Any] | None = None, namespace: str = "") -> None:
+    """Raise UsageError for an unknown target, and for settings, a store or names that the target cannot work with."""
     if target not in TARGETS:
         raise UsageError(f"target {target!r} is not available in this release; use {' or '.join(TARGETS)}")
+    if namespace:
+        check_namespace(namespace)
     if target == "kserve":
-        settings = KServeSettings.read(serving or {})
+        settings = KServeSettings.read(serving or {}, namespace)
         if store:
             check_store(store)
         if name:

@@ -64,7 +64,7 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
     with terminable(), finished_or_absent(model_path) as directory, TrainingProgress() as show:
         run = _Run(dataset, options, device, show)
         identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
-        checkpoints = Checkpoints(options.checkpoints, model_path, identity)
+        checkpoints = Checkpoints(options.checkpoints or os.environ.get("PENSTOCK_CHECKPOINTS", ""), model_path, identity)
         result = run.write(run.trainer.fit(checkpoints, show), directory)
     checkpoints.clear()
     return result

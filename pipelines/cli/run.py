@@ -57,36 +57,19 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
 
     Raises UsageError, and what the steps' own checks raise.
     """
+    from components.preflight.checks import CHECKS
     from pipelines.catalogue import load_pipeline
-    from pipelines.local_runner import pipeline_defaults
-    from pipelines.parameters import parameter_types, parse_settings
+    from pipelines.parameters import parameter_defaults, parse_settings
 
     loaded = load_pipeline(pipeline)
-    known = parameter_types(loaded)
-    given = parse_settings(loaded, settings)
+    defaults = parameter_defaults(loaded)
     options = {"store": store, "name": name, "target": "local", "environment": env}
-    arguments = {key: value for key, value in options.items() if key in known and value} | given
+    arguments = defaults | {key: value for key, value in options.items() if key in defaults and value} | parse_settings(loaded, settings)
     if "://" not in arguments["store"]:
         arguments["store"] = str(Path(arguments["store"]).expanduser().absolute())
-    arguments = pipeline_defaults(loaded) | arguments
-    if pipeline == "scoring" and env and "review_threshold" not in given:
-        from components.bundle.environment import load_environment
-
-        arguments["review_threshold"] = load_environment(env).serving.review_threshold
-    _check(pipeline, arguments)
+    for _ in CHECKS[pipeline](arguments, True):
+        pass
     return arguments
-
-
-def _check(pipeline: str, arguments: dict[str, Any]) -> None:
-    """Ask the steps' own checks, so that what they would refuse is refused before anything runs."""
-    if pipeline == "training":
-        from components.preflight.checks import check_training
-
-        check_training(arguments, here=True)
-    elif pipeline == "scoring":
-        from components.settings.scoring import ScoringSettings
-
-        ScoringSettings(**{key: arguments[key] for key in ScoringSettings.__dataclass_fields__})
 
 
 def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:

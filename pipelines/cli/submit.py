@@ -26,11 +26,12 @@ def submit(
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
     from pipelines.catalogue import load_pipeline
-    from pipelines.parameters import parse_settings
+    from pipelines.parameters import check_groups, parse_settings
     from pipelines.submit import Server
     from pipelines.submit import submit as send
 
     arguments = parse_settings(load_pipeline(pipeline), settings or [])
+    check_groups(arguments)
     sent = send(pipeline, arguments, Server(host, namespace, token, ca), experiment=experiment, service_account=service_account)
     if as_json:
         print_json({"run_id": sent.run_id, "url": sent.url})

@@ -25,6 +25,9 @@ def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     return Refused(code, " ".join((said.out + said.err).split()))
 
 
+KSERVE = ["target=kserve", "store=s3://models/penstock"]
+
+
 @pytest.mark.parametrize(
     ("settings", "code", "words"),
     [
@@ -37,14 +40,29 @@ def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         (["strategy=best"], 2, ["best", "quality", "force"]),
         (["environment=staging"], 2, ["staging", "dev", "prod"]),
         (["architecture=resnet19"], 2, ["resnet19", "resnet18"]),
-        (["policy.minimum_acuracy=0.9"], 1, ["minimum_acuracy", "minimum_accuracy"]),
-        (["policy.minimum_accuracy=99"], 1, ["99", "between 0 and 1"]),
+        (["policy.minimum_acuracy=0.9"], 2, ["minimum_acuracy", "minimum_accuracy"]),
+        (["policy.minimum_accuracy=99"], 2, ["99", "between 0 and 1"]),
         (["target=moon"], 2, ["moon", "local"]),
         (["image_size=wide"], 2, ["image_size", "wide"]),
         (["test_fraction=1.5"], 2, ["test_fraction", "1.5"]),
         (["gpus=1"], 1, ["gpus=1", "no GPU here"]),
         (["device=cuda"], 1, ["cuda", "no GPU here"]),
         (["name=Bad Name"], 2, ["Bad Name", "small letters"]),
+        (["namespace=Bad_Name"], 2, ["Bad_Name", "small letters"]),
+        (["extra_training_source=/no/such/folder"], 2, ["extra_training_source", "/no/such/folder", "does not exist"]),
+        (["augmentation=strong"], 2, ["augmentation", "strong", "light"]),
+        (["training.patience=0"], 2, ["patience", "from 1 to 10000", "0"]),
+        (["label_smoothing=much"], 2, ["label_smoothing", "a number from 0 to 0.5", "much"]),
+        (["training.learning_rat=0.1"], 2, ["learning_rat", "learning_rate"]),
+        (['training={"epochs": 3}'], 2, ["epochs is a run parameter of its own"]),
+        (["on_unreadable=ignore"], 2, ["on_unreadable", "ignore", "set_aside"]),
+        (["memory=2 GB"], 2, ["memory", "2 GB", "2Gi"]),
+        (['node_selector={"a b": "c"}'], 2, ["node_selector", "a b"]),
+        (["serving.min_replicas=2"], 2, ["serving is for target kserve"]),
+        (["target=kserve"], 2, ["s3://bucket/prefix"]),
+        ([*KSERVE, "min_replicas=3", "max_replicas=2"], 2, ["max_replicas 2 is below min_replicas 3"]),
+        ([*KSERVE, "name=" + "n" * 30, "namespace=" + "s" * 40], 2, ["has 81 characters of 63 at most", "serving.service"]),
+        ([*KSERVE, "namespace=with.dot"], 2, ["with.dot"]),
     ],
 )
 def test_a_run_that_cannot_work_is_refused_before_it_starts(
@@ -91,4 +109,4 @@ def test_what_scoring_would_refuse_is_refused_before_it_starts(
     monkeypatch.chdir(tmp_path)
     refused = penstock(monkeypatch, capsys, "run", "scoring", "--set", "batch_size=0")
     assert refused.code == 2
-    assert "batch_size must be at least 1, got 0" in refused.text
+    assert "batch_size must be at least 1, not 0" in refused.text

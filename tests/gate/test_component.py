@@ -42,7 +42,7 @@ class Gate:
         return str(gate_model.python_func(evaluation=evaluation, store=self.store, name="digits", **outputs, **parameters))
 
     def hold(self, run: str = "run-1") -> str:
-        parameters = {"environment": "dev", "strategy": "quality", "actor": "ann", "run": run}
+        parameters = {"actor": "ann", "run": run}
         return str(record_hold.python_func(version=self.version, decision=self.decision, store=self.store, name="digits", **parameters))
 
 

@@ -142,7 +142,7 @@ def collection(per_class: list[int], copies: int = 1, given: list[int] | None = 
 @settings(max_examples=80, deadline=None)
 def test_every_class_is_in_every_split_in_its_share(per_class: list[int], test: float, validation: float, seed: int) -> None:
     found = collection(per_class)
-    options = IngestSettings(test_fraction=test, validation_fraction=validation, seed=seed)
+    options = IngestSettings(test_fraction=test, validation_fraction=validation, split_seed=seed)
     result = split.assign(found, np.ones(len(found), bool), options)
     for label, total in enumerate(per_class):
         counts = {name: int((result[found.labels == label] == code).sum()) for name, code in SPLIT_CODE.items() if name}
@@ -154,13 +154,13 @@ def test_every_class_is_in_every_split_in_its_share(per_class: list[int], test: 
 
 def test_the_split_depends_on_content_and_seed_only() -> None:
     found = collection([40, 40])
-    options = IngestSettings(seed=3)
+    options = IngestSettings(split_seed=3)
     keep = np.ones(len(found), bool)
     result = split.assign(found, keep, options)
     order = np.random.default_rng(0).permutation(len(found))
     shuffled = from_arrays(found.images[order], found.labels[order], found.classes, found.given[order], found.names)
     np.testing.assert_array_equal(split.assign(shuffled, keep, options), result[order])
-    assert (split.assign(found, keep, IngestSettings(seed=4)) != result).any()
+    assert (split.assign(found, keep, IngestSettings(split_seed=4)) != result).any()
 
 
 def test_adding_pictures_moves_few_others() -> None:

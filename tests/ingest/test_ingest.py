@@ -170,7 +170,7 @@ def test_the_cache_is_where_it_can_be_written(tmp_path: Path, monkeypatch: pytes
 def test_the_component_returns_the_digest_and_fills_the_metadata(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", ["cat", "dog"])
     artifact = dsl.Dataset(uri=str(tmp_path / "artifact"))
-    returned = ingest_dataset.python_func(dataset=artifact, source=str(data), image_size="8x10", channels="1")
+    returned = ingest_dataset.python_func(dataset=artifact, source=str(data), ingest={"image_size": "8x10", "channels": 1.0})
     info = Dataset.load(artifact.path).info
     assert returned == info.digest
     assert info.shape == (8, 10, 1)

@@ -14,8 +14,9 @@ from components.step_image import IMAGE, PREDICTOR_IMAGE
 from pipelines.catalogue import PIPELINES
 from pipelines.compile import check_image, compile_pipelines
 
-FORM = {"source", "store", "name", "architecture", "epochs", "image_size", "seed", "gpus", "environment", "strategy", "actor", "reason"}
+FORM = {"source", "store", "name", "environment", "architecture", "epochs", "pretrained", "device", "gpus", "strategy", "actor", "reason"}
 FORM |= {"target", "namespace"}
+GROUPS = {"ingest", "training", "policy", "serving", "resources"}
 
 
 class Compiled:
@@ -79,7 +80,11 @@ def test_every_parameter_of_the_form_has_a_default_and_a_description(each: Compi
 
 
 def test_the_form_asks_for_what_users_set(training: Compiled) -> None:
-    assert set(training.spec["root"]["inputDefinitions"]["parameters"]) >= FORM
+    assert set(training.spec["root"]["inputDefinitions"]["parameters"]) == FORM | GROUPS
+
+
+def test_a_form_has_at_most_19_fields(each: Compiled) -> None:
+    assert len(each.spec["root"]["inputDefinitions"]["parameters"]) <= 19
 
 
 def test_every_step_has_a_name_for_people(each: Compiled) -> None:
@@ -147,7 +152,7 @@ def test_gpus_are_a_text_that_becomes_a_limit(training: Compiled) -> None:
     assert (parameters["gpus"]["parameterType"], parameters["gpus"]["defaultValue"]) == ("STRING", "0")
     accelerator = training.container("train-model")["resources"]["accelerator"]
     assert "pipelinechannel--gpus" in accelerator["resourceCount"]
-    assert "pipelinechannel--gpu_resource" in accelerator["resourceType"]
+    assert "pipelinechannel--check-parameters-gpu_resource" in accelerator["resourceType"]
 
 
 def test_training_may_go_to_tainted_nodes_that_the_user_selects(training: Compiled) -> None:
@@ -156,12 +161,19 @@ def test_training_may_go_to_tainted_nodes_that_the_user_selects(training: Compil
         settings["tolerations"][0]["key"],
         settings["tolerations"][0]["operator"],
     ) == ("nvidia.com/gpu", "Exists")
-    assert settings["nodeSelector"]["nodeSelectorJson"] == {"componentInputParameter": "node_selector"}
+    returned = {"producerTask": "check-parameters", "outputParameterKey": "node_selector"}
+    assert settings["nodeSelector"]["nodeSelectorJson"] == {"taskOutputParameter": returned}
 
 
-def test_training_has_shared_memory(training: Compiled) -> None:
-    (mount,) = training.kubernetes["exec-train-model"]["emptyDirMounts"]
-    assert (mount["mountPath"], mount["medium"], mount["sizeLimit"]) == ("/dev/shm", "Memory", "2Gi")
+def test_what_shapes_the_training_pod_are_values_that_preflight_returns(training: Compiled) -> None:
+    """The backend looks up such a placeholder among the task's inputs, and takes text alone."""
+    task, container = training.task("train-model"), training.container("train-model")
+    returned = training.spec["components"]["comp-check-parameters"]["outputDefinitions"]["parameters"]
+    for name, placeholder in (("cpu", "resourceCpuRequest"), ("memory", "resourceMemoryRequest")):
+        channel = f"pipelinechannel--check-parameters-{name}"
+        assert container["resources"][placeholder] == f"{{{{$.inputs.parameters['{channel}']}}}}"
+        assert task["inputs"]["parameters"][channel]["taskOutputParameter"]["producerTask"] == "check-parameters"
+        assert returned[name]["parameterType"] == "STRING"
 
 
 def test_steps_are_retried_with_backoff_but_a_rollout_is_not(each: Compiled) -> None:

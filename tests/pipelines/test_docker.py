@@ -31,7 +31,7 @@ def prepare(directory: Path, **arguments: Any) -> tuple[dict[str, Any], dict[str
 def test_the_store_is_written_and_the_source_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pictures").mkdir()
     monkeypatch.chdir(tmp_path)
-    arguments, containers = prepare(tmp_path, source="pictures", extra_training_source="")
+    arguments, containers = prepare(tmp_path, source="pictures", ingest={"extra_training_source": ""})
     assert arguments["source"] == str(tmp_path / "pictures")
     assert mounts(containers) == {
         str(tmp_path / "store"): False,

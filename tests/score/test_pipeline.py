@@ -47,7 +47,7 @@ import sys
 from kfp import local
 from pipelines.scoring import scoring_pipeline
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[1])
-run = scoring_pipeline(input=sys.argv[2], output=sys.argv[3], store=sys.argv[4], shards=3, batch_size=4)
+run = scoring_pipeline(input=sys.argv[2], output=sys.argv[3], store=sys.argv[4], shards=3, scoring={"batch_size": 4})
 print("outputs", run.outputs)
 """
 

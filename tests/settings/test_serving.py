@@ -17,7 +17,7 @@ def test_a_run_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mood": "Standard"}, "no setting 'mood'; it takes namespace, service, mode"),
+        ({"mood": "Standard"}, "no setting 'mood' .did you mean 'mode'.*; it takes namespace, service, mode"),
         ({"token": "t"}, "PENSTOCK_KSERVE_TOKEN"),
         ({"mode": "Fast"}, "mode: .*Standard"),
         ({"canary_steps": [10]}, "canary_steps need mode Knative"),

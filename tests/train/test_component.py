@@ -19,8 +19,8 @@ def test_the_step_leaves_a_model_that_knows_digits(digits_dataset: Dataset, tmp_
         metrics=metrics,
         name="digits",
         epochs=3,
-        batch_size=32,
         device="cpu",
+        training={"batch_size": 32.0},
     )
     test = digits_dataset.split("test")
     classifier = Classifier(tmp_path / "model", threads=1)

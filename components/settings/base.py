@@ -1,0 +1,100 @@
+"""A group of settings: a frozen model that reads a mapping and tells every mistake in one line, with the value and its bounds."""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from components.classifier.errors import UsageError
+
+_ABOUT_NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
+
+
+class Settings(BaseModel):
+    """Settings that belong together; a text below a field is its description in forms, help and docs.
+
+    Raises UsageError for a value that does not fit, in one line.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
+    group: ClassVar[str] = ""
+    """The name of the pipelines' parameter that carries these settings as a mapping."""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError(explain(error, type(self).model_fields)) from error
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _whole(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read 6.0 as 6: Kubeflow keeps every number inside a mapping as a float. 6.5 stays, and is refused."""
+        whole = cls.model_fields[str(info.field_name)].annotation is int
+        return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any], **own: Any) -> Self:
+        """Read the mapping of a run; `own` are settings of this group that are run parameters of their own.
+
+        Raises UsageError for unknown names, saying which is near, and for values out of bounds.
+        """
+        refuse_unknown(cls.group, values, cls.model_fields)
+        if doubled := sorted(set(values) & set(own)):
+            raise UsageError(f"{doubled[0]} is a run parameter of its own; set {doubled[0]}, not {cls.group}.{doubled[0]}")
+        return cls(**values, **own)
+
+
+def refuse_unknown(group: str, values: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise UsageError for a value that is not a mapping, or holds a name that the group does not know."""
+    if not isinstance(values, Mapping):
+        raise UsageError(f"{group} takes a mapping of settings, not {values!r}")
+    names = list(known)
+    for name in sorted(set(values) - set(names)):
+        raise UsageError(f"{group} has no setting {name!r}{near(name, names)}; it takes {', '.join(names)}")
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'epochs'?)` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
+    """Tell what pydantic found in one line: the setting, its bounds and the value."""
+    return "; ".join(_explain(found, fields) for found in error.errors())
+
+
+def _explain(found: Any, fields: Mapping[str, FieldInfo]) -> str:
+    name = str(found["loc"][0]) if found["loc"] else ""
+    kind, value, message = str(found["type"]), found["input"], str(found["msg"]).removeprefix("Value error, ")
+    if kind.startswith(_ABOUT_NUMBERS) and name in fields:
+        return _number(name, fields[name], value)
+    if kind == "bool_type":
+        return f"{name} must be true or false, not {value!r}"
+    if kind == "string_type":
+        return f"{name} must be text, not {value!r}"
+    if kind == "literal_error":
+        return f"unknown {name} {value!r}; use {found['ctx']['expected'].replace(chr(39), '').replace(' or ', ', ')}"
+    where = ".".join(str(part) for part in found["loc"])
+    return message if not where or name in message else f"{where}: {message}"
+
+
+def _number(name: str, field: FieldInfo, value: Any) -> str:
+    whole = field.annotation is int
+    misfit = isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0 or (whole and value != int(value))
+    kind = ("a whole number " if whole else "a number ") if misfit else ""
+    return f"{name} must be {kind}{bounds(field)}, not {value!r}"
+
+
+def bounds(field: FieldInfo) -> str:
+    """Return the bounds of a number in words, such as `from 1 to 10000`; "" where it has none."""
+    found = {key: getattr(bound, key) for bound in field.metadata for key in ("ge", "le", "gt", "lt") if hasattr(bound, key)}
+    if "ge" in found and "le" in found:
+        return f"from {found['ge']:g} to {found['le']:g}"
+    words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
+    return " and ".join(f"{words[key]} {bound:g}" for key, bound in found.items())
