@@ -178,4 +178,4 @@ def test_a_large_group_of_copies_does_not_become_the_test_split(tmp_path: Path, 
     for k in range(40):
         put(data / "cat" / f"copy_{k}.png", encode(pixels(0, 3)))
     for seed in range(4):
-        assert run(data, seed=seed).info.counts["test"]["cat"] <= 12
+        assert run(data, split_seed=seed).info.counts["test"]["cat"] <= 12

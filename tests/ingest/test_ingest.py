@@ -26,7 +26,7 @@ def test_digits_need_nothing(run: Run) -> None:
     assert found.dataset.split("train").images.max() == 255
     assert all(check["passed"] for check in found.info.checks)
     assert run("digits").info.digest == found.info.digest
-    assert run("digits", seed=1).info.digest != found.info.digest
+    assert run("digits", split_seed=1).info.digest != found.info.digest
     assert run("digits", image_size=(16, 12), channels=3).info.shape == (16, 12, 3)
 
 
