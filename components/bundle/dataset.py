@@ -3,7 +3,7 @@
     dataset.json                digest, classes, shape, counts, checks, what was set aside
     SPLIT/images.npy            uint8 (N, H, W, C), memory-mapped, never pickled
     SPLIT/labels.npy            int64 (N,), indices into `classes`
-    SPLIT/columns.parquet       optional: one row a picture; `file` is where it came from, other columns become slices
+    SPLIT/columns.parquet       optional: one row per picture; `file` is where it came from, other columns become slices
 
 SPLIT is `train`, `validation` or `test`. The test split is sealed: only evaluation opens it.
 """
@@ -27,7 +27,7 @@ SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SCHEMA_VERSION = 1
 Labels = npt.NDArray[np.int64]
 CHUNK_BYTES = 32 * 2**20
-"""How much of the pictures is in memory at a time while they are written."""
+"""Bytes of pictures that are in memory at a time while they are written."""
 
 
 class Rows(Protocol):
@@ -64,9 +64,9 @@ class DatasetInfo:
     """Pictures per split and class name."""
     seed: int
     checks: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a check: name, passed, detail."""
+    """One entry per check: name, passed, detail."""
     set_aside: list[dict[str, str]] = field(default_factory=list)
-    """One entry a file that was passed over: file, reason."""
+    """One entry per file that was left out: file, reason."""
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
 
@@ -143,7 +143,7 @@ def write(
     """Write a dataset; `dataset.json` comes last, so that a half-written one cannot be loaded.
 
     Pictures are copied and hashed in pieces, so that memory stays small whatever their number. `columns` gives, per split
-    and column name, one value a picture, and becomes columns.parquet. Returns the info with its digest filled in.
+    and column name, one value per picture, and becomes columns.parquet. Returns the info with its digest filled in.
     """
     path = Path(path)
     (path / "dataset.json").unlink(missing_ok=True)

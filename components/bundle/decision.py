@@ -1,4 +1,4 @@
-"""What the gate decides, rule by rule, and how that is shown."""
+"""The gate's decision, rule by rule, and how it travels to later steps."""
 
 import difflib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ DECISION_KEY = "decision_json"
 """The decision artifact's metadata key that carries the whole decision to the steps after the gate."""
 
 Outcome = Literal["pass", "fail", "insufficient", "skipped"]
-"""`insufficient`: too few test pictures to say. `skipped`: nothing to judge by, or passed over by `force`."""
+"""`insufficient`: too few test pictures to say. `skipped`: no champion to compare with, or skipped by `force`."""
 Verdict = Literal["promote", "hold", "insufficient_data"]
 
 SIGNS: dict[Outcome, str] = {"pass": "✓", "fail": "✗", "insufficient": "?", "skipped": "–"}

@@ -26,8 +26,8 @@ class Classifier:
         """Load model.onnx and config.json from a directory.
 
         `threads`: intra-op threads of onnxruntime; None takes what the container's quota allows.
-        `device`: "cpu", "cuda", or "auto" (cuda where onnxruntime has it). Raises UsageError for a device that is not
-        there, and IntegrityError for files that do not belong together.
+        `device`: "cpu", "cuda", or "auto" (cuda where onnxruntime has it); there is no silent CPU fallback.
+        Raises UsageError for a missing device, and IntegrityError for files that do not belong together.
         """
         directory = Path(directory)
         self.config = BundleConfig.load(directory)
@@ -37,7 +37,7 @@ class Classifier:
         options.intra_op_num_threads = threads or available_cpus()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that spin while they wait eat the time of others under a CPU quota: with 2 threads, 2.6 times the CPU a request.
+        # Threads that spin while they wait eat the time of others under a CPU quota: with 2 threads, 2.6 times the CPU per request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = _providers(device)
         try:
@@ -46,14 +46,14 @@ class Classifier:
             raise IntegrityError(f"{directory / ONNX} cannot be loaded ({first_line(error)}); publish the model version again") from error
         self.device: str = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
         """What really runs it, for logs, metadata and health."""
-        if device == "cuda" and self.device != "cuda":  # onnxruntime falls back to the CPU without a word
+        if device == "cuda" and self.device != "cuda":  # onnxruntime falls back to the CPU silently
             raise UsageError("device 'cuda' was asked for, but onnxruntime cannot use the GPU here; check the driver, or use device 'auto'")
         self._check_signature(directory)
 
     def probabilities(self, images: Pixels, batch_size: int = 256) -> Probabilities:
         """Classify pictures, uint8 (N, H, W, C) of `spec`; returns float32 (N, K), rows sum to 1.
 
-        N may be 0. Raises ValueError for another shape or dtype: bringing pictures to `spec` is `images.from_bytes`' work.
+        N may be 0. Raises ValueError for another shape or dtype: `images.from_bytes` brings pictures to `spec`.
         """
         if images.ndim != 4 or images.shape[1:] != self.spec.shape or images.dtype != np.uint8:
             raise ValueError(f"expected uint8 (N, {', '.join(map(str, self.spec.shape))}), got {images.dtype} {images.shape}")

@@ -47,7 +47,7 @@ class Policy(BaseModel):
     minimum_accuracy: Share = None
     """Share of test pictures that are classified correctly."""
     minimum_accuracy_lower_bound: Share = None
-    """The lower end of the accuracy's 95% interval: a small test split must clear more than its own chance."""
+    """The lower end of the accuracy's 95% interval: the fewer the test pictures, the higher the accuracy must be."""
     minimum_macro_f1: Share = None
     """The mean of all classes' F1."""
     minimum_class_recall: Share = None
@@ -63,7 +63,7 @@ class Policy(BaseModel):
     maximum_size_mb: Positive = None
     """model.onnx, in millions of bytes."""
     maximum_accuracy_drop: Share = None
-    """Lenient: how far the accuracy seen may lie below the champion's on the same pictures."""
+    """Lenient: how far the observed accuracy may lie below the champion's on the same pictures."""
     forbid_significant_drop: Annotated[bool, BeforeValidator(_switch)] = False
     """Lenient: hold a challenger that is significantly worse than the champion (exact McNemar test)."""
     non_inferiority_margin: Share = None

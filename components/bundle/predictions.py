@@ -1,4 +1,4 @@
-"""predictions.npz: what the models said about each test picture, from which gate and report can be run again."""
+"""predictions.npz: both models' probabilities for each test picture; the gate and the report can be run again from it."""
 
 from dataclasses import dataclass
 from pathlib import Path

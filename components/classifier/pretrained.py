@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from components.classifier.errors import TrainingError, UsageError
+from components.classifier.errors import TrainingError, UsageError, first_line
 from components.classifier.network import OWN, check_architecture
 
 log = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ def load_pretrained(architecture: str, options: dict[str, Any]) -> nn.Module:
         network: nn.Module = models.get_model(architecture, weights=_weights(architecture), **options)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
-            f"the pretrained weights of {architecture} cannot be loaded ({_first_line(error)}); "
-            f"put a sound {place.name} into {place.parent}"
+            f"the pretrained weights of {architecture} cannot be loaded ({first_line(error)}); put a sound {place.name} into {place.parent}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
@@ -113,7 +112,3 @@ def _why_no_download(url: str, place: Path) -> str:
     thread.start()
     thread.join(PROBE_SECONDS + 1)
     return outcome[0] if outcome else f"the network gives no answer within {PROBE_SECONDS:g} s"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Whether confidence can be believed, and what a review threshold buys."""
+"""Calibration error and reliability bins; coverage and accuracy per review threshold."""
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,7 @@ def expected_error(bins: list[ReliabilityBin]) -> float:
 
 
 def coverage(labels: Labels, probabilities: Probabilities) -> list[CoveragePoint]:
-    """What is answered without a person, and how well, when pictures below a confidence go to review."""
+    """The share that is answered without a person, and its accuracy, for each confidence below which pictures go to review."""
     confidence = probabilities.max(axis=1)
     correct = predicted_classes(probabilities) == labels
     points = []

@@ -1,4 +1,4 @@
-"""The version that serves, scored on the challenger's test pictures, or the reason why that says nothing."""
+"""The version that serves, scored on the challenger's test pictures, or why the two cannot be compared."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,8 @@ from components.evaluate.inference import score
 
 
 @dataclass(frozen=True)
-class Serving:
-    """Where the champion's files are; `path` is None where `problem` says why they could not be had."""
+class ChampionFiles:
+    """Where the champion's files are; `path` is None where `problem` says why they could not be fetched."""
 
     version: str
     path: Path | None
@@ -22,34 +22,34 @@ class Serving:
 
 
 def score_champion(
-    serving: Serving, challenger: Classifier, images: Pixels, labels: Labels, probabilities: Probabilities
+    files: ChampionFiles, challenger: Classifier, images: Pixels, labels: Labels, probabilities: Probabilities
 ) -> tuple[Champion, Probabilities | None]:
     """Score the champion on `images` and pair it with the challenger's `probabilities`.
 
-    Whatever keeps the two from being compared is a result with its reason, never an error: the gate holds on it.
+    Where they cannot be compared, the reason is recorded and nothing is raised: the gate then holds.
     """
-    if serving.path is None:
-        return _apart(serving, serving.problem or "its files could not be fetched"), None
+    if files.path is None:
+        return _not_compared(files, files.problem or "its files could not be fetched"), None
     try:
-        champion = Classifier(serving.path)
+        champion = Classifier(files.path)
     except IntegrityError as error:
-        return _apart(serving, f"it cannot be loaded: {error}"), None
+        return _not_compared(files, f"it cannot be loaded: {error}"), None
     classes_equal, shape_equal = champion.classes == challenger.classes, champion.spec == challenger.spec
     digest = champion.config.dataset_digest
     if not classes_equal:
         reason = f"it knows other classes: {difference(champion.classes, challenger.classes)}"
-        return _apart(serving, reason, classes_equal=False, shape_equal=shape_equal, digest=digest), None
+        return _not_compared(files, reason, classes_equal=False, shape_equal=shape_equal, digest=digest), None
     if not shape_equal:
         reason = f"it takes {champion.spec} pictures, the challenger {challenger.spec}"
-        return _apart(serving, reason, classes_equal=True, shape_equal=False, digest=digest), None
+        return _not_compared(files, reason, classes_equal=True, shape_equal=False, digest=digest), None
     try:
         theirs = score(champion, images).probabilities
     except EvaluationError as error:
-        return _apart(serving, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
+        return _not_compared(files, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
     paired = compare(labels, probabilities, theirs, challenger.classes)
     return (
         Champion(
-            version=serving.version,
+            version=files.version,
             classes_equal=True,
             shape_equal=True,
             same_images=True,
@@ -71,9 +71,11 @@ def difference(mine: list[str], theirs: list[str]) -> str:
     return f"number {first} is {mine[first]!r} against {theirs[first]!r}"
 
 
-def _apart(serving: Serving, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = "") -> Champion:
+def _not_compared(
+    files: ChampionFiles, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = ""
+) -> Champion:
     return Champion(
-        version=serving.version,
+        version=files.version,
         classes_equal=classes_equal,
         shape_equal=shape_equal,
         same_images=False,

@@ -8,7 +8,7 @@ from components.evaluate import calibration, metrics
 
 
 def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str]) -> Paired:
-    """Count who was right where, with the champion's own figures beside; all arrays have one row a picture."""
+    """Count who was right where, and measure the champion by itself; all arrays have one row per picture."""
     mine = metrics.predicted_classes(challenger) == labels
     theirs = metrics.predicted_classes(champion) == labels
     figures = metrics.measure(labels, champion, classes)

@@ -18,7 +18,7 @@ from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
 from components.evaluate import calibration, metrics, slices
-from components.evaluate.champion import Serving, difference, score_champion
+from components.evaluate.champion import ChampionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
 from components.report.html import render
 
@@ -34,7 +34,7 @@ def evaluate(
     """Score the shipped ONNX on the test split and write files.EVALUATED_FILES into `output_path`, evaluation.json last.
 
     The champion in `champion_path` is scored on the same pictures. Where it cannot be compared (another class list or shape,
-    or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is no error.
+    or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is not an error.
     Raises EvaluationError for a test split or scores that would not mean anything, and DataError or IntegrityError for
     inputs that cannot be read.
     """
@@ -46,8 +46,8 @@ def evaluate(
     champion, theirs = None, None
     if champion_version or champion_path is not None:
         path = Path(champion_path) if champion_path is not None else None
-        serving = Serving(champion_version or (path.name if path else ""), path, champion_problem)
-        champion, theirs = score_champion(serving, classifier, test.images, labels, scored.scores.probabilities)
+        champion_files = ChampionFiles(champion_version or (path.name if path else ""), path, champion_problem)
+        champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities)
     evaluation = _assemble(scored, champion, (Path(model_path) / files.ONNX).stat().st_size)
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
@@ -55,7 +55,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Scored:
-    """The model, the pictures, and what the one says of the others."""
+    """The model, the test split, and the model's scores for it."""
 
     dataset: Dataset
     classifier: Classifier
@@ -66,7 +66,7 @@ class _Scored:
 
 
 def split_digest(classes: list[str], split: Split) -> str:
-    """Hash what figures are of: class names, labels and pixels of a split; 64 hexadecimal digits (SHA-256)."""
+    """Hash the pictures that figures are about: class names, labels and pixels of a split; 64 hexadecimal digits (SHA-256)."""
     sha = hashlib.sha256(json.dumps([classes, list(split.images.shape)]).encode())
     sha.update(np.ascontiguousarray(split.labels, dtype="<i8").data)
     for start in range(0, len(split), 4096):

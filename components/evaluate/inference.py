@@ -11,8 +11,8 @@ from components.classifier.cpu import available_cpus
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
 
-LARGEST_BATCH = 256
-BATCH_PIXELS = LARGEST_BATCH * 64 * 64
+MAX_BATCH = 256
+BATCH_PIXELS = MAX_BATCH * 64 * 64
 """Larger pictures go in smaller batches: 256 of 224x224 would take gigabytes in a network's first layers."""
 WARM_UP = 5
 TIMED = 200
@@ -34,7 +34,7 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
 
     Raises EvaluationError where a row is not a distribution: NaN and Infinity would pass every comparison or none.
     """
-    batch_size = max(1, min(LARGEST_BATCH, BATCH_PIXELS // (classifier.spec.height * classifier.spec.width), len(images)))
+    batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // (classifier.spec.height * classifier.spec.width), len(images)))
     classifier.probabilities(images[:batch_size])  # the first run allocates; it is not timed
     start = time.perf_counter()
     probabilities = classifier.probabilities(images, batch_size)
@@ -48,7 +48,7 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
     wrong = (np.abs(probabilities.sum(axis=1) - 1) > 1e-3) | (probabilities < 0).any(axis=1)
     if wrong.any():
         raise EvaluationError(
-            f"the model's scores are no probabilities for {int(wrong.sum())} of {len(images)} test pictures "
+            f"the model's scores are not probabilities for {int(wrong.sum())} of {len(images)} test pictures "
             f"(they must be 0 or more and sum to 1); export it again with its softmax"
         )
     return Scores(probabilities, seconds, batch_size)

@@ -14,15 +14,15 @@ from components.bundle.model import Probabilities
 from components.classifier.intervals import proportion_interval
 
 TOP_K = (2, 3, 5)
-LARGEST_CONFUSIONS = 10
-SHOWN_MISTAKES = 24
+MAX_CONFUSIONS = 10
+MAX_MISTAKES = 24
 
 Matrix = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one model reaches on labelled pictures; names and meanings as in results.Evaluation."""
+    """What one model reaches on labelled pictures; names and meanings as in bundle's Evaluation."""
 
     accuracy: Proportion
     balanced_accuracy: float
@@ -46,7 +46,7 @@ def proportion(correct: int, n: int) -> Proportion:
 
 
 def predicted_classes(probabilities: Probabilities) -> Labels:
-    """Index of the most probable class; of equals the first, as the predictor answers."""
+    """Index of the most probable class; ties go to the lowest index, as in the predictor."""
     return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
 
 
@@ -86,7 +86,7 @@ def brier(labels: Labels, probabilities: Probabilities) -> float:
 def largest_confusions(matrix: Matrix, classes: list[str]) -> list[Confusion]:
     """The ten most frequent mistakes, most frequent first."""
     mistakes = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-mistakes, axis=None, kind="stable")[:LARGEST_CONFUSIONS]
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:MAX_CONFUSIONS]
     pairs = [(int(flat) // len(classes), int(flat) % len(classes)) for flat in order]
     return [
         Confusion(label=classes[i], predicted=classes[j], count=int(mistakes[i, j]), share=float(mistakes[i, j] / matrix[i].sum()))
@@ -100,7 +100,7 @@ def confident_mistakes(labels: Labels, probabilities: Probabilities, classes: li
     predicted = predicted_classes(probabilities)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(labels != predicted)
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:SHOWN_MISTAKES]
+    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:MAX_MISTAKES]
     return [
         Mistake(
             index=int(row),

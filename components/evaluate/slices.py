@@ -82,7 +82,7 @@ def read_columns(path: Path | None, n: int) -> Columns:
 
 
 def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns) -> list[Slice]:
-    """Accuracy of every slice, and how sure it is that the slice is worse than the other pictures."""
+    """Accuracy of every slice, and the p-value of its being worse than the other pictures."""
     correct = labels == predicted
     groups: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
     groups += [("class", name, labels == k) for k, name in enumerate(classes) if (labels == k).any()]

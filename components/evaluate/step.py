@@ -95,7 +95,7 @@ def roc_curve(predictions: Predictions) -> tuple[list[float], list[float], list[
     # Even steps along the curve's length keep its bend, where most of the points that scikit-learn gives are not.
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(fpr), np.diff(tpr)))])
     kept = np.unique(np.searchsorted(length, np.linspace(0, length[-1], ROC_POINTS)).clip(0, len(fpr) - 1))
-    finite = np.clip(thresholds, 0.0, 1.0)  # the first threshold is infinite, which JSON does not know
+    finite = np.clip(thresholds, 0.0, 1.0)  # the first threshold is infinite, which JSON cannot hold
     return fpr[kept].tolist(), tpr[kept].tolist(), finite[kept].astype(float).tolist()
 
 

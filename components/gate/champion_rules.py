@@ -34,7 +34,7 @@ def comparable(evaluation: Evaluation, version: str, serving: str | None) -> Rul
 
 
 def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
-    """How far the accuracy seen lies below the champion's, chance or not."""
+    """The observed drop in accuracy below the champion's, significant or not."""
 
     def judge(paired: Paired) -> RuleResult:
         drop = -_difference(paired)

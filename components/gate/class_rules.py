@@ -1,4 +1,4 @@
-"""The rules over every class at once, with the error of looking at many classes kept in bounds."""
+"""The rules over every class at once, corrected for multiple comparisons."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def class_support(bound: int, evaluation: Evaluation) -> RuleResult:
 
 
 def class_recall(bound: float | None, floors: Mapping[str, float], evaluation: Evaluation) -> RuleResult:
-    """Every class' recall against its floor: `floors` by name, `bound` for the others.
+    """The recall of every class against its floor: `floors` by name, `bound` for the others.
 
     Recalls below the floor are tested together at 5% (exact binomial tests, Holm), so that of many sound classes one rarely fails by
     chance. A class with so few pictures that its low recall can be called neither real nor chance is insufficient. Whether classes

@@ -1,4 +1,4 @@
-"""An evaluation is believed only where every figure is what it must be."""
+"""Checks that every figure of an evaluation is finite and in its range."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_byt
 
 
 def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | list[str]:
-    """Return the evaluation, or what is wrong with it, one line a figure.
+    """Return the evaluation, or what is wrong with it, one line per figure.
 
     Even an Evaluation is validated again: a copy with changed fields skips pydantic's checks, and NaN must not reach a rule.
     """

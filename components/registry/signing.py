@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from components.classifier.errors import IntegrityError, UsageError
+from components.classifier.errors import IntegrityError, UsageError, first_line
 
 
 class SigningSettings(BaseSettings):
@@ -77,7 +77,7 @@ def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) ->
             verifier.verify(body, signature)
         except Exception as error:  # whatever the library finds wrong with it, the version must not be loaded
             raise IntegrityError(
-                f"the signature of {about} does not fit the key {key} ({_first_line(error)}); do not use it, find out who published it"
+                f"the signature of {about} does not fit the key {key} ({first_line(error)}); do not use it, find out who published it"
             ) from error
 
 
@@ -95,7 +95,3 @@ def _readable(path: Path, setting: str) -> Path:
     except OSError as error:
         raise UsageError(f"{setting} {path} cannot be read ({error.strerror}); name a key in PEM form") from error
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -18,7 +18,7 @@ TEMPLATE = "report.html.jinja"
 def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[str, Any] | None = None, version: str = "") -> str:
     """Render the report.
 
-    `decision` is the gate's, as its `Decision` or a deployment record holds it; without one the numbers speak for themselves.
+    `decision` is the gate's, as its `Decision` or a deployment record holds it; without one the report says what the numbers show.
     `version` names the model version where it has been published.
     """
     from markupsafe import Markup
@@ -27,7 +27,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     return _template().render(
         e=evaluation,
         version=version,
-        verdict=views.verdict(evaluation, decision),
+        banner=views.banner(evaluation, decision),
         weakest=views.weakest_class(evaluation),
         paired=champion.paired if champion else None,
         standing=views.against_champion(champion.paired) if champion and champion.paired else None,
@@ -58,7 +58,7 @@ def _template() -> "Template":
         "signed": signed,
         "size": size,
         "short": short,
-        "place": place,
+        "position": position,
     }
     return environment.get_template(TEMPLATE)
 
@@ -109,6 +109,6 @@ def short(digest: str) -> str:
     return digest[:12]
 
 
-def place(value: float, floor: float) -> float:
+def position(value: float, floor: float) -> float:
     """Where a share lies on an axis from `floor` to 1, in per cent of its length."""
     return round(100 * (value - floor) / (1 - floor), 1)

@@ -13,7 +13,7 @@ from PIL import Image
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
 from components.classifier.images import Pixels
 
-SHOWN_CLASSES = 30
+MAX_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""
 SIDE = 112
 """Longest side of a picture in the report, in pixels."""
@@ -52,7 +52,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Rule:
+class ShownRule:
     """One rule of the gate: its name, `outcome` (pass, fail, insufficient, skipped) and reason."""
 
     name: str
@@ -66,13 +66,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The banner; `tone` is good, bad, warn or plain."""
+class Banner:
+    """What stands at the head of the report; `tone` is good, bad, warn or plain."""
 
     tone: str
     title: str
     text: str
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[ShownRule] = field(default_factory=list)
     about: str = ""
 
 
@@ -81,9 +81,9 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
     matrix = np.array(evaluation.confusion_matrix)
     totals = matrix.sum(axis=1)
     chosen = np.arange(len(matrix))
-    if len(matrix) > SHOWN_CLASSES:
+    if len(matrix) > MAX_CLASSES:
         mistakes = totals + matrix.sum(axis=0) - 2 * np.diag(matrix)
-        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:SHOWN_CLASSES])
+        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
     names = [evaluation.classes[k] for k in chosen]
     rows = []
     for i in chosen:
@@ -102,15 +102,15 @@ def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
     return [Picture(mistake, *_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
 
 
-def verdict(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Verdict:
+def banner(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Banner:
     """The gate's verdict where there is one, else what the numbers say by themselves."""
     if decision is not None and decision.get("verdict"):
         return _judged(decision)
-    return Verdict(*_standing(evaluation))
+    return Banner(*_standing(evaluation))
 
 
 def weak_slices(evaluation: Evaluation) -> list[Slice]:
-    """The slices other than classes, least accurate first, those that are certainly worse than the rest before them."""
+    """The slices other than classes, least accurate first, those that are significantly worse than the rest first."""
     return sorted(
         (s for s in evaluation.slices if s.column != "class"),
         key=lambda s: (s.p_worse is None or s.p_worse >= 0.05, s.accuracy.value),
@@ -160,20 +160,20 @@ _TITLES = {"promote": ("good", "Promote"), "hold": ("bad", "Hold"), "insufficien
 _MARKS = {"pass": "good", "fail": "bad", "insufficient": "warn", "skipped": "plain"}
 
 
-def _judged(decision: Mapping[str, Any]) -> Verdict:
+def _judged(decision: Mapping[str, Any]) -> Banner:
     name = str(decision["verdict"])
     tone, title = _TITLES.get(name, ("plain", name))
-    rules = [Rule(str(r["rule"]), str(r["outcome"]), str(r["reason"])) for r in decision.get("rules") or ()]
+    rules = [ShownRule(str(r["rule"]), str(r["outcome"]), str(r["reason"])) for r in decision.get("rules") or ()]
     rules = rules or [_rule(str(line)) for line in decision.get("reasons") or ()]
     about = {"environment": "environment", "strategy": "strategy", "actor": "asked for by", "reason": "because"}
     text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key))
-    return Verdict(tone, title, str(decision.get("summary") or ""), rules, text)
+    return Banner(tone, title, str(decision.get("summary") or ""), rules, text)
 
 
-def _rule(line: str) -> "Rule":
+def _rule(line: str) -> ShownRule:
     """The ledger keeps a rule's name, outcome and reason in one line."""
     parts = line.split(": ", 2)
-    return Rule(*parts) if len(parts) == 3 and parts[1] in _MARKS else Rule("", "skipped", line)
+    return ShownRule(*parts) if len(parts) == 3 and parts[1] in _MARKS else ShownRule("", "skipped", line)
 
 
 def _address(image: Pixels) -> tuple[str, bool]:

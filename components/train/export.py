@@ -10,7 +10,7 @@ from torch import nn
 
 from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
 from components.bundle.model import Classifier
-from components.classifier.errors import TrainingError
+from components.classifier.errors import TrainingError, first_line
 from components.classifier.images import ImageSpec, Pixels
 
 OPSET = 18
@@ -39,7 +39,7 @@ def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path) -> None:
                 verbose=False,
             )
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-        raise TrainingError(f"the network cannot be exported to ONNX ({_first_line(error)}); choose another architecture") from error
+        raise TrainingError(f"the network cannot be exported to ONNX ({first_line(error)}); choose another architecture") from error
     assert program is not None
     model = _without_traces(program.model_proto)
     path.write_bytes(model.SerializeToString())
@@ -84,7 +84,3 @@ def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
         del value.metadata_props[:]
         value.doc_string = ""
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from components.bundle.training import Epoch
 from components.classifier.errors import TrainingError
 from components.settings.training import TrainingSettings
 from components.train.augmentation import Augmentation
@@ -24,26 +25,6 @@ FEWEST_STEPS = 60
 GRADIENT_NORM = 5.0
 WARM_UP = 0.2
 """Part of all steps in which the learning rate rises; in the rest it falls to nearly nothing."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the history; losses are mean cross-entropy, validation is None where that split is empty."""
-
-    epoch: int
-    train_loss: float
-    validation_loss: float | None
-    validation_accuracy: float | None
-    learning_rate: float
-    seconds: float
-
-    def __str__(self) -> str:
-        validation = (
-            "no validation"
-            if self.validation_loss is None
-            else f"val loss {self.validation_loss:.4f}, val accuracy {self.validation_accuracy:.4f}"
-        )
-        return f"epoch {self.epoch}: train loss {self.train_loss:.4f}, {validation}, lr {self.learning_rate:.2e}, {self.seconds:.1f} s"
 
 
 @dataclass

@@ -1,15 +1,14 @@
 """What is written down about a training: config.json and training.json."""
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.bundle import files
 from components.bundle.config import BundleConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
+from components.bundle.training import TrainingRecord
 from components.settings.training import TrainingSettings
 from components.train.code_version import code_version
 from components.train.loop import Fitted
@@ -44,11 +43,10 @@ def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, 
 
 def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> None:
     """Write training.json: every epoch, the best one, why it stopped, `facts`, and the versions of the libraries."""
-    record = {
-        "history": [asdict(epoch) for epoch in fitted.history],
-        "best_epoch": fitted.best_epoch,
-        "stop_reason": fitted.stop_reason,
+    TrainingRecord(
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        stop_reason=fitted.stop_reason,
+        versions={name: version(name) for name in _VERSIONS_OF},
         **facts,
-        "versions": {name: version(name) for name in _VERSIONS_OF},
-    }
-    (directory / files.TRAINING).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", "utf-8")
+    ).save(directory)

@@ -170,8 +170,8 @@ def test_scores_that_are_not_finite_are_refused(tmp_path: Path, bad: float) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_scores_that_are_no_probabilities_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="no probabilities for 9 of 9"):
+def test_scores_that_are_not_probabilities_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="not probabilities for 9 of 9"):
         run(tmp_path, np.arange(9) % 3, np.random.default_rng(0).normal(0, 3, (9, 3)))
 
 
