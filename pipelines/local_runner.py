@@ -14,6 +14,7 @@ from typing import Any
 
 from kfp import local
 
+from components.storage.files import write_file
 from pipelines.catalogue import load_pipeline
 from pipelines.kfp_inside import container_runner, run_pipeline
 from pipelines.parameters import parameter_defaults
@@ -29,9 +30,7 @@ def main(request_path: str) -> int:
     outputs = run_pipeline(pipeline, arguments, request["pipeline_root"], workspace, _runner(request["containers"]))
     if outputs is None:
         return 1
-    result = Path(request["result"])
-    result.with_suffix(".part").write_text(json.dumps({"outputs": outputs}, default=str), "utf-8")
-    result.with_suffix(".part").replace(result)
+    write_file(Path(request["result"]), [json.dumps({"outputs": outputs}, default=str).encode()])
     return 0
 
 

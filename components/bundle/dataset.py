@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec, Pixels
+from components.storage.files import write_file
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -157,9 +158,7 @@ def write(
         sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
         _write_columns(path / name / "columns.parquet", (columns or {}).get(name))
     complete = DatasetInfo(**{**asdict(info), "digest": sha.hexdigest()})
-    partial = path / ".dataset.json"
-    partial.write_text(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n", "utf-8")
-    partial.replace(path / "dataset.json")
+    write_file(path / "dataset.json", [(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n").encode()])
     return complete
 
 

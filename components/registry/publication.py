@@ -16,7 +16,7 @@ from components.registry.card import model_card
 from components.registry.manifest import FileEntry, Manifest, hash_files, size_problems, version_name
 from components.registry.registry import ModelVersion, Registry
 from components.registry.signing import sign
-from components.storage.files import told
+from components.storage.files import explain_os_errors
 from components.storage.store import Progress
 
 
@@ -26,7 +26,7 @@ def publish_directory(registry: Registry, directory: Path, *, run: str = "", par
     `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
     DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
     """
-    with told(f"cannot read {directory}"):
+    with explain_os_errors(f"cannot read {directory}"):
         files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
     return publish_files(registry, files, run=run, parameters=parameters)
 
@@ -45,7 +45,7 @@ def publish_files(
 
 def _draft(name: str, files: Mapping[str, Path], run: str, parameters: Mapping[str, Any]) -> Manifest:
     config = BundleConfig.load(files[CONFIG].parent if CONFIG in files else Path())
-    with told("cannot read the files to publish"):
+    with explain_os_errors("cannot read the files to publish"):
         entries = hash_files(files)
     draft = Manifest(
         name=name,
@@ -124,7 +124,7 @@ class _Publication:
 
     def _take_back(self, names: set[str]) -> None:
         """Remove what a failed publish wrote, as far as the store lets it: a full disk must not stay full of it."""
-        with suppress(StoreError):  # the error that made it fail is told
+        with suppress(StoreError):  # the error that made it fail is raised
             if not self.store.exists(self._key(MANIFEST)):
                 for name in names:
                     self.store.delete(self._key(name))

@@ -6,8 +6,6 @@
 import hashlib
 import itertools
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +27,7 @@ from components.registry.manifest import (
     verify_directory,
 )
 from components.storage import Store
-from components.storage.files import told, write_file
+from components.storage.files import atomic_directory, write_file
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -110,17 +108,9 @@ class Registry:
         wanted = sorted(manifest.files) if files is None else sorted(set(files) - {MANIFEST})
         if unknown := set(wanted) - manifest.files.keys():
             raise RegistryError(f"version {version} has no file {sorted(unknown)}; it has {sorted(manifest.files)}")
-        with told(f"cannot write to {destination.parent}"):
-            destination.parent.mkdir(parents=True, exist_ok=True)
-            temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=destination.parent))
-            temporary.chmod(0o755)
-        try:
-            self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, temporary / name)])
-            write_file(temporary / MANIFEST, [manifest.to_bytes()])
-            with told(f"cannot write {destination}"):
-                temporary.replace(destination)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with atomic_directory(destination) as folder:
+            self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, folder / name)])
+            write_file(folder / MANIFEST, [manifest.to_bytes()])
         return destination
 
     def verify(self, version: str) -> list[str]:

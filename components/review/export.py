@@ -10,8 +10,6 @@ DIR/train/CLASS/ID.png    labelled pictures, a source for training only
 import csv
 import io
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from components.classifier.errors import DataError, ObjectNotFound, UsageError
 from components.classifier.images import encode_png
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture, ReviewQueue
+from components.storage.files import atomic_directory
 
 LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
 _COLUMNS = ("picture", "label", "predicted", "confidence", "reasons", "version")
@@ -231,12 +230,5 @@ def _write_pictures(
 def _write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} is there already; name a new folder, so that nothing in it is overwritten")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".export-", dir=directory.parent))
-    try:
-        report = fill(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(directory)
-        return report
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with atomic_directory(directory) as folder:
+        return fill(folder)

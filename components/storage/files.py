@@ -1,10 +1,13 @@
 """Files on this machine: written whole or not at all, and errors that say what to do."""
 
 import errno
+import glob
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from components.classifier.errors import AccessDenied, StoreError
@@ -22,7 +25,7 @@ _REMEDIES = {
 
 
 @contextmanager
-def told(action: str) -> Iterator[None]:
+def explain_os_errors(action: str) -> Iterator[None]:
     """Turn an OSError into a StoreError that says what was being done and what helps; AccessDenied where a right is missing."""
     try:
         yield
@@ -34,14 +37,50 @@ def told(action: str) -> Iterator[None]:
 
 
 def write_file(destination: Path, chunks: Iterable[bytes]) -> None:
-    """Write pieces to a file under a temporary name beside it, then rename; on failure nothing is left behind."""
+    """Write pieces to a file under a temporary name beside it, then rename; on failure nothing is left behind.
+
+    Makes the folder where it is missing. Raises StoreError where the disk does not let it.
+    """
     temporary = destination.parent / f".tmp-{uuid.uuid4().hex}"
     try:
-        with told(f"cannot write {destination}"):
+        with explain_os_errors(f"cannot write {destination}"):
             destination.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 for chunk in chunks:
                     file.write(chunk)
             temporary.replace(destination)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # renamed, or never made; an error on the way is the one to tell
+            temporary.unlink()
+
+
+@contextmanager
+def atomic_directory(destination: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Give a new folder beside `destination` that takes its name when the block ends well, and is removed otherwise.
+
+    `destination` must be absent or empty by then, or with `replace` a single writer's: what lay there before goes only at the
+    end, and folders that the writer left when it was killed are removed. Raises StoreError where the disk does not let it.
+    """
+    prefix = f".{destination.name}.unfinished-"
+    with explain_os_errors(f"cannot write to {destination.parent}"):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        for left in destination.parent.glob(f"{glob.escape(prefix)}*") if replace else ():
+            shutil.rmtree(left, ignore_errors=True)
+        working = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
+    try:
+        yield working
+        with explain_os_errors(f"cannot write {destination}"):
+            _let_others_read(working)
+            if replace and destination.exists():
+                shutil.rmtree(destination)
+            working.replace(destination)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _let_others_read(folder: Path) -> None:
+    # Temporary folders and safetensors' files are private; the next step may run as another user.
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        if file.is_file():
+            file.chmod(0o644)

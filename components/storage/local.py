@@ -13,7 +13,7 @@ from pathlib import Path
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
-from components.storage.files import told, write_file
+from components.storage.files import explain_os_errors, write_file
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key
 
 _TEMPORARY = ".tmp"
@@ -52,12 +52,12 @@ class LocalStore(Store):
         self._write(key, lambda temporary: temporary.write_bytes(data), os.replace)
 
     def exists(self, key: str) -> bool:
-        with told(f"cannot look for {key!r} in {self.url}"):
+        with explain_os_errors(f"cannot look for {key!r} in {self.url}"):
             return self._path(key).is_file()
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         found = []
-        with told(f"cannot list {prefix!r} in {self.url}"):
+        with explain_os_errors(f"cannot list {prefix!r} in {self.url}"):
             for path in _files(self._folder(prefix), skip=self.root / _TEMPORARY):
                 key = path.relative_to(self.root).as_posix()
                 if key.startswith(prefix):
@@ -67,13 +67,13 @@ class LocalStore(Store):
 
     def names(self, prefix: str = "") -> Iterator[str]:
         folder, found = self._folder(prefix), list[str]()
-        with told(f"cannot list {prefix!r} in {self.url}"), suppress(FileNotFoundError, NotADirectoryError):
+        with explain_os_errors(f"cannot list {prefix!r} in {self.url}"), suppress(FileNotFoundError, NotADirectoryError):
             found = [path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY]
         yield from sorted(found)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with told(f"cannot delete {key!r} from {self.url}"), suppress(*_NO_OBJECT):
+        with explain_os_errors(f"cannot delete {key!r} from {self.url}"), suppress(*_NO_OBJECT):
             path.unlink()
         for folder in path.relative_to(self.root).parents[:-1]:
             try:
@@ -99,7 +99,7 @@ class LocalStore(Store):
     @contextmanager
     def _reading(self, key: str) -> Iterator[Path]:
         path = self._path(key)
-        with told(f"cannot read {key!r} from {self.url}"):
+        with explain_os_errors(f"cannot read {key!r} from {self.url}"):
             try:
                 yield path
             except _NO_OBJECT as error:
@@ -107,7 +107,7 @@ class LocalStore(Store):
 
     def _write(self, key: str, fill: Callable[[Path], object], put: Callable[[Path, Path], None]) -> None:
         path = self._path(key)
-        with told(f"cannot write {key!r} to {self.url}"):
+        with explain_os_errors(f"cannot write {key!r} to {self.url}"):
             temporary = self._temporary_folder() / uuid.uuid4().hex
             try:
                 fill(temporary)

@@ -22,7 +22,7 @@ from components.classifier.errors import (
     StoreUnsuitable,
     UsageError,
 )
-from components.storage.files import told, write_file
+from components.storage.files import explain_os_errors, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
 from components.storage.s3_messages import NO_CREDENTIALS, SLOW, Answer, explain, tls
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
@@ -125,7 +125,7 @@ class S3Store(Store):
 
     def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
         doing = f"write {key!r} to {self.url}"
-        with told(f"cannot read {source}"):
+        with explain_os_errors(f"cannot read {source}"):
             size = source.stat().st_size
         watch = _Watch(progress)
         with create_transfer_manager(self._client, _TRANSFER) as manager:

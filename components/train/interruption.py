@@ -1,34 +1,10 @@
-"""Nothing half-written: outputs appear whole, and a training that is told to stop cleans up behind itself."""
+"""A training that is told to stop cleans up behind itself."""
 
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-
-
-@contextmanager
-def finished_or_absent(path: Path) -> Iterator[Path]:
-    """Give a folder beside `path` that takes its place when the block ends well, and is removed otherwise.
-
-    What lay at `path` before is replaced. Folders that a killed process left behind are removed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{path.name}.unfinished-"
-    for left in path.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    working = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
-    try:
-        yield working
-        _make_readable(working)
-        if path.exists():
-            shutil.rmtree(path)
-        working.rename(path)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
 
 
 @contextmanager
@@ -46,10 +22,3 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _make_readable(folder: Path) -> None:
-    # Temporary folders and safetensors' files are private; the next step may run as another user.
-    folder.chmod(0o755)
-    for file in folder.iterdir():
-        file.chmod(0o644)

@@ -17,13 +17,14 @@ from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError
 from components.classifier.network import ServingGraph, build, check_size
 from components.settings.training import TrainingSettings
+from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches
 from components.train.calibration import fit_temperature
 from components.train.checkpoint import Checkpoints
 from components.train.code_version import code_version
 from components.train.export import check_export, export_onnx
-from components.train.interruption import finished_or_absent, terminable
+from components.train.interruption import terminable
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, config, save_training
@@ -61,7 +62,7 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
-    with terminable(), finished_or_absent(model_path) as directory, TrainingProgress() as show:
+    with terminable(), atomic_directory(model_path, replace=True) as directory, TrainingProgress() as show:
         run = _Run(dataset, options, device, show)
         identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
         checkpoints = Checkpoints(options.checkpoints or os.environ.get("PENSTOCK_CHECKPOINTS", ""), model_path, identity)

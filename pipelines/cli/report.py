@@ -1,14 +1,13 @@
 """`penstock report`: a version's evaluation as one HTML file."""
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import StoreError, UsageError
+from components.storage.files import write_file
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 
 
@@ -40,12 +39,9 @@ def report(
 
 
 def _write(destination: Path, html: str) -> None:
-    """All of it or nothing."""
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}")
+    if not destination.parent.is_dir():
+        raise UsageError(f"cannot write {destination}: {destination.parent} is not a folder; name a file in a folder that is there")
     try:
-        temporary.write_text(html, "utf-8")
-        temporary.replace(destination)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UsageError(f"cannot write {destination} ({error.strerror}); name a file in a folder that can be written") from error
+        write_file(destination, [html.encode()])
+    except StoreError as error:
+        raise UsageError(str(error)) from error

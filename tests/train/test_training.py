@@ -24,7 +24,6 @@ from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
 from components.train.code_version import code_version
-from components.train.interruption import finished_or_absent
 from components.train.training import TrainingResult, train
 
 OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
@@ -130,24 +129,6 @@ def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "no validation pictures" in lines
     assert "validation_loss" not in result.as_metrics()
     assert BundleConfig.load(tmp_path / "model").temperature == 1.0
-
-
-def test_an_earlier_model_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "old").write_text("old")
-    (tmp_path / ".model.unfinished-killed").mkdir()
-
-    def interrupted() -> None:
-        with finished_or_absent(tmp_path / "model") as working:
-            (working / "half").write_text("half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "old"]
-    with finished_or_absent(tmp_path / "model") as working:
-        (working / "new").write_text("new")
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "new"]
 
 
 @contextmanager
