@@ -1,4 +1,4 @@
-"""The review queue: pictures that the champion is unsure of and a random audit sample, the labels people give them, and what follows."""
+"""The review queue: pictures predicted with low confidence and a random audit sample, and the labels that people give them."""
 
 from components.review.audit import drawn_for_audit
 from components.review.queue import Reason, ReviewEntry, ReviewQueue

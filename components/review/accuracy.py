@@ -1,7 +1,7 @@
-"""How right a model version is on what it is really sent, from the labels of its audit sample.
+"""Accuracy of a model version on live pictures, from the labels of its audit sample.
 
-Only the audit sample may be counted: it was drawn without looking at the model's answer. Pictures that are in the queue
-for their low confidence are wrong far oftener than the rest; they are counted apart and estimate nothing but themselves.
+Only the audit sample may be counted: it was drawn independently of the prediction. Pictures that are queued for
+their low confidence are wrong far more often than the rest; they are counted separately and estimate only themselves.
 """
 
 from collections.abc import Iterable
@@ -14,8 +14,8 @@ from components.review.queue import QueuedPicture
 
 
 @dataclass(frozen=True)
-class Share:
-    """`correct` of `labelled`; with no label at all there is no estimate. `low` and `high` bound it at 95%."""
+class Proportion:
+    """`correct` of `labelled`; without labels there is no estimate. `low` and `high` bound it at 95%."""
 
     correct: int
     labelled: int
@@ -26,59 +26,59 @@ class Share:
 
 @dataclass(frozen=True)
 class LiveAccuracy:
-    """A version's accuracy on different pictures that it was sent, and how many stand behind it."""
+    """A version's accuracy on the different pictures that it was sent, and the numbers behind it."""
 
     version: str
-    audit: Share
+    audit: Proportion
     """The estimate: audited pictures on whose label people agree."""
     audited: int
-    """Pictures drawn for audit, labelled or not. Where many are unlabelled, ask which were skipped."""
+    """Pictures drawn for audit, labelled or not. If many are unlabelled, find out which were skipped."""
     unlabelled: int
-    contrary: int
+    conflicting: int
     unusable: int
     possibly_trained_on: int
-    """Labelled before this version was trained, so perhaps known to it: left out."""
-    low_confidence: Share
+    """Labelled before this version was trained, so perhaps in its training data: left out."""
+    low_confidence: Proportion
     """Pictures below the threshold that were not drawn for audit: not an estimate of anything else."""
 
 
 def live_accuracy(version: str, entries: Iterable[QueuedPicture]) -> LiveAccuracy:
-    """Sum up the entries of one version (others are passed over)."""
+    """Sum up the entries of one version; entries of others are ignored."""
     own = [entry for entry in entries if entry.version == version]
     audited = [entry for entry in own if "audit" in entry.reasons]
-    usable = [entry for entry in audited if _is_settled(entry)]
+    usable = [entry for entry in audited if _is_labelled(entry)]
     fresh = [entry for entry in usable if not _may_be_trained_on(entry)]
-    uncertain = [entry for entry in own if "audit" not in entry.reasons and _is_settled(entry) and not _may_be_trained_on(entry)]
-    states = [entry.verdict.state for entry in audited]
+    uncertain = [entry for entry in own if "audit" not in entry.reasons and _is_labelled(entry) and not _may_be_trained_on(entry)]
+    states = [entry.labels.state for entry in audited]
     return LiveAccuracy(
         version=version,
-        audit=share(sum(_is_correct(entry) for entry in fresh), len(fresh)),
+        audit=proportion(sum(_is_correct(entry) for entry in fresh), len(fresh)),
         audited=len(audited),
         unlabelled=states.count("unlabelled"),
-        contrary=states.count("contrary"),
-        unusable=sum(entry.verdict.label == UNUSABLE for entry in audited),
+        conflicting=states.count("conflicting"),
+        unusable=sum(entry.labels.label == UNUSABLE for entry in audited),
         possibly_trained_on=len(usable) - len(fresh),
-        low_confidence=share(sum(_is_correct(entry) for entry in uncertain), len(uncertain)),
+        low_confidence=proportion(sum(_is_correct(entry) for entry in uncertain), len(uncertain)),
     )
 
 
-def share(correct: int, labelled: int) -> Share:
+def proportion(correct: int, labelled: int) -> Proportion:
     """A proportion with its Wilson score interval (Wilson 1927), which holds for few labels and near 0 and 1."""
     if labelled == 0:
-        return Share(0, 0, None, None, None)
-    return Share(correct, labelled, correct / labelled, *proportion_interval(correct, labelled))
+        return Proportion(0, 0, None, None, None)
+    return Proportion(correct, labelled, correct / labelled, *proportion_interval(correct, labelled))
 
 
-def _is_settled(entry: QueuedPicture) -> bool:
-    return entry.verdict.label not in {None, UNUSABLE}
+def _is_labelled(entry: QueuedPicture) -> bool:
+    return entry.labels.label not in {None, UNUSABLE}
 
 
 def _is_correct(entry: QueuedPicture) -> bool:
-    return entry.verdict.label == entry.prediction.label
+    return entry.labels.label == entry.prediction.label
 
 
 def _may_be_trained_on(entry: QueuedPicture) -> bool:
-    trained_at, first = _trained_at(entry.version), entry.verdict.first_labelled
+    trained_at, first = _trained_at(entry.version), entry.labels.first_labelled
     return trained_at is not None and first is not None and datetime.fromisoformat(first) <= trained_at
 
 
@@ -86,4 +86,4 @@ def _trained_at(version: str) -> datetime | None:
     try:
         return datetime.strptime(version[:15], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
     except ValueError:
-        return None  # a name that is not of our making says nothing about its time
+        return None  # a version that was not named by publish has no time in its name

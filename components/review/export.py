@@ -32,20 +32,20 @@ _NOT_SHOWN = {".tif", ".ppm"}
 
 @dataclass
 class ImportReport:
-    """What an import did: pictures by what became of their row."""
+    """What an import did, per row of the file."""
 
     recorded: int = 0
     unchanged: int = 0
-    """The reviewer had said so already."""
+    """The reviewer had given the same label already."""
     superseded: list[str] = field(default_factory=list)
-    """The reviewer had said so, and another thing since, or the matter was settled otherwise: nothing was changed."""
+    """The reviewer had given this label and another one since, or the disagreement was resolved differently: nothing was changed."""
     empty: int = 0
-    contrary: list[str] = field(default_factory=list)
-    """Pictures of the import about which reviewers now disagree: left out of training and accuracy until settled."""
+    conflicting: list[str] = field(default_factory=list)
+    """Pictures of the import about which reviewers now disagree: left out of training and accuracy until resolved."""
 
 
 def newest_by_picture(entries: Iterable[QueuedPicture]) -> list[QueuedPicture]:
-    """Keep one entry a picture: what the newest version said of it; least confident first."""
+    """Keep one entry per picture, the newest version's; least confident first."""
     newest: dict[str, QueuedPicture] = {}
     for entry in sorted(entries, key=lambda entry: entry.version):
         newest[entry.id] = entry
@@ -58,7 +58,7 @@ class ExportReport:
 
     classes: dict[str, int] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    """Pictures that somebody removed from the store: left out."""
+    """Pictures that were removed from the store, and are left out."""
 
     @property
     def pictures(self) -> int:
@@ -84,15 +84,15 @@ def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], direc
 def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
     """Write the pictures on whose label people agree as `train/CLASS/ID.png`.
 
-    There is no `test` folder on purpose: reviewed pictures were chosen by the model's doubt and must not judge it.
+    There is no `test` folder on purpose: pictures selected by the model's low confidence must not be used to evaluate it.
     """
-    chosen = [entry for entry in newest_by_picture(entries) if entry.verdict.label not in {None, UNUSABLE}]
+    chosen = [entry for entry in newest_by_picture(entries) if entry.labels.label not in {None, UNUSABLE}]
 
     def fill(folder: Path) -> ExportReport:
         written, missing = _write_pictures(
-            queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.verdict.label)) / entry.file_name
+            queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.labels.label)) / entry.file_name
         )
-        return ExportReport(_counts(str(entry.verdict.label) for entry in written), missing)
+        return ExportReport(_counts(str(entry.labels.label) for entry in written), missing)
 
     return _write_folder(directory, fill)
 
@@ -118,9 +118,9 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
 
 
 def import_labels(queue: ReviewQueue, rows: Sequence[tuple[str, str]], reviewer: str) -> ImportReport:
-    """Record one reviewer's labels; what they said before is not said again, so that a second import changes nothing.
+    """Record one reviewer's labels; labels that they gave before are not recorded again, so a second import changes nothing.
 
-    Raises DataError, before anything is recorded, for pictures that are not in the queue, labels that are no class of
+    Raises DataError, before anything is recorded, for pictures that are not in the queue, labels that are not a class of
     the model that predicted, and pictures labelled twice in different ways.
     """
     entries = queue.entries()
@@ -131,16 +131,16 @@ def import_labels(queue: ReviewQueue, rows: Sequence[tuple[str, str]], reviewer:
         if not label:
             report.empty += 1
             continue
-        verdict = known[identity].verdict
-        said = any(record.reviewer == reviewer and record.label == label for record in verdict.records)
-        if not said:
+        labels = known[identity].labels
+        given = any(record.reviewer == reviewer and record.label == label for record in labels.records)
+        if not given:
             report.recorded += queue.label(identity, label, reviewer)
-        elif label in {verdict.label, verdict.opinions.get(reviewer)}:
+        elif label in {labels.label, labels.opinions.get(reviewer)}:
             report.unchanged += 1
         else:
             report.superseded.append(identity)
     labelled = {identity for identity, label in rows if label}
-    report.contrary = sorted({e.id for e in queue.entries() if e.id in labelled and e.verdict.state == "contrary"})
+    report.conflicting = sorted({e.id for e in queue.entries() if e.id in labelled and e.labels.state == "conflicting"})
     return report
 
 
@@ -156,11 +156,13 @@ def _check_rows(rows: Sequence[tuple[str, str]], classes: dict[str, list[str]]) 
     wrong = [f"{identity} {label!r}" for identity, label in rows if label and label not in {*classes[identity], UNUSABLE}]
     if wrong:
         names = ", ".join(classes[wrong[0].split()[0]][:20])
-        raise DataError(f"labels that are no class: {_some(wrong)}; nothing was recorded. Classes: {names}; {UNUSABLE!r} for none of them")
-    given: dict[str, set[str]] = {}
+        raise DataError(
+            f"labels that are not a class: {_some(wrong)}; nothing was recorded. Classes: {names}; {UNUSABLE!r} for none of them"
+        )
+    by_picture: dict[str, set[str]] = {}
     for identity, label in rows:
-        given.setdefault(identity, set()).update({label} - {""})
-    twice = [f"{identity} ({', '.join(sorted(labels))})" for identity, labels in given.items() if len(labels) > 1]
+        by_picture.setdefault(identity, set()).update({label} - {""})
+    twice = [f"{identity} ({', '.join(sorted(labels))})" for identity, labels in by_picture.items() if len(labels) > 1]
     if twice:
         raise DataError(f"labelled twice in one file, differently: {_some(twice)}; nothing was recorded")
 
@@ -210,12 +212,12 @@ def _counts(labels: Iterable[str]) -> dict[str, int]:
 
 
 def _write_pictures(
-    queue: ReviewQueue, entries: Iterable[QueuedPicture], place: Callable[[QueuedPicture], Path]
+    queue: ReviewQueue, entries: Iterable[QueuedPicture], path_of: Callable[[QueuedPicture], Path]
 ) -> tuple[list[QueuedPicture], list[str]]:
-    """Write each picture to its place, as PNG where its name says so; returns those written, and the IDs of those that are gone."""
+    """Write each picture to its place, as PNG where its name says so; returns those written, and the IDs of those that are missing."""
     written, missing = [], []
     for entry in entries:
-        path = place(entry)
+        path = path_of(entry)
         try:
             picture = queue.picture(entry)
         except ObjectNotFound:
@@ -229,6 +231,6 @@ def _write_pictures(
 
 def _write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} is there already; name a new folder, so that nothing in it is overwritten")
+        raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
     with atomic_directory(directory) as folder:
         return fill(folder)

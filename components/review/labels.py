@@ -1,4 +1,4 @@
-"""What people said about a picture, and what follows from it: pure functions over label records."""
+"""Labels that people gave a picture, and what follows from them: pure functions over label records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,48 +7,49 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 UNUSABLE = "-"
-"""The label of a picture that shows none of the classes, or of which nobody can tell: it is never trained on."""
+"""The label of a picture that shows none of the classes, or cannot be recognised: it is never trained on."""
 
-State = Literal["unlabelled", "labelled", "contrary"]
+LabelState = Literal["unlabelled", "labelled", "conflicting"]
 
 
 class LabelRecord(BaseModel):
-    """One person's label for one picture; `settles` ends a disagreement."""
+    """One person's label for one picture; `resolves` ends a disagreement."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     label: str = Field(min_length=1)
     reviewer: str = Field(min_length=1)
-    settles: bool = False
+    resolves: bool = Field(default=False, validation_alias="settles", serialization_alias="settles")
+    """Stored under its first name, so that older releases read it too."""
     time: str
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Where a picture's labels stand: `label` is None until somebody labelled it, and while people disagree."""
+class LabelSummary:
+    """A picture's labels summed up: `label` is None until somebody labels it, and while people disagree."""
 
-    state: State
+    state: LabelState
     label: str | None
     opinions: dict[str, str]
-    """The last label of each person that still counts."""
+    """Each person's last label that still counts."""
     records: tuple[LabelRecord, ...]
-    """All that was ever said, oldest first."""
+    """Every label ever given, oldest first."""
 
     @property
     def first_labelled(self) -> str | None:
-        """UTC time of the first label (ISO 8601): from then on the picture may have been trained on."""
+        """UTC time of the first label (ISO 8601): from then on the picture may have been used for training."""
         return min((record.time for record in self.records), default=None)
 
 
-def judge(records: Sequence[LabelRecord]) -> Verdict:
+def summarize(records: Sequence[LabelRecord]) -> LabelSummary:
     """Sum up the records of one picture, oldest first.
 
-    Each person's last label counts, from the last settling record on. They agree: labelled; they differ: contrary.
+    Each person's last label counts, from the last resolving record on. If they agree the picture is labelled, else conflicting.
     """
-    start = max((index for index, record in enumerate(records) if record.settles), default=0)
+    start = max((index for index, record in enumerate(records) if record.resolves), default=0)
     opinions = {record.reviewer: record.label for record in records[start:]}
-    said = set(opinions.values())
-    if not said:
-        return Verdict("unlabelled", None, {}, ())
-    if len(said) > 1:
-        return Verdict("contrary", None, opinions, tuple(records))
-    return Verdict("labelled", said.pop(), opinions, tuple(records))
+    labels = set(opinions.values())
+    if not labels:
+        return LabelSummary("unlabelled", None, {}, ())
+    if len(labels) > 1:
+        return LabelSummary("conflicting", None, opinions, tuple(records))
+    return LabelSummary("labelled", labels.pop(), opinions, tuple(records))

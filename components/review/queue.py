@@ -1,11 +1,11 @@
-"""The queue in the store: one entry a picture and model version, however often and by whichever replica it was sent.
+"""The queue in the store: one entry per picture and model version, however often and to whichever replica it is sent.
 
     reviews/NAME/pictures/ID.png                       the picture, as sent (an array as PNG)
-    reviews/NAME/entries/VERSION/ID.REASON.json        what the model said; REASON is low_confidence or audit
-    reviews/NAME/labels/ID/000001.json                 what people said: see labels.py
+    reviews/NAME/entries/VERSION/ID.REASON.json        what the model predicted; REASON is low_confidence or audit
+    reviews/NAME/labels/ID/000001.json                 what people labelled it: see labels.py
 
 ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG, with another compression, or grey saved
-as RGB is one picture, as it is for ingest. Every object is create-only, so that replicas need no lock. The two reasons are
+as RGB is one picture, as in ingest. Every object is create-only, so that replicas need no lock. The two reasons are
 kept apart, because only the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit
 later is in both.
 """
@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.classifier.decode import decode
 from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
 from components.classifier.images import Pixels, encode_png
-from components.review.labels import LabelRecord, Verdict, judge
+from components.review.labels import LabelRecord, LabelSummary, summarize
 from components.storage import Store
 
 Reason = Literal["low_confidence", "audit"]
@@ -43,7 +43,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class ReviewEntry:
-    """One prediction to be looked at, as the predictor hands it over.
+    """One prediction that needs review, as the predictor hands it over.
 
     `picture`: the bytes as the client sent them, or uint8 pixels (H, W, 1 or 3). `probabilities`: by class name, all of
     them. `reason`: "audit" when the picture was drawn for the audit sample, whatever its confidence; else "low_confidence".
@@ -76,12 +76,12 @@ class Prediction(BaseModel):
 
 @dataclass(frozen=True)
 class QueuedPicture:
-    """One picture and model version: the prediction, why it is here, and what people said so far."""
+    """One picture and model version: the prediction, why it is queued, and the labels so far."""
 
     id: str
     prediction: Prediction
     reasons: frozenset[Reason]
-    verdict: Verdict
+    labels: LabelSummary
 
     @property
     def version(self) -> str:
@@ -102,10 +102,10 @@ class ReviewQueue:
         self._root = f"reviews/{name}/"
 
     def put(self, entry: ReviewEntry) -> bool:
-        """Queue a prediction; returns False when it was there already, for the same picture, version and reason.
+        """Queue a prediction; returns False when the same picture, version and reason is queued already.
 
         Safe from several threads and processes at once. Decodes the picture: not for the request path. Raises ImageError
-        for bytes that are no picture, StoreError when the store fails.
+        for bytes that are not a picture, StoreError when the store fails.
         """
         identity, data, suffix = _identify(entry.picture)
         key = f"{self._root}entries/{entry.version}/{identity}.{entry.reason}.json"
@@ -134,16 +134,16 @@ class ReviewQueue:
         return [entry for entry in self._read_entries(self._keys(prefix)) if reason is None or reason in entry.reasons]
 
     def get(self, identity: str) -> list[QueuedPicture]:
-        """Return the entries of one picture, one a version, newest version first.
+        """Return the entries of one picture, one per version, newest version first.
 
-        `identity` may be any beginning of the ID that fits one picture only; raises UsageError otherwise.
+        `identity` may be the beginning of an ID if only one picture matches; raises UsageError otherwise.
         """
         keys = [key for key in self._keys(f"{self._root}entries/") if PurePosixPath(key).name.startswith(identity)]
         names = sorted({PurePosixPath(key).name.partition(".")[0] for key in keys})
         if not identity or not names:
             raise UsageError(f"no picture {identity!r} in the review queue; `penstock review list` shows them")
         if len(names) > 1:
-            raise UsageError(f"{identity!r} fits {len(names)} pictures ({', '.join(names[:3])}…); give more of the ID")
+            raise UsageError(f"{identity!r} matches {len(names)} pictures ({', '.join(names[:3])}…); give more of the ID")
         return sorted(self._read_entries(keys), key=lambda entry: entry.version, reverse=True)
 
     def picture(self, entry: QueuedPicture) -> bytes:
@@ -151,49 +151,50 @@ class ReviewQueue:
         return self._store.read(self._root + entry.prediction.picture)
 
     def labels(self, identity: str) -> list[LabelRecord]:
-        """Return what people said about one picture, oldest first; `identity` is the whole ID."""
+        """Return the labels that one picture was given, oldest first; `identity` is the whole ID."""
         return [record for _, record in self._numbered_labels(identity)]
 
-    def label(self, identity: str, label: str, reviewer: str, *, settles: bool = False) -> bool:
-        """Record one person's label for a picture (whole ID); returns False when they said so already.
+    def label(self, identity: str, label: str, reviewer: str, *, resolves: bool = False) -> bool:
+        """Record one person's label for a picture (whole ID); returns False when they gave the same label before.
 
-        Labels belong to the picture and hold for every model version. `settles` ends a disagreement: it replaces all that
-        was said before. Labels are never overwritten: a later one by the same person counts instead.
+        Labels belong to the picture and hold for every model version. `resolves` ends a disagreement: it replaces all
+        earlier labels. Labels are never overwritten: a later one by the same person counts instead. Raises UsageError without a
+        reviewer, StoreUnavailable when others label the same picture all the time.
         """
         if not reviewer.strip():
             raise UsageError("a label needs the name of who gave it; use --reviewer NAME")
         for _ in range(_LABEL_TRIES):
-            said = self._numbered_labels(identity)
-            verdict = judge([record for _, record in said])
-            if (verdict.label == label) if settles else (verdict.opinions.get(reviewer) == label):
+            given = self._numbered_labels(identity)
+            summary = summarize([record for _, record in given])
+            if (summary.label == label) if resolves else (summary.opinions.get(reviewer) == label):
                 return False
-            record = LabelRecord(label=label, reviewer=reviewer, settles=settles, time=_now())
-            number = said[-1][0] + 1 if said else 1
-            if self._create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json().encode()):
+            record = LabelRecord(label=label, reviewer=reviewer, resolves=resolves, time=_now())
+            number = given[-1][0] + 1 if given else 1
+            if self._create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json(by_alias=True).encode()):
                 return True
         raise StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
 
     def _read_entries(self, keys: Iterable[str]) -> list[QueuedPicture]:
-        verdicts = self._verdicts()
+        summaries = self._summaries()
         merged: dict[tuple[str, str], QueuedPicture] = {}
         for key, data in self._read_all(keys):
             prediction = _parse(Prediction, key, data)
             identity = PurePosixPath(prediction.picture).stem
             known = merged.get((identity, prediction.version))
             reasons = frozenset({prediction.reason}) | (known.reasons if known else frozenset())
-            verdict = verdicts.get(identity, judge([]))
-            merged[identity, prediction.version] = QueuedPicture(identity, prediction, reasons, verdict)
+            labels = summaries.get(identity, summarize([]))
+            merged[identity, prediction.version] = QueuedPicture(identity, prediction, reasons, labels)
         return sorted(merged.values(), key=lambda entry: (entry.prediction.confidence, entry.id, entry.version))
 
     def _numbered_labels(self, identity: str) -> list[tuple[int, LabelRecord]]:
         read = self._read_all(self._keys(f"{self._root}labels/{identity}/"))
         return [(int(PurePosixPath(key).stem), _parse(LabelRecord, key, data)) for key, data in read]
 
-    def _verdicts(self) -> dict[str, Verdict]:
-        said: dict[str, list[LabelRecord]] = {}
+    def _summaries(self) -> dict[str, LabelSummary]:
+        records: dict[str, list[LabelRecord]] = {}
         for key, data in self._read_all(self._keys(f"{self._root}labels/")):
-            said.setdefault(key.split("/")[-2], []).append(_parse(LabelRecord, key, data))
-        return {identity: judge(records) for identity, records in said.items()}
+            records.setdefault(key.split("/")[-2], []).append(_parse(LabelRecord, key, data))
+        return {identity: summarize(given) for identity, given in records.items()}
 
     def _keys(self, prefix: str) -> list[str]:
         return [entry.key for entry in self._store.list(prefix) if entry.key.endswith(".json")]

@@ -1,1 +1,1 @@
-"""validate_serving: boots the real predictor on a published version and holds its answers against the evaluation's."""
+"""validate_serving: starts the real predictor on a published version and compares its predictions with the evaluation's."""

@@ -1,4 +1,4 @@
-"""The real predictor as a child process: started, waited for, measured, and never left behind."""
+"""The predictor as a child process: started, waited for, measured, and always stopped."""
 
 import json
 import os
@@ -51,7 +51,7 @@ class PredictorProcess:
         self._log.close()
 
     def wait(self, timeout: float) -> Started:
-        """Wait until the model answers; raises ServingError with the predictor's own reason when it ends or takes too long."""
+        """Wait until the model answers; raises ServingError with the predictor's own reason if it ends or takes too long."""
         deadline = self._began + timeout
         process = self.process
         while time.monotonic() < deadline:
@@ -64,7 +64,7 @@ class PredictorProcess:
         raise ServingError(f"the predictor was not ready within {timeout:g} s: {self._reason()}")
 
     def memory(self) -> int:
-        """Resident memory in bytes, the highest so far where the system tells it."""
+        """Return the highest resident memory so far in bytes (the present one where /proc has no highest; 0 without /proc)."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
         except OSError:
@@ -73,11 +73,11 @@ class PredictorProcess:
         return int(fields.get("VmHWM", fields.get("VmRSS", "0 kB")).split()[0]) * 1024
 
     def stop(self) -> int | None:
-        """End the process, politely first; returns its exit code."""
+        """Stop the process, by a signal first and by force after 10 seconds; returns its exit code."""
         if self._process is None:
             return None
         if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)  # SIGTERM would go on taking requests for a while
+            self._process.send_signal(signal.SIGINT)  # after SIGTERM it would accept requests for a while
             try:
                 self._process.wait(_STOP_SECONDS)
             except subprocess.TimeoutExpired:
@@ -111,11 +111,11 @@ class PredictorProcess:
     def _reason(self) -> str:
         reasons = [str(event["error"]) for event in self.events() if "error" in event]
         lines = self._text().strip().splitlines()
-        return reasons[-1] if reasons else lines[-1] if lines else "it said nothing"
+        return reasons[-1] if reasons else lines[-1] if lines else "it logged nothing"
 
 
 @contextmanager
 def predictor(name: str, model_dir: Path, timeout: float, *options: str) -> Iterator[tuple[PredictorProcess, Started]]:
-    """Run the predictor on a model folder while the block lasts; raises ServingError when it does not get ready."""
+    """Run the predictor on a model folder while the block lasts; raises ServingError if it does not become ready."""
     with PredictorProcess(name, model_dir, *options) as process:
         yield process, process.wait(timeout)

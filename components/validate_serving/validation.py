@@ -1,4 +1,4 @@
-"""Holds a served version against its evaluation: the same probabilities by every way in, the right names, in time."""
+"""Compares a served version with its evaluation: the same probabilities in every protocol, the right labels, fast enough."""
 
 import json
 import tempfile
@@ -28,14 +28,14 @@ Probabilities = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ServingReport:
-    """What was found; times in seconds, memory in bytes."""
+    """What was measured; times in seconds, memory in bytes."""
 
     name: str
     version: str
     classes: int
     golden: int
     differences: dict[str, float]
-    """By way in: the largest distance of a served probability from the evaluated one."""
+    """Per way in: the largest distance of a served probability from the evaluated one."""
     cold_start: float
     latency_median: float
     latency_p95: float
@@ -56,7 +56,7 @@ class ServingReport:
         """One line for people."""
         return (
             f"{self.name} {self.version} serves: {self.golden} golden pictures agree by {len(self.differences)} ways in, ready after "
-            f"{self.cold_start:.1f} s, {self.latency_median * 1000:.1f} ms a request (p95 {self.latency_p95 * 1000:.1f} ms), "
+            f"{self.cold_start:.1f} s, {self.latency_median * 1000:.1f} ms per request (p95 {self.latency_p95 * 1000:.1f} ms), "
             f"{self.memory / 2**20:.0f} MiB"
         )
 
@@ -128,7 +128,7 @@ def validate(
 def _check_budgets(report: ServingReport) -> ServingReport:
     if report.latency_budget and report.latency_p95 > report.latency_budget:
         raise ServingError(
-            f"{report.name} {report.version} takes {report.latency_p95 * 1000:.1f} ms a request (95th percentile), "
+            f"{report.name} {report.version} takes {report.latency_p95 * 1000:.1f} ms per request (95th percentile), "
             f"the budget is {report.latency_budget * 1000:g} ms; take a smaller architecture or raise latency_budget_ms"
         )
     if report.memory > _MAX_MEMORY_BYTES:

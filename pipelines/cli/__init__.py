@@ -1,4 +1,4 @@
-"""The `penstock` command: one module a group of commands, put together here."""
+"""The `penstock` command: one module per group of commands, put together here."""
 
 import sys
 
@@ -35,7 +35,7 @@ app.add_typer(review.app, name="review")
 
 
 def main() -> None:
-    """Run the command line; an error of ours becomes one line and its exit code, never a traceback."""
+    """Run the command line; a PenstockError becomes one line and an exit code, never a traceback."""
     try:
         app()
     except PenstockError as error:

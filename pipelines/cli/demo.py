@@ -69,10 +69,10 @@ def _ask_predictor(name: str, model_dir: Path, dataset: "Dataset") -> None:
     table = Table()
     for heading in ("is", "V1 says", "confidence", "V2 says", "confidence"):
         table.add_column(heading, justify="right")
-    for row, (label, said) in enumerate(zip(labels, v1["predictions"], strict=True)):
-        right = "green" if said["label"] == label else "red"
-        first, second = Text(said["label"], style=right), Text(v2.labels[row], style=right)
-        table.add_row(Text(label), first, f"{said['confidence']:.4f}", second, f"{v2.probabilities[row].max():.4f}")
+    for row, (label, prediction) in enumerate(zip(labels, v1["predictions"], strict=True)):
+        right = "green" if prediction["label"] == label else "red"
+        first, second = Text(prediction["label"], style=right), Text(v2.labels[row], style=right)
+        table.add_row(Text(label), first, f"{prediction['confidence']:.4f}", second, f"{v2.probabilities[row].max():.4f}")
     console.print(table)
 
 

@@ -15,27 +15,29 @@ from components.classifier.errors import UsageError
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 
 if TYPE_CHECKING:
-    from components.review.accuracy import LiveAccuracy, Share
-    from components.review.labels import Verdict
+    from components.review.accuracy import LiveAccuracy, Proportion
+    from components.review.labels import LabelSummary
     from components.review.queue import QueuedPicture, ReviewQueue
 
 app = typer.Typer(no_args_is_help=True, help="Look at uncertain and audited predictions, label them, train on them.")
 
 _ID_SHOWN = 12
-"""So much of an ID is enough to name a picture to `label`."""
+"""Digits of an ID that are shown; any unique beginning names a picture to `label`."""
 
 
 class State(StrEnum):
-    """Where a picture's labels stand; `any` does not choose."""
+    """State of a picture's labels; `any` selects all."""
 
     any = "any"
     unlabelled = "unlabelled"
     labelled = "labelled"
+    conflicting = "conflicting"
     contrary = "contrary"
+    """The older name of `conflicting`."""
 
 
 class Why(StrEnum):
-    """Why a picture is in the queue; `any` does not choose."""
+    """Why a picture is in the queue; `any` selects all."""
 
     any = "any"
     low_confidence = "low_confidence"
@@ -43,8 +45,8 @@ class Why(StrEnum):
 
 
 VersionOption = Annotated[str, typer.Option("--version", help="Entries of one model version only.")]
-StateOption = Annotated[State, typer.Option(help="By where the labels stand.")]
-WhyOption = Annotated[Why, typer.Option("--reason", help="By why the picture is in the queue.")]
+StateOption = Annotated[State, typer.Option(help="Entries whose labels are in this state (contrary: the older name of conflicting).")]
+WhyOption = Annotated[Why, typer.Option("--reason", help="Entries queued for this reason.")]
 ReviewerOption = Annotated[str, typer.Option(envvar="PENSTOCK_REVIEWER", help="Who labels. Default: the account's name.")]
 
 
@@ -70,11 +72,11 @@ def list_entries(
     for entry in entries[:limit]:
         predicted = f"{entry.prediction.label} {entry.prediction.confidence:.4f}"
         reasons = " ".join(sorted(reason.removesuffix("_confidence") for reason in entry.reasons))
-        table.add_row(Text(entry.id[:_ID_SHOWN]), Text(predicted), reasons, Text(_labels(entry.verdict)), Text(entry.version))
+        table.add_row(Text(entry.id[:_ID_SHOWN]), Text(predicted), reasons, Text(_labels(entry.labels)), Text(entry.version))
     console.print(table)
     shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
-    contrary = len({entry.id for entry in entries if entry.verdict.state == "contrary"})
-    _say(shown + (f"; {contrary} with contrary labels: settle them with `penstock review label … --settle`" if contrary else ""))
+    conflicting = len({entry.id for entry in entries if entry.labels.state == "conflicting"})
+    _say(shown + (f"; {conflicting} with conflicting labels: resolve them with `penstock review label … --resolve`" if conflicting else ""))
 
 
 @app.command()
@@ -121,10 +123,10 @@ def label(
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = DEFAULT_NAME,
     reviewer: ReviewerOption = "",
-    settle: Annotated[bool, typer.Option("--settle", help="End a disagreement: replace what was said before.")] = False,
+    resolve: Annotated[bool, typer.Option("--resolve", "--settle", help="End a disagreement: replace all earlier labels.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Label one picture, correct your own label, or settle contrary ones.
+    """Label one picture, correct your own label, or resolve conflicting ones.
 
     Example: `penstock review label 3b3352 7`
     """
@@ -136,15 +138,16 @@ def label(
     identity = entries[0].id
     classes = classes_of(identity, entries)
     if label not in {*classes, UNUSABLE}:
-        raise UsageError(f"{label!r} is no class of the model that predicted {identity}; use one of {', '.join(classes)}, or {UNUSABLE!r}")
-    changed = queue.label(identity, label, reviewer or _account(), settles=settle)
+        known = ", ".join(classes)
+        raise UsageError(f"{label!r} is not a class of the model that predicted {identity}; use one of {known}, or {UNUSABLE!r}")
+    changed = queue.label(identity, label, reviewer or _account(), resolves=resolve)
     entry = queue.get(identity)[0]
     if as_json:
         print_json({**_row(entry), "changed": changed})
         return
-    _say(f"{identity}: {label}" + ("" if changed else " (was so already)"))
-    if entry.verdict.state == "contrary":
-        _say(f"labels are contrary ({_labels(entry.verdict)}); the picture is left out until somebody settles it with --settle")
+    _say(f"{identity}: {label}" + ("" if changed else " (as before)"))
+    if entry.labels.state == "conflicting":
+        _say(f"labels are conflicting ({_labels(entry.labels)}); the picture is left out until somebody resolves it with --resolve")
 
 
 @app.command("import")
@@ -168,10 +171,10 @@ def import_(
     _say(f"{report.recorded} labels recorded, {report.unchanged} known before, {report.empty} rows without a label")
     if report.superseded:
         _say(f"{len(report.superseded)} not applied, since a later label counts: {', '.join(report.superseded)}")
-    if report.contrary:
+    if report.conflicting:
         _say(
-            f"{len(report.contrary)} with contrary labels, left out until settled with "
-            f"`penstock review label … --settle`: {', '.join(report.contrary)}"
+            f"{len(report.conflicting)} with conflicting labels, left out until resolved with "
+            f"`penstock review label … --resolve`: {', '.join(report.conflicting)}"
         )
 
 
@@ -201,19 +204,19 @@ def accuracy(
 
 def _print_accuracy(result: "LiveAccuracy") -> None:
     _say(f"version {result.version}")
-    _say(f"live accuracy  {_told(result.audit)}")
+    _say(f"live accuracy  {_with_interval(result.audit)}")
     left_out = {
         "not labelled": result.unlabelled,
-        "contrary": result.contrary,
+        "conflicting": result.conflicting,
         "unusable": result.unusable,
         "perhaps trained on": result.possibly_trained_on,
     }
-    said = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "none left out"
-    _say(f"audit sample   {result.audited} pictures: {said}")
-    _say(f"low confidence {_told(result.low_confidence)} (chosen for their doubt: no estimate of live accuracy)")
+    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "none left out"
+    _say(f"audit sample   {result.audited} pictures: {reasons}")
+    _say(f"low confidence {_with_interval(result.low_confidence)} (selected by the model: not an estimate of live accuracy)")
 
 
-def _told(share: "Share") -> str:
+def _with_interval(share: "Proportion") -> str:
     if share.estimate is None:
         return "unknown: no usable label yet"
     return f"{share.estimate:.4f}, 95% interval {share.low:.4f} to {share.high:.4f} ({share.correct} of {share.labelled} right)"
@@ -229,38 +232,39 @@ def _queue(store: str, name: str) -> "ReviewQueue":
 def _chosen(queue: "ReviewQueue", version: str, state: State, reason: Why) -> "list[QueuedPicture]":
     entries = queue.entries(version or None)
     entries = [entry for entry in entries if reason is Why.any or reason.value in entry.reasons]
-    return [entry for entry in entries if state in {State.any, entry.verdict.state}]
+    wanted = "conflicting" if state is State.contrary else state.value
+    return [entry for entry in entries if wanted in {"any", entry.labels.state}]
 
 
 def _row(entry: "QueuedPicture") -> dict[str, Any]:
-    prediction, verdict = entry.prediction, entry.verdict
+    prediction, labels = entry.prediction, entry.labels
     return {
         "picture": entry.id,
         "version": entry.version,
         "predicted": prediction.label,
         "confidence": prediction.confidence,
         "reasons": sorted(entry.reasons),
-        "state": verdict.state,
-        "label": verdict.label or "",
-        "opinions": verdict.opinions,
+        "state": labels.state,
+        "label": labels.label or "",
+        "opinions": labels.opinions,
         "request_id": prediction.request_id,
         "time": prediction.time,
     }
 
 
 def _say(text: str) -> None:
-    """Print a line as it is: class names may hold brackets, and commands must not be broken where the terminal ends."""
+    """Print a line unchanged: class names may contain brackets, and commands must not be wrapped."""
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _labels(verdict: "Verdict") -> str:
-    if verdict.state == "contrary":
-        return ", ".join(f"{reviewer}: {label}" for reviewer, label in verdict.opinions.items())
-    return verdict.label or ""
+def _labels(labels: "LabelSummary") -> str:
+    if labels.state == "conflicting":
+        return ", ".join(f"{reviewer}: {label}" for reviewer, label in labels.opinions.items())
+    return labels.label or ""
 
 
 def _account() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError) as error:  # a container's number without an account
+    except (OSError, KeyError) as error:  # a user id without an account, as in containers
         raise UsageError("this account has no name; say who labels with --reviewer NAME") from error

@@ -1,4 +1,4 @@
-"""`penstock serve`: the real predictor on this machine, always with the champion."""
+"""`penstock serve`: the predictor on this machine, always with the champion."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def serve(
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
-    if not Registry(open_store(store), name).ledger.champion():  # asked here, before the seconds that the server takes to start
+    if not Registry(open_store(store), name).ledger.champion():  # checked before the server starts, which takes seconds
         raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
     sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))
 

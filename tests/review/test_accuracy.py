@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.review.accuracy import live_accuracy, share
+from components.review.accuracy import live_accuracy, proportion
 from components.review.labels import UNUSABLE
 from tests.review import queue_of
 
@@ -13,14 +13,14 @@ NEW = "20990101-000000-cccccccccccc"
 
 def test_wilsons_interval_is_the_published_one() -> None:
     # Newcombe 1998, table I: 81 of 263 and 0 of 20, method 3
-    large, none = share(81, 263), share(0, 20)
+    large, none = proportion(81, 263), proportion(0, 20)
     assert (large.estimate, large.low, large.high) == (
         pytest.approx(81 / 263),
         pytest.approx(0.2553, abs=5e-5),
         pytest.approx(0.3662, abs=5e-5),
     )
     assert (none.low, none.high) == (0, pytest.approx(0.1611, abs=5e-5))
-    assert share(0, 0).estimate is None
+    assert proportion(0, 0).estimate is None
 
 
 def test_only_audited_pictures_make_the_estimate(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     queue.label(three, "3", "ann")
     queue.label(three, "5", "bob")
     result = live_accuracy(queue_of.FIRST, queue.entries())
-    assert (result.audited, result.unlabelled, result.contrary, result.unusable) == (4, 1, 1, 1)
+    assert (result.audited, result.unlabelled, result.conflicting, result.unusable) == (4, 1, 1, 1)
     assert (result.audit.correct, result.audit.labelled) == (1, 1)
 
 

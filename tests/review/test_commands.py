@@ -63,10 +63,11 @@ def test_export_label_import_and_export_for_training(penstock: Any, store: Path,
     first, second = penstock("import", str(folder), "--reviewer", "ann")[1], penstock("import", str(folder), "--reviewer", "ann")[1]
     assert first.startswith("3 labels recorded, 0 known before")
     assert second.startswith("0 labels recorded, 3 known before")
-    assert "contrary" in penstock("label", names[0], "1", "--reviewer", "bob")[1]
+    assert "conflicting" in penstock("label", names[0], "1", "--reviewer", "bob")[1]
     assert json.loads(penstock("export", str(training), "--labelled", "--json")[1])["classes"] == {"7": 2}
-    assert "1 with contrary labels" in penstock("list")[1]
-    assert penstock("label", names[0], "1", "--reviewer", "chief", "--settle")[0] == 0
+    assert "1 with conflicting labels" in penstock("list")[1]
+    assert penstock("list", "--state", "contrary", "--json")[1] == penstock("list", "--state", "conflicting", "--json")[1] != "[]\n"
+    assert penstock("label", names[0], "1", "--reviewer", "chief", "--resolve")[0] == 0
     assert len(json.loads(penstock("list", "--state", "labelled", "--json")[1])) == 3
 
 
@@ -74,7 +75,7 @@ def test_a_class_that_does_not_exist_is_refused_with_those_that_do(penstock: Any
     picture = json.loads(penstock("list", "--json")[1])[0]["picture"]
     code, _, error = penstock("label", picture, "cat")
     assert code == 2
-    assert re.search(r"'cat' is no class .* use one of 0, 1, 2", error)
+    assert re.search(r"'cat' is not a class .* use one of 0, 1, 2", error)
 
 
 def test_nothing_to_export_is_said(penstock: Any, tmp_path: Path) -> None:

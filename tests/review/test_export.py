@@ -73,25 +73,25 @@ def test_labels_come_back_and_a_second_import_changes_nothing(queue: ReviewQueue
     assert before == {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
 
 
-def test_contrary_labels_are_reported_and_left_out_until_settled(queue: ReviewQueue, tmp_path: Path) -> None:
+def test_conflicting_labels_are_reported_and_left_out_until_resolved(queue: ReviewQueue, tmp_path: Path) -> None:
     one, two, _ = sorted({entry.id for entry in queue.entries()})
     import_labels(queue, [(one, "1"), (two, "2")], "ann")
     report = import_labels(queue, [(one, "7"), (two, "2")], "bob")
-    assert report.contrary == [one]
+    assert report.conflicting == [one]
     assert write_labelled(queue, queue.entries(), tmp_path / "before").classes == {"2": 1}
-    queue.label(one, "7", "chief", settles=True)
+    queue.label(one, "7", "chief", resolves=True)
     assert write_labelled(queue, queue.entries(), tmp_path / "after").classes == {"2": 1, "7": 1}
 
 
-def test_an_old_import_does_not_bring_back_what_was_corrected_or_settled(queue: ReviewQueue) -> None:
+def test_an_old_import_does_not_bring_back_what_was_corrected_or_resolved(queue: ReviewQueue) -> None:
     one, two, three = sorted({entry.id for entry in queue.entries()})
     rows = [(one, "1"), (two, "1")]
     import_labels(queue, rows, "ann")
     queue.label(one, "7", "ann")
-    queue.label(two, "8", "chief", settles=True)
+    queue.label(two, "8", "chief", resolves=True)
     report = import_labels(queue, rows, "ann")
     assert (report.recorded, report.superseded) == (0, [one, two])
-    assert {entry.id: entry.verdict.label for entry in queue.entries()} == {one: "7", two: "8", three: None}
+    assert {entry.id: entry.labels.label for entry in queue.entries()} == {one: "7", two: "8", three: None}
 
 
 def test_labelled_pictures_are_for_training_only_and_unusable_ones_are_not_in(queue: ReviewQueue, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_import_with_a_wrong_row_records_nothing(queue: ReviewQueue, rows: li
     one, two, _ = sorted({entry.id for entry in queue.entries()})
     with pytest.raises(DataError, match=message):
         import_labels(queue, [(two, "1"), *((one if identity == "ONE" else identity, label) for identity, label in rows)], "ann")
-    assert {entry.verdict.state for entry in queue.entries()} == {"unlabelled"}
+    assert {entry.labels.state for entry in queue.entries()} == {"unlabelled"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from components.classifier.decode import decode
 from components.classifier.errors import ImageError, IntegrityError, UsageError
 from components.review import ReviewQueue, drawn_for_audit
-from components.review.labels import LabelRecord, judge
+from components.review.labels import LabelRecord, summarize
 from tests.review import queue_of
 
 
@@ -123,28 +123,28 @@ def test_labels_hold_for_every_version_and_saying_it_again_changes_nothing(queue
     identity = queue.entries()[0].id
     assert queue.label(identity, "1", "ann")
     assert not queue.label(identity, "1", "ann")
-    assert {entry.verdict.label for entry in queue.entries()} == {"1"}
+    assert {entry.labels.label for entry in queue.entries()} == {"1"}
     assert len(queue.labels(identity)) == 1
 
 
-def test_contrary_labels_leave_no_label_until_settled_and_a_later_one_opens_the_matter_again(queue: ReviewQueue) -> None:
+def test_conflicting_labels_leave_no_label_until_resolved_and_a_later_one_opens_the_matter_again(queue: ReviewQueue) -> None:
     queue.put(queue_of.entry(1))
     identity = queue.entries()[0].id
 
-    def verdict() -> tuple[str, str | None]:
-        found = queue.entries()[0].verdict
+    def state() -> tuple[str, str | None]:
+        found = queue.entries()[0].labels
         return found.state, found.label
 
     queue.label(identity, "1", "ann")
     queue.label(identity, "7", "bob")
-    assert verdict() == ("contrary", None)
-    queue.label(identity, "1", "chief", settles=True)
-    assert verdict() == ("labelled", "1")
+    assert state() == ("conflicting", None)
+    queue.label(identity, "1", "chief", resolves=True)
+    assert state() == ("labelled", "1")
     queue.label(identity, "7", "bob")
-    assert verdict() == ("contrary", None)
+    assert state() == ("conflicting", None)
     queue.label(identity, "1", "bob")
-    assert verdict() == ("labelled", "1")
-    assert len(queue.labels(identity)) == 5, "nothing that was said is lost"
+    assert state() == ("labelled", "1")
+    assert len(queue.labels(identity)) == 5, "no label is lost"
 
 
 def test_many_reviewers_at_the_same_time_lose_no_label(tmp_path: Path) -> None:
@@ -162,13 +162,13 @@ def test_a_label_needs_a_reviewer(queue: ReviewQueue) -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["ann", "bob", "cy"]), st.sampled_from(["1", "2"]), st.booleans()), max_size=8))
-def test_a_verdict_has_a_label_exactly_when_those_who_count_agree(said: list[tuple[str, str, bool]]) -> None:
-    records = [LabelRecord(label=label, reviewer=who, settles=settles, time="2026-01-01T00:00:00+00:00") for who, label, settles in said]
-    verdict = judge(records)
-    assert (verdict.label is not None) == (len(set(verdict.opinions.values())) == 1)
-    assert verdict.state == ("unlabelled" if not said else "labelled" if verdict.label else "contrary")
+def test_the_labels_have_a_label_exactly_when_those_who_count_agree(said: list[tuple[str, str, bool]]) -> None:
+    records = [LabelRecord(label=label, reviewer=who, resolves=resolves, time="2026-01-01T00:00:00+00:00") for who, label, resolves in said]
+    summary = summarize(records)
+    assert (summary.label is not None) == (len(set(summary.opinions.values())) == 1)
+    assert summary.state == ("unlabelled" if not said else "labelled" if summary.label else "conflicting")
     if said and said[-1][2]:
-        assert verdict.label == said[-1][1], "who settles last decides"
+        assert summary.label == said[-1][1], "who resolves last decides"
 
 
 def test_the_audit_sample_is_drawn_by_the_picture_alone() -> None:
@@ -179,3 +179,10 @@ def test_the_audit_sample_is_drawn_by_the_picture_alone() -> None:
     assert not any(drawn_for_audit(picture, 0) for picture in pictures)
     assert all(drawn_for_audit(picture, 1) for picture in pictures)
     assert all(drawn_for_audit(picture, 0.2) for picture, small in zip(pictures, drawn, strict=True) if small)
+
+
+def test_a_resolution_is_stored_under_the_name_that_older_releases_read() -> None:
+    record = LabelRecord(label="1", reviewer="ann", resolves=True, time="2026-01-01T00:00:00+00:00")
+    stored = record.model_dump_json(by_alias=True)
+    assert '"settles":true' in stored
+    assert LabelRecord.model_validate_json(stored) == record
