@@ -170,12 +170,12 @@ def test_a_failed_publish_takes_its_files_back_unless_another_one_completed_the_
         def create(self, key: str, data: bytes) -> None:
             if key.endswith(files.MANIFEST):
                 if complete:
-                    registry.publish(bundle)
+                    publish_directory(registry, bundle)
                 raise StoreError("the disk is full")
             super().create(key, data)
 
     with pytest.raises(StoreError, match="the disk is full"):
-        Registry(FullAtTheEnd(tmp_path / "store"), "digits").publish(bundle)
+        publish_directory(Registry(FullAtTheEnd(tmp_path / "store"), "digits"), bundle)
     assert [registry.verify(version) for version in registry.versions()] == ([[]] if complete else [])
     assert complete or list(registry.store.list()) == []
 
