@@ -40,11 +40,12 @@ test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points,
 	$(PYTEST) -m 'integration and not cluster'
 	$(PYTEST) -m cluster -n 3
 
-lint: $(INSTALLED) ## ruff, mypy and hadolint
+lint: $(INSTALLED) ## ruff, mypy, hadolint and penstock lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/penstock lint manifests
 
 format: $(INSTALLED) ## Format the code
 	$(BIN)/ruff check --fix .

@@ -37,13 +37,15 @@ def configure(
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
     otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
     gives the step the credentials of the object store: the Secret and ConfigMaps are optional, so that a cluster with
-    workload identity (IRSA) or a local run needs none.
+    workload identity (IRSA) or a local run needs none. Steps that need more CPU or memory ask for it afterwards; without any
+    request, a namespace with a ResourceQuota refuses the pod.
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)
     if retries:  # the "max duration" is no longest pause: it bounds all tries together, from the first one's start
         longest = f"{(retries + 1) * timeout}s"
         task.set_retry(num_retries=retries, backoff_duration="10s", backoff_factor=2.0, backoff_max_duration=longest)
+    task.set_cpu_request("100m").set_memory_request("512Mi")
     kubernetes.set_timeout(task, timeout)
     kubernetes.set_security_context(task, run_as_non_root=True)
     if storage:

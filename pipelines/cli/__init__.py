@@ -8,6 +8,7 @@ from components.classifier.errors import PenstockError
 from pipelines.cli import gate, models, review
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
+from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.predict import predict
 from pipelines.cli.report import report
@@ -26,6 +27,7 @@ app.command("demo")(demo)
 app.command("run")(run)
 app.command("submit")(submit)
 app.command("compile")(compile_)
+app.command("lint")(lint)
 app.command("serve")(serve)
 app.command("predict")(predict)
 app.command("report")(report)

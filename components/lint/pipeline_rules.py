@@ -1,0 +1,515 @@
+"""Traps of Kubeflow Pipelines, seen on its 2.17 backend."""
+
+import ast
+import re
+from collections.abc import Iterator
+
+from components.lint.pipeline import Pipeline, Task, is_image, names, parameters_in, seconds, split_image
+from components.lint.registry import Hit, Level, rule
+from components.lint.values import at, mapping, number, sequence, text
+
+_CONDITION_INPUT = re.compile(r"inputs\.parameter_values\['([^']*)'\]")
+_MUTABLE_TAG = re.compile(
+    r"latest|main|master|dev|develop|edge|nightly|stable|prod|production|staging|test|snapshot|current|head", re.IGNORECASE
+)
+_MAX_CONSTANT = 100_000
+
+
+@rule(Level.ERROR)
+def gpu_limit_from_integer(pipeline: Pipeline) -> Iterator[Hit]:
+    """An accelerator limit that comes from an integer parameter asks for no GPU.
+
+    The pod is made with empty resources and runs on any node: the run is green, and the step computed on a CPU.
+
+    Fix: declare the parameter as str ("0", "1"), and pass it to set_accelerator_limit.
+    """
+    for task in pipeline.steps:
+        place = ("container", "resources", "accelerator", "resourceCount")
+        for parameter in parameters_in(at(pipeline.executors, task.executor, *place)):
+            source = text(task.spec, "inputs", "parameters", parameter, "componentInputParameter")
+            kind = pipeline.input_type(task.group, source) or text(
+                task.component, "inputDefinitions", "parameters", parameter, "parameterType"
+            )
+            if kind.startswith("NUMBER"):
+                yield Hit(
+                    pipeline.executor_at(task.executor, *place), f"task {task.name}: the limit is parameter {source or parameter}, a number"
+                )
+
+
+@rule(Level.ERROR)
+def oneof_over_cached_branch(pipeline: Pipeline) -> Iterator[Hit]:
+    """A dsl.OneOf collects the output of a step that may be cached.
+
+    The first run is green; the second one, in which the step is cached, fails with "No successful task found".
+
+    Fix: task.set_caching_options(False) on every step that feeds the OneOf; the option at submit time does not help.
+    """
+    tasks = {(task.group, task.name): task for task in pipeline.tasks}
+    for group in pipeline.groups:
+        for output, _, selectors in _oneofs(pipeline, group):
+            for selector in selectors:
+                for task in _producers(tasks, pipeline, group, text(selector, "producerSubtask"), text(selector, "outputParameterKey")):
+                    if task.cached:
+                        yield Hit(task.at("cachingOptions", "enableCache"), f"task {task.name} feeds {output}, and may be cached")
+
+
+def _oneofs(pipeline: Pipeline, group: str) -> Iterator[tuple[str, str, list[object]]]:
+    """A group's outputs that are a OneOf: name, "parameters" or "artifacts", and what they select from."""
+    outputs = mapping(pipeline.groups, group, "dag", "outputs")
+    for name, output in mapping(outputs, "parameters").items():
+        if selectors := sequence(output, "valueFromOneof", "parameterSelectors"):
+            yield name, "parameters", selectors
+    for name, output in mapping(outputs, "artifacts").items():
+        if name.rpartition("-")[0].endswith("oneof") and len(sequence(output, "artifactSelectors")) > 1:
+            yield name, "artifacts", sequence(output, "artifactSelectors")
+
+
+def _producers(
+    tasks: dict[tuple[str, str], Task], pipeline: Pipeline, group: str, name: str, output: str, depth: int = 0
+) -> Iterator[Task]:
+    """The steps that make an output of a task, through the groups that hand it on."""
+    task = tasks.get((group, name))
+    if task is None or depth > 20:
+        return
+    if task.executor:
+        yield task
+        return
+    inner = text(task.spec, "componentRef", "name")
+    value = mapping(pipeline.groups, inner, "dag", "outputs", "parameters", output)
+    selectors = [at(value, "valueFromParameter"), *sequence(value, "valueFromOneof", "parameterSelectors")]
+    for selector in selectors:
+        if isinstance(selector, dict):
+            yield from _producers(
+                tasks, pipeline, inner, text(selector, "producerSubtask"), text(selector, "outputParameterKey"), depth + 1
+            )
+
+
+@rule(Level.NOTE)
+def oneof_over_artifacts(pipeline: Pipeline) -> Iterator[Hit]:
+    """A dsl.OneOf collects artifacts.
+
+    Only a OneOf over strings is known to give the reading step the branch that ran, on a cluster and in a local run.
+
+    Fix: return a string (a URI) from each branch, and collect these.
+    """
+    for group in pipeline.groups:
+        for output, kind, _ in _oneofs(pipeline, group):
+            if kind == "artifacts":
+                yield Hit(
+                    pipeline.at(*pipeline.group_keys(group), "dag", "outputs", "artifacts", output), f"{output} selects among artifacts"
+                )
+
+
+@rule(Level.WARNING)
+def setting_not_an_input(pipeline: Pipeline) -> Iterator[Hit]:
+    """Inside a group, a setting of a step takes its value from a run parameter that is no input of the step.
+
+    In a dsl.If, Else, ParallelFor or ExitHandler the step's driver was seen to fail with "parent DAG does not have input parameter".
+
+    Fix: give the component an argument for the parameter, and pass it, even where the code does not use it.
+    """
+    for task in pipeline.steps:
+        if task.group == "root":
+            continue
+        passed = {text(it, "componentInputParameter") for it in mapping(task.spec, "inputs", "parameters").values()}
+        for keys, parameter in _setting_parameters(pipeline.settings(task.executor)):
+            if parameter not in passed:
+                plain = parameter.removeprefix("pipelinechannel--")
+                yield Hit(
+                    pipeline.settings_at(task.executor, *keys), f"task {task.name}: {keys[0]} comes from {plain}, which is not passed to it"
+                )
+
+
+def _setting_parameters(value: object, keys: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Each run parameter that a step's settings for Kubernetes name, with the keys that lead there."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if key == "componentInputParameter" and isinstance(part, str):
+                yield keys, part
+            elif isinstance(key, str):
+                yield from _setting_parameters(part, (*keys, key))
+    elif isinstance(value, list):
+        for index, part in enumerate(value):
+            yield from _setting_parameters(part, (*keys, index))
+
+
+@rule(Level.ERROR)
+def quote_in_condition(pipeline: Pipeline) -> Iterator[Hit]:
+    """A condition compares with a text that holds a single quote.
+
+    kfp writes the text into the condition as it is: the backend cannot read the expression, and the run fails there.
+
+    Fix: compare with a text without quotes.
+    """
+    for task in pipeline.tasks:
+        condition = text(task.spec, "triggerPolicy", "condition")
+        if _CONDITION_INPUT.sub("", condition).replace("\\'", "").count("'") % 2:
+            yield Hit(task.at("triggerPolicy", "condition"), f"condition: {condition}")
+
+
+@rule(Level.WARNING)
+def lone_condition_on_named_output(pipeline: Pipeline) -> Iterator[Hit]:
+    """A dsl.If without an Else tests a named output.
+
+    A local run (SubprocessRunner, DockerRunner) skips the branch whatever the value is, and says SUCCESS; a cluster runs it.
+
+    Fix: return the value as the component's only, unnamed output, and add a dsl.Else.
+    """
+    for task in pipeline.tasks:
+        branching = text(task.spec, "triggerPolicy", "condition")
+        if not branching or "condition-branches" in task.group:
+            continue
+        for tested in _CONDITION_INPUT.findall(branching):
+            output = mapping(task.spec, "inputs", "parameters", tested, "taskOutputParameter")
+            if output and text(output, "outputParameterKey") != "Output":
+                named = f"{text(output, 'producerTask')}.{text(output, 'outputParameterKey')}"
+                yield Hit(task.at("triggerPolicy", "condition"), f"{task.name} tests {named}, and has no Else")
+                break
+
+
+_WHOLE_NUMBER = re.compile(r"(==|!=|<=|>=|<|>) -?\d+(?![\d.])")
+
+
+@rule(Level.NOTE)
+def integer_in_condition(pipeline: Pipeline) -> Iterator[Hit]:
+    """A condition compares with a whole number.
+
+    A local run fails there, since it holds numbers as floats; a cluster evaluates it.
+
+    Fix: compare with a float (1.0), or with a text.
+    """
+    for task in pipeline.tasks:
+        if _WHOLE_NUMBER.search(text(task.spec, "triggerPolicy", "condition")):
+            yield Hit(task.at("triggerPolicy", "condition"), f"{task.name}: {text(task.spec, 'triggerPolicy', 'condition')}")
+
+
+@rule(Level.NOTE)
+def loop_over_named_output(pipeline: Pipeline) -> Iterator[Hit]:
+    """A dsl.ParallelFor loops over a named output.
+
+    A local run cannot resolve it; a cluster can.
+
+    Fix: return the list as the component's only, unnamed output.
+    """
+    for task in pipeline.tasks:
+        items = text(task.spec, "parameterIterator", "items", "inputParameter")
+        output = text(task.spec, "inputs", "parameters", items, "taskOutputParameter", "outputParameterKey")
+        if items and output and output != "Output":
+            yield Hit(task.at("parameterIterator", "items"), f"{task.name} loops over the output {output}")
+
+
+@rule(Level.WARNING)
+def mutable_image_cached(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step may be cached, and its image's tag can change its content.
+
+    The cache's key holds the image's name, not its content: after a new push under the same tag, the run is green with the old
+    code's result.
+
+    Fix: name an immutable tag or a digest, or task.set_caching_options(False).
+    """
+    for task in pipeline.steps:
+        image = text(pipeline.executors, task.executor, "container", "image")
+        _, tag, digest = split_image(image)
+        if task.cached and is_image(image) and not digest and (not tag or _MUTABLE_TAG.fullmatch(tag)):
+            yield Hit(pipeline.executor_at(task.executor, "container", "image"), f"task {task.name} is cached, and runs {image}")
+
+
+_CHANGES = re.compile(r"(deploy|publish|upload|push|notify|send|delete|rollout|rollback|promote|register|undeploy|email|slack)(?![a-z])")
+_WRITING_CALLS = re.compile(
+    r"post|put|patch|delete|put_object|upload_file(obj)?|delete_objects?|copy_object|sendmail|send_message|upload_from_(filename|string)|upload_blob"
+)
+_WRITING_PREFIXES = ("create_namespaced_", "patch_namespaced_", "replace_namespaced_", "delete_namespaced_", "create_cluster_custom_")
+_OUTWARD = {"requests", "httpx", "boto3", "kubernetes", "smtplib", "google", "azure", "kserve", "minio"}
+_READING_CALLS = re.compile(r"urlopen|urlretrieve|get_object|download_file(obj)?|read_sql|read_gbq|clone_from|snapshot_download")
+_TOOLS = re.compile(r"\b(kubectl (apply|create|delete|patch)|gsutil cp|aws s3 (cp|sync|rm)|docker push|git push)\b")
+
+
+@rule(Level.WARNING)
+def cached_side_effect(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step that changes something outside of the run may be cached.
+
+    On the second run with the same inputs the step is green and does nothing: no deployment, no upload, no message.
+
+    Fix: task.set_caching_options(False).
+    """
+    for task in pipeline.steps:
+        if task.cached and (what := _side_effect(pipeline, task)):
+            yield Hit(task.at("cachingOptions", "enableCache"), f"task {task.name} {what}, and may be cached")
+
+
+def _side_effect(pipeline: Pipeline, task: Task) -> str:
+    for function in pipeline.functions(task.executor):
+        outward = bool(_imports(function) & _OUTWARD)
+        for call in _calls(function):
+            owner, _, name = call.rpartition(".")
+            if name.startswith(_WRITING_PREFIXES) or (owner and outward and _WRITING_CALLS.fullmatch(name)):
+                return f"calls {call}()"
+    if match := _TOOLS.search(pipeline.source(task.executor)):
+        return f"runs `{match[0]}`"
+    if match := _CHANGES.match(task.name):
+        return f"by its name serves to {match[1]}"
+    return ""
+
+
+def _imports(function: ast.FunctionDef) -> set[str]:
+    """The top packages that a function imports, and the names that it gives them."""
+    found = set()
+    for node in ast.walk(function):
+        if isinstance(node, ast.Import):
+            found |= {name.split(".")[0] for alias in node.names for name in (alias.name, alias.asname) if name}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def _calls(function: ast.FunctionDef) -> Iterator[str]:
+    """The dotted names of what a function calls."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Call):
+            parts = []
+            target = node.func
+            while isinstance(target, ast.Attribute):
+                parts.append(target.attr)
+                target = target.value
+            parts.append(target.id if isinstance(target, ast.Name) else "…")
+            yield ".".join(reversed(parts))
+
+
+@rule(Level.NOTE)
+def cached_outside_read(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step that reads from outside of the run may be cached.
+
+    Where what lies at the address changes, later runs go on with the old data; they are green.
+
+    Fix: task.set_caching_options(False), or pass a digest or version of the content as a parameter.
+    """
+    for task in pipeline.steps:
+        for function in pipeline.functions(task.executor):
+            imported = _imports(function)
+            found = [
+                it
+                for it in _calls(function)
+                if _READING_CALLS.fullmatch(it.rpartition(".")[2]) or (it in ("requests.get", "httpx.get") and it.split(".")[0] in imported)
+            ]
+            if task.cached and found:
+                yield Hit(task.at("cachingOptions", "enableCache"), f"task {task.name} calls {found[0]}(), and may be cached")
+                break
+
+
+@rule(Level.WARNING)
+def retry_without_effect(pipeline: Pipeline) -> Iterator[Hit]:
+    """A retry policy that allows no second try.
+
+    The step fails at its first error, although its settings speak of retries.
+
+    Fix: set_retry(num_retries=2, …), with at least one retry; and retry inside the step what can pass by itself.
+    """
+    for task in pipeline.steps:
+        policy = mapping(task.spec, "retryPolicy")
+        if policy and not number(policy, "maxRetryCount"):
+            yield Hit(task.at("retryPolicy"), f"task {task.name}: the number of retries is {at(policy, 'maxRetryCount') or 0}")
+
+
+@rule(Level.WARNING)
+def retry_bound_too_short(pipeline: Pipeline) -> Iterator[Hit]:
+    """All tries of a step together get less time than the step itself may take.
+
+    backoff_max_duration is no longest pause: it counts from the first try's start. A step that takes longer has no retry, or is
+    ended in the middle of its work. Without the argument kfp writes one hour.
+
+    Fix: set_retry(…, backoff_max_duration=…) of at least (retries + 1) times the step's timeout, and kubernetes.set_timeout.
+    """
+    for task in pipeline.steps:
+        bound = seconds(at(task.spec, "retryPolicy", "backoffMaxDuration"))
+        tries = number(task.spec, "retryPolicy", "maxRetryCount")
+        if not bound or not tries:
+            continue
+        timeout = number(pipeline.settings(task.executor), "activeDeadlineSeconds")
+        if timeout is None:
+            yield Hit(
+                task.at("retryPolicy", "backoffMaxDuration"),
+                f"task {task.name}: {bound:.0f} s for {tries + 1} tries, and no timeout says how long one may take",
+            )
+        elif bound < 2 * timeout:
+            yield Hit(
+                task.at("retryPolicy", "backoffMaxDuration"),
+                f"task {task.name}: {bound:.0f} s for {tries + 1} tries, and one may take {timeout} s",
+            )
+
+
+@rule(Level.NOTE)
+def retry_of_lost_pods_only(pipeline: Pipeline) -> Iterator[Hit]:
+    """set_retry does not repeat a step that fails, on a stock installation.
+
+    Kubeflow's defaults for Argo (retryPolicy: OnError) are merged into every step: a step that exits with an error or runs out of
+    memory is not tried again. Only a pod that was lost is.
+
+    Fix: retry inside the step what can pass by itself, or have the cluster's workflowDefaults changed to retryPolicy: Always.
+    """
+    found = [task for task in pipeline.steps if number(task.spec, "retryPolicy", "maxRetryCount")]
+    if found:
+        yield Hit(found[0].at("retryPolicy"), f"retries are set on {names([it.name for it in found])}")
+
+
+_TEXT_TYPES = ("", "STRING", "TASK_FINAL_STATUS")
+
+
+@rule(Level.WARNING)
+def optional_without_default(pipeline: Pipeline) -> Iterator[Hit]:
+    """A pipeline's parameter is optional, has no default, and is no text.
+
+    The run form asks for it all the same, an empty field is refused as a number, and a step that gets none fails with "parent DAG
+    does not have input parameter".
+
+    Fix: give it a default, or make it a str whose default "" means none.
+    """
+    found = [
+        name
+        for name, it in mapping(pipeline.spec, "root", "inputDefinitions", "parameters").items()
+        if at(it, "isOptional") is True and "defaultValue" not in mapping(it) and text(it, "parameterType") not in _TEXT_TYPES
+    ]
+    if found:
+        yield Hit(pipeline.at("root", "inputDefinitions", "parameters", found[0]), f"optional, without a default: {names(found)}")
+
+
+@rule(Level.WARNING)
+def artifact_uri_set(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step sets the URI of an output artifact by hand.
+
+    A local run takes it. On a cluster the launcher uploads to the pipeline root all the same, or fails for another bucket.
+
+    Fix: write to the artifact's path, and return the other address as a text, or put it into the artifact's metadata.
+    """
+    for task in pipeline.steps:
+        artifacts = mapping(task.component, "outputDefinitions", "artifacts")
+        outputs = {name for name, it in artifacts.items() if text(it, "artifactType", "schemaTitle").startswith("system.")}
+        for function in pipeline.functions(task.executor):
+            for output in sorted(_uris_set(function) & outputs):
+                yield Hit(pipeline.executor_at(task.executor), f"task {task.name}: {function.name}() sets {output}.uri")
+
+
+def _uris_set(function: ast.FunctionDef) -> set[str]:
+    """The names whose attribute `uri` is assigned; an oci:// address is none, since KFP takes models from there as they are."""
+    return {
+        target.value.id
+        for node in ast.walk(function)
+        if isinstance(node, ast.Assign) and "oci://" not in ast.unparse(node.value)
+        for target in node.targets
+        if isinstance(target, ast.Attribute) and target.attr == "uri" and isinstance(target.value, ast.Name)
+    }
+
+
+@rule(Level.NOTE)
+def no_timeout(pipeline: Pipeline) -> Iterator[Hit]:
+    """Steps have no timeout.
+
+    A step whose image cannot be pulled, whose secret is missing or whose GPU is taken waits for ever; the run stays "running".
+
+    Fix: kubernetes.set_timeout(task, seconds) from kfp-kubernetes.
+    """
+    found = [task for task in pipeline.steps if at(pipeline.settings(task.executor), "activeDeadlineSeconds") is None]
+    if found:
+        yield Hit(found[0].at(), f"no timeout: {names([it.name for it in found])}")
+
+
+@rule(Level.NOTE)
+def step_without_resources(pipeline: Pipeline) -> Iterator[Hit]:
+    """Steps have neither requests nor limits.
+
+    A namespace with a ResourceQuota refuses their pods; elsewhere one step can take a node's memory, and others are ended for it.
+
+    Fix: task.set_cpu_request, set_memory_request and set_memory_limit.
+    """
+    found = [task for task in pipeline.steps if not _has_resources(mapping(pipeline.executors, task.executor, "container", "resources"))]
+    if found:
+        yield Hit(pipeline.executor_at(found[0].executor), f"no requests or limits: {names([it.name for it in found])}")
+
+
+def _has_resources(resources: dict[str, object]) -> bool:
+    return any("cpu" in key.lower() or "memory" in key.lower() for key in resources)
+
+
+@rule(Level.NOTE)
+def gpu_without_toleration(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step asks for a GPU, and tolerates no taint.
+
+    Nodes with GPUs are usually tainted (nvidia.com/gpu:NoSchedule): the pod stays Pending, for ever when it has no timeout.
+
+    Fix: kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule").
+    """
+    for task in pipeline.steps:
+        accelerator = mapping(pipeline.executors, task.executor, "container", "resources", "accelerator")
+        asked = at(accelerator, "resourceCount") or at(accelerator, "count")
+        if asked and str(asked) != "0" and not sequence(pipeline.settings(task.executor), "tolerations"):
+            yield Hit(pipeline.executor_at(task.executor, "container", "resources", "accelerator"), f"task {task.name} has no toleration")
+
+
+@rule(Level.WARNING)
+def small_shared_memory(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step's data loader has worker processes, and /dev/shm is 64 MB.
+
+    Workers hand batches over by shared memory: they die of "bus error", and the step fails with "DataLoader worker killed".
+
+    Fix: kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit="2Gi").
+    """
+    for task in pipeline.steps:
+        mounts = sequence(pipeline.settings(task.executor), "emptyDirMounts")
+        if any(text(it, "mountPath") == "/dev/shm" for it in mounts):
+            continue
+        for function in pipeline.functions(task.executor):
+            if any(_workers(node) for node in ast.walk(function) if isinstance(node, ast.Call)):
+                yield Hit(pipeline.executor_at(task.executor), f"task {task.name}: {function.name}() uses a DataLoader with workers")
+                break
+
+
+def _workers(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    counts = [it.value for it in call.keywords if it.arg == "num_workers"]
+    return name == "DataLoader" and bool(counts) and not (isinstance(counts[0], ast.Constant) and not counts[0].value)
+
+
+@rule(Level.NOTE)
+def unpinned_packages(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step installs packages without a version when it starts.
+
+    The same pipeline runs other code next month, a registry that cannot be reached fails the step, and the cache does not notice.
+
+    Fix: packages_to_install=["name==1.2.3"], or an image that holds them.
+    """
+    found: dict[str, str] = {}
+    for task in pipeline.steps:
+        for line in re.findall(r"pip install ([^\n&|;]*)", pipeline.source(task.executor)):
+            loose = [it for it in re.findall(r"'([^']+)'", line) if re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?", it)]
+            if loose:
+                found.setdefault(task.executor, f"task {task.name} installs {names(loose)}")
+    for executor, seen in found.items():
+        yield Hit(pipeline.executor_at(executor), seen)
+
+
+@rule(Level.ERROR)
+def large_constant(pipeline: Pipeline) -> Iterator[Hit]:
+    """A step's input is a constant of more than 100 kB.
+
+    Inputs travel in one command-line argument: the step fails ("configmaps is forbidden", or "argument list too long"), and the
+    group around it is run again.
+
+    Fix: write the data to an artifact or to storage, and pass its address.
+    """
+    for task in pipeline.steps:
+        for name, it in mapping(task.spec, "inputs", "parameters").items():
+            size = len(str(at(it, "runtimeValue", "constant") or ""))
+            if size > _MAX_CONSTANT:
+                yield Hit(task.at("inputs", "parameters", name), f"task {task.name}: {name} has {size} characters")
+
+
+@rule(Level.WARNING)
+def minio_pipeline_root(pipeline: Pipeline) -> Iterator[Hit]:
+    """The pipeline's root is a minio:// address.
+
+    The launcher signs for a region "minio", which a strict S3 server refuses; and KServe cannot serve a model from such an address.
+
+    Fix: an s3:// root, with providers.s3.default in the ConfigMap kfp-launcher.
+    """
+    root = text(pipeline.spec, "defaultPipelineRoot")
+    if root.startswith("minio://"):
+        yield Hit(pipeline.at("defaultPipelineRoot"), f"the root is {root}")
