@@ -39,7 +39,7 @@ def deploy_model(
     from components.bundle.decision import read_decision
     from components.bundle.environment import load_environment
     from components.deploy.request import DeployRequest
-    from components.deploy.targets import deploy
+    from components.deploy.step import deploy
     from components.registry import Registry
     from components.storage import open_store
 
@@ -75,10 +75,10 @@ def choose_version(
         serving: How a cluster serves it.
     """
     from components.bundle.environment import load_environment
-    from components.deploy.choice import choose
+    from components.deploy.step import select_version
 
     load_environment(environment)
-    return choose(version, store, name, actor, reason, target, serving)
+    return select_version(version, store, name, actor, reason, target, serving)
 
 
 @component
@@ -111,14 +111,14 @@ def deploy_version(
         serving: How a cluster serves it.
     """
     from components.bundle.environment import load_environment
-    from components.deploy.choice import strategy_of
     from components.deploy.request import DeployRequest
-    from components.deploy.targets import deploy
+    from components.deploy.step import deploy, strategy_of
     from components.registry import Registry
     from components.storage import open_store
 
     variables = load_environment(environment).serving.variables()
-    request = DeployRequest(version, strategy_of(asked), None, environment, actor, reason, target, namespace, run, serving, variables)
+    strategy = strategy_of(asked)
+    request = DeployRequest(version, strategy, None, environment, actor, reason, target, namespace, run, serving, variables, asked.strip())
     outcome = deploy(Registry(open_store(store), name), request)
     print(f"{version}: {outcome}")
     return outcome

@@ -1,32 +1,53 @@
 """The local target: a version serves once the deployment ledger says so; `penstock serve` follows it."""
 
-from components.classifier.errors import IntegrityError, LedgerConflict
-from components.deploy.records import champion_of, draft, recorded, refuse_stale
-from components.deploy.request import DeployRequest
-from components.registry import Registry
-
-_ATTEMPTS = 20
+from components.classifier.errors import RegistryError, UsageError
+from components.deploy.request import PREVIOUS, DeployRequest
+from components.registry import Record, Registry
+from components.registry.ledger import champion_of
 
 
 def deploy_local(registry: Registry, request: DeployRequest) -> str:
-    """Make a version the champion; returns "deployed", or "unchanged" when it is already or this run made it so before.
+    """Make a version the champion; returns "deployed", or "unchanged" when it serves already or this run deployed it before.
 
-    Each attempt reads the ledger anew, and its record is only written if nothing has come since. Raises UsageError for a request that
-    the gate did not allow, IntegrityError for a damaged version, and RolloutError when, under strategy quality, another version
-    took over since the gate compared: a version must not replace one that it was never compared with.
+    Raises IntegrityError for a damaged version, and RolloutError when the request is stale: a version must not replace one
+    that it was never compared with.
     """
-    request.check()
-    problems = registry.verify(request.version)
-    if problems:
-        raise IntegrityError(f"version {request.version} is damaged: {'; '.join(problems)}; publish it again")
-    for _ in range(_ATTEMPTS):
-        records = registry.ledger.records()
-        if champion_of(records) == request.version or recorded(records, request):
-            return "unchanged"
-        refuse_stale(records, request)
-        try:
-            registry.ledger.append(draft(request), after=len(records))
-        except LedgerConflict:
-            continue
-        return "deployed"
-    raise LedgerConflict(f"other writers appended to the ledger of {registry.name} {_ATTEMPTS} times in a row; run again")
+    return "deployed" if _record(registry, request) else "unchanged"
+
+
+def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str = "") -> Record:
+    """Make the version before the champion, or the version `to`, the champion of the local target; returns the ledger's record.
+
+    Where that version serves already, nothing is recorded and the last record is returned. Raises RegistryError when nothing
+    was deployed before the champion, IntegrityError when the version's files are damaged, UsageError when the champion serves
+    on a cluster, where only the deployment pipeline changes what serves, and RolloutError when the champion changed meanwhile.
+    """
+    serving = registry.ledger.deployment()
+    if serving is None:
+        raise RegistryError(f"nothing of {registry.name} has been deployed in {registry.store.url}, so there is nothing to roll back")
+    asked = to or PREVIOUS
+    version = registry.resolve(asked)
+    if version == serving.champion:
+        return registry.ledger.records()[-1]
+    if serving.target != "local":
+        raise UsageError(
+            f"champion {serving.champion} serves on {serving.target}; run "
+            f"`penstock submit deployment --host URL --set version={version if to else PREVIOUS} --set target={serving.target} "
+            f"--set namespace=NAMESPACE --set store={registry.store.url} --set name={registry.name} --set actor={actor or 'YOU'} "
+            "--set reason=WHY`, which waits until the cluster serves it and then writes the ledger"
+        )
+    request = DeployRequest(version, "rollback", environment=serving.environment, actor=actor, reason=reason, asked=asked)
+    return _record(registry, request) or registry.ledger.records()[-1]
+
+
+def _record(registry: Registry, request: DeployRequest) -> Record | None:
+    """Append the record that makes the version the champion; None when there is nothing to change."""
+    registry.require_intact(request.version)
+
+    def decide(records: list[Record]) -> Record | None:
+        if champion_of(records) == request.version or request.recorded(records):
+            return None
+        request.refuse_stale(records)
+        return request.draft()
+
+    return registry.ledger.append_if(decide)

@@ -64,10 +64,9 @@ def record_hold(
 ) -> str:
     """Record in the deployment ledger that a version was held, and why; the champion goes on serving. Returns "held"."""
     from components.bundle.decision import read_decision
-    from components.gate import step
     from components.registry import Ledger
     from components.storage import open_store
 
-    record = step.record_hold(Ledger(open_store(store), name), read_decision(decision.metadata, version), actor, run)
+    record = Ledger(open_store(store), name).hold(read_decision(decision.metadata, version), actor, run)
     print(f"{version} is held (record {record.sequence}): {record.reason}")
     return "held"

@@ -10,7 +10,7 @@ from components.bundle.files import EVALUATION
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError
 from components.gate.decide import decide
-from components.registry import Ledger, Record, Registry
+from components.registry import Registry
 
 
 def judge(
@@ -39,30 +39,6 @@ def judge(
         evaluation_digest=digest,
         serving=registry.ledger.champion() or "",
     )
-
-
-def record_hold(ledger: Ledger, decision: Decision, actor: str = "", run: str = "") -> Record:
-    """Append a `held` record, or return the one that the same run, or the same judgement, left before."""
-    draft = Record(
-        action="held",
-        version=decision.version,
-        strategy="force" if decision.strategy == "force" else "quality",
-        environment=decision.environment,
-        actor=actor or decision.actor,
-        reason=decision.summary,
-        evaluation_digest=decision.evaluation_digest,
-        decision=decision.for_ledger(),
-        run=run,
-    )
-    last = ledger.last()
-    if last is not None and not run and _same(last, draft):
-        return last
-    return ledger.append(draft)
-
-
-def _same(record: Record, draft: Record) -> bool:
-    fields = ("action", "version", "environment", "run", "decision")
-    return all(getattr(record, field) == getattr(draft, field) for field in fields)
 
 
 def explain(registry: Registry, version: str, policy: Policy, environment: str, scratch: Path) -> Decision:

@@ -3,6 +3,5 @@
 from components.registry.ledger import Ledger, Record
 from components.registry.manifest import Difference, Manifest, differences, verify_directory
 from components.registry.registry import ModelVersion, Registry
-from components.registry.rollback import rollback
 
-__all__ = ["Difference", "Ledger", "Manifest", "ModelVersion", "Record", "Registry", "differences", "rollback", "verify_directory"]
+__all__ = ["Difference", "Ledger", "Manifest", "ModelVersion", "Record", "Registry", "differences", "verify_directory"]

@@ -2,24 +2,25 @@
 
 `deployments/NAME/000001.json` and on; the order is the sequence, never a clock. The last record's `champion` serves.
 
-The rule of rollback is that of undo, over successful deployments only. Deploying puts a version on a stack; rolling back takes
-the top off, and what is then on top serves. Held and failed records change nothing. Rolling back to a named version takes
-off all that lies above it; a version that is not on the stack is put on it, like a deployment.
+Rolling back is undo, over successful deployments only. Deploying puts a version on a stack; rolling back takes the top off,
+and what is then on top serves. Held and failed records change nothing. Rolling back to a named version takes off all that lies
+above it; a version that is not on the stack is put on it, like a deployment.
 """
 
-import random
-import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.bundle.decision import Decision
 from components.classifier.errors import LedgerConflict, ObjectExists, RegistryError
 from components.storage import Store
+from components.storage.optimistic import write_optimistically
 
 Action = Literal["deployed", "held", "rolled_back", "failed"]
-_ATTEMPTS = 100
+Strategy = Literal["quality", "manual", "force", "rollback"]
 
 
 class Record(BaseModel):
@@ -34,7 +35,7 @@ class Record(BaseModel):
     """Who serves after it; empty while nothing does. Held and failed records carry the champion on."""
     previous: str = ""
     """Who served before it."""
-    strategy: Literal["quality", "manual", "force", "rollback"]
+    strategy: Strategy
     target: str = "local"
     environment: str = ""
     actor: str = ""
@@ -46,7 +47,7 @@ class Record(BaseModel):
     time: str = ""
     """UTC, ISO 8601; for people, the order is the sequence."""
     id: str = ""
-    """Makes every record's bytes its own, so that a writer knows its own from another's."""
+    """Unique, so that a writer can tell its own record from another's of equal content."""
 
     def repeats(self, other: "Record") -> bool:
         """Say whether this is what the same step of the same run recorded before."""
@@ -62,32 +63,61 @@ class Ledger:
         self._prefix = f"deployments/{name}/"
         self._known: dict[int, Record] = {}  # records never change, so each is read once
 
-    def append(self, draft: Record, *, after: int | None = None) -> Record:
+    def append(self, draft: Record) -> Record:
         """Add a record with the next sequence and return it.
 
-        A step that is run again with the same `run` finds its record and adds none. `after` is the sequence that the
-        caller's decision rests on: LedgerConflict is raised when another record has come since. Without it a lost race is
-        tried again, and LedgerConflict is raised after many.
+        A step that is run again with the same `run` finds its record and adds none. Raises LedgerConflict when other writers
+        were first again and again.
         """
-        for attempt in range(_ATTEMPTS):
-            start = time.monotonic()
+        appended = self._append(lambda _: draft)
+        assert appended is not None
+        return appended
+
+    def append_if(self, decide: Callable[[list[Record]], Record | None]) -> Record | None:
+        """Add the record that `decide` drafts from all records, or nothing when it returns None.
+
+        It is asked again whenever another writer was first, so its record always follows the records that it saw. Raises what
+        `decide` raises, and LedgerConflict when other writers were first again and again.
+        """
+        return self._append(lambda count: decide([self._record(sequence) for sequence in range(1, count + 1)]))
+
+    def hold(self, decision: Decision, actor: str = "", run: str = "") -> Record:
+        """Record that the gate held a version; returns the record that the same run, or the same judgement, left before.
+
+        A hold is a result: it is kept with its reasons, and the champion goes on serving.
+        """
+        draft = draft_record(
+            "held",
+            decision.version,
+            "force" if decision.strategy == "force" else "quality",
+            decision=decision,
+            environment=decision.environment,
+            actor=actor or decision.actor,
+            run=run,
+        )
+        last = self.last()
+        fields = ("action", "version", "environment", "run", "decision")
+        if last is not None and not run and all(getattr(last, field) == getattr(draft, field) for field in fields):
+            return last
+        return self.append(draft)
+
+    def _append(self, decide: Callable[[int], Record | None]) -> Record | None:
+        def attempt() -> Record | None:
             count = self._count()
-            if draft.run:
-                for found in map(self._record, range(count, 0, -1)):
-                    if draft.repeats(found):
-                        return found
-            if after is not None and count != after:
-                break
+            draft = decide(count)
+            if draft is None:
+                return None
+            repeated = (record for record in map(self._record, range(count, 0, -1)) if draft.repeats(record)) if draft.run else ()
+            if found := next(iter(repeated), None):
+                return found
             record = _complete(draft, count + 1, self._record(count).champion if count else "")
-            try:
-                self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
-            except ObjectExists:
-                # Many writers spread over as many times what one attempt takes here, so that they do not meet again and again.
-                time.sleep(random.uniform(0, (time.monotonic() - start) * 2 ** min(attempt, 3)))
-                continue
+            self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
             self._known[record.sequence] = record
             return record
-        raise LedgerConflict(f"another writer appended to {self._store.url}/{self._prefix} first; look at the history, then try again")
+
+        return write_optimistically(
+            attempt, ObjectExists, LedgerConflict(f"others append to {self._store.url}/{self._prefix} all the time; try again later")
+        )
 
     def records(self) -> list[Record]:
         """Return all records, oldest first.
@@ -105,6 +135,10 @@ class Ledger:
         """Return the version that serves, or None when nothing does."""
         last = self.last()
         return (last.champion or None) if last else None
+
+    def deployment(self) -> Record | None:
+        """Return the record that made the champion serve, or None when nothing has been deployed."""
+        return next((record for record in reversed(self.records()) if record.action in {"deployed", "rolled_back"}), None)
 
     def previous(self) -> str | None:
         """Return the version that a rollback would bring back, or None when nothing lies under the champion."""
@@ -133,6 +167,38 @@ class Ledger:
 
     def _key(self, sequence: int) -> str:
         return f"{self._prefix}{sequence:06d}.json"
+
+
+def draft_record(
+    action: Action,
+    version: str,
+    strategy: str,
+    *,
+    decision: Decision | None = None,
+    target: str = "local",
+    environment: str = "",
+    actor: str = "",
+    reason: str = "",
+    run: str = "",
+) -> Record:
+    """Return a record to append; the gate's decision adds its reasons, and the digest of the evaluation that it judged."""
+    return Record(
+        action=action,
+        version=version,
+        strategy=cast(Strategy, strategy),  # the record's own check holds
+        target=target,
+        environment=environment,
+        actor=actor,
+        reason=reason or (decision.summary if decision else ""),
+        evaluation_digest=decision.evaluation_digest if decision else "",
+        decision=decision.for_ledger() if decision else {},
+        run=run,
+    )
+
+
+def champion_of(records: list[Record]) -> str:
+    """Return the version that serves after these records; empty when nothing does."""
+    return records[-1].champion if records else ""
 
 
 def deployments(records: list[Record]) -> list[str]:

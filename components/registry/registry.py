@@ -187,11 +187,16 @@ class Registry:
         prefix = self.key(version, "")
         return {entry.key[len(prefix) :]: entry.size for entry in self.store.list(prefix)}
 
+    def require_intact(self, version: str) -> None:
+        """Raise IntegrityError, naming each bad file, unless all of a version's files in the store have their digests."""
+        self.refuse(version, self.verify(version))
+
     def refuse(self, version: str, problems: list[str]) -> None:
         """Raise IntegrityError when there are problems."""
         if problems:
             raise IntegrityError(
-                f"version {version} of {self.name} in {self.store.url} is damaged: {'; '.join(problems)}; publish it again"
+                f"version {version} of {self.name} in {self.store.url} is damaged: {'; '.join(problems)}; "
+                "publish it again, or use another version"
             )
 
     def refuse_champion(self, version: str) -> None:
@@ -200,8 +205,9 @@ class Registry:
             raise RegistryError(f"version {version} of {self.name} is the champion and serves; deploy another one, then delete it")
 
     def _why_no(self, selector: str) -> str:
-        if selector == "previous" and self.ledger.champion():
-            return "nothing was deployed before the champion; name a version"
+        champion = self.ledger.champion()
+        if selector == "previous" and champion:
+            return f"nothing was deployed before the champion {champion}; name a version"
         return "nothing has been deployed yet; deploy a version first"
 
     def _not_found(self, version: str) -> VersionNotFound:

@@ -183,7 +183,7 @@ def rollback(
 
     Example: `penstock models rollback --reason "wrong on night pictures"`
     """
-    from components.registry import rollback as roll_back
+    from components.deploy.local import rollback as roll_back
 
     registry = _registry(store, name)
     before = registry.ledger.champion()

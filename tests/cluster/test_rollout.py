@@ -134,7 +134,7 @@ def test_other_probabilities_than_evaluated_are_undone(place: Place) -> None:
 
 @pytest.mark.parametrize("kind", ["crashes", "no-image"])
 def test_a_first_deployment_that_fails_is_taken_away(place: Place, kind: str) -> None:
-    with pytest.raises(RolloutError, match=rf"{BAD[kind][1]}.* was taken away again"):
+    with pytest.raises(RolloutError, match=rf"{BAD[kind][1]}.* was deleted again"):
         place.deploy("v1", runtime=place.runtime(kind, BAD[kind][0]))
     assert place.served() == ""
     assert place.ledger() == [("failed", "v1", "")]

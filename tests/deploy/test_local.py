@@ -10,7 +10,7 @@ from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError, RolloutError, UsageError, VersionNotFound
 from components.deploy.component import deploy_model
 from components.deploy.request import DeployRequest
-from components.deploy.targets import deploy
+from components.deploy.step import deploy
 from components.gate.decide import decide
 from components.registry import Record, Registry
 from tests.gate.cases import champion, good

@@ -29,7 +29,7 @@ LIGHT = """
 import os, sys
 os.environ["_KFP_RUNTIME"] = "true"  # as the step's command sets it
 import kfp.dsl.executor_main
-import components.deploy.targets, components.gate.step, components.publish.publishing, components.registry
+import components.deploy.step, components.gate.step, components.publish.publishing, components.registry
 import components.bundle.environment
 print(sorted({"torch", "torchvision", "onnxruntime", "kserve", "sklearn", "scipy", "pandas", "matplotlib"} & set(sys.modules)))
 """

@@ -1,19 +1,16 @@
 """The ledger's order, and the written rule of rollback."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError, UsageError, VersionNotFound
-from components.registry import Ledger, Record, Registry, rollback
-from components.registry.ledger import deployments
-from components.registry.publication import publish_directory
-from components.storage import Store, open_store
+from components.classifier.errors import LedgerConflict, RegistryError
+from components.registry import Ledger, Record
+from components.registry.ledger import champion_of, deployments
+from components.storage import Store, optimistic
 from components.storage.memory import MemoryStore
-from tests.registry import bundles
 
 
 def draft(action: str, version: str, **fields: object) -> Record:
@@ -48,12 +45,34 @@ def test_a_step_run_again_finds_its_record(store: Store) -> None:
     assert ledger.append(draft("deployed", "1", run="")).sequence == 5
 
 
-def test_a_decision_that_rests_on_an_old_record_is_refused(store: Store) -> None:
-    ledger = Ledger(store, "digits")
-    ledger.append(draft("deployed", "1"))
-    assert ledger.append(draft("deployed", "2"), after=1).sequence == 2
-    with pytest.raises(LedgerConflict, match="appended"):
-        ledger.append(draft("deployed", "3"), after=1)
+def test_a_decision_is_made_anew_when_another_writer_was_first(store: Store) -> None:
+    ledger, other = Ledger(store, "digits"), Ledger(store, "digits")
+    seen = []
+
+    def decide(records: list[Record]) -> Record | None:
+        seen.append(champion_of(records))
+        if len(seen) < 3:
+            other.append(draft("deployed", str(len(seen))))
+        return None if champion_of(records) == "none" else draft("deployed", f"after {champion_of(records)}")
+
+    record = ledger.append_if(decide)
+    assert record is not None
+    assert (record.sequence, record.version, seen) == (3, "after 2", ["", "1", "2"])
+    assert ledger.append_if(lambda _: None) is None
+    assert len(ledger.records()) == 3
+
+
+def test_a_writer_who_is_never_first_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optimistic, "MAX_ATTEMPTS", 3)
+    ledger, other = Ledger(MemoryStore.named("crowded"), "digits"), Ledger(MemoryStore.named("crowded"), "digits")
+
+    def overtaken(records: list[Record]) -> Record:
+        other.append(draft("held", str(len(records))))
+        return draft("deployed", "1")
+
+    with pytest.raises(LedgerConflict, match="others append to memory://crowded/deployments/digits/ all the time; try again later"):
+        ledger.append_if(overtaken)
+    assert [record.action for record in ledger.records()] == ["held"] * 3
 
 
 def test_a_gap_or_a_changed_record_is_named() -> None:
@@ -120,58 +139,3 @@ def test_the_top_of_the_stack_is_always_the_champion(events: list[tuple[str, str
         assert ledger.champion() == (model[-1] if model else None)
         assert ledger.previous() == (model[-2] if len(model) > 1 else None)
     assert all(after.previous == before.champion for before, after in itertools.pairwise(ledger.records()))
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Registry:
-    return Registry(open_store(str(tmp_path / "store")), "digits")
-
-
-def published(registry: Registry, folder: Path, *names: str) -> list[str]:
-    return [publish_directory(registry, bundles.quick(folder / name, name.encode())).version for name in names]
-
-
-def test_rollback_by_the_written_rule_step_by_step(registry: Registry, tmp_path: Path) -> None:
-    with pytest.raises(RegistryError, match="nothing of digits has been deployed"):
-        rollback(registry)
-    one, two, three, four = published(registry, tmp_path, "1", "2", "3", "4")
-    registry.ledger.append(draft("deployed", one, environment="dev"))
-    registry.ledger.append(draft("deployed", two, environment="dev"))
-    registry.ledger.append(draft("failed", three))
-    record = rollback(registry, actor="me", reason="night pictures")
-    assert (record.action, record.version, record.champion, record.previous) == ("rolled_back", one, one, two)
-    assert (record.actor, record.reason, record.environment, record.strategy) == ("me", "night pictures", "dev", "rollback")
-    with pytest.raises(RegistryError, match=f"nothing was deployed before the champion {one}"):
-        rollback(registry)
-    registry.ledger.append(draft("deployed", four))
-    assert rollback(registry).champion == one
-    assert rollback(registry, to=three).champion == three
-    before = len(registry.ledger.records())
-    assert rollback(registry, to=three).sequence == before == len(registry.ledger.records())
-    assert rollback(registry, to="previous").champion == one
-
-
-def test_rollback_never_brings_back_what_is_damaged_or_gone(registry: Registry, tmp_path: Path) -> None:
-    one, two = published(registry, tmp_path, "1", "2")
-    for version in (one, two):
-        registry.ledger.append(draft("deployed", version))
-    registry.store.replace(f"models/digits/{one}/file0.bin", b"x")
-    with pytest.raises(IntegrityError, match=r"file0\.bin was changed"):
-        rollback(registry)
-    registry.delete(one)
-    with pytest.raises(VersionNotFound, match=one):
-        rollback(registry)
-    with pytest.raises(VersionNotFound):
-        rollback(registry, to="20200101-000000-000000000000")
-    assert registry.ledger.champion() == two
-
-
-def test_a_champion_on_a_cluster_is_left_to_the_deployment_pipeline(registry: Registry, tmp_path: Path) -> None:
-    one, two = published(registry, tmp_path, "1", "2")
-    for version in (one, two):
-        registry.ledger.append(draft("deployed", version, target="kserve"))
-    with pytest.raises(UsageError, match=r"serves on kserve; run `penstock submit deployment --host URL --set version=previous .*store="):
-        rollback(registry)
-    with pytest.raises(UsageError, match=f"--set version={one} --set target=kserve"):
-        rollback(registry, to=one)
-    assert registry.ledger.champion() == two

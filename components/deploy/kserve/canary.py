@@ -1,28 +1,26 @@
-"""A version is tried on little before it serves all: a share of the traffic (Knative), or a service of its own (Standard)."""
+"""Tries a version on a share of the traffic first (Knative), or in a service of its own without users (Standard)."""
 
 import copy
 import time
-from contextlib import suppress
 
-from components.classifier.errors import RolloutConflict
+from components.classifier.errors import RolloutConflict, RolloutError
 from components.deploy.kserve.cluster import Cluster, Stale
-from components.deploy.kserve.golden import Golden
 from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, with_lock
-from components.deploy.kserve.watch import Say, Watcher
+from components.deploy.kserve.watch import Golden, Say, Watcher
 from components.settings.serving import KServeSettings
-
-_ATTEMPTS = 20
+from components.storage.optimistic import write_optimistically
 
 
 def shares(settings: KServeSettings, live: Object | None) -> list[int | None]:
-    """Return the percents of the traffic to go through; None is all of it, without a split, and always the last."""
+    """Return the percents of the traffic that the new version gets, one after another; None, always the last, is all of it."""
     return [*(settings.canary_steps if live is not None else ()), None]
 
 
 def try_apart(cluster: Cluster, wanted: Object, golden: Golden, settings: KServeSettings, tell: Say) -> None:
-    """Serve the version in an InferenceService `<name>-canary`, send its golden requests, and take it away again.
+    """Serve the version in an InferenceService `<name>-canary`, send its golden requests, and delete the service again.
 
-    Raises NotServed when it does not serve. Standard mode splits no traffic, so users never meet the canary.
+    Raises NotServed when it does not serve, RolloutConflict when others change it too. Standard mode does not split traffic, so
+    users never meet the canary.
     """
     apart = copy.deepcopy(wanted)
     name = apart["metadata"]["name"] = f"{wanted['metadata']['name']}-canary"
@@ -33,37 +31,32 @@ def try_apart(cluster: Cluster, wanted: Object, golden: Golden, settings: KServe
     try:
         Watcher(cluster, name, own, tell).wait(uri_of(apart), golden, time.monotonic() + settings.timeout_seconds)
     finally:
-        _take_away(cluster, name)
-        tell(f"{name}: taken away again")
+        try:
+            _take_away(cluster, name)
+            tell(f"{name}: deleted again")
+        except RolloutError as error:  # the next canary changes or deletes it; what was found out about the version counts
+            tell(f"{name}: could not be deleted: {error}")
 
 
 def _put(cluster: Cluster, wanted: Object) -> None:
     """Make the canary, or change the one that a killed rollout left."""
-    for _ in range(_ATTEMPTS):
-        live = cluster.find("InferenceService", wanted["metadata"]["name"])
-        if live is not None and "deletionTimestamp" in live["metadata"]:
-            time.sleep(1)
-            continue
-        try:
-            if live is None:
-                live = cluster.create(wanted)
-            if operations := adoption_patch(live):
-                live = cluster.patch("InferenceService", wanted["metadata"]["name"], operations)
-            if not agrees(live, wanted):
-                cluster.apply(with_lock(wanted, live))
-        except Stale:
-            continue
-        return
-    raise RolloutConflict(f"{wanted['metadata']['name']} is changed by another deployer; run again")
+    name = wanted["metadata"]["name"]
+
+    def attempt() -> None:
+        live = cluster.find_settled("InferenceService", name) or cluster.create(wanted)
+        if operations := adoption_patch(live):
+            live = cluster.patch("InferenceService", name, operations)
+        if not agrees(live, wanted):
+            cluster.apply(with_lock(wanted, live))
+
+    write_optimistically(attempt, Stale, RolloutConflict(f"{name} is changed by another deployer; run again"))
 
 
 def _take_away(cluster: Cluster, name: str) -> None:
-    for _ in range(_ATTEMPTS):
-        live = cluster.find("InferenceService", name)
-        if live is None:
-            return
-        if "deletionTimestamp" in live["metadata"]:
-            time.sleep(1)
-            continue
-        with suppress(Stale):
+    def attempt() -> None:
+        live = cluster.find_settled("InferenceService", name)
+        if live is not None:
             cluster.delete(live)
+            cluster.find_settled("InferenceService", name)
+
+    write_optimistically(attempt, Stale, RolloutConflict(f"{name} is changed by another deployer; delete it"))

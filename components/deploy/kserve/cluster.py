@@ -15,7 +15,7 @@ from kubernetes.client.rest import ApiException
 from kubernetes.config import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.resource import Resource
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay
+from tenacity import RetryCallState, RetryError, Retrying, TryAgain, retry_if_exception, retry_never, stop_after_delay, wait_fixed
 
 from components.classifier.errors import RolloutError, UsageError
 from components.deploy.kserve.service import MANAGER, Object
@@ -24,6 +24,8 @@ REQUEST_SECONDS = (5.0, 10.0)
 """For connecting, and for an answer to come."""
 PATIENCE_SECONDS = 60.0
 """How long one request is tried again while the API server answers 429 or 5xx, or not at all."""
+DELETION_SECONDS = 60.0
+"""How long a deleted object may take to go."""
 _PASSING = {429, 500, 502, 503, 504}
 _LONGEST_WAIT = 8.0
 
@@ -67,6 +69,20 @@ class Cluster:
     def find(self, kind: str, name: str) -> Object | None:
         """Return an object, or None."""
         return self._ask(lambda: self._dynamic.get(RESOURCES[kind], name, self.namespace, **_limits()), missing=True)
+
+    def find_settled(self, kind: str, name: str) -> Object | None:
+        """Return an object that is not being deleted, or None once it is gone; raises RolloutError when it does not go in time."""
+
+        def look() -> Object | None:
+            live = self.find(kind, name)
+            if live is not None and "deletionTimestamp" in live["metadata"]:
+                raise TryAgain
+            return live
+
+        try:
+            return Retrying(retry=retry_never, stop=stop_after_delay(DELETION_SECONDS), wait=wait_fixed(1))(look)
+        except RetryError as error:
+            raise RolloutError(f"{name} is being deleted and does not go; look at its finalizers, and at KServe's controller") from error
 
     def all(self, kind: str, labels: str = "", fields: str = "") -> list[Object]:
         """Return the objects of a kind that a label and a field selector choose."""

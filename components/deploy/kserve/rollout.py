@@ -1,23 +1,24 @@
-"""The kserve target: change what an InferenceService serves, see that it really serves it, or put back what was there.
+"""The kserve target: change what an InferenceService serves, confirm that it really serves it, or put back what was there.
 
 1. Read the InferenceService, then the ledger; refuse what the ledger says is stale.
 2. Note in the store what to go back to, and apply the version under the resourceVersion that was read.
 3. Wait until only new pods serve and every golden request is answered as evaluated; watch on for a while.
 4. Write the ledger's record.
 
-Whatever fails after the apply is undone (`undo.py`). Killed at any point and run again, it goes on from what it finds.
+Whatever fails after the apply is undone: the failure is recorded, what served before is put back, confirmed to serve, and
+recorded. Killed at any point and run again, a rollout goes on from what it finds.
 """
 
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
-from components.classifier.errors import IntegrityError, LedgerConflict, RolloutConflict, RolloutError, UsageError
-from components.deploy.kserve import canary, undo
+from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError, UsageError
+from components.deploy.kserve import canary
 from components.deploy.kserve.cluster import Cluster, Stale, connect
-from components.deploy.kserve.golden import Golden
 from components.deploy.kserve.journal import Journal
 from components.deploy.kserve.service import (
     Object,
@@ -32,15 +33,12 @@ from components.deploy.kserve.service import (
     version_of,
     with_lock,
 )
-from components.deploy.kserve.watch import NotServed, Say, Watcher
-from components.deploy.records import champion_of, draft, recorded, refuse_stale
+from components.deploy.kserve.watch import Golden, NotServed, Say, Watcher
 from components.deploy.request import DeployRequest
 from components.registry import Record, Registry
+from components.registry.ledger import champion_of
 from components.settings.serving import KServeSettings, canonical, check_store
-
-ATTEMPTS = 20
-GOING_SECONDS = 60
-"""How long a deleted InferenceService may take to go."""
+from components.storage.optimistic import write_optimistically
 
 
 def say(line: str) -> None:
@@ -54,12 +52,10 @@ def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -
     Raises UsageError and IntegrityError before anything is changed; RolloutConflict when another deployer was first;
     RolloutError with the pod's reason when the version does not serve, after what served before was put back.
     """
-    request.check()
     settings = KServeSettings.read(request.serving, request.namespace)
     check_store(registry.store.url)
     settings.service_name(registry.name)
-    if problems := registry.verify(request.version):
-        raise IntegrityError(f"version {request.version} is damaged: {'; '.join(problems)}; publish it again")
+    registry.require_intact(request.version)
     return Rollout(registry, request, settings, connect(settings.namespace), tell).run()
 
 
@@ -72,7 +68,7 @@ def stopping() -> Iterator[None]:
     """Raise Stopped at SIGTERM: a step whose node is drained must not leave what nobody has seen to serve.
 
     A run that is terminated in Kubeflow gives no time for that; the next deployment knows by the journal.
-    It is no verdict on the version: run again, the step begins anew.
+    This says nothing about the version: run again, the step starts anew.
     """
 
     def stop(*_: object) -> None:
@@ -109,12 +105,12 @@ class Rollout:
     def run(self) -> str:
         """Roll out; returns "deployed" or "unchanged"."""
         if failure := self._failed_before():
-            undo.finish(self, failure)
+            self._finish_undo(failure)
         records = self.registry.ledger.records()
-        if recorded(records, self.request) and champion_of(records) != self.version:
+        if self.request.recorded(records) and champion_of(records) != self.version:
             return "unchanged"
         self.golden = Golden.of(self.registry, self.version)
-        self._look_around()
+        self._check_permissions()
         if self.settings.canary:
             self._try_apart()
         steps = canary.shares(self.settings, self.live())
@@ -123,23 +119,18 @@ class Rollout:
         deadline = time.monotonic() + self.settings.timeout_seconds
         try:
             with stopping():
-                self._climb(steps, deadline)
+                self._shift_traffic(steps, deadline)
                 self.watcher.settle(self.uri, self.golden, deadline)
         except NotServed as failure:
-            undo.undo(self, str(failure))
+            self._undo(str(failure))
         except Stopped:
-            undo.restore(self, self.stable)
+            self._restore(self.stable)
             raise
         return self._record()
 
     def live(self) -> Object | None:
-        """Read the InferenceService, once it is not on its way out."""
-        for _ in range(GOING_SECONDS):
-            live = self.cluster.find("InferenceService", self.service)
-            if live is None or "deletionTimestamp" not in live["metadata"]:
-                return live
-            time.sleep(1)
-        raise RolloutError(f"{self.service} is being deleted and does not go; look at its finalizers, and at KServe's controller")
+        """Read the InferenceService; one that is being deleted is waited for."""
+        return self.cluster.find_settled("InferenceService", self.service)
 
     def wanted(self, percent: int | None = None) -> Object:
         """Return the InferenceService that serves the version."""
@@ -158,14 +149,14 @@ class Rollout:
         return applied_part(live)
 
     def _failed_before(self) -> Record | None:
-        """Return this run's failure, if it recorded one: a verdict is not tried again, only undone to the end."""
+        """Return this run's failure, if it recorded one: a version that failed is not tried again in it, only undone to the end."""
         if not self.request.run:
             return None
         mine = [record for record in self.registry.ledger.records() if record.run == self.request.run]
         return next((r for r in mine if (r.action, r.version, r.target) == ("failed", self.version, self.request.target)), None)
 
-    def _look_around(self) -> None:
-        """Read all that the rollout will have to read, so that a missing right is told before anything is changed."""
+    def _check_permissions(self) -> None:
+        """Read everything that the rollout will read, so that a missing permission is reported before anything is changed."""
         live = self.live()
         now = mode_of(live) if live else ""
         if now and canonical(now) != canonical(self.settings.mode):
@@ -181,29 +172,27 @@ class Rollout:
         try:
             canary.try_apart(self.cluster, self.wanted(), self.golden, self.settings, self.tell)
         except NotServed as failure:
-            self.registry.ledger.append(draft(self.request, failed=f"canary: {failure}"))
+            self.registry.ledger.append(self.request.draft_failure(f"canary: {failure}"))
             raise RolloutError(f"{self.version} failed as a canary: {failure}; {self.service} was not touched") from failure
 
     def _apply(self, percent: int | None, first: Object | None) -> None:
         """Put the version on the cluster, bound to what was read first; raises RolloutConflict when that is gone."""
-        for _ in range(ATTEMPTS):
+
+        def attempt() -> None:
             live = self.live()
             self._refuse_change(first, live)
             records = self.registry.ledger.records()
-            if champion_of(records) != self.version and not recorded(records, self.request):
-                refuse_stale(records, self.request)
+            if champion_of(records) != self.version and not self.request.recorded(records):
+                self.request.refuse_stale(records)
             self.stable = self.going_back_to(live)
             wanted = keep_mode_name(self.wanted(percent), live) if live else self.wanted(percent)
             if live and agrees(live, wanted) and not adoption_patch(live):
                 return
-            try:
-                self._write(live, wanted)
-            except Stale:
-                continue
+            self._write(live, wanted)
             self.changed = True
             self.tell(f"{self.service}: {self.version} applied{f' for {percent} percent of the traffic' if percent else ''}")
-            return
-        raise RolloutConflict(f"{self.service} was changed {ATTEMPTS} times while it was to be applied; run again")
+
+        write_optimistically(attempt, Stale, RolloutConflict(f"others change {self.service} all the time; run again"))
 
     def _write(self, live: Object | None, wanted: Object) -> None:
         if live is None:
@@ -224,7 +213,7 @@ class Rollout:
                 f"{version_of(first, self.models) or before or 'nothing'} before; {self.version} is not deployed, run again to replace that"
             )
 
-    def _climb(self, steps: list[int | None], deadline: float) -> None:
+    def _shift_traffic(self, steps: list[int | None], deadline: float) -> None:
         """Wait at each share of the traffic until it is served well, then take the next."""
         assert self.golden is not None
         for number, percent in enumerate(steps):
@@ -239,18 +228,114 @@ class Rollout:
             self.tell(f"{self.service}: {percent} percent of the traffic is answered well")
 
     def _record(self) -> str:
-        """Write the record while the version still is what the cluster serves."""
-        for _ in range(ATTEMPTS):
-            records = self.registry.ledger.records()
+        """Write the record while the version still is what the cluster serves; returns "deployed" or "unchanged"."""
+        outcome = "unchanged"
+
+        def decide(records: list[Record]) -> Record | None:
+            nonlocal outcome
             self._refuse_change(self.replaced, self.live(), only_ours=True)
             if champion_of(records) == self.version:
-                return "deployed" if self.changed else "unchanged"
-            if recorded(records, self.request):
-                return "unchanged"
-            try:
-                self.registry.ledger.append(draft(self.request), after=len(records))
-            except LedgerConflict:
-                continue
-            self.tell(f"{self.service}: {self.version} serves, and is recorded")
-            return "deployed"
-        raise LedgerConflict(f"other writers appended to the ledger of {self.registry.name} {ATTEMPTS} times in a row; run again")
+                outcome = "deployed" if self.changed else "unchanged"
+                return None
+            return None if self.request.recorded(records) else self.request.draft()
+
+        if self.registry.ledger.append_if(decide) is None:
+            return outcome
+        self.tell(f"{self.service}: {self.version} serves, and is recorded")
+        return "deployed"
+
+    def _undo(self, reason: str) -> NoReturn:
+        """Record the failure, put back what served before, confirm that it serves, record that, and raise RolloutError."""
+        self.tell(f"{self.service}: {self.version} failed: {reason}")
+        records = self.registry.ledger.records()
+        if champion_of(records) == self.version and not self.changed:
+            raise RolloutError(f"{self.version} is what {self.service} should serve, and it does not: {reason}")
+        unrecorded = _try(lambda: self.registry.ledger.append(self.request.draft_failure(reason)))
+        self._go_back(reason, unrecorded)
+
+    def _finish_undo(self, failure: Record) -> NoReturn:
+        """Undo to the end what an earlier, interrupted attempt of this run found to fail; raises RolloutError with its reason."""
+        records = self.registry.ledger.records()
+        after = records[failure.sequence :]
+        if any(record.run == failure.run and record.action == "rolled_back" for record in after):
+            raise RolloutError(f"{failure.version} failed in this run already: {failure.reason}; {champion_of(records)} serves")
+        live = self.live()
+        if live is None or (uri_of(live) != self.uri and version_of(live, self.models) != champion_of(records)):
+            raise RolloutError(f"{failure.version} failed in this run already: {failure.reason}")
+        self.stable = self.going_back_to(live)
+        self._go_back(failure.reason, None)
+
+    def _go_back(self, reason: str, unrecorded: Exception | None) -> NoReturn:
+        champion = champion_of(self.registry.ledger.records())
+        if champion and self.replaced and version_of(self.replaced, self.models) == champion:
+            self.stable = applied_part(self.replaced)  # what it replaced was confirmed since
+        stable = self.stable
+        try:
+            self._restore(stable)
+            if stable is None:
+                outcome = f"{self.service} was deleted again, since nothing served before"
+            else:
+                outcome = self._confirm_restored(stable, reason)
+        except RolloutConflict as conflict:
+            outcome = str(conflict)
+        except RolloutError as error:  # the API server's refusal, or its silence
+            outcome = f"what served before could not be put back: {error}; run the step again, which goes on with that"
+        if unrecorded is not None:
+            raise RolloutError(f"{self.version} failed: {reason}; {outcome}; the ledger could not be written: {unrecorded}") from unrecorded
+        raise RolloutError(f"{self.version} failed: {reason}; {outcome}")
+
+    def _restore(self, stable: Object | None) -> None:
+        """Put `stable` back where our version is; raises RolloutConflict when something else came there meanwhile."""
+
+        def attempt() -> None:
+            live = self.live()
+            if live is None:
+                if stable is None:
+                    return
+                raise RolloutConflict(f"{self.service} was deleted meanwhile")
+            if stable is not None and agrees(live, stable):
+                return
+            if uri_of(live) != self.uri:
+                raise RolloutConflict(f"another deployer changed {self.service} meanwhile, to {uri_of(live)}; that was left alone")
+            if stable is None:
+                self.cluster.delete(live)
+                if self.live() is not None:
+                    raise RolloutConflict(f"another deployer made {self.service} anew meanwhile; that was left alone")
+                self.tell(f"{self.service}: deleted again")
+                return
+            self._put_back(live, stable)
+            self.tell(f"{self.service}: {version_of(stable, self.models) or uri_of(stable)} applied again")
+
+        write_optimistically(attempt, Stale, RolloutConflict(f"others change {self.service} all the time; it could not be put back"))
+
+    def _put_back(self, live: Object, stable: Object) -> None:
+        if live["spec"]["predictor"].get("canaryTrafficPercent"):
+            # The traffic leaves the failed revision at once; the old spec is a new revision, which must start first.
+            self.journal.write(live, stable)
+            none = applied_part(live)
+            none["spec"]["predictor"]["canaryTrafficPercent"] = 0
+            live = self.cluster.apply(with_lock(none, live), force=True)
+        self.journal.write(live, stable)
+        self.cluster.apply(with_lock(stable, live), force=True)
+
+    def _confirm_restored(self, stable: Object, reason: str) -> str:
+        """Wait until what was put back serves, and record it; returns what came of it."""
+        version = version_of(stable, self.models)
+        golden = Golden.of(self.registry, version) if version and self.registry.find(version) else None
+        back = version or uri_of(stable)
+        try:
+            self.watcher.wait(uri_of(stable), golden, time.monotonic() + self.settings.timeout_seconds)
+        except NotServed as failure:
+            return f"{back} was put back, but does not serve either: {failure}"
+        if version and (problem := _try(lambda: self.registry.ledger.append(self.request.draft_return(version, reason)))):
+            return f"{back} serves again, but the ledger could not be written: {problem}"
+        return f"{back} serves again"
+
+
+def _try(write: Callable[[], object]) -> Exception | None:
+    """Write to the ledger; a store that fails then must not keep the old version from being put back."""
+    try:
+        write()
+    except (StoreError, RegistryError) as error:
+        return error
+    return None

@@ -1,13 +1,25 @@
-"""Waits until a version is really served and answers as evaluated, and tells each change of state as it happens."""
+"""Waits until a version is really served and answers golden requests as evaluated, and tells each change of state as it happens."""
 
+import socket
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
-from components.classifier.errors import RolloutConflict, RolloutError
+import numpy as np
+import numpy.typing as npt
+
+from components.bundle.files import GOLDEN
+from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
+from components.classifier.errors import InferenceError, RolloutConflict, RolloutError
+from components.classifier.images import Pixels
 from components.deploy.kserve.cluster import Cluster, Unreachable
-from components.deploy.kserve.golden import Caller, Golden, fault
 from components.deploy.kserve.state import Observation, observe
 from components.deploy.kserve.verdict import Verdict, judge, last_words
+from components.inference_client import InferenceClient, batches
+from components.registry import Registry
 from components.settings.serving import KServeSettings
 
 Say = Callable[[str], None]
@@ -15,10 +27,41 @@ Say = Callable[[str], None]
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 20.0
 """How long a version that is up may still not answer, or another answer for it: routes take a moment to move."""
+_RESPONSE_SECONDS = 15.0
 
 
 class NotServed(RolloutError):
     """The version does not serve; the message is the reason in one line."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """The golden requests of a version: pictures, uint8 (N, H, W, C), and the probabilities (N, K) that it must give them."""
+
+    version: str
+    images: Pixels
+    probabilities: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, registry: Registry, version: str) -> "Golden":
+        """Fetch them from the registry; raises VersionNotFound, and IntegrityError when they are damaged."""
+        with tempfile.TemporaryDirectory(prefix="penstock-golden-") as scratch:
+            images, probabilities = load_golden(registry.fetch(version, Path(scratch) / version, (GOLDEN,)))
+        return cls(version, images, probabilities)
+
+    def ask(self, client: InferenceClient, part: slice) -> tuple[str | None, str]:
+        """Send some of the pictures; returns the version that answered (None: none did), and what is wrong, or nothing."""
+        try:
+            found = client.infer(self.images[part])
+        except InferenceError as error:
+            return None, f"{error}{_hint(error.status)}"
+        if found.version != self.version:
+            return found.version, f"the answer names version {found.version or '(none)'}"
+        away = difference(found.probabilities, self.probabilities[part])
+        if away > GOLDEN_TOLERANCE:
+            wrong = f"golden requests get other probabilities than evaluated ({away:.4g} away, allowed {GOLDEN_TOLERANCE:g})"
+            return found.version, wrong
+        return found.version, ""
 
 
 class Watcher:
@@ -26,7 +69,7 @@ class Watcher:
 
     def __init__(self, cluster: Cluster, service: str, settings: KServeSettings, say: Say) -> None:
         self._cluster, self._service, self._settings, self._say = cluster, service, settings, say
-        self._caller = Caller(service, settings)
+        self._clients: dict[str, InferenceClient] = {}
         self._told = ""
 
     def wait(self, uri: str, golden: Golden | None, deadline: float, *, percent: int = 100) -> None:
@@ -72,18 +115,18 @@ class Watcher:
         of the traffic brings it some with near certainty.
         """
         address = observe(self._cluster, self._service, "", standard=False).address
-        if not (addresses := self._caller.addresses(address, ())):
+        if not (addresses := self._addresses(address, ())):
             return f"the service's address {address or '(none)'} is not known here; set serving.url"
-        answered = 0
-        for _ in range(max(20, 1000 // percent)):
-            answer, _ = self._caller.ask(addresses[0], golden)
-            if answer.version == golden.version:
-                answered += 1
-            elif not answer.problem:
+        first = next(batches(golden.images))
+        count, answered = max(20, 1000 // percent), 0
+        for _ in range(count):
+            version, problem = golden.ask(self._client(addresses[0]), first)
+            if version not in (None, golden.version):
                 continue  # the old version's probabilities are its own
-            if problem := fault(answer, golden.version):
+            if problem:
                 return problem
-        return "" if answered else f"no request of {max(20, 1000 // percent)} came to the new version at {percent} percent"
+            answered += 1
+        return "" if answered else f"no request of {count} came to the new version at {percent} percent"
 
     def _look(self, uri: str, seconds: float, percent: int, *, settled: bool = False) -> tuple[Verdict, Observation]:
         """Observe once; raises NotServed for a failure, and RolloutConflict when something else is served."""
@@ -103,17 +146,38 @@ class Watcher:
     def _ask(self, seen: Observation, golden: Golden | None) -> str:
         if golden is None:
             return ""
-        addresses = self._caller.addresses(seen.address, tuple(pod.address for pod in seen.pods if pod.ready))
+        addresses = self._addresses(seen.address, tuple(pod.address for pod in seen.pods if pod.ready))
         if not addresses:
             return f"its address {seen.address or '(none)'} is not known here; set serving.url"
         for address in addresses:
-            answer = self._caller.ask_all(address, golden)
-            problem = fault(answer, golden.version)
-            if problem and answer.version == golden.version:
-                raise NotServed(problem)  # waiting does not change what it computes
-            if problem:
-                return problem
+            for part in batches(golden.images):
+                version, problem = golden.ask(self._client(address), part)
+                if problem and version == golden.version:
+                    raise NotServed(problem)  # waiting does not change what it computes
+                if problem:
+                    return problem
         return ""
+
+    def _addresses(self, told: str, pods: Sequence[str]) -> list[str]:
+        """Return where to ask: the address that was set, else the one that the service tells, else its pods.
+
+        The names of a cluster are unknown outside of it, and in one without DNS.
+        """
+        if self._settings.url:
+            return [self._settings.url]
+        if told and _resolves(told):
+            return [told]
+        return [address for address in pods if address]
+
+    def _client(self, address: str) -> InferenceClient:
+        """Return the client of an address; its headers carry the host and the token that an ingress asks for."""
+        if address not in self._clients:
+            headers = {"host": self._settings.host} if self._settings.host else {}
+            if token := self._settings.token.get_secret_value():
+                headers["authorization"] = f"Bearer {token}"
+            ca = self._settings.ca
+            self._clients[address] = InferenceClient(address, self._service, headers=headers, ca=ca, seconds=_RESPONSE_SECONDS)
+        return self._clients[address]
 
     def _words(self, verdict: Verdict) -> str:
         """Return the end of the container's log, to be added to a reason."""
@@ -128,3 +192,20 @@ class Watcher:
         if line != self._told:
             self._told = line
             self._say(f"{self._service}: {line}")
+
+
+def _resolves(address: str) -> bool:
+    """Say whether this machine knows the address' host."""
+    try:
+        socket.getaddrinfo(urlsplit(address).hostname, None)
+    except OSError:
+        return False
+    return True
+
+
+def _hint(status: int) -> str:
+    if status in {301, 302, 303, 307, 308}:
+        return " (a login: set PENSTOCK_KSERVE_TOKEN, or serving.url to an address inside the cluster)"
+    if status in {401, 403}:
+        return " (the service asks for an account: set PENSTOCK_KSERVE_TOKEN; a mesh may want a sidecar or a policy)"
+    return " (an ingress that does not know the service: set serving.host)" if status == 404 else ""
