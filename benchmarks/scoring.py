@@ -31,8 +31,8 @@ from components.classifier.network import ServingGraph, build
 from components.registry import Record, Registry
 from components.registry.publication import publish_directory
 from components.score.merge import merge
-from components.score.planning import make_plan
-from components.score.scoring import score_shard
+from components.score.plan_step import make_plan
+from components.score.shard import score_shard
 from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 from components.train.export import export_onnx

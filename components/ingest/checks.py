@@ -10,7 +10,7 @@ import numpy.typing as npt
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection
-from components.ingest.listing import counted, some
+from components.readers.listing import counted, some
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 """Shares of all pictures, and of one class' pictures, that may have one colour only."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from components.classifier.errors import DataError
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, Collection
-from components.ingest.listing import some
+from components.readers.listing import some
 
 MAX_CONTRADICTIONS = 0.1
 """Share of the pictures that may have the pixels of another with another label."""

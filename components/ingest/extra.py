@@ -15,7 +15,7 @@ from components.classifier.errors import DataError
 from components.classifier.images import Pixels
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, Collection, Selection
-from components.ingest.listing import some
+from components.readers.listing import some
 
 
 class Joined:

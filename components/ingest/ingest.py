@@ -19,8 +19,8 @@ from components.classifier.images import ImageSpec
 from components.ingest import duplicates, extra, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
-from components.ingest.decoding import Log
-from components.ingest.listing import counted, some
+from components.ingest.pixels import Log
+from components.readers.listing import counted, some
 from components.settings.ingest import IngestSettings
 
 SCRATCH = ".scratch"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
-from components.ingest.listing import Listing, looks_like_picture, some, suffix
+from components.readers.listing import Listing, looks_like_picture, some, suffix
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -28,7 +28,7 @@ WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog
 
 @dataclass(frozen=True)
 class Place:
-    """Where one member belongs: its class, and the split that its folder gives (None: to be split)."""
+    """Where one picture belongs: its class, and the split that its folder gives (None: to be split)."""
 
     class_name: str
     split: SplitName | None
@@ -41,9 +41,11 @@ class Layout:
     root: str
     """The unwrapped folder, "" or ending with "/"."""
     places: dict[str, Place] = field(default_factory=dict)
-    """Per member's name; members outside the class folders are not in it."""
+    """Per picture's name; what has no label is not in it."""
     class_names: set[str] = field(default_factory=set)
-    """All class folders, empty ones included."""
+    """All classes, empty folders included."""
+    attributes: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    """Per picture's name: further columns with their values."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -85,15 +87,15 @@ def arrange(listing: Listing) -> Layout:
 def _tree(listing: Listing) -> _Tree:
     folders: dict[str, set[str]] = defaultdict(set)
     pictures: dict[str, list[str]] = defaultdict(list)
-    for path in [*listing.folders, *(member.name.rpartition("/")[0] for member in listing.members)]:
+    for path in [*listing.folders, *(file.name.rpartition("/")[0] for file in listing.files)]:
         parts = path.split("/") if path else []
         for depth, part in enumerate(parts):
             folders["".join(f"{above}/" for above in parts[:depth])].add(part)
     filled: set[str] = set()
-    for member in listing.members:
-        folder, separator, base = member.name.rpartition("/")
+    for file in listing.files:
+        folder, separator, base = file.name.rpartition("/")
         if looks_like_picture(base):
-            pictures[folder + separator].append(member.name)
+            pictures[folder + separator].append(file.name)
         if looks_like_picture(base) or not suffix(base):
             filled.update(_above(folder + separator, filled))
     return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures, filled)
@@ -173,20 +175,20 @@ def _common_wrapper(tree: _Tree, root: str, splits: list[str]) -> str:
 
 def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
     loose, folders = tree.pictures.get(root, []), tree.folders.get(root, [])
-    if not listing.members:
+    if not listing.files:
         raise DataError(f"{listing.address} holds no files; {WANTED}")
     if not folders:
-        found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(member.name for member in listing.members)}"
+        found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(file.name for file in listing.files)}"
         raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}")
     if not tree.below(root):
-        kinds = some(member.name for member in listing.members)
+        kinds = some(file.name for file in listing.files)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
 
 
 def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:
     layout.class_names.update(tree.folders.get(top, ()))
-    for member in listing.members:
-        if member.name.startswith(top):
-            class_name, separator, _ = member.name[len(top) :].partition("/")
+    for file in listing.files:
+        if file.name.startswith(top):
+            class_name, separator, _ = file.name[len(top) :].partition("/")
             if separator:
-                layout.places[member.name] = Place(class_name, split)
+                layout.places[file.name] = Place(class_name, split)

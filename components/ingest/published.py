@@ -1,4 +1,4 @@
-"""Published sets that torchvision downloads and checks: MNIST and its kin, CIFAR-10."""
+"""Sets known by name: scikit-learn's digits, which need no network, and those that torchvision downloads: MNIST and its kin, CIFAR-10."""
 
 import os
 import pickle
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from components.classifier.errors import DataError, UsageError
-from components.ingest.collection import SPLIT_CODE, Collection, from_arrays
-from components.ingest.decoding import Log
+from components.ingest.collection import NOT_GIVEN, SPLIT_CODE, Collection, from_arrays
+from components.ingest.pixels import Log
 
 ANSWER_SECONDS = 6
 """How long a server may take to answer at all."""
@@ -45,10 +45,12 @@ SETS = {
 
 
 def load(name: str, log: Log) -> Collection:
-    """Read a published set with its own train and test split, downloading it at the first time.
+    """Read digits, or a published set with its own train and test split, downloading it at the first time.
 
     Raises DataError within seconds when there is no network, saying what to do instead.
     """
+    if name == "digits":
+        return _digits()
     try:
         from torchvision import datasets
     except ImportError as error:
@@ -141,3 +143,13 @@ def _remedy(name: str) -> str:
 def _pixels(data: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     array = np.asarray(data, dtype=np.uint8)
     return array[..., None] if array.ndim == 3 else array
+
+
+def _digits() -> Collection:
+    """Read the digits that scikit-learn bundles; their 17 levels of grey are spread over 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = (data.images * (255 / 16)).round().astype(np.uint8)[..., None]
+    names = [f"digits#{k}" for k in range(len(images))]
+    return from_arrays(images, data.target, [str(digit) for digit in range(10)], np.full(len(images), NOT_GIVEN, np.int8), names)

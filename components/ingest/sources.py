@@ -1,54 +1,161 @@
-"""Which kind of source an address is."""
+"""From an address to labelled pictures: which kind of source it is, its files, their labels, their pixels."""
 
 import difflib
+from collections import Counter
+from contextlib import ExitStack, closing
 from pathlib import Path
-from urllib.parse import unquote
 
+import numpy as np
+
+from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, UsageError
-from components.ingest import archives, digits, folders, idx, objects, pictures, published
-from components.ingest.collection import Collection
-from components.ingest.decoding import Log
-from components.ingest.listing import Listing
+from components.ingest import arrays, published
+from components.ingest.collection import SPLIT_CODE, Collection, natural
+from components.ingest.labels import Labelled, label, only_addresses
+from components.ingest.layout import WANTED
+from components.ingest.pixels import DecodedPictures, Log, decode_all
+from components.readers import HEAD, kind_of
+from components.readers.archives import ArchiveSet, ArchiveSource
+from components.readers.decoding import REMOTE_WORKERS
+from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, some, suffix
+from components.readers.places import InputSource, local_path, open_source
+from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
 
+MAX_UNREADABLE = 0.25
+"""Share of the pictures that may be set aside before the source is refused as a whole."""
 
-def load(source: str, options: IngestSettings, workspace: Path, log: Log) -> Collection:
-    """Read a source: a named set, or the IDX files or pictures of a folder, an archive or an s3:// address.
 
-    `workspace` is an empty folder for what does not fit in memory. Raises UsageError for a source that is none of these.
+def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> Collection:
+    """Read a source: a named set, or the arrays or pictures of a folder, an archive, a table or an s3:// address.
+
+    `workspace` is an empty folder for what does not fit in memory. Raises UsageError for a source that is none of these, and
+    DataError when nothing says what the pictures are, or too many cannot be read.
     """
-    source = source.strip()
-    if source in NAMED_SOURCES:
-        return digits.load() if source == "digits" else published.load(source, log)
-    listing = _list(source, workspace)
-    with listing.resources:
-        idx_files = idx.find(listing)
-        collection = idx.load(listing, idx_files) if idx_files else pictures.load(listing, options, workspace / "pixels", log)
-    collection.notes = [*listing.hidden_note(), *collection.notes]
+    address = address.strip()
+    if address in NAMED_SOURCES:
+        return published.load(address, log)
+    _check_address(address)
+    with ExitStack() as stack:
+        source, listing, table = _open(address, workspace, stack)
+        files = arrays.find(source, listing) if table is None else []
+        if files:
+            collection = arrays.load(source, files)
+        else:
+            collection = _decode(listing, label(source, listing, table), source.remote, settings, workspace, log)
+    collection.notes = [*listing.remarks(), *collection.notes]
     return collection
 
 
-def _list(source: str, workspace: Path) -> Listing:
-    if not source:
+def _check_address(address: str) -> None:
+    if not address:
         raise UsageError(f"no source was given; use {SOURCE_FORMS}")
-    scheme, separator, rest = source.partition("://")
-    if separator and scheme != "file":
-        return objects.list_objects(source, workspace)
-    path = Path(unquote(rest) if separator else source).expanduser()
-    try:
-        if path.is_dir():
-            return folders.list_folder(path)
-        if path.is_file():
-            return _file(path, source, workspace)
-    except OSError as error:
-        raise DataError(f"source {source} cannot be opened ({error.strerror}); check the path and the right to read it") from error
-    near = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED_SOURCES, 1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise UsageError(f"there is no source {source!r}: {hint}use {SOURCE_FORMS}")
+    if ("://" not in address or address.startswith("file://")) and not local_path(address).exists():
+        near = difflib.get_close_matches(address.lower().replace("-", "_"), NAMED_SOURCES, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(f"there is no source {address!r}: {hint}use {SOURCE_FORMS}")
 
 
-def _file(path: Path, source: str, workspace: Path) -> Listing:
-    listing = archives.list_archive(path, source, workspace)
-    if listing is None:
-        raise DataError(f"{source} is one file and no tar or zip archive; give the folder that holds the class folders or the IDX files")
-    return listing
+def _open(address: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:
+    """The source, its files, and the table of labels where the address is one."""
+    source = stack.enter_context(open_source(address))
+    listing = source.listing()
+    if not source.single:
+        return (*_join_archives(source, listing, workspace, stack), None)
+    (file,) = listing.files
+    kind = kind_of(file.name, source.head(file.key, HEAD))
+    if kind in {"tar", "zip"}:
+        archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace)))
+        return archive, archive.listing(), None
+    if kind == "parquet":
+        return source, listing, None
+    if is_table(file.name) and only_addresses(source, file):
+        return source, listing, file
+    if is_table(file.name):
+        folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
+        return folder, folder.listing(), file
+    raise DataError(
+        f"{address} is one file and not an archive, Parquet or a table of labels; give the folder that holds the class folders, or the "
+        "arrays with their labels"
+    )
+
+
+def _join_archives(source: InputSource, listing: Listing, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
+    """Open the shards of a webdataset, where a folder has tar files and no file that is named as a picture or an array."""
+    shards = [file for file in listing.files if suffix(file.name) in {".tar", ".tgz"} or file.name.lower().endswith(".tar.gz")]
+    if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".parquet"} for file in listing.files):
+        return source, listing
+    archives = {file.name: stack.enter_context(closing(ArchiveSource(source.local(file.key), file.name, workspace))) for file in shards}
+    joined = ArchiveSet(listing.address, archives)
+    return joined, joined.listing()
+
+
+def _decode(listing: Listing, labelled: Labelled, remote: bool, settings: IngestSettings, workspace: Path, log: Log) -> Collection:
+    """Decode labelled pictures; raises DataError when those that cannot be read are refused: by setting, or being too many."""
+    layout = labelled.layout
+    workers = max(REMOTE_WORKERS if remote else 4, available_cpus())
+    decoded = decode_all(labelled.records, labelled.count, settings, workspace / "pixels", workers, log, all_pictures=labelled.all_pictures)
+    faults = [*((fault.input, fault.reason) for fault in listing.faults), *labelled.faults, *decoded.faults]
+    _check_faults(faults, len(decoded.names), settings)
+    classes = natural(sorted(layout.class_names))
+    index = {name: k for k, name in enumerate(classes)}
+    places = [layout.places[name] for name in decoded.names]
+    columns = dict.fromkeys(column for values in layout.attributes.values() for column in values)
+    collection = Collection(
+        images=decoded.images,
+        labels=np.array([index[place.class_name] for place in places], np.int64),
+        classes=classes,
+        given=np.array([SPLIT_CODE[place.split] for place in places], np.int8),
+        names=decoded.names,
+        prints=decoded.prints,
+        constant=np.array(decoded.constant, bool),
+        set_aside=[{"file": name, "reason": reason} for name, reason in faults],
+        notes=[*layout.notes, *_others(listing, labelled, decoded), *_column_notes(labelled, decoded.names)],
+        columns={column: [layout.attributes.get(name, {}).get(column) for name in decoded.names] for column in columns},
+        other_files=Counter(layout.places[name].class_name for name in decoded.others),
+    )
+    if not len(collection) and not faults:
+        raise DataError(f"{listing.address} holds no pictures in its class folders ({some(classes)}); {WANTED}")
+    return collection
+
+
+def _others(listing: Listing, labelled: Labelled, decoded: DecodedPictures) -> list[str]:
+    places, known = labelled.layout.places, labelled.read_too
+    others = [*decoded.others]
+    others += [f.name for f in listing.files if f.name not in places and f.name not in known and not looks_like_picture(f.name)]
+    if not others:
+        return []
+    kinds = [f"{kind or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]
+    return [f"passed over {counted(len(others), 'file')} without a picture, such as {others[0]}: {some(kinds)}"]
+
+
+def _column_notes(labelled: Labelled, names: list[str]) -> list[str]:
+    file, rows = labelled.attributes_of
+    if not file:
+        return []
+    unknown, without = sorted(rows - set(names)), sum(name not in rows for name in names)
+    notes = []
+    if unknown:
+        notes.append(f"{file} names {len(unknown)} files that are no usable pictures here: {some(unknown)}")
+    if without:
+        notes.append(f"{file} has no line for {without} of {len(names)} pictures")
+    return notes
+
+
+def _check_faults(faults: list[tuple[str, str]], good: int, settings: IngestSettings) -> None:
+    if not faults:
+        return
+    if settings.on_unreadable == "fail":
+        raise DataError(f"{counted(len(faults), 'file')} cannot be used and on_unreadable is 'fail': {_by_reason(faults)}")
+    if len(faults) > MAX_UNREADABLE * (good + len(faults)):
+        raise DataError(
+            f"{len(faults)} of {good + len(faults)} pictures cannot be used, more than {MAX_UNREADABLE:.0%}; "
+            f"repair or remove them: {_by_reason(faults)}"
+        )
+
+
+def _by_reason(faults: list[tuple[str, str]]) -> str:
+    names: dict[str, list[str]] = {}
+    for name, reason in faults:
+        names.setdefault(reason, []).append(name)
+    return "; ".join(f"{some(files, 5)}: {reason}" for reason, files in list(names.items())[:6])

@@ -40,7 +40,7 @@ def plan_shards(
     """
     from pathlib import Path
 
-    from components.score.planning import make_plan
+    from components.score.plan_step import make_plan
     from components.settings.scoring import ScoringSettings
 
     settings = ScoringSettings.in_environment(scoring, environment)
@@ -65,7 +65,7 @@ def score_images(
         gpu_resource: The name by which the cluster gives GPUs.
     """
     from components.score.plan import Plan
-    from components.score.scoring import score_shard
+    from components.score.shard import score_shard
 
     return score_shard(Plan.load(plan.path), shard, gpus).to_json()
 

@@ -11,13 +11,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
+from components.score.appearance import read_reference
 from components.score.drift import Drift
-from components.score.looks import read_reference
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, PREDICTIONS, SUMMARY, Output
-from components.score.parts import PASSED, schema
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Plan
+from components.score.rows import PASSED, schema
 from components.score.summary import Summary, Tally
 
 GROUP_ROWS = 65_536
@@ -29,7 +29,7 @@ MAX_NAMED = 10
 def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     """Write the output's files into a folder, commit them to the output's store, and return the summary.
 
-    `results`: one JSON line a shard (`scoring.ShardResult`). Raises DataError naming every piece that failed and every
+    `results`: one JSON line per shard (`shard.ShardResult`). Raises DataError naming every piece that failed and every
     container that was refused; then the rows of the rest are kept as incomplete.parquet, and what was there before stays.
     Raises it too, after the commit, when not one of the inputs could be scored.
     """
@@ -67,7 +67,7 @@ def _checked(summary: Summary) -> Summary:
 
 
 def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally) -> list[str]:
-    """Write both Parquet files; returns why pieces are missing, a line each."""
+    """Write both Parquet files; returns why pieces are missing, one line each."""
     problems: list[str] = []
     columns = schema(plan.classes, plan.settings.probabilities)
     group = min(GROUP_ROWS, max(1, GROUP_VALUES // len(plan.classes))) if plan.settings.probabilities else GROUP_ROWS
@@ -93,7 +93,7 @@ def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally
                     notes = pa.table([passed["input"], passed[PASSED]], PASSED_SCHEMA)
                     passed_over.write(notes)
                     tally.add_passed_over(notes)
-            tally.looks.merge(pq.read_metadata(path).metadata[b"looks"].decode())
+            tally.appearance.merge(pq.read_metadata(path).metadata[b"looks"].decode())
             path.unlink()
     return problems
 

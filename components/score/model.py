@@ -1,6 +1,9 @@
 """The model version that scores: which one, and its files with their digests checked."""
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,12 @@ import numpy as np
 from components.bundle.config import BundleConfig
 from components.bundle.files import CONFIG, GOLDEN, ONNX, REFERENCE
 from components.bundle.golden import load_golden
+from components.readers.places import InputSource, LocalSource, open_source
 from components.registry import Registry
 from components.storage import open_store
+
+GOLDEN_INPUT = "golden"
+"""The input that every model version brings along: its own golden pictures, for a first try."""
 
 
 class Model:
@@ -31,7 +38,17 @@ class Model:
         """Fetch reference.json into a new folder, which stays without it when the version has none."""
         return self._fetch(folder, (REFERENCE,))
 
-    def golden(self, folder: Path) -> Path:
+    @contextmanager
+    def open_input(self, address: str) -> Iterator[InputSource]:
+        """Open an input: what `open_source` opens, or `golden`; raises as that does."""
+        if address == GOLDEN_INPUT and not Path(address).exists():
+            with tempfile.TemporaryDirectory(prefix="penstock-golden-") as folder:
+                yield LocalSource(self._golden(Path(folder)))
+        else:
+            with open_source(address) as source:
+                yield source
+
+    def _golden(self, folder: Path) -> Path:
         """Write the version's golden pictures into a folder as `golden.npy`; returns the file."""
         images, _ = load_golden(self._registry.fetch(self.version, folder / "golden", [GOLDEN]))
         path = folder / "golden.npy"

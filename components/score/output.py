@@ -2,7 +2,7 @@
 
 _parts/ID.parquet              a piece that is complete; ID.failed.json is one that is not, with its reason
 predictions.parquet            all rows in order
-passed_over.parquet            what was no input, and why
+passed_over.parquet            what was not an input, and why
 summary.json                   counts, classes, drift, warnings
 manifest.json                  last: SHA-256 of these files; without it the output is not complete
 incomplete.parquet             after a run in which something failed: the rows of the rest
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from components.classifier.errors import IntegrityError, ObjectNotFound
-from components.score.inputs.names import display
+from components.readers.listing import readable
 from components.score.plan import Piece, Plan, Slice
 from components.storage import open_store
 
@@ -53,7 +53,7 @@ class Output:
 
     def put_failure(self, piece: Piece, slices: list[Slice], reason: str) -> None:
         """Record why a piece could not be scored."""
-        names = [display(part.name) for part in slices]
+        names = [readable(part.name) for part in slices]
         record = {"inputs": names[:3] + (["…"] if len(names) > 3 else []), "reason": reason}
         self._store.replace(_failure(piece), json.dumps(record).encode())
 
@@ -90,7 +90,7 @@ class Output:
         self._clear(plan.pieces)  # in case the run that committed it ended just then
 
     def commit(self, plan: Plan, folder: Path) -> None:
-        """Put a folder's files in place of what was there: the manifest goes first and comes last."""
+        """Replace what was there; manifest.json is deleted first and written last, so it never describes other files."""
         self._store.delete(MANIFEST)
         for name in FILES:
             self._store.upload(folder / name, name)

@@ -1,11 +1,11 @@
-"""What there is to score, cut into pieces that are scored, kept and repeated on their own.
+"""The input, cut into pieces that are scored, kept and repeated on their own.
 
 A piece is a run of rows: pictures side by side in the order of names, or a range of an array or table. Archives, and
 containers that lie in a store, are one piece each. The plan is a folder:
 
     plan.json             the run's settings, and the pieces: id, shard
     slices.parquet        which rows of which files make a piece
-    passed_over.parquet   what is no input, and why
+    passed_over.parquet   what is not an input, and why
 
 A piece's id hashes all that its rows follow from, so that a piece which was scored before is found again, and no other is.
 """
@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
-from components.score.inputs.records import PassedOver
+from components.readers.records import PassedOver
 from components.settings.scoring import ScoringSettings
 
 FORMAT = 1
 PIECE_ROWS = 4096
-"""Most rows of a piece: what is lost when a step is killed."""
+"""Rows of a piece, at most: what is lost when a step is killed."""
 SHARD_ROWS = 50_000
 MAX_SHARDS = 16
 """When the number of shards is left to the plan: one for so many rows, and no more than these."""
@@ -41,7 +41,7 @@ _SLICES = pa.schema(
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class Source:
-    """One input file as the survey found it; `rows` is None when only reading tells."""
+    """One input file as `classify_inputs` found it; `name` is the source's own spelling; `rows` is None when only reading tells."""
 
     name: str
     kind: str

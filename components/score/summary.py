@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.bundle.reference import Reference
+from components.score.appearance import FEATURES, Appearance
 from components.score.drift import Drift, compare
-from components.score.looks import FEATURES, Looks, Reference
 
 MAX_LISTED = 20
 
@@ -77,7 +78,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        self.looks = Looks(self.reference)
+        self.appearance = Appearance(self.reference)
         edges = self.reference.confidence.edges if self.reference else [0.0, 1.0]
         self._edges = np.array(edges)
         self.confidence = np.zeros(len(edges) - 1, np.int64)
@@ -110,7 +111,7 @@ class Tally:
         found = [
             compare("predicted class", self.reference.predicted, predicted),
             compare("confidence", self.reference.confidence.counts, self.confidence.tolist()),
-            *(compare(name, getattr(self.reference, name).counts, self.looks.counts[name].tolist()) for name in FEATURES),
+            *(compare(name, getattr(self.reference, name).counts, self.appearance.counts[name].tolist()) for name in FEATURES),
         ]
         return [drift for drift in found if drift]
 

@@ -13,7 +13,7 @@ from components.settings.base import Settings
 
 NAMED_SOURCES = ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10")
 """Sets that Penstock knows by name."""
-SOURCE_FORMS = f"{', '.join(NAMED_SOURCES)}, a folder, a tar or zip archive, or an s3:// address"
+SOURCE_FORMS = f"{', '.join(NAMED_SOURCES)}, a folder, a tar or zip archive, a table of labels, Parquet, or an s3:// address"
 MAX_SIDE = 4096
 """Largest height or width that pictures can be brought to, in pixels."""
 

@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.classifier.errors import DataError, UnsafeArchiveError
-from components.ingest import archives
-from components.ingest.archives import list_archive
+from components.readers import archives
+from components.readers.archives import ArchiveSource
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_entry, tar_of, zip_of
 from tests.ingest.conftest import Run
 
@@ -92,6 +93,7 @@ def test_names_that_lead_outside_are_refused(tmp_path: Path, run: Run, members: 
         (tar_entry("cat/null.png", tarfile.CHRTYPE), "a device"),
         (tar_entry("cat/disk.png", tarfile.BLKTYPE), "a device"),
         (tar_entry("cat/pipe.png", tarfile.FIFOTYPE), "a device"),
+        (tar_entry("cat/sparse.png", tarfile.GNUTYPE_SPARSE), "a device, pipe or sparse file"),
     ],
 )
 def test_links_and_devices_are_refused(tmp_path: Path, run: Run, members: dict[str, bytes], entry: tarfile.TarInfo, what: str) -> None:
@@ -151,7 +153,7 @@ def test_a_tar_with_a_damaged_header_is_refused_and_not_read_in_part(tmp_path: P
         place = archive.getmembers()[9].offset
     data = bytearray(path.read_bytes())
     data[place : place + 20] = b"\xff" * 20
-    with pytest.raises(DataError, match="cut or damaged after 9 members"):
+    with pytest.raises(DataError, match="goes on after 9 members"):
         run(put(tmp_path / "b.tar", bytes(data)))
 
 
@@ -167,15 +169,14 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path, run: Run, members: dict[str
     data = bytearray(zip_of(tmp_path / "a.zip", members).read_bytes())
     for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
         data[data.index(mark) + flag] |= 1
-    with pytest.raises(DataError, match=r"is encrypted \(cat/cat_000\.png\)"):
+    with pytest.raises(DataError, match=r"holds an encrypted member: 'cat/cat_000\.png'"):
         run(put(tmp_path / "b.zip", bytes(data)))
 
 
-def test_of_a_name_that_occurs_twice_the_last_counts(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
-    found = run(tar_of(tmp_path / "a.tar", [*members.items(), ("cat/cat_000.png", encode(pixels(7)))]))
-    assert found.counts() == {"cat": 6, "dog": 6}
-    assert (found.files()["cat/cat_000.png"][1] == pixels(7)).all()
-    assert "1 names occur twice in the archive" in found.said
+def test_a_name_that_occurs_twice_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    for twice in ("cat/cat_000.png", "./cat//cat_000.png"):
+        with pytest.raises(UnsafeArchiveError, match=r"holds a name twice: '.*cat_000\.png'; remove or rename one of the two"):
+            run(tar_of(tmp_path / "a.tar", [*members.items(), (twice, encode(pixels(7)))]))
 
 
 def test_backslashes_of_a_zip_are_separators(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
@@ -202,9 +203,9 @@ def test_an_empty_archive_is_refused(tmp_path: Path, run: Run) -> None:
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, run: Run) -> None:
-    with pytest.raises(DataError, match="one file and no tar or zip archive"):
+    with pytest.raises(DataError, match="one file and not an archive"):
         run(put(tmp_path / "a.7z", b"7z\xbc\xaf\x27\x1c rest"))
-    with pytest.raises(DataError, match="one file and no tar or zip archive"):
+    with pytest.raises(DataError, match="one file and not an archive"):
         run(put(tmp_path / "a.png", encode(pixels(0))))
 
 
@@ -219,14 +220,13 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 def test_any_names_are_listed_or_refused(tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: str) -> None:
     root = tmp_path_factory.mktemp("names")
     path = MAKERS[kind](root / "a", dict.fromkeys(names, b"x"))
-    try:
-        listing = list_archive(path, "a", root)
-    except UnsafeArchiveError:
-        return
-    assert listing is not None
-    with listing.resources:
-        for member in listing.members:
-            assert member.read() == b"x"
+    with closing(ArchiveSource(path, "a", root)) as source:
+        try:
+            listing = source.listing()
+        except UnsafeArchiveError:
+            return
+        for member in listing.files:
+            assert source.read(member.key) == b"x"
             assert not member.name.startswith("/")
             assert ".." not in member.name.split("/")
             member.name.encode("utf-8")

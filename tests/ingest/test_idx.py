@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from components.classifier.errors import DataError
-from components.ingest import idx as idx_files
+from components.readers import idx as idx_files
 from tests.ingest.cases import files, idx, idx_pair, idx_set, put, zip_of
 from tests.ingest.conftest import Run
 
@@ -124,7 +124,7 @@ def _cut(data: bytes) -> bytes:
         (FOUR[0], lambda d: idx(np.zeros((40, 12, 12, 2), np.uint8)), r"shape \(40, 12, 12, 2\)"),
         (FOUR[0], lambda d: struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 2**16, 2**16), "more than the limit"),
         (FOUR[2], lambda d: idx(np.zeros((20, 9, 9), np.uint8)), "differ in size"),
-        (FOUR[0], lambda d: b"garbage that is no IDX", "train-images-idx3-ubyte is no IDX file: it begins with 67 61 72 62"),
+        (FOUR[0], lambda d: b"garbage that is no IDX", "train-images-idx3-ubyte is not an IDX file: it begins with 67 61 72 62"),
         (FOUR[1], None, "train-images-idx3-ubyte has no IDX file of labels beside it; add it, such as train-labels-idx1-ubyte"),
     ],
 )

@@ -121,13 +121,13 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.ingest.decoding.MAX_DATASET_BYTES", 1000)
+    monkeypatch.setattr("components.ingest.pixels.MAX_DATASET_BYTES", 1000)
     with pytest.raises(DataError, match=r"12 pictures of 16x16x3 need .* give a smaller image_size"):
         run(folder(tmp_path / "data", ["cat", "dog"]))
 
 
 def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.ingest.decoding.PROGRESS_SECONDS", 0)
+    monkeypatch.setattr("components.ingest.pixels.PROGRESS_SECONDS", 0)
     assert "read 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
 
 

@@ -56,8 +56,8 @@ def test_more_objects_than_one_page(run: Run, bucket: MemoryStore) -> None:
 
 def test_keys_that_no_file_could_have_are_set_aside(tmp_path: Path, run: Run, bucket: MemoryStore) -> None:
     fill(bucket, folder(tmp_path / "data", ["cat", "dog"]))
-    bucket._objects["cat//double.png"] = encode(pixels(9))
-    assert "set aside cat//double.png: its key has an empty part" in run(bucket.url).said
+    bucket._objects["cat/../up.png"] = encode(pixels(9))
+    assert "set aside cat/../up.png: its key begins with an empty part, or has '.' or '..' in it" in run(bucket.url).said
 
 
 def test_idx_files_in_a_store(tmp_path: Path, run: Run, bucket: MemoryStore) -> None:
@@ -71,12 +71,12 @@ def test_an_archive_in_a_store(tmp_path: Path, run: Run, bucket: MemoryStore) ->
     bucket.replace("cats.tar.gz", tar_of(tmp_path / "a.tgz", files(root), "w:gz").read_bytes())
     assert run(f"{bucket.url}/cats.tar.gz").info.digest == run(root).info.digest
     bucket.replace("notes.txt", b"nothing")
-    with pytest.raises(DataError, match=r"notes\.txt is one object and no tar or zip"):
+    with pytest.raises(DataError, match=r"notes\.txt is one file and not an archive"):
         run(f"{bucket.url}/notes.txt")
 
 
 def test_nothing_there_is_said(run: Run, bucket: MemoryStore) -> None:
-    with pytest.raises(DataError, match="no object below"):
+    with pytest.raises(DataError, match="there is nothing under"):
         run(bucket.url)
     with pytest.raises(UsageError, match="unknown store address"):
         run("ftp://host/data")

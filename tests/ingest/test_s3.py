@@ -55,5 +55,5 @@ def test_an_archive_with_an_odd_name(tmp_path: Path, run: Run, ministack_server:
 
 
 def test_what_is_not_there_is_said(run: Run, address: str) -> None:
-    with pytest.raises(DataError, match="no object below"):
+    with pytest.raises(DataError, match="there is nothing under"):
         run(f"{address}/nothing")

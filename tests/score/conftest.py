@@ -12,8 +12,8 @@ from components.registry import Record, Registry
 from components.registry.publication import publish_directory
 from components.score.merge import merge
 from components.score.plan import Plan
-from components.score.planning import make_plan
-from components.score.scoring import score_shard
+from components.score.plan_step import make_plan
+from components.score.shard import score_shard
 from components.score.summary import Summary
 from components.settings.scoring import ScoringSettings
 from components.storage import open_store

@@ -11,8 +11,8 @@ from hypothesis.extra import numpy as arrays
 
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
-from components.score.inputs import npy
-from components.score.inputs.records import Reading
+from components.readers import npy
+from components.readers.records import Reading
 from tests.score import cases
 from tests.score.conftest import Score
 

@@ -12,7 +12,7 @@ from components.classifier.errors import DataError, IntegrityError, UsageError, 
 from components.score.merge import merge
 from components.score.model import resolve_version
 from components.score.plan import Plan
-from components.score.scoring import score_shard
+from components.score.shard import score_shard
 from components.settings.scoring import ScoringSettings
 from tests import tiny
 from tests.score import cases

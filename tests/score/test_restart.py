@@ -10,27 +10,27 @@ import pytest
 from components.score import plan as planning
 from components.score.output import FILES
 from components.score.plan import Plan
-from components.score.scoring import score_shard
+from components.score.shard import score_shard
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
 
 KILLED = """
 import os, signal, sys
-from components.score import parts
+from components.score import rows
 from components.score.plan import Plan
-from components.score.scoring import score_shard
+from components.score.shard import score_shard
 
-rows = 0
-add = parts.PartWriter.add
+seen = 0
+add = rows.PieceWriter.add
 
 def counted(self, scored):
-    global rows
+    global seen
     add(self, scored)
-    rows += len(scored.inputs)
-    if rows >= int(sys.argv[2]):
+    seen += len(scored.inputs)
+    if seen >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-parts.PartWriter.add = counted
+rows.PieceWriter.add = counted
 score_shard(Plan.load(sys.argv[1]), "0")
 """
 

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.score.merge import merge
-from components.score.scoring import ShardResult, score_shard
+from components.score.shard import ShardResult, score_shard
 from components.storage import open_store
 from tests.score import cases
 from tests.score.conftest import Score, plan_of, publish

@@ -1,11 +1,12 @@
-"""From members to pixels: decoded in threads, kept in a scratch file, so that memory does not grow with the source."""
+"""From encoded pictures to pixels in a scratch file, so that memory does not grow with the source."""
 
 import shutil
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from components.classifier.decode import decode, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.ingest.collection import fingerprint, is_constant
-from components.ingest.listing import MAX_FILE_BYTES, Member, looks_like_picture, too_large
+from components.readers.decoding import in_order, load
+from components.readers.listing import MAX_FILE_BYTES, looks_like_picture
+from components.readers.records import Encoded, Unreadable
 from components.settings.ingest import IngestSettings
 
 MAX_DATASET_BYTES = 256 * 2**30
 BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 32, 2**20, 16 * 2**20
-"""Members that one thread takes at a time: so many at most, of so many bytes before and after decoding."""
+"""What one thread takes at a time: so many pictures at most, of so many bytes before and after decoding."""
 PROGRESS_SECONDS = 10
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""
@@ -36,74 +39,68 @@ class _Picture:
 
 
 @dataclass
-class Decoded:
-    """The pictures that could be read, in the order of `members`."""
+class DecodedPictures:
+    """The pictures that could be read, in the order of the records."""
 
     images: Pixels
-    members: list[Member] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     prints: list[bytes] = field(default_factory=list)
     constant: list[bool] = field(default_factory=list)
-    faults: list[tuple[Member, str]] = field(default_factory=list)
-    """Members that should be pictures and cannot be read, with the reason."""
-    others: list[Member] = field(default_factory=list)
-    """Members that are no pictures, by name and by content."""
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """Names of what should be pictures and cannot be read, with the reason."""
+    others: list[str] = field(default_factory=list)
+    """Names of files that are not pictures, by name and by content."""
 
 
-def decode_members(members: Sequence[Member], options: IngestSettings, scratch: Path, workers: int, log: Log) -> Decoded:
-    """Decode all members in full, in order.
+def decode_all(
+    records: Iterable[Encoded | Unreadable],
+    count: int,
+    settings: IngestSettings,
+    scratch: Path,
+    workers: int,
+    log: Log,
+    *,
+    all_pictures: bool,
+) -> DecodedPictures:
+    """Decode all records in full, in order; there are about `count` of them.
 
-    `scratch` is a file that is written and stays mapped as the result's `images`. Raises DataError when the pictures have
-    several sizes and none was asked for, and when they do not fit on the disk.
+    `scratch` is a file that is written and stays mapped as the result's `images`. With `all_pictures` a record that is not a
+    picture is a fault whatever its name. Raises DataError when the pictures have several sizes and none was asked for, and when
+    they do not fit on the disk.
     """
-    result = Decoded(np.zeros((0, 1, 1, 1), np.uint8))
+    result = DecodedPictures(np.zeros((0, 1, 1, 1), np.uint8))
     sizes = _Sizes()
-    with _PixelFile(scratch, len(members)) as pixels, ThreadPoolExecutor(workers, "decode") as pool:
-        progress = _Progress(len(members), log)
-        for member, outcome in _in_order(pool, members, options, workers):
-            progress.step()
-            if outcome is None:
-                result.others.append(member)
-            elif isinstance(outcome, str):
-                result.faults.append((member, outcome))
-            elif sizes.fits(outcome.pixels, member):
-                pixels.append(outcome.pixels)
-                result.members.append(member)
-                result.prints.append(outcome.print)
-                result.constant.append(outcome.constant)
+    work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
+    with _PixelFile(scratch, count) as pixels, ThreadPoolExecutor(workers, "decode") as pool:
+        progress = _Progress(count, log)
+        for batch in in_order(pool, _batches(records, _files_at_once(settings)), work, workers + 2):
+            for name, outcome in batch:
+                progress.step()
+                if outcome is None:
+                    result.others.append(name)
+                elif isinstance(outcome, str):
+                    result.faults.append((name, outcome))
+                elif sizes.fits(outcome.pixels, name):
+                    pixels.append(outcome.pixels)
+                    result.names.append(name)
+                    result.prints.append(outcome.print)
+                    result.constant.append(outcome.constant)
         sizes.check()
         result.images = pixels.mapped()
     return result
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, members: Sequence[Member], options: IngestSettings, workers: int
-) -> Iterator[tuple[Member, _Picture | str | None]]:
-    """Yield each member with what came of it, in order, with few batches in flight."""
-    waiting: deque[tuple[list[Member], Future[list[_Picture | str | None]]]] = deque()
-    try:
-        for batch in _batches(members, _files_at_once(options)):
-            waiting.append((batch, pool.submit(_decode_batch, batch, options)))
-            if len(waiting) > workers + 2:
-                done, future = waiting.popleft()
-                yield from zip(done, future.result(), strict=True)
-        for done, future in waiting:
-            yield from zip(done, future.result(), strict=True)
-    finally:
-        for _, future in waiting:
-            future.cancel()
-
-
-def _files_at_once(options: IngestSettings) -> int:
-    height, width = options.image_size or (1, 1)
+def _files_at_once(settings: IngestSettings) -> int:
+    height, width = settings.image_size or (1, 1)
     return max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
 
 
-def _batches(members: Sequence[Member], most: int) -> Iterator[list[Member]]:
-    batch: list[Member] = []
+def _batches(records: Iterable[Encoded | Unreadable], most: int) -> Iterator[list[Encoded | Unreadable]]:
+    batch: list[Encoded | Unreadable] = []
     size = 0
-    for member in members:
-        batch.append(member)
-        size += member.size
+    for record in records:
+        batch.append(record)
+        size += record.size if isinstance(record, Encoded) else 0
         if len(batch) == most or size > BATCH_BYTES:
             yield batch
             batch, size = [], 0
@@ -111,24 +108,26 @@ def _batches(members: Sequence[Member], most: int) -> Iterator[list[Member]]:
         yield batch
 
 
-def _decode_batch(batch: list[Member], options: IngestSettings) -> list[_Picture | str | None]:
-    return [_decode(member, options) for member in batch]
+def _decode_batch(
+    batch: list[Encoded | Unreadable], settings: IngestSettings, all_pictures: bool
+) -> list[tuple[str, _Picture | str | None]]:
+    return [(r.input, _decode(r, settings, all_pictures) if isinstance(r, Encoded) else r.reason) for r in batch]
 
 
-def _decode(member: Member, options: IngestSettings) -> _Picture | str | None:
-    """A picture, or the reason why it is none, or None for a file that does not claim to be one."""
-    claims = looks_like_picture(member.name)
-    if member.size > MAX_FILE_BYTES:
-        return str(too_large(member.size)) if claims else None
+def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _Picture | str | None:
+    """A picture, or the reason why it cannot be read, or None for a file that does not claim to be one."""
+    claims = all_pictures or looks_like_picture(record.input)
+    if record.size > MAX_FILE_BYTES and not claims:
+        return None
     try:
-        data = member.read()
+        data = load(record)
         if not claims and not is_picture(data):
             return None
         pixels = decode(data)
     except ImageError as error:
         return str(error)
-    height, width = options.image_size or pixels.shape[:2]
-    pixels = images.prepare(pixels, ImageSpec(height, width, options.channels or pixels.shape[2]))
+    height, width = settings.image_size or pixels.shape[:2]
+    pixels = images.prepare(pixels, ImageSpec(height, width, settings.channels or pixels.shape[2]))
     return _Picture(pixels, fingerprint(pixels), is_constant(pixels))
 
 
@@ -139,10 +138,10 @@ class _Sizes:
         self._counts: Counter[tuple[int, int]] = Counter()
         self._examples: dict[tuple[int, int], str] = {}
 
-    def fits(self, pixels: Pixels, member: Member) -> bool:
+    def fits(self, pixels: Pixels, name: str) -> bool:
         size = (pixels.shape[0], pixels.shape[1])
         self._counts[size] += 1
-        self._examples.setdefault(size, member.name)
+        self._examples.setdefault(size, name)
         if len(self._counts) > 1 and self._counts.total() >= SIZE_SURVEY:
             self.check()
         return len(self._counts) == 1

@@ -1,9 +1,11 @@
-"""What the readers hand to scoring: pictures in their order, and what cannot or need not be scored."""
+"""What the readers hand on: pictures in their order, and what cannot or need not be read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from components.classifier.images import ImageSpec, Pixels
+
+BLOCK_ROWS, BLOCK_BYTES = 512, 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -14,9 +16,9 @@ class Reading:
     image_column: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Encoded:
-    """One picture whose bytes `load` fetches, in a decoding thread; `size` bytes are held in memory until then."""
+    """One picture whose bytes `load` fetches, in a decoding thread; `size` in bytes, 0 where it is not known."""
 
     input: str
     index: int
@@ -35,7 +37,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A dead letter: a record that has a place in the output, but no picture that could be scored."""
+    """A dead letter: a record that has a place in the output, but no picture that could be read."""
 
     input: str
     index: int
@@ -44,18 +46,15 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)  # there may be a million
 class PassedOver:
-    """Something that is no record (a hidden file, a label without a picture): reported, not scored."""
+    """Something that is not a record (a hidden file, a label without a picture): reported, not read."""
 
     input: str
     reason: str
 
 
-BLOCK_ROWS, BLOCK_BYTES = 512, 16 * 2**20
+Record = Encoded | Decoded | Unreadable | PassedOver
 
 
 def rows_at_once(picture_bytes: int) -> int:
     """Return how many pictures of an array to read at once: few when they are large."""
     return max(1, min(BLOCK_ROWS, BLOCK_BYTES // max(1, picture_bytes)))
-
-
-Record = Encoded | Decoded | Unreadable | PassedOver

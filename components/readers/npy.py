@@ -18,8 +18,8 @@ from numpy.lib import format as npy_format
 
 from components.classifier.arrays import to_uint8
 from components.classifier.errors import DataError, ImageError
-from components.score.inputs.names import one_line
-from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
+from components.readers.listing import one_line
+from components.readers.records import Decoded, Reading, Record, rows_at_once
 
 
 def count(path: Path, name: str, reading: Reading) -> int:
@@ -36,16 +36,29 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
         yield Decoded(name, first, np.asarray(pictures[first : min(first + block, last)]).astype(np.uint8, copy=False))
 
 
+def to_pixels(pictures: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """Check an array (N, H, W, C) of any type, and give it as uint8; an array that is uint8 already is not copied.
+
+    Raises DataError for another shape, and for values that are not pixels from 0 to 255.
+    """
+    _check_shape(pictures, name, pictures.shape)
+    _check_values(pictures, name)
+    return pictures.astype(np.uint8, copy=False)
+
+
 def _open(path: Path, name: str, reading: Reading) -> npt.NDArray[Any]:
-    pictures = _shaped(_map(path, name), name, reading)
+    pictures = _shaped(map_array(path, name), name, reading)
     status = path.stat()
-    _check_values(str(path), status.st_mtime_ns, status.st_size, name, reading)
+    _check_once(str(path), status.st_mtime_ns, status.st_size, name, reading)
     return pictures
 
 
 @lru_cache(maxsize=64)  # a file is scored piece by piece, and the check reads all of it
-def _check_values(path: str, _modified: int, _size: int, name: str, reading: Reading) -> None:
-    pictures = _shaped(_map(Path(path), name), name, reading)
+def _check_once(path: str, _modified: int, _size: int, name: str, reading: Reading) -> None:
+    _check_values(_shaped(map_array(Path(path), name), name, reading), name)
+
+
+def _check_values(pictures: npt.NDArray[Any], name: str) -> None:
     high = 0
     step = rows_at_once(prod(pictures.shape[1:]) * pictures.itemsize)
     for first in range(0, len(pictures), step):
@@ -73,11 +86,15 @@ def _shaped(array: npt.NDArray[Any], name: str, reading: Reading) -> npt.NDArray
         array = array[None]
     elif len(shape) == 3 and spec.channels == 1 and shape[1:] == (spec.height, spec.width):
         array = array[..., None]
+    _check_shape(array, name, shape)
+    return array
+
+
+def _check_shape(array: npt.NDArray[Any], name: str, shape: tuple[int, ...]) -> None:
     if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
         raise DataError(f"{name} has shape {shape}, but (N, H, W, C) with C = 1 or 3 is wanted; {_remedy(shape)}")
     if array.dtype.kind not in "iuf":
         raise DataError(f"{name} holds {array.dtype} values, but pixels are whole numbers from 0 to 255; save it as uint8")
-    return array
 
 
 def _remedy(shape: tuple[int, ...]) -> str:
@@ -90,7 +107,8 @@ def _remedy(shape: tuple[int, ...]) -> str:
     return "use a.reshape(N, H, W, C)"
 
 
-def _map(path: Path, name: str) -> npt.NDArray[Any]:
+def map_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """Map an array file, read-only, without unpickling anything; raises DataError for one that is cut or not an array."""
     try:
         with path.open("rb") as file:
             version = npy_format.read_magic(file)

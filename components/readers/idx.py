@@ -1,9 +1,11 @@
-"""IDX files (the format of MNIST): uint8 pictures (N, H, W) or (N, H, W, C), gzipped or not; the bytes decide.
+"""IDX files, the format of MNIST, EMNIST and their kin: big-endian header, then raw numbers, gzipped or not; the bytes decide.
 
-The orientation is left as it is in the file (EMNIST's pictures are transposed).
+Pictures have 3 or 4 dimensions, labels 1. The orientation is left as it is in the file (EMNIST's pictures are transposed).
+Format: http://yann.lecun.com/exdb/mnist/ (two zero bytes, type, number of dimensions, sizes, data).
 """
 
 import gzip
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -12,17 +14,53 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from components.classifier.decode import MAX_PIXELS
 from components.classifier.errors import DataError
-from components.classifier.idx import TYPES, begins_like_idx
-from components.score.inputs.names import one_line
-from components.score.inputs.records import Decoded, Reading, Record, rows_at_once
+from components.readers.listing import one_line
+from components.readers.records import Decoded, Reading, Record, rows_at_once
+
+TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+"""numpy's names of the value types, by the header's third byte."""
+MAX_BYTES = 8 * 2**30
+"""Largest IDX file that is read whole, unpacked."""
+_GZIP = b"\x1f\x8b"
 
 
 def is_idx(head: bytes) -> bool:
     """Say whether bytes begin like an IDX file: two zero bytes, a type, and 1 to 4 dimensions."""
-    return len(head) >= 8 and begins_like_idx(head)
+    return len(head) >= 4 and head[:2] == b"\0\0" and head[2] in TYPES and 1 <= head[3] <= 4
+
+
+def parse(data: bytes, name: str = "the file") -> npt.NDArray[np.generic]:
+    """Read an IDX file, gzipped or not, as an array of the file's own type and shape.
+
+    Raises DataError naming the file when it is not an IDX file, is cut or too long, or is larger than MAX_BYTES.
+    """
+    with io.BytesIO(data) as raw, gzip.GzipFile(fileobj=raw) if data[:2] == _GZIP else raw as stream:
+        try:
+            head = stream.read(4)
+            if not is_idx(head):
+                raise DataError(
+                    f"{name} is not an IDX file: it begins with {head.hex(' ') or 'nothing'} and not with 00 00, type, dimensions"
+                )
+            sizes = stream.read(4 * head[3])
+            if len(sizes) < 4 * head[3]:
+                raise DataError(f"{name} ends within its header; copy it again")
+            kind, shape = TYPES[head[2]], tuple(int(n) for n in np.frombuffer(sizes, ">u4"))
+            expected = prod(shape) * np.dtype(kind).itemsize
+            if expected > MAX_BYTES:
+                raise DataError(f"{name} says it holds {shape}, more than the limit of {MAX_BYTES} bytes; split it")
+            body = stream.read(expected + 1)
+        except (EOFError, zlib.error, OSError) as error:
+            raise DataError(f"{name} is a cut or damaged gzip file ({error}); copy it again") from error
+    if len(body) != expected:
+        received = f"only {len(body)}" if len(body) < expected else f"more than {expected}"
+        raise DataError(
+            f"{name} should hold {'x'.join(map(str, shape))} values ({expected} bytes), and holds {received} bytes; copy it again"
+        )
+    return np.frombuffer(body, np.dtype(kind)).reshape(shape)
 
 
 def is_labels(head: bytes) -> bool:
@@ -64,7 +102,7 @@ def read(path: Path, name: str, _reading: Reading, start: int = 0, stop: int | N
 
 def _is_gzip(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+        return file.read(2) == _GZIP
 
 
 def _open(path: Path) -> BinaryIO:
@@ -79,7 +117,7 @@ def _header(file: BinaryIO, name: str) -> tuple[int, tuple[int, int, int, int]]:
     except (struct.error, IndexError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{name} is cut within its header; copy it again") from error
     if len(sizes) == 1:
-        raise DataError(f"{name} holds {sizes[0]} labels, no pictures; name the file of pictures (…-images-idx3-ubyte)")
+        raise DataError(f"{name} holds {sizes[0]} labels and no pictures; name the file of pictures (…-images-idx3-ubyte)")
     if head[2] != 8:
         raise DataError(f"{name} holds {np.dtype(TYPES[head[2]]).name} values, but pixels are unsigned bytes; write it again as uint8")
     shape = (*sizes, 1) if len(sizes) == 3 else sizes

@@ -4,43 +4,24 @@ import json
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from components.bundle.files import REFERENCE
+from components.bundle.reference import Reference
+from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
 
 FEATURES = ("brightness", "contrast")
 
 
-class Histogram(BaseModel):
-    """Counts between `edges`, of which there is one more."""
-
-    edges: list[float]
-    counts: list[int]
-
-
-class Reference(BaseModel):
-    """What drift is measured against: the sealed test pictures, as evaluation saw them."""
-
-    classes: list[str]
-    predicted: list[int]
-    confidence: Histogram
-    brightness: Histogram
-    """Mean pixel of a prepared picture, 0 to 255."""
-    contrast: Histogram
-    """Standard deviation of its pixels, 0 to 127.5."""
-
-
 def read_reference(folder: Path) -> Reference | None:
     """Read reference.json of a bundle; None when there is none, or one of another release."""
-    path = folder / REFERENCE
     try:
-        return Reference.model_validate_json(path.read_bytes()) if path.exists() else None
-    except ValidationError:
+        return Reference.load(folder) if (folder / REFERENCE).exists() else None
+    except EvaluationError:
         return None
 
 
-class Looks:
+class Appearance:
     """Counts brightness and contrast of prepared pictures; without a reference it counts nothing."""
 
     def __init__(self, reference: Reference | None) -> None:

@@ -1,4 +1,4 @@
-"""The rows of the output: their columns, and how a piece's part is written.
+"""The rows of the output: their columns, and how those of one piece are written.
 
 | column | type | what it is |
 |---|---|---|
@@ -9,11 +9,12 @@
 | needs_review | bool | confidence below the threshold; null for a dead letter |
 | model_version | string | the version that answered |
 | error | string | why a record could not be scored; null for all others |
-| probabilities | list of float | if asked for: one a class, in the order of the metadata `penstock.classes` |
+| probabilities | list of float | if asked for: one per class, in the order of the metadata `penstock.classes` |
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.bundle.model import Probabilities
-from components.score.engine import Scored
+from components.classifier.images import Pixels
+from components.readers.records import PassedOver
 
 PASSED = "passed_over"
 """An extra column of parts: the reason why something is no record at all; such rows do not go into the output."""
+
+
+@dataclass
+class Scored:
+    """A batch of rows in order; `probabilities` (n, K) and `pixels` have one entry for each row whose error is None."""
+
+    inputs: list[str]
+    indices: list[int]
+    errors: list[str | None]
+    passed_over: list[PassedOver]
+    pixels: Pixels
+    probabilities: Probabilities
 
 
 def schema(classes: list[str], probabilities: bool) -> pa.Schema:
@@ -44,7 +58,7 @@ def schema(classes: list[str], probabilities: bool) -> pa.Schema:
     return pa.schema(fields, metadata={"penstock.classes": json.dumps(classes, ensure_ascii=False)})
 
 
-class PartWriter:
+class PieceWriter:
     """Writes the rows of one piece to a local file, batch by batch."""
 
     def __init__(self, path: Path, classes: list[str], version: str, threshold: float, probabilities: bool) -> None:

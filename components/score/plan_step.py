@@ -5,12 +5,11 @@ import tempfile
 from pathlib import Path
 
 from components.classifier.errors import UsageError
-from components.score.inputs.records import Reading
+from components.readers.records import Reading
+from components.score.classify_inputs import classify_inputs, refuse_output_in_input
 from components.score.model import Model
 from components.score.output import Output
-from components.score.place import open_place
 from components.score.plan import Plan, write_plan
-from components.score.survey import refuse_output_in_input, survey
 from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 
@@ -26,7 +25,7 @@ def make_plan(
     settings: ScoringSettings,
     shards: int = 0,
 ) -> Plan:
-    """Plan one run; `output` "" means `scores/NAME/…` in the model store, one place an input and version.
+    """Plan one run; `output` "" means `scores/NAME/…` in the model store, one folder per input and version.
 
     Raises UsageError, DataError when nothing is there or a single file cannot be scored, and what stores raise.
     """
@@ -43,8 +42,8 @@ def make_plan(
     model = Model(store, name, version)
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")
-        with open_place(input, model.golden) as place:
-            sources, passed_over, refused = survey(place, Reading(config.input.spec, settings.image_column))
+        with model.open_input(input) as source:
+            sources, passed_over, refused = classify_inputs(source, Reading(config.input.spec, settings.image_column))
     return write_plan(
         folder,
         store=store,

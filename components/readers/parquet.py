@@ -5,13 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
-from components.score.inputs.names import one_line
-from components.score.inputs.records import Encoded, Reading, Record, Unreadable
+from components.readers.listing import one_line
+from components.readers.records import Encoded, Reading, Record, Unreadable
+from components.readers.table import LABEL_COLUMNS, text_of
 
 ROWS = 64
 """Rows that are read at once."""
@@ -36,6 +38,39 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
                 if start <= index < last:
                     yield _record(name, index, value)
                 index += 1
+
+
+def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list[str | None]]]:
+    """Read the label of each row, None where it has none, and all other columns of text and whole numbers, as text.
+
+    Numbers of a Hugging Face ClassLabel become its names. Raises DataError when the file is damaged or no column holds labels.
+    """
+    with _opened(path, name) as file:
+        schema = file.schema_arrow
+        column = next((known for known in LABEL_COLUMNS if known in schema.names and _is_text_or_whole(schema.field(known).type)), None)
+        if column is None:
+            listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+            raise DataError(f"{name} has no column of labels ({', '.join(LABEL_COLUMNS)}); its columns are: {listed}; rename the right one")
+        others = [field.name for field in schema if field.name != column and _is_text_or_whole(field.type)]
+        table = file.read([column, *others], use_threads=False)
+        names = (_features(schema).get(column) or {}).get("names")
+    return _label_texts(table[column], names, name), {other: [text_of(value) for value in table[other].to_pylist()] for other in others}
+
+
+def _label_texts(values: pa.ChunkedArray, names: list[str] | None, name: str) -> list[str | None]:
+    found = values.to_pylist()
+    if not names:
+        return [text_of(value) or None for value in found]
+    outside = [value for value in found if isinstance(value, int) and value >= len(names)]
+    if outside:
+        raise DataError(f"{name} holds label {outside[0]}, and its metadata names {len(names)} classes; write it again")
+    return [names[value] if isinstance(value, int) and value >= 0 else None for value in found]
+
+
+def _is_text_or_whole(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind))
 
 
 @contextmanager
@@ -94,11 +129,16 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 def _declared(schema: pa.Schema) -> list[str]:
     """Return the columns that Hugging Face's metadata declares as pictures."""
+    return [column for column, feature in _features(schema).items() if feature.get("_type") == "Image"]
+
+
+def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
+    """What Hugging Face's metadata says of the columns; nothing where it is not of their form."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return [column for column, feature in features.items() if feature.get("_type") == "Image"]
+        return {column: feature for column, feature in features.items() if isinstance(feature, dict)}
     except (KeyError, TypeError, AttributeError, ValueError):
-        return []
+        return {}
 
 
 def _record(name: str, index: int, value: pa.Scalar) -> Record:

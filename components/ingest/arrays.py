@@ -1,0 +1,196 @@
+"""Arrays of pictures with arrays of labels beside them: IDX files (MNIST, EMNIST and their kin) and NumPy's `.npy`.
+
+Bytes decide whether a file holds pictures (3 or 4 dimensions) or labels (1). The name only says which split it belongs to:
+train, t10k or test, val. Pictures keep the orientation that the file has (EMNIST's are transposed).
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from components.bundle.dataset import SplitName
+from components.classifier.errors import DataError, ImageError
+from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
+from components.readers import HEAD, idx, kind_of, npy
+from components.readers.decoding import load as load_bytes
+from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, some, suffix
+from components.readers.places import InputSource
+from components.readers.records import Encoded
+
+MAX_FILES = 64
+"""More files than that with IDX-like names are not an IDX set."""
+STRAY_SHARE, STRAY_COUNT = 0.1, 3
+"""A label beyond a gap is taken for an error when it is rarer than this share of the average, or than this."""
+
+_CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
+_CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
+_SPLIT_WORDS: list[tuple[str, SplitName]] = [("t10k", "test"), ("test", "test"), ("train", "train"), ("val", "validation")]
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    split: SplitName | None
+    array: npt.NDArray[Any]
+    kind: str
+    """"IDX" or "npy"."""
+
+
+def find(source: InputSource, listing: Listing) -> list[SourceFile]:
+    """The files that are IDX: by content where a name has images or labels in it, or by a name such as x-idx3-ubyte.
+
+    A file with such a name and another content is taken as well, so that `load` refuses it by name. Where there are none, and
+    nothing is named as a picture: the `.npy` files.
+    """
+    candidates = [f for f in listing.files if _CANDIDATE.search(f.name.rpartition("/")[2]) and not looks_like_picture(f.name)]
+    if len(candidates) <= MAX_FILES:
+        found = [f for f in candidates if _CLAIM.search(f.name.rpartition("/")[2]) or _begins_as_idx(source, f)]
+        if found:
+            return found
+    if holds_pictures(listing):
+        return []
+    return [file for file in listing.files if suffix(file.name) == ".npy"]
+
+
+def split_of(name: str) -> SplitName | None:
+    """The split that a file's name speaks of, that of its folders where it does not: `train-images`, `test/images.npy`."""
+    words = name.lower()
+    return next((split for text in (words.rpartition("/")[2], words) for word, split in _SPLIT_WORDS if word in text), None)
+
+
+def load(source: InputSource, files: list[SourceFile]) -> Collection:
+    """Read the pictures and labels of IDX or `.npy` files.
+
+    Raises DataError when a file is damaged, has no partner, or does not fit its partner.
+    """
+    pairs = _pairs([_read(source, file) for file in files])
+    images, marks, given, names = [], [], [], []
+    for split, (pictures, labels) in pairs.items():
+        _check_pair(pictures, labels)
+        images.append(_pixels(pictures))
+        marks.append(_whole_or_text(labels))
+        given.append(np.full(len(marks[-1]), SPLIT_CODE[split], np.int8))
+        names += [f"{pictures.name}#{k}" for k in range(len(marks[-1]))]
+    shapes = {pictures.name: image.shape[1:] for (pictures, _), image in zip(pairs.values(), images, strict=True)}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"the pictures of {some(f'{n} ({s})' for n, s in shapes.items())} differ in size; use files of one set")
+    if all(array.dtype.kind == "i" for array in marks):
+        _check_range(pairs)
+    texts = np.concatenate([array.astype(str) for array in marks])
+    classes = natural(sorted(set(texts.tolist())))
+    index = {name: k for k, name in enumerate(classes)}
+    labels_ = np.array([index[text] for text in texts.tolist()], np.int64)
+    return from_arrays(images[0] if len(images) == 1 else np.concatenate(images), labels_, classes, np.concatenate(given), names)
+
+
+def _begins_as_idx(source: InputSource, file: SourceFile) -> bool:
+    try:
+        return kind_of(file.name, source.head(file.key, HEAD)) in {"idx", "labels"}
+    except (OSError, ImageError):
+        return False
+
+
+def _read(source: InputSource, file: SourceFile) -> _File:
+    if suffix(file.name) == ".npy":
+        array = npy.map_array(source.local(file.key), file.name)
+        if array.ndim == 2 and array.shape[1] == 1:
+            array = array[:, 0]  # as Keras leaves labels
+        if array.ndim not in {1, 3, 4}:
+            raise DataError(f"{file.name} has shape {array.shape}, neither pictures (N, H, W, C) nor labels (N,); move it away")
+        return _File(file.name, split_of(file.name), array, "npy")
+    try:
+        data = load_bytes(Encoded(file.name, 0, lambda: source.read(file.key)))
+    except ImageError as error:
+        raise DataError(f"{file.name} cannot be read: {error}") from error
+    return _File(file.name, split_of(file.name), idx.parse(data, file.name), "IDX")
+
+
+def _pairs(files: list[_File]) -> dict[SplitName | None, tuple[_File, _File]]:
+    pairs: dict[SplitName | None, tuple[_File, _File]] = {}
+    for split in dict.fromkeys(file.split for file in files):
+        pictures = _one([f for f in files if f.split == split and f.array.ndim >= 3], "pictures")
+        labels = _one([f for f in files if f.split == split and f.array.ndim == 1], "labels")
+        if pictures is None or labels is None:
+            have, lack = (pictures, "labels") if pictures else (labels, "pictures")
+            found = have.name if have else some(f.name for f in files)
+            kind = files[0].kind
+            raise DataError(f"{found} has no {kind} file of {lack} beside it; add it, such as {_example(split, lack, kind)}")
+        pairs[split] = (pictures, labels)
+    if None in pairs and len(pairs) > 1:
+        raise DataError(f"{pairs[None][0].name} names no split, but other files do; name it train-… or test-…")
+    if None not in pairs and "train" not in pairs:
+        found, example = some(p.name for p, _ in pairs.values()), _example("train", "pictures", files[0].kind)
+        raise DataError(f"there are only {found} and no training files; add {example}")
+    return pairs
+
+
+def _one(files: list[_File], what: str) -> _File | None:
+    if len(files) > 1 and not all(np.array_equal(file.array, files[0].array) for file in files[1:]):
+        raise DataError(
+            f"several {files[0].kind} files hold {what} of one split: {some(f.name for f in files)}; give a folder that holds one set only"
+        )
+    return files[0] if files else None
+
+
+def _example(split: SplitName | None, what: str, kind: str) -> str:
+    prefix = {"train": "train-", "test": "t10k-" if kind == "IDX" else "test-", "validation": "val-", None: ""}[split]
+    ending = ("-idx1-ubyte" if what == "labels" else "-idx3-ubyte") if kind == "IDX" else ".npy"
+    return f"{prefix}{'labels' if what == 'labels' else 'images'}{ending}"
+
+
+def _check_pair(pictures: _File, labels: _File) -> None:
+    if len(pictures.array) != len(labels.array):
+        raise DataError(
+            f"{pictures.name} holds {len(pictures.array)} pictures and {labels.name} {len(labels.array)} labels; "
+            "they do not belong together"
+        )
+    if labels.array.dtype.kind == "U":
+        return
+    if not np.issubdtype(labels.array.dtype, np.integer):
+        raise DataError(f"{labels.name} holds {labels.array.dtype.name} values; labels are whole numbers")
+    negative = np.flatnonzero(np.asarray(labels.array) < 0)
+    if len(negative):
+        raise DataError(
+            f"{labels.name} holds labels out of range: {labels.array[negative[0]]} at place {negative[0]}; labels are 0 or more"
+        )
+
+
+def _check_range(pairs: dict[SplitName | None, tuple[_File, _File]]) -> None:
+    """Refuse labels that training does not have, and stray ones: rare, and apart from the run of all others."""
+    train = (pairs.get("train") or pairs[None])[1]
+    known, counts = np.unique(np.asarray(train.array), return_counts=True)
+    run = int(np.argmax(np.append(np.diff(known.astype(np.int64)) > 1, True))) + 1
+    stray = known[run:][counts[run:] < max(STRAY_COUNT, STRAY_SHARE * counts[:run].mean())]
+    if len(stray):
+        _refuse_label(train, int(stray[0]), f"the others are {known[0]} to {known[run - 1]}")
+    for _, labels in pairs.values():
+        unknown = np.setdiff1d(np.asarray(labels.array), known)
+        if len(unknown):
+            _refuse_label(labels, int(unknown[0]), f"training has {known[0]} to {known[-1]}, {len(known)} labels")
+
+
+def _refuse_label(file: _File, label: int, others: str) -> None:
+    places = np.flatnonzero(np.asarray(file.array) == label)
+    raise DataError(
+        f"{file.name} holds label {label} out of range, {len(places)} times, first at place {places[0]}; {others}; correct them"
+    )
+
+
+def _whole_or_text(labels: _File) -> npt.NDArray[Any]:
+    return np.asarray(labels.array) if labels.array.dtype.kind == "U" else np.asarray(labels.array).astype(np.int64)
+
+
+def _pixels(file: _File) -> npt.NDArray[np.uint8]:
+    array = file.array
+    if file.kind == "npy":
+        return npy.to_pixels(array[..., None] if array.ndim == 3 else array, file.name)
+    if array.dtype != np.uint8:
+        raise DataError(f"{file.name} holds {array.dtype.name} pictures; only bytes (0 to 255) have a known scale")
+    if array.ndim == 3:
+        return np.asarray(array[..., None], np.uint8)
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return np.asarray(array, np.uint8)
+    raise DataError(f"{file.name} has shape {array.shape}; pictures are (N, height, width) or (N, height, width, 1 or 3)")

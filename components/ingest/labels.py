@@ -1,0 +1,308 @@
+"""Which pictures a source has, and what each is: by class folders, by a table of labels, by webdataset's files, or by columns of Parquet.
+
+- A table that is the source itself (`source=…/labels.csv`) decides alone.
+- A table `labels.*` or `metadata.*` in the source's folder, with a column for the picture and one for the label, gives the labels
+  where the folders give none. Beside class folders it must agree with them, and adds splits and attributes; where none of its
+  labels is its picture's folder, the folders are not classes and the table decides. One that agrees in part is refused.
+- Files `.cls` or `.json` beside the pictures of an archive are webdataset's labels.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from itertools import chain
+
+from components.bundle.dataset import SplitName
+from components.classifier.errors import DataError, ImageError
+from components.classifier.images import ImageSpec
+from components.ingest.arrays import split_of
+from components.ingest.layout import SPLIT_NAMES, Layout, Place, arrange
+from components.readers import parquet, webdataset
+from components.readers.archives import ArchiveSet, ArchiveSource
+from components.readers.decoding import load
+from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
+from components.readers.places import InputSource, LocalSource, local_path
+from components.readers.records import Encoded, Reading, Unreadable
+from components.readers.table import SPLIT_COLUMN, Table, is_table, read_table
+from components.storage import Store, open_store
+
+COLUMNS_FILE = "columns.csv"
+_TABLE_STEMS = ("labels", "metadata")
+
+
+@dataclass
+class Labelled:
+    """The pictures of a source in their order, and what is said of each."""
+
+    layout: Layout
+    records: Iterable[Encoded | Unreadable]
+    count: int
+    all_pictures: bool = False
+    """Whether each record is a picture whatever its name says; else files that are none are passed over."""
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """(name, reason) of pictures that cannot be used."""
+    read_too: set[str] = field(default_factory=set)
+    """Names of the files that gave labels or attributes."""
+    attributes_of: tuple[str, set[str]] = ("", set())
+    """columns.csv, and the pictures that it names."""
+
+
+def label(source: InputSource, listing: Listing, table: SourceFile | None) -> Labelled:
+    """Find the pictures and their labels; `table` is the source itself where it is a table.
+
+    Raises DataError where nothing says what the pictures are, or two things contradict each other.
+    """
+    tables = parquet_files(listing)
+    if tables and table is None:
+        return _from_parquet(source, tables)
+    if table is None:
+        samples = _webdataset(source, listing)
+        if samples:
+            return samples
+        if isinstance(source, ArchiveSet):
+            raise DataError(
+                f"{listing.address} holds archives without labels (.cls, .json) beside the pictures; give one archive, or unpack them"
+            )
+    labelled = _from_table_or_folders(source, listing, table)
+    _add_columns(source, listing, labelled)
+    return labelled
+
+
+def only_addresses(source: InputSource, file: SourceFile) -> bool:
+    """Say whether a table names no picture by a path relative to its own folder; raises DataError for one that is not a table."""
+    table = read_table(file.name, _content(source, file))
+    return table is not None and all(map(_is_address, table.rows))
+
+
+def parquet_files(listing: Listing) -> list[SourceFile]:
+    """The Parquet files of a source in which no file is named as a picture."""
+    if holds_pictures(listing):
+        return []
+    return [file for file in listing.files if suffix(file.name) == ".parquet"]
+
+
+def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceFile | None) -> Labelled:
+    if given is not None:
+        table = read_table(given.name, _content(source, given))
+        assert table is not None
+        return _from_table(source, listing, table, given)
+    file, table = _find_table(source, listing)
+    if table is None or file is None:
+        return _from_folders(source, listing, arrange(listing))
+    try:
+        layout = arrange(listing)
+    except DataError:
+        return _from_table(source, listing, table, file)
+    root = file.name.rpartition("/")[0]
+    named = {name: row for path, row in table.rows.items() if (name := _joined(root, path)) in layout.places}
+    differ = [name for name, row in named.items() if row.get(table.label or "") != layout.places[name].class_name]
+    if len(layout.class_names) < 2 or len(differ) == len(named):
+        labelled = _from_table(source, listing, table, file)
+        labelled.layout.notes.append(f"{table.name} gives the labels: they are not the names of the folders")
+        return labelled
+    if differ:
+        row = named[differ[0]]
+        raise DataError(
+            f"{table.name} calls {differ[0]} {row.get(table.label or '')!r}, and it lies in folder {layout.places[differ[0]].class_name!r} "
+            f"({len(differ)} of {len(named)} differ); correct the table, remove it, or give it as the source, so that it decides alone"
+        )
+    for name, row in named.items():
+        place = layout.places[name]
+        split = _split(table, name, row)
+        if split and place.split and split != place.split:
+            raise DataError(
+                f"{table.name} puts {name} into the {split} split, and it lies in that of {place.split}; correct one of the two"
+            )
+        layout.places[name] = Place(place.class_name, place.split or split)
+        layout.attributes[name] = _attributes(table, row)
+    labelled = _from_folders(source, listing, layout)
+    labelled.read_too.add(file.name)
+    return labelled
+
+
+def _from_folders(source: InputSource, listing: Listing, layout: Layout) -> Labelled:
+    members = sorted((file for file in listing.files if file.name in layout.places), key=lambda file: file.name)
+    outside = [f.name for f in listing.files if f.name not in layout.places and looks_like_picture(f.name)]
+    return Labelled(
+        layout, (_record(source, file) for file in members), len(members), faults=[(n, "lies outside the class folders") for n in outside]
+    )
+
+
+def _find_table(source: InputSource, listing: Listing) -> tuple[SourceFile | None, Table | None]:
+    """A table of labels in the source's folder, or in the one folder that all else lies in."""
+    top = {file.name.partition("/")[0] if "/" in file.name else "" for file in listing.files}
+    wrapper = next(iter(top)) if len(top) == 1 else ""
+    for file in listing.files:
+        stem = file.name.rpartition("/")[2].rpartition(".")[0].casefold()
+        if is_table(file.name) and stem in _TABLE_STEMS and file.name.rpartition("/")[0] in {"", wrapper}:
+            table = read_table(file.name, _content(source, file), required=False)
+            if table is not None and table.label:
+                return file, table
+    return None, None
+
+
+def _from_table(source: InputSource, listing: Listing, table: Table, file: SourceFile) -> Labelled:
+    if not table.label:
+        raise DataError(f"{table.name} has the columns {some(table.columns)} and none of labels; call it label")
+    root = file.name.rpartition("/")[0]
+    layout = Layout(f"{root}/" if root else "")
+    files = {file.name: file for file in listing.files}
+    records: list[Encoded] = []
+    faults: list[tuple[str, str]] = []
+    for path, row in table.rows.items():
+        class_name = row.get(table.label)
+        name = path if _is_address(path) else _joined(root, path)
+        if not class_name:
+            faults.append((name, f"{table.name} gives it no label"))
+            continue
+        record = _locate(source, files, name, path, table)
+        if record is None:
+            faults.append((name, f"{table.name} names it, and it is not there"))
+            continue
+        records.append(record)
+        layout.places[name] = Place(readable(class_name), _split(table, name, row))
+        layout.attributes[name] = _attributes(table, row)
+    layout.class_names = {place.class_name for place in layout.places.values()}
+    unnamed = [name for name in files if looks_like_picture(name) and name not in layout.places and _joined(root, "") in name]
+    if unnamed:
+        layout.notes.append(f"{table.name} has no line for {len(unnamed)} pictures, which are not used: {some(unnamed)}")
+    records.sort(key=lambda record: record.input)
+    return Labelled(layout, records, len(records), all_pictures=True, faults=faults, read_too={file.name, *unnamed})
+
+
+def _locate(source: InputSource, files: dict[str, SourceFile], name: str, path: str, table: Table) -> Encoded | None:
+    """How a row's picture is read: a file of the source, or one elsewhere, by its address."""
+    if not _is_address(path):
+        return _record(source, files[name]) if name in files else None
+    if "://" in path and not path.startswith("file://"):
+        return Encoded(name, 0, partial(_read_object, path))
+    if not isinstance(source, LocalSource):
+        raise DataError(f"{table.name} names the local file {path}, but does not lie on this machine itself; use paths relative to it")
+    return Encoded(name, 0, local_path(path).read_bytes)
+
+
+def _is_address(path: str) -> bool:
+    return "://" in path or path.startswith("/")
+
+
+def _read_object(address: str) -> bytes:
+    scheme, _, rest = address.partition("://")
+    bucket, _, key = rest.partition("/")
+    return _store(f"{scheme}://{bucket}").read(key)
+
+
+@lru_cache(maxsize=16)
+def _store(url: str) -> Store:
+    return open_store(url)
+
+
+def _split(table: Table, name: str, row: dict[str, str | None]) -> SplitName | None:
+    text = (row.get(SPLIT_COLUMN) or "").strip()
+    if not text:
+        return None
+    split = SPLIT_NAMES.get(text.casefold())
+    if split is None:
+        raise DataError(f"{table.name} puts {name} into split {text!r}; use train, validation or test, or leave it empty")
+    return split
+
+
+def _attributes(table: Table, row: dict[str, str | None]) -> dict[str, str | None]:
+    return {column: row.get(column) for column in table.columns if column not in {table.label, SPLIT_COLUMN}}
+
+
+def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
+    """Samples of a picture and a label; None where the source has none."""
+    marks = {webdataset.sample(f.name): f for f in listing.files if webdataset.label_suffix(f.name)}
+    pictures = [file for file in listing.files if looks_like_picture(file.name)] if marks else []
+    paired = [file for file in pictures if webdataset.sample(file.name) in marks]
+    if not paired or not _is_webdataset(source, paired, marks):
+        return None
+    joined = isinstance(source, ArchiveSet)
+    layout, faults = Layout(""), []
+    for file in pictures:
+        mark = marks.get(webdataset.sample(file.name))
+        found = webdataset.read_label(mark.name, _content(source, mark)) if mark else None
+        if not found or not found["label"]:
+            faults.append((file.name, "no label (.cls or .json) of its name is beside it"))
+            continue
+        table = Table(file.name, [name for name in found if name != "label"], {})
+        split = _split(table, file.name, found) or (split_of(file.name.partition("/")[0]) if joined else None)
+        layout.places[file.name] = Place(readable(found["label"]), split)
+        layout.attributes[file.name] = _attributes(table, found)
+    layout.class_names = {place.class_name for place in layout.places.values()}
+    used = [file for file in pictures if file.name in layout.places]
+    return Labelled(layout, (_record(source, f) for f in used), len(used), True, faults, {mark.name for mark in marks.values()})
+
+
+def _is_webdataset(source: InputSource, paired: list[SourceFile], marks: dict[str, SourceFile]) -> bool:
+    """Say whether files beside pictures are labels: `.cls` in an archive always, all others only where no folder may be a class."""
+    first = marks[webdataset.sample(paired[0].name)]
+    is_cls = webdataset.label_suffix(first.name) == ".cls"
+    if is_cls and isinstance(source, ArchiveSource | ArchiveSet):
+        return True
+    depth = 1 if isinstance(source, ArchiveSet) else 0
+    if any(file.name.count("/") != depth for file in paired):
+        return False
+    return is_cls or webdataset.read_label(first.name, _content(source, first)) is not None
+
+
+def _from_parquet(source: InputSource, files: list[SourceFile]) -> Labelled:
+    layout, faults, count = Layout(""), list[tuple[str, str]](), 0
+    several = len(files) > 1
+    for file in files:
+        labels, others = parquet.read_labels(source.local(file.key), file.name)
+        table = Table(file.name, list(others), {})
+        for index, class_name in enumerate(labels):
+            name = f"{file.name}#{index}"
+            if class_name is None:
+                faults.append((name, "the row has no label"))
+                continue
+            row = {column: values[index] for column, values in others.items()}
+            split = _split(table, name, row) or (split_of(file.name) if several else None)
+            layout.places[name] = Place(readable(class_name), split)
+            layout.attributes[name] = _attributes(table, row)
+        count += len(labels)
+    layout.class_names = {place.class_name for place in layout.places.values()}
+    rows = chain.from_iterable(_parquet_rows(source, file) for file in files)
+    records = (record for record in rows if record.input in layout.places)
+    return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too={file.name for file in files})
+
+
+def _parquet_rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:
+    for record in parquet.read(source.local(file.key), file.name, Reading(ImageSpec(1, 1, 1))):
+        name = f"{record.input}#{record.index}" if isinstance(record, Encoded | Unreadable) else ""
+        if isinstance(record, Encoded):
+            yield Encoded(name, 0, record.load, record.size)
+        elif isinstance(record, Unreadable):
+            yield Unreadable(name, 0, record.reason)
+
+
+def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> None:
+    """Read columns.csv beside the class folders: attributes that become columns of the dataset."""
+    layout = labelled.layout
+    file = next((file for file in listing.files if file.name == layout.root + COLUMNS_FILE), None)
+    if file is None:
+        return
+    table = read_table(file.name, _content(source, file))
+    assert table is not None
+    rows = {layout.root + path.lstrip("/"): row for path, row in table.rows.items()}
+    for name in layout.places:
+        if name in rows:
+            layout.attributes[name] = layout.attributes.get(name, {}) | rows[name]
+    labelled.attributes_of = (file.name, set(rows))
+    labelled.read_too.add(file.name)
+
+
+def _record(source: InputSource, file: SourceFile) -> Encoded:
+    return Encoded(file.name, 0, partial(source.read, file.key), file.size)
+
+
+def _content(source: InputSource, file: SourceFile) -> bytes:
+    try:
+        return load(_record(source, file))
+    except ImageError as error:
+        raise DataError(f"{file.name} cannot be read: {error}") from error
+
+
+def _joined(root: str, path: str) -> str:
+    return f"{root}/{path}" if root else path

@@ -1,0 +1,94 @@
+"""The one way in for pictures and labels: training, batch scoring and all else read files by these modules.
+
+| module | what it reads |
+|---|---|
+| places.py | the files of a folder, or of a store (`s3://`) |
+| archives.py | tar and zip |
+| webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
+| npy.py, idx.py, parquet.py | arrays of pictures, MNIST's format, tables with a column of encoded pictures |
+| table.py | labels and further attributes in CSV and JSONL |
+| listing.py, records.py, decoding.py | what these have in common: names, pictures in order, decoding in threads |
+
+One policy holds for all of them, so that the same input gives the same names and the same refusals in training and scoring:
+
+| met | what happens |
+|---|---|
+| hidden and system names (`.x`, `Thumbs.db`, `.DS_Store`, `__MACOSX`, `@eaDir`, `_SUCCESS` …) | passed over and counted |
+| Unicode form | names are composed (NFC), as most systems and tables write them; every character is kept, except: |
+| bytes that are not UTF-8; control characters | shown as `\\xNN`; as `\\n` and the like |
+| a name twice in an archive | refused by name: nothing tells which is meant |
+| two files or objects whose names differ in Unicode form only | refused by name |
+| a link, device, pipe or sparse file in an archive | refused by name |
+| a name in an archive that leads outside (`..`, absolute, a drive) | refused by name |
+| an encrypted member; one compressed in an unknown way | refused by name |
+| `./`, `//` and, in a zip, backslashes | separate folders and leave no trace in the name |
+| a link in a folder | followed; one back into the folders above it is passed over, one that leads nowhere is named |
+| a pipe, device or socket in a folder; a key of a store with `.` or `..` in it | named, never opened |
+| a damaged member of a zip | one unreadable picture |
+| an archive or array that is cut, damaged or joined from several | refused as a whole |
+| limits of a picture | 256 MiB, 64 million pixels |
+| limits of an archive | 2,000,000 members, 128 GiB unpacked, 200 times its own size (from 64 MiB) |
+| limits of a folder or prefix | 5,000,000 files, 40 folders deep |
+
+"Refused by name" ends an ingest, since a training set must be right as a whole. Scoring gives the member a row with the same words as
+its error, and goes on; of a name that is there twice the first member is scored.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.readers import archives, idx, npy, parquet
+from components.readers.listing import is_record
+from components.readers.records import Reading, Record
+
+HEAD = 4096
+"""Bytes of a file that tell its kind."""
+PICTURE, LABELS = "picture", "labels"
+
+
+@dataclass(frozen=True)
+class Container:
+    """How a kind of container is read; its files are given as (path on this machine, name in the output)."""
+
+    count: Callable[[Path, str, Reading], int | None]
+    """Number of rows, or None when only reading tells; raises DataError for a file that cannot be read."""
+    read: Callable[[Path, str, Reading, int, int | None], Iterator[Record]]
+    """Rows from `start` to before `stop` (None: the end) in order; raises DataError."""
+
+
+CONTAINERS: dict[str, Container] = {
+    "npy": Container(npy.count, npy.read),
+    "idx": Container(idx.count, idx.read),
+    "parquet": Container(parquet.count, parquet.read),
+    "tar": Container(archives.count_tar, archives.read_tar),
+    "zip": Container(archives.count_zip, archives.read_zip),
+}
+
+
+def kind_of(name: str, head: bytes) -> str | None:
+    """Tell a file's kind by its first bytes: PICTURE, LABELS, a key of CONTAINERS, or None for what is not an input at all."""
+    return _container(name, head) or (PICTURE if is_record(name, head) else None)
+
+
+def _container(name: str, head: bytes) -> str | None:
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
+    if head.startswith((b"PAR1", b"PARE")):
+        return "parquet"
+    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+        return "zip"
+    if head.startswith((b"BZh", b"\xfd7zXZ\0")):
+        return "tar"
+    content = _inflate(head) if head.startswith(b"\x1f\x8b") else head
+    if len(content) >= 8 and idx.is_idx(content):
+        return LABELS if idx.is_labels(content) else "idx"
+    return "tar" if archives.is_tar(content, name) else None
+
+
+def _inflate(head: bytes) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(head, HEAD)
+    except zlib.error:
+        return b""

@@ -1,0 +1,164 @@
+"""The files of a source, what a name says about a file, and which names are never data.
+
+The policy is in the table of `components.readers`.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from components.classifier.errors import DataError
+from components.readers.records import PassedOver
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Largest file or archive member that is read as a picture."""
+MAX_FILES = 5_000_000
+"""Files that a source may hold, archives apart."""
+HIDDEN = "hidden or a system file"
+
+PICTURE_SUFFIXES = frozenset(
+    f".{kind}"
+    for kind in (
+        *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "mpo", "bmp", "dib", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
+        *("avif", "heic", "heif", "jp2", "svg", "ico", "tga"),  # some need a package beside Pillow
+    )
+)
+"""Names that promise a picture: when the content is none, the file is reported and not just passed over."""
+
+_SYSTEM_NAMES = frozenset(
+    name.casefold()
+    for name in (
+        *("Thumbs.db", "ehthumbs.db", "desktop.ini", "$RECYCLE.BIN", "System Volume Information"),  # Windows
+        *("__MACOSX", "Icon\r", "Temporary Items", "Network Trash Folder", "Network_Trash_Folder"),  # macOS
+        *("@eaDir", "#recycle", "lost+found", "__pycache__", "_SUCCESS"),  # storage boxes, Linux, Python, Spark
+    )
+)
+_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and those that turn the direction of the text around."""
+
+
+@dataclass(frozen=True, slots=True)  # there may be millions
+class SourceFile:
+    """One file of a source.
+
+    `name` is its path below the source as it is shown (see `readable`), `key` the same as the source itself spells it; `size`
+    in bytes; `stamp` changes when the content does ("": unknown).
+    """
+
+    name: str
+    size: int
+    stamp: str
+    key: str
+
+
+@dataclass
+class Listing:
+    """All files of a source that may be data, in the order of their names as text, code point by code point."""
+
+    address: str
+    files: list[SourceFile] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)
+    """Paths of all folders, empty ones included where the source knows them."""
+    passed_over: list[PassedOver] = field(default_factory=list)
+    """Hidden and system names, and links back into the folders above them."""
+    faults: list[PassedOver] = field(default_factory=list)
+    """What should have been data and cannot be read: links that lead nowhere, pipes, keys that no file could have."""
+    notes: list[str] = field(default_factory=list)
+
+    def hide(self, name: str) -> None:
+        """Note a hidden or system file or folder."""
+        self.passed_over.append(PassedOver(name, HIDDEN))
+
+    def finish(self) -> "Listing":
+        """Put everything in order.
+
+        Raises DataError when two files have one name in Unicode's composed form: what is said of one could mean the other.
+        """
+        for entries in (self.passed_over, self.faults):
+            entries.sort(key=lambda entry: entry.input)
+        self.files.sort(key=lambda file: file.name)
+        for one, other in zip(self.files, self.files[1:], strict=False):
+            if one.name == other.name:
+                raise DataError(
+                    f"{self.address} holds {one.name!r} twice, in two spellings that look alike ({one.key!a}, {other.key!a}); rename one"
+                )
+        return self
+
+    def remarks(self) -> list[str]:
+        """Say what was passed over, in few lines."""
+        parts = Counter(
+            next((part for part in p.input.split("/") if is_system(part)), p.input) for p in self.passed_over if p.reason == HIDDEN
+        )
+        kinds = [f"{name} ({count})" if count > 1 else name for name, count in sorted(parts.items())]
+        others = [f"passed over {p.input}: {p.reason}" for p in self.passed_over if p.reason != HIDDEN]
+        return [*([f"passed over {parts.total()} hidden or system names: {some(kinds)}"] if kinds else []), *others, *self.notes]
+
+
+def holds_pictures(listing: Listing) -> bool:
+    """Say whether a source has files that are pictures by their names, or may be: those without an ending in a folder."""
+    return any(looks_like_picture(file.name) or ("/" in file.name and not suffix(file.name)) for file in listing.files)
+
+
+def is_system(part: str) -> bool:
+    """Say whether one part of a path is hidden, or left by Finder, Explorer, notebooks, Spark or storage boxes."""
+    return (part.startswith(".") and part not in {".", ".."}) or part.casefold() in _SYSTEM_NAMES or "@Syno" in part
+
+
+def is_hidden(path: str) -> bool:
+    """Say whether a part of a path is hidden or a system's own."""
+    return any(is_system(part) for part in path.split("/"))
+
+
+def suffix(name: str) -> str:
+    """The lower-case ending of a file's name with its dot, or ""."""
+    stem, dot, end = name.rpartition("/")[2].rpartition(".")
+    return f".{end.lower()}" if dot and stem else ""
+
+
+def looks_like_picture(name: str) -> bool:
+    """Say whether the name promises a picture."""
+    return suffix(name) in PICTURE_SUFFIXES
+
+
+def is_record(name: str, head: bytes) -> bool:
+    """Say whether a file counts as a picture: its bytes begin like one, or its name promises one or has no ending.
+
+    Anything else beside the pictures (`labels.csv`, `003.json`) is passed over, and reported.
+    """
+    return begins_as_picture(head) or looks_like_picture(name) or not suffix(name)
+
+
+def begins_as_picture(head: bytes) -> bool:
+    """Say whether bytes begin like a picture that Penstock decodes."""
+    return head.startswith(_PICTURE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+
+
+def readable(name: str) -> str:
+    """Make a file's name the same on every system (NFC), and safe to print and to write as UTF-8.
+
+    Bytes that are not UTF-8 become `\\xNN`, control characters their escapes (`\\n`); every other character is kept.
+    """
+    if name.isascii() and name.isprintable():
+        return name
+    clean = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return unicodedata.normalize("NFC", _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), clean))
+
+
+def some(items: Iterable[str], limit: int = 8) -> str:
+    """Join names for a message; of many, the first few and how many more."""
+    items = list(items)
+    shown = ", ".join(items[:limit])
+    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun, in the plural where it must be: 1 file, 2 files."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """An error's message in one line, its class' name when it has none."""
+    return " ".join(str(error).split())[:limit] or type(error).__name__

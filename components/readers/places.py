@@ -1,0 +1,187 @@
+"""Where pictures lie: one file or a folder of this machine, an object or a prefix of a store."""
+
+import os
+import stat
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote
+
+from components.classifier.errors import DataError
+from components.readers.listing import MAX_FILES, Listing, SourceFile, is_hidden, is_system, readable
+from components.readers.records import PassedOver
+from components.storage import Store, open_store
+
+MAX_DEPTH = 40
+"""Folders within folders: links that make a loop of new names end there."""
+
+
+class InputSource(ABC):
+    """Files in one place. `single`: it is one file, not a folder; `remote`: files are fetched over the network."""
+
+    address: str
+    single: bool
+    remote: bool
+
+    @abstractmethod
+    def listing(self) -> Listing:
+        """List every file in order; raises DataError when the source cannot be listed or holds one name twice."""
+
+    @abstractmethod
+    def read(self, key: str) -> bytes:
+        """Return a file's bytes; raises OSError or StoreError."""
+
+    @abstractmethod
+    def head(self, key: str, size: int) -> bytes:
+        """Return a file's first bytes; raises OSError or StoreError."""
+
+    @abstractmethod
+    def local(self, key: str) -> Path:
+        """Return a path on this machine with the file's content; a remote file is copied on the first call."""
+
+
+@contextmanager
+def open_source(address: str) -> Iterator[InputSource]:
+    """Open a file or a folder, `file://…`, or `s3://bucket/…`; copies of remote files are deleted afterwards.
+
+    Raises DataError when nothing is there, UsageError for an address of another form, and what stores raise.
+    """
+    with tempfile.TemporaryDirectory(prefix="penstock-input-") as folder:
+        if "://" in address and not address.startswith("file://"):
+            scheme, _, rest = address.partition("://")
+            root, _, prefix = rest.partition("/")
+            yield StoreSource(open_store(f"{scheme}://{root}"), prefix, address, Path(folder))
+        else:
+            yield LocalSource(local_path(address), address)
+
+
+def local_path(address: str) -> Path:
+    """The path that an address without a scheme, or one with `file://`, stands for."""
+    return Path(unquote(address.removeprefix("file://")) if address.startswith("file://") else address).expanduser()
+
+
+class LocalSource(InputSource):
+    """A file or a folder of this machine. Links are followed; one that leads back into the folders above it ends there."""
+
+    remote = False
+
+    def __init__(self, path: Path, address: str = "") -> None:
+        """Raises DataError when there is neither a file nor a folder."""
+        self._path, self.address = path.expanduser().absolute(), address or str(path)
+        try:
+            status = self._path.stat()
+        except OSError as error:
+            missing = not os.path.lexists(self._path)
+            reason = "does not exist; name a file, a folder or s3://bucket/prefix" if missing else f"cannot be opened ({error.strerror})"
+            raise DataError(f"the input {path} {reason}") from error
+        self.single = stat.S_ISREG(status.st_mode)
+        if not (self.single or stat.S_ISDIR(status.st_mode)):
+            raise DataError(f"the input {path} is neither a file nor a folder; name one of these")
+        self._root = self._path.parent if self.single else self._path
+        self._prefix = f"{self._root}/"  # joining Paths costs more than reading a small picture
+
+    def listing(self) -> Listing:  # noqa: D102
+        listing = Listing(self.address)
+        if self.single:
+            self._add(self._path.name, self._path.stat(), listing)
+        else:
+            self._walk("", (os.path.realpath(self._root),), listing)
+        return listing.finish()
+
+    def read(self, key: str) -> bytes:  # noqa: D102
+        with open(self._prefix + key, "rb") as file:  # noqa: PTH123
+            return file.read()
+
+    def head(self, key: str, size: int) -> bytes:  # noqa: D102
+        with (self._root / key).open("rb") as file:
+            return file.read(size)
+
+    def local(self, key: str) -> Path:  # noqa: D102
+        return self._root / key
+
+    def _walk(self, folder: str, above: tuple[str, ...], listing: Listing) -> None:
+        try:
+            with os.scandir(self._prefix + folder) as found:
+                entries = list(found)
+        except OSError as error:
+            shown = readable(folder.rstrip("/") or str(self._root))
+            raise DataError(f"folder {shown} cannot be opened ({error.strerror}); give read access to it") from error
+        for entry in entries:
+            key, name = folder + entry.name, readable(folder + entry.name)
+            if is_system(entry.name):
+                listing.hide(name)
+            elif entry.is_dir():
+                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
+                if real in above:
+                    listing.passed_over.append(PassedOver(name, "a link back into the folders above it"))
+                    continue
+                if len(above) > MAX_DEPTH:
+                    raise DataError(f"folder {name} lies more than {MAX_DEPTH} folders deep, as a loop of links makes them; end the loop")
+                listing.folders.add(name)
+                self._walk(f"{key}/", (*above, real), listing)
+            else:
+                try:
+                    self._add(key, entry.stat(), listing)
+                except OSError as error:
+                    reason = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read ({error.strerror})"
+                    listing.faults.append(PassedOver(name, reason))
+
+    def _add(self, key: str, status: os.stat_result, listing: Listing) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            listing.faults.append(PassedOver(readable(key), "neither a file nor a folder, but a device, pipe or socket"))
+            return
+        _add_file(SourceFile(readable(key), status.st_size, str(status.st_mtime_ns), key), listing)
+
+
+class StoreSource(InputSource):
+    """An object of a store, or all objects below a prefix. Folders exist only through their objects."""
+
+    remote = True
+
+    def __init__(self, store: Store, prefix: str, url: str, scratch: Path) -> None:
+        """`prefix` is a key (one object) or a folder's (`x/`, or empty for the whole store)."""
+        self._store, self.address, self._scratch = store, url, scratch
+        first = next(store.list(prefix), None) if prefix else None  # an object sorts before all whose keys go on after its own
+        below = next(store.list(f"{prefix}/"), None) if first is not None and first.key == prefix else None
+        self.single = first is not None and first.key == prefix and below is None
+        folder = prefix.rpartition("/")[0] if self.single else prefix.rstrip("/")
+        self._prefix = f"{folder}/" if folder else ""
+        self._only = first if self.single else None
+
+    def listing(self) -> Listing:  # noqa: D102
+        listing = Listing(self.address)
+        for entry in [self._only] if self._only else self._store.list(self._prefix):
+            key = entry.key.removeprefix(self._prefix)
+            name = readable(key)
+            parts = key.split("/")
+            if not {".", ".."}.isdisjoint(parts) or not parts[0]:
+                listing.faults.append(PassedOver(name, "its key begins with an empty part, or has '.' or '..' in it; rename the object"))
+            elif not self._only and is_hidden(name):
+                listing.hide(name)
+            else:
+                _add_file(SourceFile(name, entry.size, entry.stamp, key), listing)
+        if not (listing.files or listing.passed_over or listing.faults):
+            raise DataError(f"there is nothing under {self.address}; check bucket and prefix, in which upper and lower case differ")
+        return listing.finish()
+
+    def read(self, key: str) -> bytes:  # noqa: D102
+        return self._store.read(self._prefix + key)
+
+    def head(self, key: str, size: int) -> bytes:  # noqa: D102
+        return next(self._store.chunks(self._prefix + key), b"")[:size]
+
+    def local(self, key: str) -> Path:  # noqa: D102
+        copy = self._scratch / f"{abs(hash(key)):x}"
+        if not copy.exists():
+            for other in self._scratch.iterdir():
+                other.unlink()  # one copy at a time: the disk need only hold the largest file
+            self._store.download(self._prefix + key, copy)
+        return copy
+
+
+def _add_file(file: SourceFile, listing: Listing) -> None:
+    if len(listing.files) >= MAX_FILES:
+        raise DataError(f"{listing.address} holds more than {MAX_FILES} files; give a folder or prefix that holds fewer")
+    listing.files.append(file)

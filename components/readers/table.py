@@ -1,0 +1,106 @@
+"""Tables beside the pictures: labels, splits and further attributes in CSV (comma, semicolon or tab) or JSON Lines.
+
+The first line of a CSV names its columns; a line of JSON is an object. One column names the picture (PATH_COLUMNS), one may give
+its label (LABEL_COLUMNS) and one its split; all others are attributes by which an evaluation can be sliced, or groups. Text stays
+text: `NA` and `None` are values.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from components.classifier.errors import DataError
+from components.readers.listing import readable, some, suffix
+
+PATH_COLUMNS = ("file", "path", "file_name", "filename", "image", "uri")
+LABEL_COLUMNS = ("label", "class", "cls", "class_name")
+SPLIT_COLUMN = "split"
+TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
+
+_SEPARATORS = ",;\t"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of a table, by the picture's path as it is written there; `columns` without the path's."""
+
+    name: str
+    columns: list[str]
+    rows: dict[str, dict[str, str | None]]
+
+    @property
+    def label(self) -> str | None:
+        """The column of labels."""
+        return next((name for name in LABEL_COLUMNS if name in self.columns), None)
+
+
+def is_table(name: str) -> bool:
+    """Say whether a file's name is that of a table."""
+    return suffix(name) in TABLE_SUFFIXES
+
+
+def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
+    """Read a table from the bytes of a file; None for one that has no column for the picture and is not `required` to.
+
+    Raises DataError naming the line when the file is not UTF-8 or UTF-16 text of that form, has no column for the picture, or
+    says two things of one picture.
+    """
+    try:
+        text = data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+        header, lines = _json_lines(name, text) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, text)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it again") from error
+    path = next((column for column in PATH_COLUMNS if column in header), None)
+    if path is None and not required:
+        return None
+    if path is None or len(header) < 2 or len(set(header)) < len(header) or not all(header):
+        raise DataError(
+            f"{name} has the columns {some(header) or 'none'}; it needs one for the picture ({', '.join(PATH_COLUMNS)}) and others, "
+            "each once and with a name, such as file,label"
+        )
+    rows: dict[str, dict[str, str | None]] = {}
+    for number, row in lines:
+        picture = row.pop(path, None)
+        if not picture:
+            raise DataError(f"{name} line {number} has no value in column {path!r}; add the picture's path")
+        picture = readable(picture.strip().removeprefix("./"))
+        if rows.setdefault(picture, row) != row:
+            raise DataError(f"{name} line {number} says something else of {picture} than a line before; keep one of them")
+    return Table(name, [column for column in header if column != path], rows)
+
+
+def text_of(value: Any) -> str | None:
+    """A JSON value as the text that a CSV would hold: 3 is "3", true is "true"; null is None."""
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _csv(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+    header = [column.strip() for column in next(reader, [])]
+    rows: list[tuple[int, dict[str, str | None]]] = []
+    for row in reader:
+        if row and len(row) != len(header):
+            raise DataError(f"{name} line {reader.line_num} has {len(row)} fields where the header has {len(header)}; correct it")
+        if row:
+            rows.append((reader.line_num, dict(zip(header, row, strict=True))))
+    return header, rows
+
+
+def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+    header: dict[str, None] = {}
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{name} line {number} is not JSON ({error}); write one object per line") from error
+        if not isinstance(found, dict):
+            raise DataError(f'{name} line {number} is not a JSON object; write one per line, such as {{"file": "a.png", "label": "cat"}}')
+        header |= dict.fromkeys(found)
+        rows.append((number, {column: text_of(value) for column, value in found.items()}))
+    return list(header), rows

@@ -1,0 +1,220 @@
+"""One way in: the same input gives the same names and the same refusals in training and in scoring."""
+
+import io
+import stat
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from components.classifier.errors import DataError, UnsafeArchiveError
+from components.readers import archives
+from components.readers.listing import is_hidden, readable
+from components.storage.memory import MemoryStore
+from tests.ingest.cases import encode, pixels, put, tar_entry, tar_of, zip_of
+from tests.ingest.conftest import Run, run
+from tests.score.conftest import Score, model, score
+
+__all__ = ["model", "run", "score"]
+
+GOOD = {f"{name}/{k}.png": encode(pixels(kind, k)) for kind, name in enumerate(("cat", "dog")) for k in range(4)}
+NFD, NFC = (unicodedata.normalize(form, "é.png") for form in ("NFD", "NFC"))
+HIDDEN = (
+    ".DS_Store",
+    "cat/Thumbs.db",
+    "__MACOSX/cat/._1.png",
+    "cat/_SUCCESS",
+    "cat/.hidden/1.png",
+    "@eaDir/1.png",
+    "cat/x@SynoEAStream.png",
+)
+
+
+def both(run: Run, score: Score, source: str | Path) -> tuple[set[str], set[str]]:
+    """The names that training and scoring give the pictures of one input, archive names left out."""
+    trained = run(source).files()
+    scored = [row["input"] for row in score(source).rows if row["error"] is None]
+    prefix = f"{Path(source).name}/" if Path(source).is_file() else ""
+    return set(trained), {name.removeprefix(prefix) for name in scored}
+
+
+def in_folder(root: Path, content: Mapping[str, bytes]) -> Path:
+    for name, data in content.items():
+        put(root / "folder" / name, data)
+    return root / "folder"
+
+
+def in_store(root: Path, content: Mapping[str, bytes]) -> str:
+    store = MemoryStore.named(root.name)
+    for name, data in content.items():
+        store.replace(f"data/{name}", data)
+    return f"memory://{root.name}/data"
+
+
+PLACES: dict[str, Callable[[Path, Mapping[str, bytes]], Path | str]] = {
+    "folder": in_folder,
+    "store": in_store,
+    "tar": lambda root, content: tar_of(root / "a.tar", content),
+    "tar.gz": lambda root, content: tar_of(root / "a.tar.gz", content, "w:gz"),
+    "zip": lambda root, content: zip_of(root / "a.zip", content),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_hidden_and_system_names_are_passed_over_and_counted_by_both(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    source = PLACES[place](tmp_path, GOOD | dict.fromkeys(HIDDEN, encode(pixels(9))))
+    trained, scored = both(run, score, source)
+    assert trained == scored == set(GOOD)
+    assert f"passed over {len(HIDDEN)} hidden or system names" in run(source).said
+    assert score(source).summary.passed_over_reasons == {"hidden or a system file": len(HIDDEN)}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_names_are_composed_by_both(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    source = PLACES[place](tmp_path, GOOD | {f"cat/{NFD}": encode(pixels(0, 50)), "dog/a\u202fb.png": encode(pixels(1, 50))})
+    trained, scored = both(run, score, source)
+    assert trained == scored == {*GOOD, f"cat/{NFC}", "dog/a\u202fb.png"}
+
+
+@pytest.mark.parametrize("place", ["tar", "zip"])
+def test_one_name_in_two_unicode_forms_is_refused_by_both(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    source = PLACES[place](tmp_path, GOOD | {f"cat/{NFC}": encode(pixels(0, 50)), f"cat/{NFD}": encode(pixels(0, 51))})
+    refused_by_both(run, score, source, f"holds a name twice: 'cat/{NFC}'")
+
+
+@pytest.mark.parametrize("place", ["tar", "zip"])
+def test_plain_dots_and_double_slashes_leave_no_trace_in_names(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    source = PLACES[place](tmp_path, {f"./{name.replace('/', '//')}": data for name, data in GOOD.items()})
+    trained, scored = both(run, score, source)
+    assert trained == scored == set(GOOD)
+
+
+def test_backslashes_of_a_zip_separate_folders_for_both(run: Run, score: Score, tmp_path: Path) -> None:
+    source = zip_of(tmp_path / "a.zip", GOOD)
+    source.write_bytes(source.read_bytes().replace(b"cat/", b"cat\\").replace(b"dog/", b"dog\\"))
+    trained, scored = both(run, score, source)
+    assert trained == scored == set(GOOD)
+
+
+def refused_by_both(run: Run, score: Score, source: Path | str, words: str) -> None:
+    """Training ends with the words; scoring gives one picture a row with the same words, and scores all others."""
+    with pytest.raises(UnsafeArchiveError) as refusal:
+        run(source)
+    assert words in str(refusal.value)
+    reasons = [row["error"] for row in score(source).rows if row["error"]]
+    assert len(reasons) == 1
+    assert str(refusal.value).endswith(reasons[0].removeprefix("the archive "))
+    assert len([row for row in score(source).rows if row["error"] is None]) >= len(GOOD)
+
+
+def zip_link(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return info
+
+
+PNG = encode(pixels(0, 77))
+TARS = {
+    "a symbolic link": (tar_entry("cat/l.png", tarfile.SYMTYPE, "/etc/passwd"), "holds a link: 'cat/l.png'"),
+    "a hard link": (tar_entry("cat/l.png", tarfile.LNKTYPE, "cat/0.png"), "holds a link: 'cat/l.png'"),
+    "a device": (tar_entry("cat/d.png", tarfile.CHRTYPE), "holds a device, pipe or sparse file: 'cat/d.png'"),
+    "a pipe": (tar_entry("cat/p.png", tarfile.FIFOTYPE), "holds a device, pipe or sparse file: 'cat/p.png'"),
+    "a name twice": (("cat/0.png", PNG), "holds a name twice: 'cat/0.png'"),
+    "a name that leads up": (("cat/../../x.png", PNG), "holds a name that leads outside: 'cat/../../x.png'"),
+    "an absolute name": (("/etc/x.png", PNG), "holds a name that leads outside: '/etc/x.png'"),
+}
+ZIPS = {
+    "a link": ((zip_link("cat/l.png"), b"/etc/passwd"), "holds a link or device: 'cat/l.png'"),
+    "a name twice": (("cat/0.png", PNG), "holds a name twice: 'cat/0.png'"),
+    "a name that leads up": (("..\\x.png", PNG), "holds a name that leads outside: '..\\\\x.png'"),
+    "a drive": (("C:\\x.png", PNG), "holds a name that leads outside: 'C:\\\\x.png'"),
+}
+
+
+@pytest.mark.parametrize("case", TARS)
+def test_a_member_of_a_tar_is_refused_in_the_same_words(run: Run, score: Score, tmp_path: Path, case: str) -> None:
+    member, words = TARS[case]
+    refused_by_both(run, score, tar_of(tmp_path / "a.tar", [*GOOD.items(), member]), words)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("case", ZIPS)
+def test_a_member_of_a_zip_is_refused_in_the_same_words(run: Run, score: Score, tmp_path: Path, case: str) -> None:
+    member, words = ZIPS[case]
+    refused_by_both(run, score, zip_of(tmp_path / "a.zip", [*GOOD.items(), member]), words)
+
+
+def test_a_sparse_member_is_never_blown_up_into_zeros(run: Run, score: Score, tmp_path: Path) -> None:
+    """A sparse file of the PAX format: 512 bytes in the archive, a million in memory."""
+    holes = tarfile.TarInfo("cat/s.png")
+    data = b"1\n0\n512\n".ljust(512, b"\0") + bytes(512)
+    holes.size = len(data)
+    holes.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "cat/s.png", "GNU.sparse.realsize": "1000000"}
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        for name, picture in GOOD.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(picture)
+            archive.addfile(info, io.BytesIO(picture))
+        archive.addfile(holes, io.BytesIO(data))
+    refused_by_both(run, score, tmp_path / "a.tar", "holds a device, pipe or sparse file: 'cat/s.png'")
+
+
+def test_an_encrypted_member_is_refused_in_the_same_words(run: Run, score: Score, tmp_path: Path) -> None:
+    data = bytearray(zip_of(tmp_path / "a.zip", {"cat/locked.png": PNG, **GOOD}).read_bytes())
+    for mark, flag in ((b"PK\x01\x02", 8), (b"PK\x03\x04", 6)):
+        data[data.index(mark) + flag] |= 1
+    refused_by_both(run, score, put(tmp_path / "b.zip", bytes(data)), "holds an encrypted member: 'cat/locked.png'")
+
+
+@pytest.mark.parametrize(("name", "limit"), [("MAX_MEMBERS", 5), ("MAX_UNPACKED_BYTES", 1000)])
+@pytest.mark.parametrize("place", ["tar", "tar.gz", "zip"])
+def test_limits_of_archives_hold_for_both(
+    run: Run, score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, name: str, limit: int
+) -> None:
+    source = PLACES[place](tmp_path, GOOD)
+    monkeypatch.setattr(archives, name, limit)
+    with pytest.raises(UnsafeArchiveError, match=r"holds more than 5 members|unpacks to more than"):
+        run(source)
+    with pytest.raises(DataError, match=r"holds more than 5 members|unpacks to more than"):
+        score(source)
+
+
+def test_links_and_pipes_in_a_folder_are_told_in_the_same_words(run: Run, score: Score, tmp_path: Path) -> None:
+    root = in_folder(tmp_path, GOOD)
+    (root / "cat" / "loop").symlink_to(root)
+    (root / "cat" / "gone.png").symlink_to("nowhere.png")
+    trained, passed = run(root), score(root).passed_over
+    assert passed == {"cat/loop": "a link back into the folders above it", "cat/gone.png": "a link that leads nowhere"}
+    assert trained.info.set_aside == [{"file": "cat/gone.png", "reason": passed["cat/gone.png"]}]
+    assert f"note: passed over cat/loop: {passed['cat/loop']}" in trained.lines
+
+
+def test_two_files_whose_names_only_look_alike_are_refused_by_both(run: Run, score: Score, tmp_path: Path) -> None:
+    root = in_folder(tmp_path, GOOD | {f"cat/{NFC}": PNG, f"cat/{NFD}": PNG})
+    for way in (run, score):
+        with pytest.raises(DataError, match=f"holds 'cat/{NFC}' twice, in two spellings that look alike"):
+            way(root)
+
+
+def test_a_picture_gives_the_same_pixels_to_training_by_every_way(run: Run, tmp_path: Path) -> None:
+    digests = {run(PLACES[place](tmp_path / place.replace(".", "-"), GOOD)).info.digest for place in PLACES}
+    assert len(digests) == 1
+
+
+@given(st.text(max_size=30))
+@settings(max_examples=200, deadline=None)
+def test_shown_names_are_one_line_composed_and_stay_as_they_are(name: str) -> None:
+    shown = readable(name)
+    assert readable(shown) == shown == unicodedata.normalize("NFC", shown)
+    assert len(shown.splitlines()) <= 1
+    shown.encode("utf-8")
+
+
+def test_a_current_folder_is_not_hidden() -> None:
+    assert not is_hidden("./cat/1.png")
+    assert is_hidden("cat/.git/1.png")
