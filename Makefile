@@ -54,6 +54,9 @@ format: $(INSTALLED) ## Format the code
 compile: $(INSTALLED) ## Compile the pipelines into build/pipelines
 	$(BIN)/penstock compile --output build/pipelines
 
+docs: $(INSTALLED) ## Write docs/parameters.md from the models of the settings
+	$(BIN)/python -W ignore -m pipelines.cli.params > docs/parameters.md
+
 image: ## Build both images: penstock-pipeline and penstock-predictor
 	@test -n "$(DOCKER)" || { echo "error: no client that can build: install docker.io, docker with its buildx plugin, or podman, and name it: make image DOCKER=/path/to/it"; exit 1; }
 	@for image in $(IMAGES); do \
@@ -93,4 +96,4 @@ bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, L
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile image sbom audit bench bench-evaluation bench-scoring bench-registry bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit bench bench-evaluation bench-scoring bench-registry bench-serving clean

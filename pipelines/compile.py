@@ -10,7 +10,7 @@ from pipelines.catalogue import PIPELINES, load_pipeline
 def compile_pipelines(output: Path) -> list[Path]:
     """Write NAME.yaml for every pipeline into a directory; the same sources give the same bytes.
 
-    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name. Raises UsageError when the second cannot be told, or
+    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name. Raises UsageError when the second is not known, or
     when one ends in `:latest`, under which a node may keep an old image and run old code.
     """
     from kfp import compiler
@@ -29,7 +29,7 @@ def compile_pipelines(output: Path) -> list[Path]:
 def images_of(pipeline: Any) -> dict[str, str]:
     """The images that a pipeline's steps run in, by the variables that name them.
 
-    Raises UsageError when one of them is the predictor's and PENSTOCK_IMAGE does not tell which that is.
+    Raises UsageError when one of them is the predictor's and PENSTOCK_IMAGE does not tell which one belongs to it.
     """
     from components.step_image import IMAGE, PREDICTOR_IMAGE, UNNAMED
 
@@ -44,16 +44,16 @@ def images_of(pipeline: Any) -> dict[str, str]:
 
 
 def check_images(pipeline: Any) -> None:
-    """Refuse a pipeline with a step whose image is not told, or can change its content."""
+    """Raise UsageError for a pipeline with a step whose image is not known, or whose content can change."""
     from components.step_image import IMAGE
 
-    check_image(IMAGE)  # first: one without a tag does not tell the predictor's either
+    check_image(IMAGE)  # first: without a tag, the predictor's image cannot be named either
     for variable, image in images_of(pipeline).items():
         check_image(image, variable)
 
 
 def check_image(image: str, variable: str = "PENSTOCK_IMAGE") -> None:
-    """Refuse an image reference whose content can change under it: no tag, or `latest`. `variable`: what names it."""
+    """Raise UsageError for an image whose content can change: no tag, or `latest`. `variable` is the environment variable that names it."""
     name = image.rsplit("/", 1)[-1]
     if "@sha256:" not in image and (":" not in name or name.endswith(":latest")):
         example = "registry/penstock-predictor:0.1.0" if variable == "PENSTOCK_PREDICTOR_IMAGE" else "registry/penstock-pipeline:0.1.0"

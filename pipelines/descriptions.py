@@ -1,10 +1,12 @@
 """What each parameter of a pipeline is: its text for forms, help and docs, taken from the settings that read it."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from components.bundle.policy import Policy
@@ -64,26 +66,55 @@ def descriptions(parameters: Mapping[str, Any]) -> dict[str, str]:
 def _describe(name: str, parameters: Mapping[str, Any]) -> str:
     if name in GROUPS:
         return f"{TEXTS[name]}: a mapping of {', '.join(leaf for leaf, _ in settings(name, parameters))}."
-    if name in TEXTS:
-        return TEXTS[name]
-    models = [model for group, model in GROUPS.items() if group in parameters] + list(GROUPS.values())
-    return next(str(model.model_fields[name].description) for model in models if name in model.model_fields)
+    return TEXTS[name] if name in TEXTS else meaning_of(field_of(name, parameters))
 
 
-def settings(group: str, parameters: Mapping[str, Any]) -> Iterator[tuple[str, FieldInfo]]:
+def field_of(name: str, parameters: Iterable[str]) -> FieldInfo:
+    """The setting that a parameter of its own is: of one of the pipeline's groups, or else of any.
+
+    Raises KeyError when no group has it.
+    """
+    groups = [group for group in GROUPS if group in parameters] + list(GROUPS)
+    for group in groups:
+        if name in GROUPS[group].model_fields:
+            return GROUPS[group].model_fields[name]
+    raise KeyError(f"nothing describes the parameter {name!r}; add it to a group of settings, or to TEXTS")
+
+
+def settings(group: str, parameters: Iterable[str]) -> Iterator[tuple[str, FieldInfo]]:
     """The settings of a group that a run sets in its mapping: all but secrets, and those that are parameters of their own."""
+    own = set(parameters)
     for name, field in GROUPS[group].model_fields.items():
-        if name not in parameters and name != "token":
+        if name not in own and field.annotation is not SecretStr:
             yield name, field
-
-
-def default_of(field: FieldInfo) -> Any:
-    """Return a setting's default as a user would write it."""
-    value = field.get_default(call_default_factory=True)
-    return "" if value is None else list(value) if isinstance(value, tuple) else value
 
 
 def meaning_of(field: FieldInfo) -> str:
     """Return a setting's description with its bounds."""
     limits = bounds(field)
-    return f"{field.description}{f' A number {limits}.' if limits else ''}"
+    return f"{field.description}{f' {limits[0].upper()}{limits[1:]}.' if limits else ''}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table of parameters: the group ("" for a parameter of its own), the name, the default and the meaning."""
+
+    group: str
+    name: str
+    default: str
+    meaning: str
+
+
+def rows(defaults: Mapping[str, Any]) -> Iterator[Row]:
+    """List all that a pipeline can be given, from the defaults of its parameters: parameters of their own first, then each group's."""
+    for name, text in descriptions(defaults).items():
+        if name not in GROUPS:
+            yield Row("", name, _shown(defaults[name]), text)
+    for group in GROUPS:
+        if group in defaults:
+            for name, field in settings(group, defaults):
+                yield Row(group, name, _shown(field.get_default(call_default_factory=True)), meaning_of(field))
+
+
+def _shown(default: Any) -> str:
+    return "" if default is None or default == "" else str(default) if isinstance(default, str) else json.dumps(default)

@@ -1,6 +1,6 @@
 """Run a pipeline on this machine through kfp's local runner, and tell what happens as it happens.
 
-The runner's own output goes to `run.log`; the lines that name a step's start and end become events.
+The runner's own output goes to `run.log`; `kfp_inside` makes events of it.
 """
 
 import json
@@ -27,7 +27,7 @@ GRACE_SECONDS = 10
 
 @dataclass
 class Step:
-    """One step of a run: its task name in the pipeline, what became of it, and the figures that it returned."""
+    """One step of a run: its task name in the pipeline, its state, and the figures that it returned."""
 
     name: str
     started: float
@@ -40,7 +40,7 @@ class Step:
 
 @dataclass
 class RunResult:
-    """What a local run came to."""
+    """The result of a local run."""
 
     succeeded: bool
     outputs: dict[str, Any]

@@ -85,7 +85,7 @@ def _path(key: str, kinds: Mapping[str, str]) -> list[str]:
 
 
 def _group_of(leaf: str, kinds: Iterable[str]) -> str:
-    known = {group: [name for name, _ in settings(group, dict.fromkeys(kinds))] for group in GROUPS if group in kinds}
+    known = {group: [name for name, _ in settings(group, kinds)] for group in GROUPS if group in kinds}
     groups = [group for group, leaves in known.items() if leaf in leaves]
     if len(groups) > 1:
         raise UsageError(f"{leaf!r} is a setting of several groups; say which: {' or '.join(f'{group}.{leaf}' for group in groups)}")

@@ -1,7 +1,7 @@
 """What every step of every pipeline gets: a name, credentials, retries, a deadline and a safe identity.
 
-`set_retry` restarts a step whose pod was lost. On a stock installation the backend does not retry a step that exits with
-an error, so steps retry inside what can pass by itself (storage, the API server), and every step can be started again.
+`set_retry` restarts a step whose pod was lost. A stock installation does not retry a step that exits with an error: so steps
+themselves retry what may succeed a moment later (storage, the API server), and every step can be started again.
 """
 
 from kfp import dsl, kubernetes
@@ -42,7 +42,7 @@ def configure(
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)
-    if retries:  # the "max duration" is no longest pause: it bounds all tries together, from the first one's start
+    if retries:  # the "max duration" is not the longest pause: it bounds all tries together, from the start of the first
         longest = f"{(retries + 1) * timeout}s"
         task.set_retry(num_retries=retries, backoff_duration="10s", backoff_factor=2.0, backoff_max_duration=longest)
     task.set_cpu_request("100m").set_memory_request("512Mi")

@@ -45,7 +45,7 @@ def submit(
 ) -> Submission:
     """Compile a pipeline and start a run of it with these arguments.
 
-    Raises UsageError for a host of another form and for an image that is not told or can change, SubmissionFailed when the
+    Raises UsageError for a host of another form and for an image that is not known or can change, SubmissionFailed when the
     server cannot be reached or refuses.
     """
     import kfp
@@ -91,7 +91,7 @@ def submit(
 
 
 def _check_answers(server: Server) -> None:
-    """Ask the server whether it is well; kfp's client asks too, but five times and without telling the status."""
+    """Ask for the server's health; kfp's client asks too, but five times, and does not tell the HTTP status."""
     import requests
 
     try:

@@ -1,1 +1,1 @@
-"""Everything that can be known to fail is told before any work is done."""
+"""Refuses, before any work, every run of which it is known that it must fail."""

@@ -1,1 +1,1 @@
-"""Candidate -> immutable model version in the registry."""
+"""From a trained and evaluated model to an immutable version in the registry."""

@@ -1,4 +1,4 @@
-"""Make a model version of what train and evaluate left."""
+"""Make a model version of the files that train and evaluate wrote."""
 
 import logging
 from pathlib import Path

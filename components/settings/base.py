@@ -94,7 +94,8 @@ def _number(name: str, field: FieldInfo, value: Any) -> str:
 def bounds(field: FieldInfo) -> str:
     """Return the bounds of a number in words, such as `from 1 to 10000`; "" where it has none."""
     found = {key: getattr(bound, key) for bound in field.metadata for key in ("ge", "le", "gt", "lt") if hasattr(bound, key)}
-    if "ge" in found and "le" in found:
-        return f"from {found['ge']:g} to {found['le']:g}"
+    shown = {key: str(bound) if isinstance(bound, int) else f"{bound:g}" for key, bound in found.items()}
+    if "ge" in shown and "le" in shown:
+        return f"from {shown['ge']} to {shown['le']}"
     words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
-    return " and ".join(f"{words[key]} {bound:g}" for key, bound in found.items())
+    return " and ".join(f"{words[key]} {bound}" for key, bound in shown.items())

@@ -36,7 +36,7 @@ class TrainingSettings(Settings):
     device: str = "auto"
     """auto, cpu, cuda, mps, or gpu for whichever accelerator is there; a missing device is an error."""
     gpus: str = "0"
-    """GPUs that the training step is given, as text: 0 or 1. With 1, training on a CPU is refused."""
+    """GPUs that a step is given, as text; 0 for none. A training takes one at most, and is refused on a CPU then."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Decides initial weights, the order of pictures and augmentation."""
     checkpoints: str = ""

@@ -10,6 +10,7 @@ from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
+from pipelines.cli.params import params
 from pipelines.cli.predict import predict
 from pipelines.cli.report import report
 from pipelines.cli.run import run
@@ -26,6 +27,7 @@ app = typer.Typer(
 app.command("demo")(demo)
 app.command("run")(run)
 app.command("submit")(submit)
+app.command("params")(params)
 app.command("compile")(compile_)
 app.command("lint")(lint)
 app.command("serve")(serve)

@@ -1,4 +1,4 @@
-"""How a run is shown while it goes on: a spinner on a terminal, one line a step everywhere."""
+"""How a run is shown while it goes on: a spinner on a terminal, one line per step everywhere."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ _FIGURES = {
     "plan-shards": ("pieces",),
     "merge-scores": ("rows", "errors", "review_share", "images_per_second"),
 }
-"""What is shown of steps that return more than one line holds; of all others, what they return."""
+"""What is shown of steps that return more than fits in one line; of all others, what they return is shown."""
 
 
 def display_names(pipeline: Any) -> dict[str, str]:
@@ -34,7 +34,7 @@ def display_names(pipeline: Any) -> dict[str, str]:
 
 
 class Printer:
-    """Listens to a run: a spinner with the step's last line on a terminal, one plain line a step everywhere."""
+    """Listens to a run: a spinner with the step's last line on a terminal, one plain line per step everywhere."""
 
     def __init__(self, names: dict[str, str], quiet: bool, verbose: bool) -> None:
         self._names, self._quiet, self._verbose = names, quiet, verbose

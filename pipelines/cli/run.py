@@ -1,4 +1,4 @@
-"""`penstock run`: a pipeline on this machine, step by step before one's eyes."""
+"""`penstock run`: a pipeline on this machine, shown step by step."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,6 +35,8 @@ def run(
 ) -> None:
     """Run a pipeline on this machine, with no cluster.
 
+    `penstock params PIPELINE` lists what can be set.
+
     Example: `penstock run training --set source=digits --set epochs=10 --env dev`
     """
     arguments = prepare(pipeline, settings or [], env=env, store=store, name=name)
@@ -53,7 +55,7 @@ def run(
 
 
 def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: str) -> dict[str, Any]:
-    """Turn options into a pipeline's arguments; everything that can be refused without running is refused here.
+    """Turn options into a pipeline's arguments; everything that can be refused before a run is refused here.
 
     Raises UsageError, and what the steps' own checks raise.
     """

@@ -1,4 +1,4 @@
-"""What a finished run came to: the per-class table, the gate's decision with its reasons, and where to look next."""
+"""The result of a finished run: the table per class, the gate's decision with its reasons, and where to look next."""
 
 import json
 import shutil
@@ -13,12 +13,12 @@ from pipelines.cli.output import console
 from pipelines.local import RunResult
 
 _OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
-MOST_CLASSES = 20
+MAX_CLASSES = 20
 """Rows of the per-class table; the report has them all."""
 
 
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
-    """Print what the run of a pipeline came to."""
+    """Print the result of a run."""
     if pipeline == "training":
         print_training(result, arguments)
         return
@@ -55,7 +55,7 @@ def print_scoring(result: RunResult) -> None:
     table = Table(header_style="bold")
     table.add_column("class")
     table.add_column("answers", justify="right")
-    for name, count in sorted(summary["classes"].items(), key=lambda item: -item[1])[:MOST_CLASSES]:
+    for name, count in sorted(summary["classes"].items(), key=lambda item: -item[1])[:MAX_CLASSES]:
         table.add_row(Text(name), str(count))
     console.print(table)
     aside = f"{summary['errors']} unreadable, {summary['passed_over']} passed over"
@@ -79,8 +79,8 @@ def print_evaluation(registry: Any, version: str) -> None:
     table.add_column("class")
     for heading in ("precision", "recall", "F1", "pictures"):
         table.add_column(heading, justify="right")
-    weakest = sorted(evaluation.per_class, key=lambda c: (c.f1 is None, c.f1))[:MOST_CLASSES]
-    shown = evaluation.per_class if len(evaluation.per_class) <= MOST_CLASSES else weakest
+    weakest = sorted(evaluation.per_class, key=lambda c: (c.f1 is None, c.f1))[:MAX_CLASSES]
+    shown = evaluation.per_class if len(evaluation.per_class) <= MAX_CLASSES else weakest
     for entry in shown:
         table.add_row(Text(entry.name), *(_share(v) for v in (entry.precision, entry.recall, entry.f1)), str(entry.support))
     table.add_section()
@@ -89,11 +89,11 @@ def print_evaluation(registry: Any, version: str) -> None:
     table.add_row("accuracy", "", "", _share(accuracy.value), f"95%: {accuracy.low:.4f}-{accuracy.high:.4f}")
     console.print(table)
     if len(shown) < len(evaluation.per_class):
-        console.print(f"the {MOST_CLASSES} weakest of {len(evaluation.per_class)} classes; the report has all")
+        console.print(f"the {MAX_CLASSES} weakest of {len(evaluation.per_class)} classes; the report has all")
 
 
 def print_decision(result: RunResult) -> None:
-    """Print the gate's verdict and one line a rule."""
+    """Print the gate's verdict and one line per rule."""
     from components.bundle.decision import DECISION_KEY, Decision
 
     metadata = result.metadata("gate-model", "decision")

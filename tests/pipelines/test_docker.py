@@ -42,7 +42,15 @@ def test_the_store_is_written_and_the_source_only_read(tmp_path: Path, monkeypat
     assert (tmp_path / "store").is_dir()  # the engine would make it as root's
 
 
-def test_names_and_addresses_are_no_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_source_inside_the_settings_of_ingest_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "reviewed").mkdir()
+    monkeypatch.chdir(tmp_path)
+    arguments, containers = prepare(tmp_path, ingest={"extra_training_source": "reviewed", "split_seed": 1})
+    assert arguments["ingest"] == {"extra_training_source": str(tmp_path / "reviewed"), "split_seed": 1}
+    assert mounts(containers)[str(tmp_path / "reviewed")] is True
+
+
+def test_names_and_addresses_are_not_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("digits", "dev", "golden"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)

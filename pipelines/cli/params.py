@@ -1,0 +1,76 @@
+"""`penstock params`: all that a pipeline can be given, with defaults, bounds and meaning."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.cli.output import JsonOption, console, print_json
+from pipelines.descriptions import TEXTS, Row, rows
+
+
+def params(
+    pipeline: Annotated[str, typer.Argument(help="training, scoring or deployment.", metavar="PIPELINE")],
+    as_json: JsonOption = False,
+) -> None:
+    """List the parameters of a pipeline, for `--set NAME=VALUE`.
+
+    Example: `penstock params training`
+    """
+    listed = list(rows(_defaults(pipeline)))
+    if as_json:
+        print_json([vars(row) for row in listed])
+        return
+    for group, members in groupby(listed, lambda row: row.group):
+        table = Table(title=f"{group}: {TEXTS[group]}" if group else "", title_justify="left", header_style="bold")
+        for heading in ("name", "default", "meaning"):
+            table.add_column(heading, overflow="fold")
+        for row in members:
+            table.add_row(Text(row.name, style="bold"), Text(row.default), Text(row.meaning))
+        console.print(table)
+
+
+def document(pipelines: Iterable[str]) -> str:
+    """Return docs/parameters.md, which `make docs` writes."""
+    parts = [_HEAD]
+    for pipeline in pipelines:
+        parts.append(f"## {pipeline.capitalize()}")
+        for group, members in groupby(rows(_defaults(pipeline)), lambda row: row.group):
+            parts += [f"### {group}\n\n{TEXTS[group]}." if group else "", _markdown(list(members))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+_HEAD = """# Parameters
+
+What each pipeline can be given, as the models in `components/settings` and `components/bundle/policy.py` say it; `make docs` writes
+this page.
+
+    penstock run training --set epochs=10 --set learning_rate=0.01
+    penstock params training
+
+The first table of a pipeline lists the fields of its form. The tables below are the settings that travel in one field each, as a mapping:
+`training={"learning_rate": 0.01}` in the form. On the command line `learning_rate=0.01` and `training.learning_rate=0.01` say the same."""
+
+
+def _markdown(members: Sequence[Row]) -> str:
+    lines = ["| name | default | meaning |", "|---|---|---|"]
+    for row in members:
+        default = f"`{row.default}`" if row.default else ""
+        lines.append(f"| `{row.name}` | {default} | {row.meaning.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines)
+
+
+def _defaults(pipeline: str) -> dict[str, object]:
+    from pipelines.catalogue import load_pipeline
+    from pipelines.parameters import parameter_defaults
+
+    return parameter_defaults(load_pipeline(pipeline))
+
+
+if __name__ == "__main__":
+    from pipelines.catalogue import PIPELINES
+
+    print(document(PIPELINES), end="")
