@@ -116,7 +116,26 @@ def test_a_new_champion_takes_over_and_a_bad_one_does_not(
         assert 'penstock_model_swaps_total{outcome="refused"} 1.0' in metrics
         assert f'version="{first}"' in next(line for line in metrics.splitlines() if line.startswith("penstock_model_info"))
     assert sum(event["event"] == "new champion refused" for event in serving.events()) == 1
+    copies = {folder.name for folder in (tmp_path / ".penstock" / "cache" / NAME).iterdir()}
+    assert copies == {first, second}, "copies of other versions are removed"
     assert serving.stop() == 0
+
+
+def test_a_ledger_that_cannot_be_read_for_a_while_changes_nothing_and_is_reported_once(
+    serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray
+) -> None:
+    with httpx.Client(base_url=serving.url) as client:
+        first = answer(client, pictures[0])["model_version"]
+        damaged = tmp_path / "store" / "deployments" / NAME / "000002.json"
+        damaged.write_text("damaged")
+        serving.wait_for("cannot read the store; the loaded version goes on serving")
+        time.sleep(2.5)
+        assert answer(client, pictures[0])["model_version"] == first
+        assert sum("cannot read the store" in event["event"] for event in serving.events()) == 1
+        damaged.unlink()
+        _, second = published(tmp_path, 1)
+        promote(registry, second)
+        serving.wait_for("serving", version=second)
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(registry: Registry, tmp_path: Path, pictures: np.ndarray) -> None:

@@ -16,7 +16,8 @@ from components.classifier.errors import ImageError, ServingError
 from components.classifier.images import ImageSpec
 from components.predictor.errors import Unavailable
 from components.predictor.loaded_model import check_golden, load
-from components.predictor.protocol.request import to_array
+from components.predictor.protocol.request import max_images, to_array
+from components.predictor.settings import PredictorSettings
 from components.predictor.speed import Worker
 from tests.predictor.versions import NAME
 
@@ -97,3 +98,25 @@ def test_golden_pictures_must_give_their_probabilities(served_dir: Path) -> None
             check_golden(served.classifier, pictures, expected)
     with pytest.raises(ServingError, match="does not fit"):
         check_golden(served.classifier, np.zeros((2, 9, 9, 1), np.uint8), right)
+
+
+def test_a_request_holds_fewer_pictures_where_the_model_takes_large_ones() -> None:
+    settings = PredictorSettings(max_images=256)
+    for side, limit in ((28, 256), (224, 222), (1024, 10), (5000, 1)):
+        assert max_images(ImageSpec(side, side, 3), settings) == limit
+
+
+def test_a_worker_that_is_closed_ends_its_threads_when_their_work_is_done() -> None:
+    worker, done = Worker(2, 10), []
+
+    async def scenario() -> None:
+        running = [asyncio.ensure_future(worker.run(lambda: done.append(time.sleep(0.02)))) for _ in range(6)]
+        await asyncio.sleep(0)
+        worker.close()
+        await asyncio.gather(*running)
+
+    asyncio.run(scenario())
+    assert len(done) == 6
+    for thread in worker._threads:
+        thread.join(5)
+        assert not thread.is_alive()
