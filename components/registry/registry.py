@@ -5,7 +5,6 @@
 
 import hashlib
 import itertools
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +25,9 @@ from components.registry.manifest import (
     size_problems,
     verify_directory,
 )
+from components.settings.names import check_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,7 @@ class Registry:
     """The versions of one model name in a store, and its deployment `ledger`."""
 
     def __init__(self, store: Store, name: str) -> None:
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"model name {name!r} is not usable; take letters, digits, '.', '_' and '-', 63 at most, a letter or digit first"
-            )
-        self.store, self.name = store, name
+        self.store, self.name = store, check_model_name(name)
         self.ledger = Ledger(store, name)
 
     def versions(self) -> Iterator[str]:

@@ -28,13 +28,13 @@ from components.classifier.errors import IntegrityError, ObjectExists, StoreUnav
 from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, LabelSummary, summarize
 from components.storage import Store
+from components.storage.optimistic import write_optimistically
 
 Reason = Literal["low_confidence", "audit"]
 
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "PPM": "ppm"}
 Parsed = TypeVar("Parsed", bound=BaseModel)
 _READERS = 16
-_LABEL_TRIES = 20
 
 
 def _now() -> str:
@@ -163,16 +163,19 @@ class ReviewQueue:
         """
         if not reviewer.strip():
             raise UsageError("a label needs the name of who gave it; use --reviewer NAME")
-        for _ in range(_LABEL_TRIES):
+
+        def attempt() -> bool:
             given = self._numbered_labels(identity)
             summary = summarize([record for _, record in given])
             if (summary.label == label) if resolves else (summary.opinions.get(reviewer) == label):
                 return False
             record = LabelRecord(label=label, reviewer=reviewer, resolves=resolves, time=_now())
             number = given[-1][0] + 1 if given else 1
-            if self._create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json(by_alias=True).encode()):
-                return True
-        raise StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
+            self._store.create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json(by_alias=True).encode())
+            return True
+
+        given_up = StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
+        return write_optimistically(attempt, ObjectExists, given_up)
 
     def _read_entries(self, keys: Iterable[str]) -> list[QueuedPicture]:
         summaries = self._summaries()

@@ -5,9 +5,7 @@ it and overwrite. The last two are found by a probe before the first object is c
 that a success whose answer was lost is told from another writer's.
 """
 
-import random
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from components.classifier.errors import AccessDenied, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, StoreUnsuitable
+from components.storage.optimistic import write_optimistically
 
 OURS = ".penstock/"
 """Below it lie the probe's objects, which are nobody else's business."""
@@ -23,7 +22,6 @@ WRITER = "penstock-writer"
 
 _PROBE = f"{OURS}create-only"
 _PROBE_TEXT = b"Penstock tests with this object whether the server refuses to overwrite (If-None-Match: *). Leave it here.\n"
-_ATTEMPTS = 8
 _LOST = {304, 412}
 
 
@@ -33,6 +31,10 @@ class Refusal:
 
     status: int | None
     error: StoreError
+
+
+class _Undecided(Exception):
+    """The server refused, but no other writer's object is there."""
 
 
 class CreateOnly:
@@ -69,23 +71,25 @@ class CreateOnly:
 
     def _create(self, key: str, data: bytes) -> None:
         mark = uuid.uuid4().hex
-        for attempt in range(_ATTEMPTS):
+
+        def attempt() -> None:
             refusal = self._put(key, data, mark)
             if refusal is None:
                 return
             if refusal.status == 501:
                 raise self._unsuitable("does not have the condition If-None-Match") from refusal.error
-            if refusal.status not in {*_LOST, 409} and not isinstance(refusal.error, StoreUnavailable):
+            refused = refusal.status in {*_LOST, 409}
+            if not refused and not isinstance(refusal.error, StoreUnavailable):
                 raise refusal.error
             holder = self._holder(key)
             if holder == mark:  # our own success: its answer was lost, and its repetition refused
                 return
             if holder is not None:
                 raise ObjectExists(f"object {key!r} is in {self._url} already") from refusal.error
-            if refusal.status not in {*_LOST, 409}:
-                raise refusal.error
-            time.sleep(random.uniform(0.05, 0.15) * 2**attempt)
-        raise StoreUnavailable(f"{self._server} refused to create {key!r} {_ATTEMPTS} times although it is not there; try again later")
+            raise _Undecided if refused else refusal.error
+
+        given_up = StoreUnavailable(f"{self._server} goes on refusing to create {key!r} although it is not there; try again later")
+        write_optimistically(attempt, _Undecided, given_up)
 
     def _holder(self, key: str) -> str | None:
         """Return the mark of an object, None when there is none or nobody can tell."""
