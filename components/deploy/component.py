@@ -29,7 +29,7 @@ def deploy_model(
         name: The model's name.
         environment: Whose policy decided.
         strategy: quality or force.
-        actor: Who asked for this.
+        actor: Who deploys; recorded.
         reason: Why a deployment is forced.
         target: local: a record in the deployment ledger, which `penstock serve` follows. kserve: an InferenceService.
         namespace: Where a cluster target deploys to.
@@ -62,7 +62,7 @@ def choose_version(
     target: str,
     serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
-    """Return the version to deploy, after a look at whether it may be asked for at all.
+    """Return the version to deploy, after checking that the request is allowed.
 
     Args:
         version: A version's name, or previous: the one before the champion.

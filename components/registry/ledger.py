@@ -3,7 +3,7 @@
 `deployments/NAME/000001.json` and on; the order is the sequence, never a clock. The last record's `champion` serves.
 
 Rolling back is undo, over successful deployments only. Deploying puts a version on a stack; rolling back takes the top off,
-and what is then on top serves. Held and failed records change nothing. Rolling back to a named version takes off all that lies
+and what is then on top serves. Held and failed records change nothing. Rolling back to a named version takes off everything
 above it; a version that is not on the stack is put on it, like a deployment.
 """
 
@@ -141,7 +141,7 @@ class Ledger:
         return next((record for record in reversed(self.records()) if record.action in {"deployed", "rolled_back"}), None)
 
     def previous(self) -> str | None:
-        """Return the version that a rollback would bring back, or None when nothing lies under the champion."""
+        """Return the version that a rollback would bring back, or None when nothing was deployed before the champion."""
         stack = deployments(self.records())
         return stack[-2] if len(stack) > 1 else None
 

@@ -83,7 +83,7 @@ class Manifest(BaseModel):
 
 
 def parse(data: bytes, where: str) -> Manifest:
-    """Read a manifest that lies at `where` (for messages).
+    """Parse the bytes of a manifest; `where` is its address for messages.
 
     Raises IntegrityError when it is damaged, was edited, or its name does not belong to its files.
     """
@@ -130,7 +130,7 @@ def hash_file(path: Path) -> FileEntry:
 
 
 def hash_files(files: Mapping[str, Path]) -> dict[str, FileEntry]:
-    """Hash files by name, several at a time; hashlib lets go of the interpreter's lock."""
+    """Hash files by name, several at a time; hashlib releases the interpreter's lock."""
     with ThreadPoolExecutor(max_workers=4) as pool:
         return dict(zip(files, pool.map(hash_file, files.values()), strict=True))
 

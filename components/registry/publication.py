@@ -102,7 +102,7 @@ class _Publication:
         self.store.upload(self.files[name], self._key(name))
 
     def _put_card(self) -> bytes:
-        """Write the card unless one lies there: cards of equal versions may differ, and the manifest must fit the one kept."""
+        """Write the card unless the store has one: cards of equal versions may differ, and the manifest must fit the one kept."""
         card = (
             self.files[CARD].read_bytes()
             if CARD in self.files
@@ -123,7 +123,7 @@ class _Publication:
         return _find(self.registry, manifest) or self.registry.get(manifest.version)
 
     def _take_back(self, names: set[str]) -> None:
-        """Remove what a failed publish wrote, as far as the store lets it: a full disk must not stay full of it."""
+        """Remove what a failed publish wrote, as far as the store allows: a failed publish must not fill a disk."""
         with suppress(StoreError):  # the error that made it fail is raised
             if not self.store.exists(self._key(MANIFEST)):
                 for name in names:

@@ -177,7 +177,7 @@ def rollback(
     name: NameOption = DEFAULT_NAME,
     as_json: JsonOption = False,
 ) -> None:
-    """Let the version serve that served before, or another one by `--to`; its files are checked first.
+    """Make the version that served before serve again, or another one by `--to`; its files are checked first.
 
     Rolling back is undo: each call takes one deployment off. Held and failed deployments do not count.
 

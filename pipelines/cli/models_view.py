@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def row(registry: "Registry", version: str, serves: str) -> dict[str, Any]:
-    """Return what a list says of a version; `problem` in place of the rest where its manifest is damaged."""
+    """Return a version's row of the list; where its manifest is damaged, `problem` instead of its facts."""
     try:
         found = registry.get(version)
     except IntegrityError as error:

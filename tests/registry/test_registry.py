@@ -229,9 +229,9 @@ def test_what_is_no_bundle_is_refused_before_anything_is_written(registry: Regis
     assert list(registry.store.list()) == []
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "-a", "a b", "x" * 64])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "-a", "a b", "Digits", "a_b", "1a", "x" * 64])
 def test_model_names_that_cannot_be_are_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="model name"):
+    with pytest.raises(UsageError, match="cannot name an InferenceService"):
         Registry(open_store("memory://names"), name)
 
 

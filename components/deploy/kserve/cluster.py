@@ -1,4 +1,4 @@
-"""The Kubernetes API as the rollout needs it: bounded time, retries of what passes, and errors that name the remedy.
+"""The Kubernetes API as the rollout needs it: bounded time, retries of passing failures, and errors that name the remedy.
 
 The kinds are written out below: discovery would cost requests without a deadline.
 """
@@ -21,7 +21,7 @@ from components.classifier.errors import RolloutError, UsageError
 from components.deploy.kserve.service import MANAGER, Object
 
 REQUEST_SECONDS = (5.0, 10.0)
-"""For connecting, and for an answer to come."""
+"""To connect, and to wait for an answer."""
 PATIENCE_SECONDS = 60.0
 """How long one request is tried again while the API server answers 429 or 5xx, or not at all."""
 DELETION_SECONDS = 60.0
@@ -51,15 +51,15 @@ class FieldsTaken(RolloutError):
 
 
 class Unreachable(RolloutError):
-    """The API server gave no usable answer for as long as we asked."""
+    """The API server gave no usable answer within PATIENCE_SECONDS."""
 
 
 class Refused(RolloutError):
-    """The API server or KServe's webhook takes the object or the account for wrong; trying again cannot help."""
+    """The API server or KServe's webhook rejects the object or the account; trying again cannot help."""
 
 
 class Cluster:
-    """One namespace of a cluster, by the account that the process has: a pod's own, or KUBECONFIG's."""
+    """One namespace of a cluster, with the rights of the process: its pod's account, or KUBECONFIG's."""
 
     def __init__(self, namespace: str, api: client.ApiClient) -> None:
         self.namespace = namespace
@@ -96,7 +96,7 @@ class Cluster:
     def create(self, wanted: Object) -> Object:
         """Make an object that must not be there yet; raises Stale when it is."""
         resource = RESOURCES[wanted["kind"]]
-        return self._must(lambda: self._dynamic.create(resource, wanted, self.namespace, **_strict(), field_manager=MANAGER))
+        return self._ask_for_object(lambda: self._dynamic.create(resource, wanted, self.namespace, **_strict(), field_manager=MANAGER))
 
     def apply(self, wanted: Object, *, force: bool = False) -> Object:
         """Apply an object on the server, by our field manager.
@@ -104,7 +104,7 @@ class Cluster:
         Raises Stale when its resourceVersion is old, FieldsTaken when another manager owns a field and `force` is not set.
         """
         resource = RESOURCES[wanted["kind"]]
-        return self._must(
+        return self._ask_for_object(
             lambda: self._dynamic.server_side_apply(
                 resource, wanted, wanted["metadata"]["name"], self.namespace, force_conflicts=force, **_strict(), field_manager=MANAGER
             )
@@ -113,10 +113,10 @@ class Cluster:
     def patch(self, kind: str, name: str, operations: list[Object]) -> Object:
         """Apply a JSON patch."""
         content = {"content_type": "application/json-patch+json"}
-        return self._must(lambda: self._dynamic.patch(RESOURCES[kind], operations, name, self.namespace, **content, **_strict()))
+        return self._ask_for_object(lambda: self._dynamic.patch(RESOURCES[kind], operations, name, self.namespace, **content, **_strict()))
 
     def delete(self, live: Object) -> None:
-        """Delete an object as it was read; raises Stale when it was changed since. One that is gone is no error."""
+        """Delete an object as it was read; raises Stale when it was changed since. One that is gone already is not an error."""
         metadata = live["metadata"]
         conditions = {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]}
         body = {"preconditions": conditions, "propagationPolicy": "Background"}
@@ -124,7 +124,7 @@ class Cluster:
         self._ask(lambda: self._dynamic.delete(resource, metadata["name"], self.namespace, body=body, **_limits()), missing=True)
 
     def log(self, pod: str, container: str, *, previous: bool, lines: int = 20) -> str:
-        """Return the end of a container's log; empty when there is none to be had."""
+        """Return the end of a container's log; empty when it cannot be read."""
         query = [("container", container), ("tailLines", str(lines)), ("previous", str(previous).lower())]
         path = f"{RESOURCES['Pod'].path(name=pod, namespace=self.namespace)}/log"
         try:
@@ -133,7 +133,7 @@ class Cluster:
             return ""  # the container's state says the reason too, the log only more
         return bytes(answer.data).decode("utf-8", "replace")
 
-    def _must(self, call: Callable[[], Any]) -> Object:
+    def _ask_for_object(self, call: Callable[[], Any]) -> Object:
         answer = self._ask(call)
         if answer is None:
             raise Unreachable("the API server answered without an object; run again")
@@ -145,7 +145,7 @@ class Cluster:
         except ApiException as error:
             if error.status == 404 and missing and _is_object(error):
                 return None
-            _tell(error, self.namespace)
+            _raise_explained(error, self.namespace)
         except urllib3.exceptions.HTTPError as error:
             raise Unreachable(f"the API server does not answer ({_short(error)}); the rollout can be run again") from error
         found: Object = answer.to_dict()
@@ -165,7 +165,7 @@ def connect(namespace: str) -> Cluster:
         raise UsageError(
             f"target kserve needs a cluster; there is neither a pod's account nor a usable KUBECONFIG ({_short(error)}); set KUBECONFIG"
         ) from error
-    settings.retries = urllib3.Retry(0, redirect=0)  # ours have a deadline and know which errors pass
+    settings.retries = urllib3.Retry(0, redirect=0)  # _retrying has a deadline and knows which errors pass
     return Cluster(namespace, client.ApiClient(settings))
 
 
@@ -191,7 +191,7 @@ def _wait(state: RetryCallState) -> float:
     return float(min(max(float(asked), backoff) if asked.isdigit() else backoff, _LONGEST_WAIT))
 
 
-def _tell(error: ApiException, namespace: str) -> NoReturn:
+def _raise_explained(error: ApiException, namespace: str) -> NoReturn:
     """Raise what an answer of the API server means."""
     message = _message(error)
     if error.status == 409:

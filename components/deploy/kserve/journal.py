@@ -2,7 +2,7 @@
 
 `rollouts/NAME/UID-GENERATION.json`: the spec that served before the InferenceService `UID` came to that generation. It is
 written before the apply that makes the generation. Two deployers at once write the same, since a generation has only one
-before it; so the first to write it may be believed. It is no lock: that is the InferenceService's resourceVersion.
+before it; so the first one written is right. It is not a lock: that is the InferenceService's resourceVersion.
 """
 
 import json

@@ -6,7 +6,7 @@
 4. Write the ledger's record.
 
 Whatever fails after the apply is undone: the failure is recorded, what served before is put back, confirmed to serve, and
-recorded. Killed at any point and run again, a rollout goes on from what it finds.
+recorded. Killed at any point and run again, a rollout continues from what it finds.
 """
 
 import signal
@@ -42,7 +42,7 @@ from components.storage.optimistic import write_optimistically
 
 
 def say(line: str) -> None:
-    """Print a line at once, so that it is seen while the rollout goes on."""
+    """Print a line at once, so that it is seen during the rollout."""
     print(line, flush=True)
 
 
@@ -214,7 +214,7 @@ class Rollout:
             )
 
     def _shift_traffic(self, steps: list[int | None], deadline: float) -> None:
-        """Wait at each share of the traffic until it is served well, then take the next."""
+        """Raise the new version's share of the traffic step by step, each once the one before is answered as evaluated."""
         assert self.golden is not None
         for number, percent in enumerate(steps):
             if number:
@@ -225,7 +225,7 @@ class Rollout:
             self.watcher.wait(self.uri, None, deadline, percent=percent)
             if problem := self.watcher.traffic(self.golden, percent):
                 raise NotServed(f"at {percent} percent of the traffic: {problem}")
-            self.tell(f"{self.service}: {percent} percent of the traffic is answered well")
+            self.tell(f"{self.service}: {percent} percent of the traffic is answered as evaluated")
 
     def _record(self) -> str:
         """Write the record while the version still is what the cluster serves; returns "deployed" or "unchanged"."""
@@ -279,7 +279,7 @@ class Rollout:
         except RolloutConflict as conflict:
             outcome = str(conflict)
         except RolloutError as error:  # the API server's refusal, or its silence
-            outcome = f"what served before could not be put back: {error}; run the step again, which goes on with that"
+            outcome = f"what served before could not be put back: {error}; run the step again, which continues with that"
         if unrecorded is not None:
             raise RolloutError(f"{self.version} failed: {reason}; {outcome}; the ledger could not be written: {unrecorded}") from unrecorded
         raise RolloutError(f"{self.version} failed: {reason}; {outcome}")
@@ -296,11 +296,11 @@ class Rollout:
             if stable is not None and agrees(live, stable):
                 return
             if uri_of(live) != self.uri:
-                raise RolloutConflict(f"another deployer changed {self.service} meanwhile, to {uri_of(live)}; that was left alone")
+                raise RolloutConflict(f"another deployer changed {self.service} meanwhile, to {uri_of(live)}; that was not touched")
             if stable is None:
                 self.cluster.delete(live)
                 if self.live() is not None:
-                    raise RolloutConflict(f"another deployer made {self.service} anew meanwhile; that was left alone")
+                    raise RolloutConflict(f"another deployer made {self.service} anew meanwhile; that was not touched")
                 self.tell(f"{self.service}: deleted again")
                 return
             self._put_back(live, stable)

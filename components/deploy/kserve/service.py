@@ -32,9 +32,9 @@ def render(
 
     `environment`: variables of the predictor. `percent`: the share of the traffic that it gets, in Knative mode.
     """
-    most = settings.max_replicas or max(settings.min_replicas, 1)
+    max_replicas = settings.max_replicas or max(settings.min_replicas, 1)
     annotations = {MODE: settings.mode, VERSION: version}
-    if settings.standard and most == 1:
+    if settings.standard and max_replicas == 1:
         # An autoscaler with nothing to decide only complains about missing metrics; for more than one it is what raises their number.
         annotations[AUTOSCALER] = "none"
     model: Object = {
@@ -49,7 +49,7 @@ def render(
         "serviceAccountName": settings.service_account,
         "automountServiceAccountToken": False,
         "minReplicas": settings.min_replicas,
-        "maxReplicas": most,
+        "maxReplicas": max_replicas,
         "model": model,
     }
     if settings.standard:
@@ -108,14 +108,14 @@ def version_of(live: Object | None, models: str) -> str:
 
 
 def agrees(live: Object, wanted: Object) -> bool:
-    """Say whether a live object has all that we would apply, and no share of the traffic left from a canary."""
+    """Say whether a live object has everything that we would apply, and no traffic percent left from a canary."""
     return agrees_in_spec(live, wanted) and all(
         _within(wanted["metadata"].get(key) or {}, live["metadata"].get(key) or {}) for key in ("annotations", "labels")
     )
 
 
 def agrees_in_spec(live: Object, wanted: Object) -> bool:
-    """Say the same of the spec alone, which is what a generation is of."""
+    """Say the same of the spec alone, whose changes make a new generation."""
     percent = "canaryTrafficPercent"
     return _within(wanted["spec"], live.get("spec")) and wanted["spec"]["predictor"].get(percent) == live["spec"]["predictor"].get(percent)
 

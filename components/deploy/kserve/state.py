@@ -1,4 +1,7 @@
-"""What is really served, read from the Deployment, its new ReplicaSet and that one's pods; `Ready` alone lies."""
+"""What is really served, read from the Deployment, its new ReplicaSet and that one's pods.
+
+`Ready` of the InferenceService can be true while old pods still serve.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +72,7 @@ class DeploymentState:
 
 @dataclass(frozen=True)
 class Observation:
-    """One look at an InferenceService and what serves it."""
+    """An InferenceService and what serves it, read at one moment."""
 
     uri: str = ""
     generation: int = 0
@@ -80,7 +83,7 @@ class Observation:
     """Why the new ReplicaSet cannot make pods."""
     pods: tuple[PodState, ...] = ()
     invalid: str = ""
-    """Why KServe makes nothing of the spec."""
+    """Why KServe cannot use the spec."""
     least: int = 1
     """Standard: the pods that must serve; an autoscaler raises them to that after a first one."""
     revision_ready: bool = True
@@ -90,7 +93,7 @@ class Observation:
 
 
 def observe(cluster: Cluster, service: str, uri: str, *, standard: bool) -> Observation:
-    """Look at what serves `uri`; an InferenceService that is not there gives an empty observation."""
+    """Read what serves `uri`; an InferenceService that is not there gives an empty observation."""
     live = cluster.find("InferenceService", service)
     if live is None:
         return Observation()
@@ -117,7 +120,7 @@ def read(
     *,
     standard: bool,
 ) -> Observation:
-    """Make an observation of what the API server answered."""
+    """Build an observation from the API server's answers."""
     status = live.get("status", {})
     component = status.get("components", {}).get("predictor", {})
     deployment = _newest([d for d in deployments if _source(d) == uri])
@@ -172,10 +175,10 @@ def _deployment_state(it: Object) -> DeploymentState:
 
 def _failed_create(replica_set: Object, events: Sequence[Object]) -> str:
     conditions = replica_set.get("status", {}).get("conditions") or []
-    told = [c.get("message", "") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"]
-    told += [e.get("message", "") for e in events if e.get("reason") == "FailedCreate" and _is_about(e, replica_set)]
+    messages = [c.get("message", "") for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"]
+    messages += [e.get("message", "") for e in events if e.get("reason") == "FailedCreate" and _is_about(e, replica_set)]
     running = replica_set.get("status", {}).get("replicas", 0) >= replica_set["spec"].get("replicas", 1)
-    return "" if running or not told else " ".join(str(told[0]).split())
+    return "" if running or not messages else " ".join(str(messages[0]).split())
 
 
 def _is_about(event: Object, it: Object) -> bool:

@@ -1,4 +1,4 @@
-"""What an observation means: still waiting, served, failed for good, or replaced by another deployer; pure."""
+"""What an observation means: still waiting, served, failed for good, or replaced by another deployer. Nothing here talks to a cluster."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 from components.deploy.kserve.state import ContainerState, DeploymentState, Observation, PodState
 
-State = Literal["waiting", "served", "failed", "replaced"]
+RolloutState = Literal["waiting", "served", "failed", "replaced"]
 
 _FATAL = {
     "CrashLoopBackOff",
@@ -20,7 +20,7 @@ _FATAL = {
 }
 """Waiting reasons that do not pass by themselves. ErrImagePull is not one: the pull is tried again, and ImagePullBackOff follows."""
 _PASSING = ("failed to sync", "timed out waiting for the condition")
-"""In a fatal reason's message: the kubelet itself was late, and tries again."""
+"""In a fatal reason's message: the kubelet was too slow, and tries again."""
 _CRASHES = 2
 _INVALID_SECONDS = 5.0
 """Just after an apply the status still speaks of the spec before."""
@@ -31,7 +31,7 @@ _PERMANENT = ("forbidden", "violates PodSecurity", "exceeded quota", "denied the
 class Verdict:
     """`line` says the state in words; for a failure it is the reason, with the pod's own words."""
 
-    state: State
+    state: RolloutState
     line: str
     pod: str = ""
     container: str = ""
@@ -133,7 +133,7 @@ def _suspect(seen: Observation) -> tuple[str, str]:
 
 
 def last_words(log: str) -> str:
-    """Return a log's telling line: the last error that is said as JSON, else the last line with text."""
+    """Return the line of a log that says most: the last error logged as JSON, else the last line with text."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     for line in reversed(lines):
         if line.startswith("{"):

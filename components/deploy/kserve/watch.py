@@ -1,4 +1,4 @@
-"""Waits until a version is really served and answers golden requests as evaluated, and tells each change of state as it happens."""
+"""Waits until a version is really served and answers golden requests as evaluated, and reports each change of state as it happens."""
 
 import socket
 import tempfile
@@ -70,7 +70,7 @@ class Watcher:
     def __init__(self, cluster: Cluster, service: str, settings: KServeSettings, say: Say) -> None:
         self._cluster, self._service, self._settings, self._say = cluster, service, settings, say
         self._clients: dict[str, InferenceClient] = {}
-        self._told = ""
+        self._last_line = ""
 
     def wait(self, uri: str, golden: Golden | None, deadline: float, *, percent: int = 100) -> None:
         """Return once `uri` is served, alone, and every golden request is answered by its version.
@@ -109,10 +109,10 @@ class Watcher:
         self.wait(uri, golden, max(deadline, time.monotonic() + ANSWER_SECONDS))
 
     def traffic(self, golden: Golden, percent: int) -> str:
-        """Send golden requests the way that users' go; returns what is wrong, or nothing.
+        """Send golden requests through the users' address; returns what is wrong, or nothing.
 
-        All must be answered, some by the new version, and those as evaluated. So many are sent that the new version's share
-        of the traffic brings it some with near certainty.
+        All must be answered, some by the new version, and those as evaluated. Enough are sent that some reach the new version
+        with near certainty.
         """
         address = observe(self._cluster, self._service, "", standard=False).address
         if not (addresses := self._addresses(address, ())):
@@ -137,7 +137,7 @@ class Watcher:
         verdict = judge(seen, uri, seconds, percent=percent, settled=settled)
         if verdict.state == "replaced":
             raise RolloutConflict(
-                f"another deployer changed {self._service}: {verdict.line}, not {uri}; it was left alone, look at the ledger"
+                f"another deployer changed {self._service}: {verdict.line}, not {uri}; it was not touched; look at the ledger"
             )
         if verdict.state == "failed":
             raise NotServed(verdict.line + self._words(verdict))
@@ -158,15 +158,15 @@ class Watcher:
                     return problem
         return ""
 
-    def _addresses(self, told: str, pods: Sequence[str]) -> list[str]:
-        """Return where to ask: the address that was set, else the one that the service tells, else its pods.
+    def _addresses(self, published: str, pods: Sequence[str]) -> list[str]:
+        """Return where to ask: the address that was set, else the one that the service publishes, else its pods.
 
         The names of a cluster are unknown outside of it, and in one without DNS.
         """
         if self._settings.url:
             return [self._settings.url]
-        if told and _resolves(told):
-            return [told]
+        if published and _resolves(published):
+            return [published]
         return [address for address in pods if address]
 
     def _client(self, address: str) -> InferenceClient:
@@ -189,8 +189,8 @@ class Watcher:
         return ""
 
     def _tell(self, line: str) -> None:
-        if line != self._told:
-            self._told = line
+        if line != self._last_line:
+            self._last_line = line
             self._say(f"{self._service}: {line}")
 
 
