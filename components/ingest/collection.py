@@ -32,11 +32,11 @@ class Collection:
     prints: list[bytes]
     constant: npt.NDArray[np.bool_]
     set_aside: list[dict[str, str]] = field(default_factory=list)
-    """One entry a file that is not used: file, reason."""
+    """One entry per file that is not used: file, reason."""
     notes: list[str] = field(default_factory=list)
     """What was passed over or decided, one line each."""
     other_files: Counter[str] = field(default_factory=Counter)
-    """Files that are no pictures, by class."""
+    """Files that are not pictures, by class."""
     known_duplicates: int = 0
     """How many pictures in two splits are accepted without being asked for."""
     columns: dict[str, list[Any]] = field(default_factory=dict)

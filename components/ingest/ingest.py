@@ -16,8 +16,8 @@ from components.bundle.dataset import SPLITS, DatasetInfo, SplitName
 from components.classifier import images
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
-from components.ingest import duplicates, extra, sources, split
-from components.ingest.checks import Check, check_classes, check_constant, check_names
+from components.ingest import extra, sources, split
+from components.ingest.checks import Check, check_classes, check_constant, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.pixels import Log
 from components.readers.listing import counted, some
@@ -32,7 +32,7 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
     """Read `source`, check it, split it and write it as a dataset version into the folder `path`.
 
     Returns what dataset.json holds; that file is written last, so that a broken run leaves no dataset. Progress and a
-    summary go to `log`, one line a call. Raises DataError or UsageError, naming file, class or limit and the remedy.
+    summary go to `log`, one line per call. Raises DataError or UsageError, naming file, class or limit and the remedy.
     """
     options = options or IngestSettings()
     path = Path(path)
@@ -92,7 +92,7 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
     check_classes(collection, keep, copies_count=True)
     limit = max(options.max_duplicates, collection.known_duplicates)
-    checks = [check_names(collection), check_constant(collection, keep), *duplicates.resolve(collection, keep, limit)]
+    checks = [check_names(collection), check_constant(collection, keep), *resolve_duplicates(collection, keep, limit)]
     return [check_classes(collection, keep), *checks]
 
 
@@ -151,5 +151,5 @@ def _tell_result(info: DatasetInfo, checks: list[Check], log: Log) -> None:
         log(f"{'check' if check.passed else 'warning'}: {check.name}: {check.detail}")
     for name in SPLITS:
         counts = info.counts[name].values()
-        log(f"{name}: {sum(counts):,} pictures, {min(counts):,} to {max(counts):,} a class")
+        log(f"{name}: {sum(counts):,} pictures, {min(counts):,} to {max(counts):,} per class")
     log(f"{counted(len(info.set_aside), 'file')} set aside; dataset digest {info.digest[:12]}")

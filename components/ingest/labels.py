@@ -7,8 +7,7 @@
 - Files `.cls` or `.json` beside the pictures of an archive are webdataset's labels.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from itertools import chain
 
@@ -16,7 +15,7 @@ from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec
 from components.ingest.arrays import split_of
-from components.ingest.layout import SPLIT_NAMES, Layout, Place, arrange
+from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, Place, arrange, class_folders, record_of
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.decoding import load
@@ -28,23 +27,6 @@ from components.storage import Store, open_store
 
 COLUMNS_FILE = "columns.csv"
 _TABLE_STEMS = ("labels", "metadata")
-
-
-@dataclass
-class Labelled:
-    """The pictures of a source in their order, and what is said of each."""
-
-    layout: Layout
-    records: Iterable[Encoded | Unreadable]
-    count: int
-    all_pictures: bool = False
-    """Whether each record is a picture whatever its name says; else files that are none are passed over."""
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    """(name, reason) of pictures that cannot be used."""
-    read_too: set[str] = field(default_factory=set)
-    """Names of the files that gave labels or attributes."""
-    attributes_of: tuple[str, set[str]] = ("", set())
-    """columns.csv, and the pictures that it names."""
 
 
 def label(source: InputSource, listing: Listing, table: SourceFile | None) -> Labelled:
@@ -88,7 +70,7 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
         return _from_table(source, listing, table, given)
     file, table = _find_table(source, listing)
     if table is None or file is None:
-        return _from_folders(source, listing, arrange(listing))
+        return class_folders(source, listing, arrange(listing))
     try:
         layout = arrange(listing)
     except DataError:
@@ -115,17 +97,9 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
             )
         layout.places[name] = Place(place.class_name, place.split or split)
         layout.attributes[name] = _attributes(table, row)
-    labelled = _from_folders(source, listing, layout)
+    labelled = class_folders(source, listing, layout)
     labelled.read_too.add(file.name)
     return labelled
-
-
-def _from_folders(source: InputSource, listing: Listing, layout: Layout) -> Labelled:
-    members = sorted((file for file in listing.files if file.name in layout.places), key=lambda file: file.name)
-    outside = [f.name for f in listing.files if f.name not in layout.places and looks_like_picture(f.name)]
-    return Labelled(
-        layout, (_record(source, file) for file in members), len(members), faults=[(n, "lies outside the class folders") for n in outside]
-    )
 
 
 def _find_table(source: InputSource, listing: Listing) -> tuple[SourceFile | None, Table | None]:
@@ -173,7 +147,7 @@ def _from_table(source: InputSource, listing: Listing, table: Table, file: Sourc
 def _locate(source: InputSource, files: dict[str, SourceFile], name: str, path: str, table: Table) -> Encoded | None:
     """How a row's picture is read: a file of the source, or one elsewhere, by its address."""
     if not _is_address(path):
-        return _record(source, files[name]) if name in files else None
+        return record_of(source, files[name]) if name in files else None
     if "://" in path and not path.startswith("file://"):
         return Encoded(name, 0, partial(_read_object, path))
     if not isinstance(source, LocalSource):
@@ -231,7 +205,7 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
         layout.attributes[file.name] = _attributes(table, found)
     layout.class_names = {place.class_name for place in layout.places.values()}
     used = [file for file in pictures if file.name in layout.places]
-    return Labelled(layout, (_record(source, f) for f in used), len(used), True, faults, {mark.name for mark in marks.values()})
+    return Labelled(layout, (record_of(source, f) for f in used), len(used), True, faults, {mark.name for mark in marks.values()})
 
 
 def _is_webdataset(source: InputSource, paired: list[SourceFile], marks: dict[str, SourceFile]) -> bool:
@@ -293,13 +267,9 @@ def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> N
     labelled.read_too.add(file.name)
 
 
-def _record(source: InputSource, file: SourceFile) -> Encoded:
-    return Encoded(file.name, 0, partial(source.read, file.key), file.size)
-
-
 def _content(source: InputSource, file: SourceFile) -> bytes:
     try:
-        return load(_record(source, file))
+        return load(record_of(source, file))
     except ImageError as error:
         raise DataError(f"{file.name} cannot be read: {error}") from error
 

@@ -6,12 +6,15 @@
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
-from components.readers.listing import Listing, looks_like_picture, some, suffix
+from components.readers.listing import Listing, SourceFile, looks_like_picture, some, suffix
+from components.readers.places import InputSource
+from components.readers.records import Encoded, Unreadable
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -62,6 +65,37 @@ class _Tree:
     def below(self, folder: str) -> bool:
         """Say whether a picture, or a file without a suffix that may be one, lies anywhere below a folder."""
         return folder in self.filled
+
+
+@dataclass
+class Labelled:
+    """The pictures of a source in their order, and what is said of each."""
+
+    layout: Layout
+    records: Iterable[Encoded | Unreadable]
+    count: int
+    all_pictures: bool = False
+    """Whether each record is a picture whatever its name says; else files that are none are passed over."""
+    faults: list[tuple[str, str]] = field(default_factory=list)
+    """(name, reason) of pictures that cannot be used."""
+    read_too: set[str] = field(default_factory=set)
+    """Names of the files that gave labels or attributes."""
+    attributes_of: tuple[str, set[str]] = ("", set())
+    """columns.csv, and the pictures that it names."""
+
+
+def class_folders(source: InputSource, listing: Listing, layout: Layout) -> Labelled:
+    """The pictures of class folders, in the order of their names."""
+    members = sorted((file for file in listing.files if file.name in layout.places), key=lambda file: file.name)
+    outside = [f.name for f in listing.files if f.name not in layout.places and looks_like_picture(f.name)]
+    return Labelled(
+        layout, (record_of(source, file) for file in members), len(members), faults=[(n, "lies outside the class folders") for n in outside]
+    )
+
+
+def record_of(source: InputSource, file: SourceFile) -> Encoded:
+    """How a file of a source is read, when it is its turn."""
+    return Encoded(file.name, 0, partial(source.read, file.key), file.size)
 
 
 def arrange(listing: Listing) -> Layout:
@@ -141,7 +175,7 @@ def _splits(tree: _Tree, layout: Layout) -> dict[str, SplitName] | None:
 def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str]) -> None:
     if others:
         raise DataError(
-            f"beside {some(f'{name}/' for name in holding)} there are folders that are no split: {some(others)}; "
+            f"beside {some(f'{name}/' for name in holding)} there are folders that are not splits: {some(others)}; "
             "move them out of the source, or into the splits"
         )
     for name in found:

@@ -11,8 +11,8 @@ from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, UsageError
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
-from components.ingest.labels import Labelled, label, only_addresses
-from components.ingest.layout import WANTED
+from components.ingest.labels import label, only_addresses
+from components.ingest.layout import WANTED, Labelled, arrange, class_folders
 from components.ingest.pixels import DecodedPictures, Log, decode_all
 from components.readers import HEAD, kind_of
 from components.readers.archives import ArchiveSet, ArchiveSource
@@ -38,11 +38,13 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
     _check_address(address)
     with ExitStack() as stack:
         source, listing, table = _open(address, workspace, stack)
-        files = arrays.find(source, listing) if table is None else []
+        only_pictures = not isinstance(source, ArchiveSet) and all(looks_like_picture(file.name) for file in listing.files)
+        files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
             collection = arrays.load(source, files)
         else:
-            collection = _decode(listing, label(source, listing, table), source.remote, settings, workspace, log)
+            labelled = class_folders(source, listing, arrange(listing)) if only_pictures else label(source, listing, table)
+            collection = _decode(listing, labelled, source.remote, settings, workspace, log)
     collection.notes = [*listing.remarks(), *collection.notes]
     return collection
 

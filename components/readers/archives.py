@@ -100,13 +100,9 @@ class _Policy:
 def check_limits(address: str, packed: int, unpacked: int, count: int) -> None:
     """Raise UnsafeArchiveError for too many members, or for content too large, by itself or against the archive's size."""
     if count > MAX_MEMBERS:
-        raise UnsafeArchiveError(
-            f"archive {address} holds more than {MAX_MEMBERS} members; give it in parts, or unpack it and give the folder"
-        )
+        raise UnsafeArchiveError(f"archive {address} holds more than {MAX_MEMBERS} members; give it in parts, or unpack it")
     if unpacked > MAX_UNPACKED_BYTES:
-        raise UnsafeArchiveError(
-            f"archive {address} unpacks to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it yourself and give the folder"
-        )
+        raise UnsafeArchiveError(f"archive {address} unpacks to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it yourself")
     if unpacked > RATIO_FROM_BYTES and unpacked > MAX_RATIO * packed:
         raise UnsafeArchiveError(
             f"archive {address} unpacks to more than {MAX_RATIO} times its size of {packed} bytes, which pictures never do; "
@@ -125,7 +121,8 @@ class ArchiveSource(InputSource):
         Raises UnsafeArchiveError for an archive beyond the limits, and DataError for one that is cut or damaged.
         """
         self.address = address
-        self._zip = _open_zip(path, address) if zipfile.is_zipfile(path) else None
+        with path.open("rb") as file:
+            self._zip = _open_zip(path, address) if file.read(2) == b"PK" else None
         self._path = path if self._zip else _uncompressed(path, address, workspace)
         self._file = self._path.open("rb")
         self._members: dict[str, tuple[int, int] | zipfile.ZipInfo] = {}
@@ -164,14 +161,6 @@ class ArchiveSource(InputSource):
             raise ImageError("the archive ends within this member")
         return data
 
-    def head(self, key: str, size: int) -> bytes:
-        """Return a member's first bytes; raises ImageError where the archive is damaged."""
-        return self.read(key)[:size]
-
-    def local(self, key: str) -> Path:
-        """Refuse, with DataError: containers within an archive are not opened."""
-        raise DataError(f"{key} in {self.address} is not opened; unpack the archive and give the folder")
-
     def _note(self, member: Member, place: tuple[int, int] | zipfile.ZipInfo, listing: Listing) -> None:
         if member.problem:
             raise UnsafeArchiveError(f"archive {self.address} holds {member.problem}")
@@ -209,14 +198,6 @@ class ArchiveSet(InputSource):
         name = next(name for name in self._archives if key.startswith(f"{name}/"))
         return self._archives[name].read(key.removeprefix(f"{name}/"))
 
-    def head(self, key: str, size: int) -> bytes:
-        """Return a member's first bytes; raises ImageError where its archive is damaged."""
-        return self.read(key)[:size]
-
-    def local(self, key: str) -> Path:
-        """Refuse, with DataError: containers within an archive are not opened."""
-        raise DataError(f"{key} in {self.address} is not opened; unpack the archive and give the folder")
-
 
 def is_tar(head: bytes, name: str) -> bool:
     """Say whether bytes begin with a tar header, by its magic or its checksum; zeros are an empty tar where the name says tar."""
@@ -231,10 +212,6 @@ def is_tar(head: bytes, name: str) -> bool:
         return int(block[148:156].strip(b" \0"), 8) == sum(block[:148]) + 256 + sum(block[156:])
     except ValueError:
         return False
-
-
-def count_tar(_path: Path, _name: str, _reading: Reading) -> None:
-    """Say that only reading tells how many pictures a tar holds."""
 
 
 def read_tar(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:

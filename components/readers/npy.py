@@ -23,7 +23,7 @@ from components.readers.records import Decoded, Reading, Record, rows_at_once
 
 
 def count(path: Path, name: str, reading: Reading) -> int:
-    """Return how many pictures an array file holds; raises DataError for one that is no array of pictures."""
+    """Return how many pictures an array file holds; raises DataError for one that is not an array of pictures."""
     return len(_open(path, name, reading))
 
 
@@ -116,14 +116,14 @@ def map_array(path: Path, name: str) -> npt.NDArray[Any]:
             shape, fortran, dtype = reader(file)
             offset = file.tell()
     except (ValueError, EOFError, SyntaxError, TokenError) as error:
-        raise DataError(f"{name} is cut or no NumPy array ({one_line(error)}); save it again with np.save") from error
+        raise DataError(f"{name} is cut or not a NumPy array ({one_line(error)}); save it again with np.save") from error
     if dtype.hasobject:
         raise DataError(f"{name} holds pickled Python objects, which are never loaded; save a plain uint8 array with np.save")
     expected, size = offset + prod(shape) * dtype.itemsize, path.stat().st_size
     if size < expected:
         raise DataError(f"{name} is cut: it has {size} bytes, and its header announces {expected}; copy or save it again")
     if size > expected:
-        raise DataError(f"{name} goes on for {size - expected} bytes after its array; save one array a file with np.save")
+        raise DataError(f"{name} goes on for {size - expected} bytes after its array; save one array per file with np.save")
     if 0 in shape:
         return np.zeros(shape, dtype)
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")

@@ -31,15 +31,18 @@ class InputSource(ABC):
 
     @abstractmethod
     def read(self, key: str) -> bytes:
-        """Return a file's bytes; raises OSError or StoreError."""
+        """Return a file's bytes; raises OSError, StoreError, or ImageError where an archive is damaged."""
 
-    @abstractmethod
     def head(self, key: str, size: int) -> bytes:
-        """Return a file's first bytes; raises OSError or StoreError."""
+        """Return a file's first bytes; raises as `read` does."""
+        return self.read(key)[:size]
 
-    @abstractmethod
     def local(self, key: str) -> Path:
-        """Return a path on this machine with the file's content; a remote file is copied on the first call."""
+        """Return a path on this machine with the file's content; a remote file is copied on the first call.
+
+        Raises DataError for the members of an archive, in which other containers are not opened.
+        """
+        raise DataError(f"{key} in {self.address} is not opened; unpack the archive and give the folder")
 
 
 @contextmanager

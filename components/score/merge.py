@@ -139,7 +139,7 @@ def _failed(plan: Plan, output: Output, folder: Path, problems: list[str]) -> Da
     output.put_incomplete(folder / PREDICTIONS)
     named = "; ".join(problems[:MAX_NAMED]) + (f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else "")
     kept = f"the other rows are kept in {plan.output}/{INCOMPLETE}"
-    return DataError(f"not everything was scored: {named}; mend or remove these and run again ({kept})")
+    return DataError(f"not everything was scored: {named}; correct or remove these and run again ({kept})")
 
 
 def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary:

@@ -27,7 +27,7 @@ from components.classifier.images import Pixels
 from components.readers.records import PassedOver
 
 PASSED = "passed_over"
-"""An extra column of parts: the reason why something is no record at all; such rows do not go into the output."""
+"""An extra column of parts: the reason why something is not a record at all; such rows do not go into the output."""
 
 
 @dataclass

@@ -39,7 +39,7 @@ def test_the_written_digest_is_the_digest_of_what_was_written(run: Run) -> None:
 def test_the_summary_names_classes_counts_and_digest(tmp_path: Path, run: Run) -> None:
     found = run(folder(tmp_path / "data", {"cat": 20, "dog": 10}))
     assert "30 pictures of 16x16x3 in 2 classes: cat 20, dog 10" in found.said
-    assert "test: 6 pictures, 2 to 4 a class" in found.lines
+    assert "test: 6 pictures, 2 to 4 per class" in found.lines
     assert f"0 files set aside; dataset digest {found.info.digest[:12]}" in found.lines
 
 
