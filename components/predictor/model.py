@@ -2,6 +2,7 @@
 
 import math
 
+from components.classifier.errors import RequestError
 from components.predictor.errors import ModelFailure, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.metrics import Metrics
@@ -26,10 +27,20 @@ class ServingModel:
         self.loaded: LoadedModel | None = None
         self.draining = False
 
-    def current(self) -> LoadedModel:
-        """Return the version that serves; raises Unavailable while none is loaded."""
+    def check_name(self, name: str) -> None:
+        """Raise RequestError (404) unless this is the model's name."""
+        if name != self.name:
+            raise RequestError(f"there is no model {name[:64]!r} here; there is {self.name!r}", 404)
+
+    def current(self, version: str = "") -> LoadedModel:
+        """Return the version that serves.
+
+        Raises Unavailable while none is loaded, RequestError (404) when another `version` is asked for; empty accepts any.
+        """
         if self.loaded is None:
             raise Unavailable(f"model {self.name} is still loading; try again in a moment", retry_after=2)
+        if version and version != self.loaded.version:
+            raise RequestError(f"version {version[:64]!r} does not serve here; version {self.loaded.version!r} does", 404)
         return self.loaded
 
     def predict(self, loaded: LoadedModel, request: PredictRequest, request_id: str) -> Predictions:

@@ -121,25 +121,22 @@ class InferenceApp:
         return "", ""
 
     async def _handle_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = self._closed_path(scope["path"])
-        if response is None:
-            await self._inner(scope, receive, send)
+        try:
+            self._check_open(scope["path"])
+        except RequestError as error:
+            await self._send(send, error_response(error.status, str(error)), _request_id(dict(scope["headers"])))
         else:
-            await self._send(send, response, _request_id(dict(scope["headers"])))
+            await self._inner(scope, receive, send)
 
-    def _closed_path(self, path: str) -> Response | None:
-        """Return the refusal of a path that KServe's application must not see; None for all others."""
+    def _check_open(self, path: str) -> None:
+        """Raise RequestError for a path that KServe's application must not see."""
         if path.startswith("/v2/repository"):
-            return error_response(403, "clients cannot load or unload models; deploy another version instead")
+            raise RequestError("clients cannot load or unload models; deploy another version instead", 403)
         if path.startswith("/v1/models/") and path.endswith((":predict", ":explain")):
-            name = path.removeprefix("/v1/models/").rpartition(":")[0]
-            return error_response(404, "this model has no explainer") if name == self._model.name else self._no_such_model(name)
+            self._model.check_name(path.removeprefix("/v1/models/").rpartition(":")[0])
+            raise RequestError("this model has no explainer", 404)
         if path.startswith("/v2/models/") and path.endswith("/infer"):
-            return self._no_such_model(path.split("/")[3])
-        return None
-
-    def _no_such_model(self, name: str) -> Response:
-        return error_response(404, f"there is no model {name[:64]!r} here; there is {self._model.name!r}")
+            self._model.check_name(path.split("/")[3])
 
     async def _infer(
         self, scope: Scope, receive: Receive, protocol: str, version: str, headers: dict[bytes, bytes], request_id: str
@@ -148,8 +145,7 @@ class InferenceApp:
         try:
             if scope["method"] != "POST":
                 return error_response(405, "inference requests are sent by POST", [(b"allow", b"POST")])
-            loaded = self._model.current()
-            _check_version(loaded, version)
+            loaded = self._model.current(version)
             self._model.worker.check()
             header_length = _check_headers(headers, protocol)
             body = await self._read(headers, receive)
@@ -241,11 +237,6 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     if 0 < len(given) <= _MAX_ID and all(33 <= byte <= 126 for byte in given):
         return given.decode("ascii")
     return new_id()
-
-
-def _check_version(loaded: LoadedModel, version: str) -> None:
-    if version and version != loaded.version:
-        raise RequestError(f"version {version[:64]!r} does not serve here; version {loaded.version!r} does", 404)
 
 
 def _check_connected(message: MutableMapping[str, Any]) -> None:

@@ -53,10 +53,9 @@ def _health(model: ServingModel) -> APIRouter:
         return {"ready": True}
 
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
-        _check_name(model, name)
+        model.check_name(name)
         _check_ready(model)
-        _check_version(model, version)
-        return {"name": name, "version": model.current().version, "ready": True}
+        return {"name": name, "version": model.current(version).version, "ready": True}
 
     router.add_api_route("/", alive, methods=_GET)
     router.add_api_route("/v2/health/live", live, methods=_GET)
@@ -76,9 +75,8 @@ def _metadata(model: ServingModel) -> APIRouter:
         return {"models": [model.name]}
 
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
-        _check_name(model, name)
-        loaded = model.current()
-        _check_version(model, version)
+        model.check_name(name)
+        loaded = model.current(version)
         return {
             "name": loaded.name,
             "versions": [loaded.version],
@@ -116,17 +114,6 @@ def _check_ready(model: ServingModel) -> None:
     model.current()
     if model.draining:
         raise Unavailable("the server is shutting down; ask another replica", retry_after=5)
-
-
-def _check_name(model: ServingModel, name: str) -> None:
-    if name != model.name:
-        raise RequestError(f"there is no model {name[:64]!r} here; there is {model.name!r}", 404)
-
-
-def _check_version(model: ServingModel, version: str) -> None:
-    serving = model.current().version
-    if version and version != serving:
-        raise RequestError(f"version {version[:64]!r} does not serve here; version {serving!r} does", 404)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
