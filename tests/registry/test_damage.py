@@ -147,6 +147,14 @@ def test_a_whole_version_under_another_name_is_refused(intact: Path, tmp_path: P
         registry.get(new)
 
 
+def test_a_manifest_of_a_later_release_is_told_as_such(intact: Path, tmp_path: Path) -> None:
+    registry = Registry(open_store(str(intact / "store")), "digits")
+    manifest = registry.get(next(registry.versions())).manifest
+    later = manifest.model_copy(update={"schema_version": 2}).sealed()
+    with pytest.raises(IntegrityError, match="schema version 2, this release reads 1"):
+        parse(later.to_bytes(), "manifest.json")
+
+
 def test_a_version_of_another_model_is_refused(intact: Path, tmp_path: Path) -> None:
     shutil.copytree(intact / "store" / "models" / "digits", tmp_path / "store" / "models" / "letters")
     letters = Registry(open_store(str(tmp_path / "store")), "letters")

@@ -8,11 +8,21 @@ from pathlib import Path
 import pytest
 
 from components.bundle import files
-from components.classifier.errors import DataError, IntegrityError, RegistryError, StoreError, UsageError, VersionNotFound
+from components.classifier.errors import (
+    DataError,
+    IntegrityError,
+    RegistryError,
+    StoreError,
+    StoreUnavailable,
+    StoreUnsuitable,
+    UsageError,
+    VersionNotFound,
+)
 from components.registry import Record, Registry, differences, verify_directory
 from components.registry.publication import copy_version, publish_directory
 from components.storage import Store, open_store
 from components.storage.local import LocalStore
+from components.storage.store import Progress
 from tests.registry import bundles
 
 
@@ -178,6 +188,61 @@ def test_a_failed_publish_takes_its_files_back_unless_another_one_completed_the_
         publish_directory(Registry(FullAtTheEnd(tmp_path / "store"), "digits"), bundle)
     assert [registry.verify(version) for version in registry.versions()] == ([[]] if complete else [])
     assert complete or list(registry.store.list()) == []
+
+
+class Failing(LocalStore):
+    """A store in a directory that fails when a manifest is written."""
+
+    error: StoreError
+
+    def create(self, key: str, data: bytes) -> None:
+        if key.endswith(files.MANIFEST):
+            raise self.error
+        super().create(key, data)
+
+
+def test_what_arrived_before_the_store_was_lost_is_kept_whatever_fails_next(tmp_path: Path) -> None:
+    bundle, store = bundles.quick(tmp_path / "bundle", b"a"), Failing(tmp_path / "store")
+    for store.error in (StoreUnavailable("no answer"), StoreError("the disk is full")):
+        with pytest.raises(type(store.error), match=str(store.error)):
+            publish_directory(Registry(store, "digits"), bundle)
+        assert {Path(entry.key).name for entry in store.list()} == {path.name for path in bundle.iterdir()} | {files.CARD}
+    registry = Registry(LocalStore(tmp_path / "store"), "digits")
+    assert registry.verify(publish_directory(registry, bundle).version) == []
+
+
+def test_files_that_another_publisher_took_back_at_the_last_moment_are_written_again(tmp_path: Path) -> None:
+    class TakenBack(LocalStore):
+        def create(self, key: str, data: bytes) -> None:
+            super().create(key, data)
+            if key.endswith(files.MANIFEST):
+                self.delete(key.replace(files.MANIFEST, "file0.bin"))
+
+    registry = Registry(TakenBack(tmp_path / "store"), "digits")
+    assert registry.verify(publish_directory(registry, bundles.quick(tmp_path / "bundle", b"a")).version) == []
+
+
+def test_a_file_that_arrives_cut_is_not_published(tmp_path: Path) -> None:
+    class Cutting(LocalStore):
+        def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
+            self.replace(key, source.read_bytes()[:-1])
+
+    registry = Registry(Cutting(tmp_path / "store"), "digits")
+    with pytest.raises(IntegrityError, match=r"file0.bin was changed \(0 bytes instead of 1\)"):
+        publish_directory(registry, bundles.quick(tmp_path / "bundle", b"a"))
+    assert list(registry.versions()) == []
+
+
+def test_a_store_that_could_overwrite_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
+    class Overwriting(LocalStore):
+        def require_create_only(self) -> None:
+            raise StoreUnsuitable("this server overwrites")
+
+        def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
+            pytest.fail("a long upload in vain")
+
+    with pytest.raises(StoreUnsuitable, match="this server overwrites"):
+        publish_directory(Registry(Overwriting(tmp_path / "store"), "digits"), bundles.quick(tmp_path / "bundle", b"a"))
 
 
 def test_copies_are_equal_and_go_on_where_they_broke_off(registry: Registry, kind: str, tmp_path: Path) -> None:

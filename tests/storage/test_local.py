@@ -150,6 +150,21 @@ def test_a_file_system_without_links_is_unsuitable(tmp_path: Path, monkeypatch: 
     assert everything(tmp_path) == []
 
 
+def test_an_object_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, Path]] = []
+
+    def noted(name: str, what: Callable[..., Path]) -> None:
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *arguments: (done.append((name, what(*arguments))), real(*arguments))[1])
+
+    noted("fsync", lambda handle: Path(f"/proc/self/fd/{handle}").readlink())
+    noted("link", lambda temporary, _: temporary)
+    open_store(str(tmp_path / "store")).create("folder/a", b"1")
+    (synced, temporary), (linked, source), (synced_too, folder) = done
+    assert (synced, linked, synced_too) == ("fsync", "link", "fsync")
+    assert (temporary, folder) == (source, tmp_path / "store" / "folder")
+
+
 def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     store.create("a", b"")
