@@ -148,11 +148,12 @@ def _locate(source: InputSource, files: dict[str, SourceFile], name: str, path: 
     """How a row's picture is read: a file of the source, or one elsewhere, by its address."""
     if not _is_address(path):
         return record_of(source, files[name]) if name in files else None
+    address = table.spelled.get(path, path)
     if "://" in path and not path.startswith("file://"):
-        return Encoded(name, 0, partial(_read_object, path))
+        return Encoded(name, 0, partial(_read_object, address))
     if not isinstance(source, LocalSource):
         raise DataError(f"{table.name} names the local file {path}, but does not lie on this machine itself; use paths relative to it")
-    return Encoded(name, 0, local_path(path).read_bytes)
+    return Encoded(name, 0, local_path(address).read_bytes)
 
 
 def _is_address(path: str) -> bool:

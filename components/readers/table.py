@@ -8,7 +8,7 @@ text: `NA` and `None` are values.
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.classifier.errors import DataError
@@ -24,11 +24,13 @@ _SEPARATORS = ",;\t"
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of a table, by the picture's path as it is written there; `columns` without the path's."""
+    """The rows of a table, by the picture's path as it is shown (see `readable`); `columns` without the path's."""
 
     name: str
     columns: list[str]
     rows: dict[str, dict[str, str | None]]
+    spelled: dict[str, str] = field(default_factory=dict)
+    """Paths as the table itself spells them, where that differs."""
 
     @property
     def label(self) -> str | None:
@@ -61,14 +63,17 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
             "each once and with a name, such as file,label"
         )
     rows: dict[str, dict[str, str | None]] = {}
+    spelled: dict[str, str] = {}
     for number, row in lines:
-        picture = row.pop(path, None)
-        if not picture:
+        written = (row.pop(path, None) or "").strip().removeprefix("./")
+        if not written:
             raise DataError(f"{name} line {number} has no value in column {path!r}; add the picture's path")
-        picture = readable(picture.strip().removeprefix("./"))
+        picture = readable(written)
+        if picture != written:
+            spelled[picture] = written
         if rows.setdefault(picture, row) != row:
             raise DataError(f"{name} line {number} says something else of {picture} than a line before; keep one of them")
-    return Table(name, [column for column in header if column != path], rows)
+    return Table(name, [column for column in header if column != path], rows, spelled)
 
 
 def text_of(value: Any) -> str | None:

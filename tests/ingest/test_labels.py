@@ -1,6 +1,9 @@
 """Labels that do not come from folders: tables, webdataset, Parquet, NumPy's arrays."""
 
+import csv
+import io
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.bundle.dataset import SPLITS
 from components.classifier.errors import DataError
+from components.readers.table import read_table
 from components.storage.memory import MemoryStore
 from tests.ingest.cases import encode, folder, pixels, put, tar_of
 from tests.ingest.conftest import Ingested, Run
@@ -95,6 +101,36 @@ def test_a_table_names_pictures_elsewhere_by_their_address(tmp_path: Path, run: 
         run("memory://labels-table/labels.csv")
     store.replace("relative.csv", table(below="pictures/").encode())
     assert labels(run("memory://labels-table/relative.csv")) == WANTED
+
+
+def test_decomposed_names_in_tables_and_folders_find_each_other(tmp_path: Path, run: Run) -> None:
+    """macOS writes names decomposed, most tables have them composed."""
+    nfc, nfd = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    for name, (_, data) in PICTURES.items():
+        put(tmp_path / "d" / f"{nfd}{name}", data)
+    for written in (nfc, nfd):
+        found = run(put(tmp_path / "d" / "rows.csv", table(below=written)))
+        assert set(found.files()) == {f"{nfc}{name}" for name in PICTURES}
+    found = run(put(tmp_path / "elsewhere.csv", table(below=f"{tmp_path}/d/{nfd}")))
+    assert set(found.files()) == {f"{tmp_path}/d/{nfc}{name}" for name in PICTURES}
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C"]), min_size=1, max_size=8).filter(lambda text: text == text.strip())
+
+
+@given(st.dictionaries(TEXT, st.tuples(TEXT, TEXT), min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
+@settings(max_examples=100, deadline=None)
+def test_any_text_comes_back_from_both_forms_of_a_table(rows: dict[str, tuple[str, str]], separator: str) -> None:
+    out = io.StringIO()
+    csv.writer(out, delimiter=separator).writerows([("file", "label", "note"), *((f"p/{name}", *row) for name, row in rows.items())])
+    lines = "\n".join(json.dumps({"file": f"p/{name}", "label": label, "note": note}) for name, (label, note) in rows.items())
+    wanted = {unicodedata.normalize("NFC", f"p/{name}"): {"label": label, "note": note} for name, (label, note) in rows.items()}
+    if len(wanted) < len(rows):
+        return  # two spellings of one name
+    for name, text in (("t.csv", out.getvalue()), ("t.jsonl", lines)):
+        found = read_table(name, text.encode())
+        assert found is not None
+        assert found.rows == wanted
 
 
 def test_a_table_in_an_archive_and_in_a_store(tmp_path: Path, run: Run) -> None:
