@@ -24,7 +24,7 @@ def test_a_version_climbs_by_shares_of_the_traffic(place: Place, knative: dict[s
     assert place.deploy("v2", **knative) == "deployed"
     told = [line for line in place.said if "percent" in line]
     assert [line.split(": ")[1] for line in told if "answered as evaluated" in line] == [
-        "20 percent of the traffic is answered as evaluated", "50 percent of the traffic is answered well"
+        "20 percent of the traffic is answered as evaluated", "50 percent of the traffic is answered as evaluated"
     ]  # fmt: skip
     service = place.service()
     assert service is not None
