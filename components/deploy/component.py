@@ -25,16 +25,7 @@ def deploy_model(
     Args:
         version: The version that passed the gate and serving validation.
         decision: The gate's decision, which the deployment ledger keeps.
-        store: Address of the model store.
-        name: The model's name.
-        environment: Whose policy decided.
-        strategy: quality or force.
-        actor: Who deploys; recorded.
-        reason: Why a deployment is forced.
-        target: local: a record in the deployment ledger, which `penstock serve` follows. kserve: an InferenceService.
-        namespace: Where a cluster target deploys to.
         run: The run's id, by which a repeated step finds what it did.
-        serving: How a cluster serves it; docs/rollout.md lists what can be set.
     """
     from components.bundle.decision import read_decision
     from components.bundle.environment import load_environment
@@ -66,13 +57,6 @@ def choose_version(
 
     Args:
         version: A version's name, or previous: the one before the champion.
-        store: Address of the model store.
-        name: The model's name.
-        environment: Whose serving settings hold.
-        actor: Who deploys.
-        reason: Why.
-        target: local or kserve.
-        serving: How a cluster serves it.
     """
     from components.bundle.environment import load_environment
     from components.deploy.step import select_version
@@ -100,15 +84,7 @@ def deploy_version(
     Args:
         version: The version that passed serving validation.
         asked: What the person asked for: previous is recorded as a rollback.
-        store: Address of the model store.
-        name: The model's name.
-        environment: Whose serving settings hold.
-        actor: Who deploys.
-        reason: Why.
-        target: local or kserve.
-        namespace: Where a cluster target deploys to.
         run: The run's id, by which a repeated step finds what it did.
-        serving: How a cluster serves it.
     """
     from components.bundle.environment import load_environment
     from components.deploy.request import DeployRequest

@@ -16,7 +16,7 @@ def deploy(registry: Registry, request: DeployRequest) -> str:
 
     Raises UsageError for a request that is not allowed or does not fit its target, else what the target raises.
     """
-    check_target(request.target, registry.store.url, registry.name, request.serving)
+    check_target(request.target, registry.store.url, registry.name, request.serving, request.namespace)
     request.check()
     if request.target == "local":
         return deploy_local(registry, request)

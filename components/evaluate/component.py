@@ -27,8 +27,6 @@ def evaluate_model(
         confusion_matrix: Confusion matrix, and a ROC curve of at most 200 points.
         report: One HTML file for people.
         summary: The figures in a few lines of Markdown.
-        store: Address of the model store, whose champion is the comparison.
-        name: The model's name.
     """
     from components.evaluate import step
 

@@ -24,15 +24,8 @@ def gate_model(
     Args:
         evaluation: What evaluate wrote; it must be what the version was published with.
         version: The published version.
-        environment: dev, prod, or the path of an environment file.
-        strategy: quality, or force (which needs actor and reason).
-        actor: Who asked for this.
-        reason: Why a deployment is forced.
-        store: Address of the model store.
-        name: The model's name.
         decision: The decision and its reasons; its metadata carries them for the next step.
         report: The evaluation's report with the decision at its head.
-        policy: Single rules that replace those of the environment; null turns one off.
     """
     from pathlib import Path
 

@@ -15,8 +15,6 @@ def ingest_dataset(
 
     Args:
         dataset: The dataset version: dataset.json and, per split, images.npy, labels.npy and columns.parquet.
-        source: What holds the pictures.
-        ingest: The fields of settings.ingest.IngestSettings.
 
     Returns:
         The dataset's digest: 64 hexadecimal digits over classes, pixels, labels and splits.

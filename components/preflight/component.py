@@ -26,8 +26,8 @@ def check_parameters(
     policy: dict,
     serving: dict,
     resources: dict,
-) -> NamedTuple("Outputs", [("cpu", str), ("memory", str), ("gpu_resource", str), ("node_selector", dict)]):  # type: ignore[valid-type]  # kfp reads this form
-    """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns what training asks of the cluster.
+) -> NamedTuple("Outputs", [("Output", str), ("cpu", str), ("memory", str), ("gpu_resource", str), ("node_selector", dict)]):  # type: ignore[valid-type]  # kfp reads this form
+    """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed", and what training asks for.
 
     The parameters are those of the training pipeline. What shapes a pod must be a value of its own, so that it is taken out
     of `resources` here: Kubeflow cannot look into a mapping.
@@ -38,4 +38,4 @@ def check_parameters(
 
     print(*check_training(given), sep="\n")
     asked = Resources.read(resources)
-    return (asked.cpu, asked.memory, asked.gpu_resource, asked.node_selector)
+    return ("passed", asked.cpu, asked.memory, asked.gpu_resource, asked.node_selector)

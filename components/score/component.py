@@ -10,8 +10,6 @@ def resolve_version(store: str, name: str, version: str = "champion") -> str:
     """Return the model version that scores.
 
     Args:
-        store: Address of the model store.
-        name: The model's name.
         version: "champion", "previous", or a version's name.
     """
     from components.score import model
@@ -36,7 +34,6 @@ def plan_shards(
     Args:
         plan: The pieces, and what was passed over.
         version: A version's name.
-        scoring: The fields of settings.scoring.ScoringSettings; what is not set may be the environment's.
     """
     from pathlib import Path
 
@@ -57,12 +54,11 @@ def score_images(
 ) -> str:
     """Score one shard's pieces, each kept in the output as soon as it is complete; returns what was done, as JSON.
 
+    What shapes the pod is an input because inside ParallelFor KFP sets pod resources only from the step's own inputs.
+
     Args:
         plan: What plan_shards wrote.
         shard: The shard's name.
-        node_selector: Here, as those below, because inside ParallelFor KFP sets pod resources only from the step's own inputs.
-        gpus: How many GPUs the step is given.
-        gpu_resource: The name by which the cluster gives GPUs.
     """
     from components.score.plan import Plan
     from components.score.shard import score_shard

@@ -17,10 +17,7 @@ def validate_serving(
 
     Args:
         version: The published version.
-        store: Address of the model store.
-        name: The model's name.
         report: What was compared and measured.
-        environment: Whose latency budget holds: dev, prod, or the path of an environment file.
     """
     from components.bundle.environment import load_environment
     from components.validate_serving.validation import validate_version

@@ -1,5 +1,6 @@
 """A parameter is said once: forms, help, docs, defaults and checks come from the models of the settings."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +88,15 @@ def test_a_new_setting_is_one_field_of_a_model(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(Reached):
         train_model.python_func(**artifacts, dataset_digest="", name="digits", training=given["training"])
     assert reached[0].momentum == 0.5
+
+
+def test_steps_do_not_describe_parameters_in_words_of_their_own() -> None:
+    """What a step's docstring lists are its artifacts and what other steps give it."""
+    described_once = {*TEXTS, *(name for model in GROUPS.values() for name in model.model_fields)} - {"version", "input"}
+    again = [
+        f"{path.parent.name}: {found[0]}"
+        for path in sorted((ROOT / "components").glob("*/component.py"))
+        for found in re.finditer(r"(?<=^        )(\w+)(?=: )", path.read_text("utf-8"), re.MULTILINE)
+        if found[0] in described_once
+    ]
+    assert again == []
