@@ -27,6 +27,10 @@ PICTURE_SUFFIXES = frozenset(
 )
 """Names that promise a picture: when the content is none, the file is reported and not just passed over."""
 
+_RAW_SUFFIXES = frozenset(
+    f".{kind}" for kind in ("3fr", "arw", "cr2", "cr3", "dng", "erf", "iiq", "kdc", "nef", "nrw", "orf", "pef", "raf", "rw2", "srw", "x3f")
+)
+"""A camera's raw files: most begin like a TIFF, and what opens is a thumbnail."""
 _SYSTEM_NAMES = frozenset(
     name.casefold()
     for name in (
@@ -35,7 +39,11 @@ _SYSTEM_NAMES = frozenset(
         *("@eaDir", "#recycle", "lost+found", "__pycache__", "_SUCCESS"),  # storage boxes, Linux, Python, Spark
     )
 )
-_PICTURE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"P1", b"P2", b"P3", b"P4", b"P5", b"P6")
+_PICTURE_START = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|BM....\0\0\0\0|II[*+]\0|MM\0[*+]|P[1-6]\s|RIFF....WEBP"
+    rb"|....ftyp(avif|avis|mif1|msf1|hei[cxsm]|hev[cx])|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
+    re.DOTALL,
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line separators, and those that turn the direction of the text around."""
 
@@ -126,14 +134,15 @@ def looks_like_picture(name: str) -> bool:
 def is_record(name: str, head: bytes) -> bool:
     """Say whether a file counts as a picture: its bytes begin like one, or its name promises one or has no ending.
 
-    Anything else beside the pictures (`labels.csv`, `003.json`) is passed over, and reported.
+    Anything else beside the pictures (`labels.csv`, `003.json`, a camera's `004.nef`) is passed over, and reported.
     """
-    return begins_as_picture(head) or looks_like_picture(name) or not suffix(name)
+    ending = suffix(name)
+    return ending in PICTURE_SUFFIXES or not ending or (ending not in _RAW_SUFFIXES and begins_as_picture(head))
 
 
 def begins_as_picture(head: bytes) -> bool:
     """Say whether bytes begin like a picture that Penstock decodes."""
-    return head.startswith(_PICTURE_STARTS) or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+    return _PICTURE_START.match(head) is not None
 
 
 def readable(name: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from components.classifier.errors import DataError, UnsafeArchiveError
 from components.readers import archives
@@ -182,6 +183,22 @@ def test_limits_of_archives_hold_for_both(
         run(source)
     with pytest.raises(DataError, match=r"holds more than 5 members|unpacks to more than"):
         score(source)
+
+
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+
+
+@pytest.mark.parametrize("place", ["folder", "tar"])
+def test_content_tells_a_picture_of_any_format_and_text_or_a_raw_file_is_none(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    pictures = {f"cat/{kind}.dat": encode(pixels(0, 50 + k, size=(32, 32)), kind) for k, kind in enumerate(FORMATS)}
+    texts = {"cat/car.txt": b"BMW or not, this is text and no picture", "cat/part.txt": b"P1a, P2b and P3c", "dog/table.csv": b"a,b\n1,2\n"}
+    raw = Image.fromarray(pixels(0, 90, size=(32, 32)))
+    texts |= {"cat/photo.dng": encode(raw, "TIFF", tiffinfo={50706: b"\1\4\0\0"})}
+    good = {f"{name}/{k}.png": encode(pixels(kind, k, size=(32, 32))) for kind, name in enumerate(("cat", "dog")) for k in range(4)}
+    source = PLACES[place](tmp_path, good | pictures | texts)
+    trained, scored = both(run, score, source)
+    assert trained == scored == {*good, *pictures}
+    assert score(source).errors == {}
 
 
 def test_links_and_pipes_in_a_folder_are_told_in_the_same_words(run: Run, score: Score, tmp_path: Path) -> None:
