@@ -7,7 +7,7 @@ FILE is not what this release writes (FIELD: MESSAGE); REMEDY
 import zlib
 from pathlib import Path
 from typing import Any, ClassVar, Self
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -50,12 +50,20 @@ class JsonFile(BaseModel):
             raise cls.ERROR(f"{path} is not what this release writes ({problem}); {REMEDIES[cls.ERROR]}") from error
 
 
-def read_arrays(path: Path, error: type[PenstockError]) -> dict[str, npt.NDArray[Any]]:
-    """Read all arrays of an .npz file, none of them pickled; raises `error` when it is missing or damaged."""
+def read_arrays(path: Path, error: type[PenstockError], limit: int | None = None) -> dict[str, npt.NDArray[Any]]:
+    """Read all arrays of an .npz file, none of them pickled.
+
+    Raises `error` when it is missing or damaged, or would unpack to more than `limit` bytes: then nothing is unpacked.
+    """
     try:
+        if limit is not None:
+            with ZipFile(path) as zipped:
+                size = sum(member.file_size for member in zipped.infolist())
+            if size > limit:
+                raise unreadable(path, f"it unpacks to {size:,} bytes, {limit:,} are allowed", error)
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile, zlib.error) as cause:
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, MemoryError, BadZipFile, zlib.error) as cause:
         raise unreadable(path, cause, error) from cause
 
 

@@ -16,20 +16,29 @@ from components.classifier.images import Pixels
 GOLDEN_TOLERANCE = 1e-4
 """How far a served probability may be from the evaluated one (absolute)."""
 MIN_GOLDEN = 16
+MAX_GOLDEN_BYTES = 1 << 30
+"""What golden.npz may unpack to; predictors hold it in memory while they start."""
 
 
 def save_golden(directory: str | Path, images: Pixels, probabilities: npt.NDArray[np.float32]) -> None:
-    """Write golden.npz: `images` uint8 (N, H, W, C) and the `probabilities` float32 (N, K) that they must give."""
+    """Write golden.npz: `images` uint8 (N, H, W, C) and the `probabilities` float32 (N, K) that they must give.
+
+    Where all would unpack to more than MAX_GOLDEN_BYTES, evenly spaced ones are written that fit.
+    """
+    each = (images.nbytes + probabilities.nbytes) // max(1, len(images))
+    if len(images) * each > MAX_GOLDEN_BYTES - (1 << 16):  # the rest is for the headers
+        rows = np.linspace(0, len(images) - 1, max(1, (MAX_GOLDEN_BYTES - (1 << 16)) // each), dtype=np.int64)
+        images, probabilities = images[rows], probabilities[rows]
     np.savez_compressed(Path(directory) / GOLDEN, images=images, probabilities=probabilities)
 
 
 def load_golden(directory: str | Path) -> tuple[Pixels, npt.NDArray[np.float32]]:
     """Read golden.npz: (images, probabilities).
 
-    Raises IntegrityError when it is missing or damaged.
+    Raises IntegrityError when it is missing, damaged, or would unpack to more than MAX_GOLDEN_BYTES.
     """
     path = Path(directory) / GOLDEN
-    arrays = read_arrays(path, IntegrityError)
+    arrays = read_arrays(path, IntegrityError, MAX_GOLDEN_BYTES)
     try:
         return arrays["images"], arrays["probabilities"]
     except KeyError as error:

@@ -22,6 +22,8 @@ from components.classifier.errors import DataError, IntegrityError
 from components.registry.signing import require_signature
 
 SCHEMA_VERSION = 1
+MAX_BYTES = 16 << 20
+"""The largest manifest or ledger record that is read: they hold names and numbers, and are parsed in memory."""
 _ORIGIN = ("architecture", "dataset_digest", "code_version", "trained_at", "run")
 VERSION_PATTERN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{12}")
 
@@ -141,11 +143,14 @@ def verify_directory(directory: Path) -> Manifest:
     Where PENSTOCK_VERIFY_KEY names a public key, the signature too. Raises IntegrityError naming each bad file.
     """
     try:
-        data = (directory / MANIFEST).read_bytes()
+        with (directory / MANIFEST).open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise IntegrityError(
             f"{directory / MANIFEST} cannot be read ({error.strerror}), so it is not a complete model version; fetch it again"
         ) from error
+    if len(data) > MAX_BYTES:
+        raise IntegrityError(f"{directory / MANIFEST} is larger than {MAX_BYTES:,} bytes, which no manifest is; fetch it again")
     manifest = parse(data, str(directory / MANIFEST))
     manifest.require_signature()
     problems = directory_problems(directory, manifest)

@@ -19,6 +19,7 @@ from components.classifier.errors import (
 )
 from components.registry.ledger import Ledger
 from components.registry.manifest import (
+    MAX_BYTES,
     VERSION_PATTERN,
     Manifest,
     parse,
@@ -51,13 +52,16 @@ class Registry:
         prefix = f"models/{self.name}/"
         for entry in self.store.list(prefix):
             version, _, file = entry.key[len(prefix) :].partition("/")
-            if file == MANIFEST:
+            if file == MANIFEST and VERSION_PATTERN.fullmatch(version):
                 yield version
 
     def newest(self) -> Iterator[str]:
-        """Yield the names of the complete versions, newest first; quick for the first few of very many."""
+        """Yield the names of the complete versions, newest first; quick for the first few of very many.
+
+        Whatever else lies among them, such as a copy of a version's folder under another name, is passed over.
+        """
         for version in reversed(list(self.store.names(f"models/{self.name}/"))):
-            if self.store.exists(self.key(version, MANIFEST)):
+            if VERSION_PATTERN.fullmatch(version) and self.store.exists(self.key(version, MANIFEST)):
                 yield version
 
     def get(self, version: str) -> ModelVersion:
@@ -76,7 +80,7 @@ class Registry:
             return None
         key = self.key(version, MANIFEST)
         try:
-            data = self.store.read(key)
+            data = self.store.read(key, MAX_BYTES)
         except ObjectNotFound:
             return None
         manifest = parse(data, f"{self.store.url}/{key}")
@@ -142,7 +146,7 @@ class Registry:
         if not keys:
             raise self._not_found(version)
         manifest_key = self.key(version, MANIFEST)
-        manifest = self.store.read(manifest_key) if manifest_key in keys else None
+        manifest = self.store.read(manifest_key, MAX_BYTES) if manifest_key in keys else None
         self.store.delete(manifest_key)
         try:
             self.refuse_champion(version)  # it may have been deployed since

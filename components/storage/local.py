@@ -33,10 +33,6 @@ class LocalStore(Store):
         self.url = str(self.root)
         self._swept = False
 
-    def read(self, key: str) -> bytes:
-        with self._reading(key) as path:
-            return path.read_bytes()
-
     def chunks(self, key: str) -> Iterator[bytes]:
         with self._reading(key) as path, path.open("rb", buffering=0) as file:
             while chunk := file.read(CHUNK):

@@ -27,15 +27,12 @@ class MemoryStore(Store):
         with cls._naming:
             return cls._named.setdefault(name, cls(name))
 
-    def read(self, key: str) -> bytes:
-        with self._lock:
-            try:
-                return self._objects[check_key(key)]
-            except KeyError as error:
-                raise ObjectNotFound(f"no object {key!r} in {self.url}") from error
-
     def chunks(self, key: str) -> Iterator[bytes]:
-        yield self.read(key)
+        with self._lock:
+            if check_key(key) not in self._objects:
+                raise ObjectNotFound(f"no object {key!r} in {self.url}")
+            data = self._objects[key]
+        yield data
 
     def create(self, key: str, data: bytes) -> None:
         with self._lock:

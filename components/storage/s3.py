@@ -59,9 +59,6 @@ class S3Store(Store):
         if self._settings.kms_key:
             self._options["SSEKMSKeyId"] = self._settings.kms_key
 
-    def read(self, key: str) -> bytes:
-        return b"".join(self.chunks(key))
-
     def chunks(self, key: str) -> Iterator[bytes]:
         offset, tag, until = 0, None, None
         for _ in range(_RESUMES):
@@ -102,9 +99,9 @@ class S3Store(Store):
 
     def exists(self, key: str) -> bool:
         # A list tells a missing object from a missing bucket, which HEAD does not.
-        wanted = self._key(key)
-        page = self._call(self._client.list_objects_v2, f"look for {key!r} in {self.url}", Prefix=wanted, MaxKeys=1)
-        return any(item["Key"] == wanted for item in page.get("Contents", []))
+        pages = self._pages(check_key(key), f"look for {key!r} in {self.url}", MaxKeys=1)  # the key itself comes first
+        first = next((item["Key"] for page in pages for item in page.get("Contents", [])), "")
+        return bool(first == self._key(key))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         items = (item for page in self._pages(prefix) for item in page.get("Contents", []))
@@ -164,18 +161,25 @@ class S3Store(Store):
         response = self._call(self._client.get_object, f"read {key!r} from {self.url}", Key=self._key(key), **ranged)
         return {**response, "ETag": str(response.get("ETag", "")).strip('"')}  # some servers leave the quotes out
 
-    def _pages(self, prefix: str, **options: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, prefix: str, doing: str = "", **options: str | int) -> Iterator[dict[str, Any]]:
         token: dict[str, str] = {}
+        doing = doing or f"list {self.url}"
         while True:
-            page = self._call(self._client.list_objects_v2, f"list {self.url}", Prefix=f"{self._prefix}{prefix}", **options, **token)
+            page = self._call(self._client.list_objects_v2, doing, Prefix=f"{self._prefix}{prefix}", **options, **token)
             if "IsTruncated" not in page and "KeyCount" not in page and "Name" not in page:
                 raise StoreUnsuitable(
                     f"what answers at {self._where} does not speak S3; correct AWS_ENDPOINT_URL (a web console has another port)"
                 )
             yield page
-            if not page.get("IsTruncated") or not page.get("NextContinuationToken"):
+            if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            following = {"ContinuationToken": page.get("NextContinuationToken", "")}
+            if following["ContinuationToken"] == token.get("ContinuationToken", ""):
+                raise StoreUnsuitable(
+                    f"cannot {doing}: the server at {self._where} says that its list goes on, but not where (IsTruncated without a new "
+                    "NextContinuationToken), so that the rest would be lost; use another server, or a release of it that has ListObjectsV2"
+                )
+            token = following
 
     def _call(self, operation: Callable[..., Any], doing: str, **arguments: Any) -> dict[str, Any]:
         with self._within():

@@ -30,9 +30,17 @@ class Store(ABC):
 
     url: str
 
-    @abstractmethod
-    def read(self, key: str) -> bytes:
-        """Return an object's bytes; raises ObjectNotFound."""
+    def read(self, key: str, limit: int | None = None) -> bytes:
+        """Return an object's bytes; raises ObjectNotFound, and StoreError as soon as more than `limit` bytes have come."""
+        pieces, size = list[bytes](), 0
+        for piece in self.chunks(key):
+            pieces.append(piece)
+            size += len(piece)
+            if limit is not None and size > limit:
+                raise StoreError(
+                    f"object {key!r} in {self.url} is larger than {limit:,} bytes, which no such file is; replace or remove it"
+                )
+        return b"".join(pieces)
 
     @abstractmethod
     def chunks(self, key: str) -> Iterator[bytes]:

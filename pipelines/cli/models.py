@@ -35,7 +35,8 @@ def list_versions(
     registry = _registry(store, name)
     champion, previous = registry.ledger.champion(), registry.ledger.previous()
     marks = {previous: "previous", champion: "champion"}
-    rows = [view.row(registry, version, marks.get(version, "")) for version in itertools.islice(registry.newest(), limit or None)]
+    found = (view.row(registry, version, marks.get(version, "")) for version in registry.newest())
+    rows = list(itertools.islice((row for row in found if row is not None), limit or None))
     if as_json:
         print_json(rows)
         return

@@ -6,19 +6,24 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from components.classifier.errors import IntegrityError
+from components.classifier.errors import IntegrityError, StoreError
 from pipelines.cli.output import console
 
 if TYPE_CHECKING:
     from components.registry import Manifest, Registry
 
 
-def row(registry: "Registry", version: str, serves: str) -> dict[str, Any]:
-    """Return a version's row of the list; where its manifest is damaged, `problem` instead of its facts."""
+def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | None:
+    """Return a version's row of the list; where its manifest is damaged, `problem` instead of its facts.
+
+    None for a version that has just been deleted.
+    """
     try:
-        found = registry.get(version)
-    except IntegrityError as error:
+        found = registry.find(version)
+    except (IntegrityError, StoreError) as error:
         return {"version": version, "serves": serves, "problem": str(error)}
+    if found is None:
+        return None
     manifest = found.manifest
     return {
         "version": version,

@@ -1,13 +1,17 @@
 """`penstock models …` as people run it."""
 
 import json
+import shutil
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from components.bundle import files
-from components.registry import Record, Registry
+from components.classifier.errors import IntegrityError, StoreError
+from components.registry import Record, Registry, verify_directory
 from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli import models
@@ -56,6 +60,44 @@ def test_a_damaged_version_does_not_spoil_the_list(registry: Registry) -> None:
     rows = printed("list")
     assert [("problem" in row) for row in rows] == [False, True, False]
     assert "is damaged" in " ".join(call("list").stdout.split())
+
+
+def test_strays_among_the_versions_are_passed_over(registry: Registry, tmp_path: Path) -> None:
+    versions = list(registry.newest())
+    models = Path(registry.uri(versions[0])).parent
+    shutil.copytree(models / versions[0], models / f"{versions[0]}.bak")
+    (models / "notes.txt").write_text("keep")
+    assert [row["version"] for row in printed("list")] == versions
+    assert list(registry.versions()) == versions[::-1]
+    assert f"{versions[0]}.bak" not in call("verify", "unknown").output
+
+
+def test_a_version_deleted_while_they_are_listed_is_left_out(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = list(registry.newest())
+
+    def deleting(self: Registry) -> Iterator[str]:
+        for version in versions:
+            if version == versions[2]:
+                registry.delete(version)
+            yield version
+
+    monkeypatch.setattr(Registry, "newest", deleting)
+    assert [row["version"] for row in printed("list")] == versions[:2]
+
+
+def test_a_manifest_of_a_gigabyte_is_refused_before_memory_is_taken(registry: Registry) -> None:
+    version = registry.resolve("previous")
+    with (Path(registry.uri(version)) / files.MANIFEST).open("r+b") as manifest:
+        manifest.truncate(1 << 30)  # a sparse file
+    for refused in (lambda: registry.get(version), lambda: verify_directory(Path(registry.uri(version)))):
+        tracemalloc.start()
+        try:
+            with pytest.raises((StoreError, IntegrityError), match="is larger than 16,777,216 bytes"):
+                refused()
+            assert tracemalloc.get_traced_memory()[1] < 64 << 20
+        finally:
+            tracemalloc.stop()
+    assert [("problem" in row) for row in printed("list")] == [False, True, False]
 
 
 def test_show_verify_and_history(registry: Registry) -> None:

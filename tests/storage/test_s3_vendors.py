@@ -297,3 +297,34 @@ def test_an_empty_object_is_an_object(keys: None, monkeypatch: pytest.MonkeyPatc
         store = open_store("s3://bucket")
         store.create("a", b"")
         assert list(store.list()) == [Entry("a", 0)]
+
+
+def keys_of(served: Vendor, number: int) -> list[str]:
+    keys = [f"{n:06d}.json" for n in range(number)]
+    served.objects.update({f"x/{key}": (b"{}", {}) for key in keys})
+    return keys
+
+
+@habits(Habits(lists="without tokens"), Habits(lists="one token"))
+def test_a_server_that_hides_the_rest_of_a_list_is_refused_by_name(served: Vendor) -> None:
+    keys_of(served, 1203)
+    store = open_store("s3://b/x")
+    for read in (store.list, store.names):
+        with pytest.raises(StoreUnsuitable, match=f"the server at {served.endpoint} says that its list goes on, but not where"):
+            list(read())
+
+
+@habits(Habits(lists="without tokens"))
+def test_short_lists_of_such_a_server_are_whole(served: Vendor) -> None:
+    keys = keys_of(served, 1000)
+    assert list(open_store("s3://b/x").names()) == keys
+
+
+@habits(Habits(lists="empty pages"))
+def test_pages_that_are_empty_but_go_on_hide_nothing(served: Vendor) -> None:
+    store = open_store("s3://b/x")
+    keys = keys_of(served, 1203)
+    assert [entry.key for entry in store.list()] == list(store.names()) == keys
+    assert store.exists(keys[0])
+    assert not store.exists("000000")
+    assert not store.exists("1")

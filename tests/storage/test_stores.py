@@ -147,3 +147,10 @@ def test_readers_see_the_old_or_the_new(store: Store) -> None:
         while not writing.done():
             assert store.read("x") in {old, new}
         writing.result()
+
+
+def test_an_object_larger_than_allowed_is_not_read_whole(store: Store) -> None:
+    store.replace("small", b"12345")
+    assert store.read("small", 5) == b"12345"
+    with pytest.raises(StoreError, match=r"'small' in .* is larger than 4 bytes"):
+        store.read("small", 4)

@@ -24,6 +24,8 @@ class Habits:
     """411 without Content-Length, 400 to aws-chunked and trailing checksums."""
     base: str = ""
     """A path before the bucket."""
+    lists: Literal["", "without tokens", "empty pages", "one token"] = ""
+    """Long lists: cut without saying where they go on, begun by an empty page, or going on at the same place for ever."""
     status: int = 0
     """Answer everything by this status."""
     headers: dict[str, str] = field(default_factory=dict)
@@ -141,8 +143,14 @@ class _Handler(BaseHTTPRequestHandler):
             else f"<Contents><Key>{escape(name)}</Key><Size>{sizes.get(name, 0)}</Size></Contents>"
             for name in page
         ]
-        more = bool(page) and page[-1] != names[-1]
-        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
+        more, following = bool(page) and page[-1] != names[-1], page[-1] if page else ""
+        if self.vendor.habits.lists == "empty pages" and not after:
+            parts, more, following = [], True, "!"
+        if self.vendor.habits.lists == "one token":
+            parts, more, following = [], True, "!"
+        token = f"<NextContinuationToken>{escape(following)}</NextContinuationToken>" if more else ""
+        if self.vendor.habits.lists == "without tokens":
+            token = ""
         self._xml(
             f"<ListBucketResult><Name>b</Name><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(parts)}</ListBucketResult>"
         )
