@@ -79,6 +79,9 @@ audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or a
 $(TOOLS):
 	@{ $(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; } || { rm -rf $@; exit 1; }
 
+simulate-gate: $(INSTALLED) ## Simulate every rule of the gate and write the table of docs/gate.md (minutes, seeded)
+	$(BIN)/python -m benchmarks.gate
+
 bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
 
 bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass; OPTIONS='--help' lists what it takes, as for the others
@@ -96,4 +99,4 @@ bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, L
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit bench bench-evaluation bench-scoring bench-registry bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate bench bench-evaluation bench-scoring bench-registry bench-serving clean

@@ -33,6 +33,8 @@ class RuleResult(BaseModel):
     value: float | None = None
     bound: float | None = None
     shown: str = ""
+    remedy: str = ""
+    """What would let the rule pass; empty where it does not hold the model."""
 
     @property
     def line(self) -> str:
@@ -65,6 +67,11 @@ class Decision(BaseModel):
     def reasons(self) -> list[str]:
         """One line for each rule: its name, outcome and reason."""
         return [rule.line for rule in self.rules]
+
+    @property
+    def remedies(self) -> list[str]:
+        """What would change a hold, one line for each rule that can say it."""
+        return [f"{rule.rule}: {rule.remedy}" for rule in self.rules if rule.remedy]
 
     def for_ledger(self) -> dict[str, Any]:
         """What a deployment record keeps: the verdict, the reasons, and the policy that they follow from."""

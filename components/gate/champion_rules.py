@@ -1,5 +1,6 @@
 """The rules against the version that serves, on the same test pictures, paired."""
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -34,16 +35,29 @@ def comparable(evaluation: Evaluation, version: str, serving: str | None) -> Rul
 
 
 def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The observed drop in accuracy below the champion's, significant or not."""
+    """The drop in accuracy below the champion's: one that is larger than allowed fails where it is significant.
+
+    One that is not significant passes, since equal models differ by as much; but where so few pictures make the bound that not even
+    those, all lost, would be significant, it is insufficient.
+    """
 
     def judge(paired: Paired) -> RuleResult:
         drop = -_difference(paired)
-        met = drop <= as_written(bound)
-        if drop > 0:
-            reason = f"accuracy is {show(drop, bound)} below the champion's, {'within' if met else 'more than'} {plain(bound)}"
-        else:
+        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
+        outcome: Outcome = "pass"
+        if drop <= 0:
             reason = f"accuracy is {show(-drop)} above the champion's" if drop else "accuracy equals the champion's"
-        return figure_result("maximum_accuracy_drop", "pass" if met else "fail", f"{reason}; {_counts(paired)}", drop, bound)
+        elif drop <= as_written(bound):
+            reason = f"accuracy is {show(drop, bound)} below the champion's, within {plain(bound)}"
+        else:
+            reason = f"accuracy is {show(drop, bound)} below the champion's, more than {plain(bound)}"
+            if p <= as_written(ONE_SIDED):
+                outcome = "fail"
+            elif mcnemar(0, math.ceil(as_written(bound) * paired.n), "less") > ONE_SIDED:
+                outcome, reason = "insufficient", f"{reason}, with too few test pictures to tell whether by chance ({_p(p)})"
+            else:
+                reason = f"{reason}, by no more than chance allows ({_p(p)})"
+        return figure_result("maximum_accuracy_drop", outcome, f"{reason}; {_counts(paired)}", drop, bound)
 
     return _against_champion("maximum_accuracy_drop", judge, evaluation)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import ClassResult, Evaluation
@@ -30,8 +31,8 @@ def class_recall(bound: float | None, floors: Mapping[str, float], evaluation: E
     """The recall of every class against its floor: `floors` by name, `bound` for the others.
 
     Recalls below the floor are tested together at 5% (exact binomial tests, Holm), so that of many sound classes one rarely fails by
-    chance. A class with so few pictures that its low recall can be called neither real nor chance is insufficient. Whether classes
-    may lack test pictures altogether is class_support's to say.
+    chance. A class whose pictures are so few that not even a recall of 0 would be significant is insufficient. Whether classes may
+    lack test pictures altogether is class_support's to say.
     """
     unknown = sorted(set(floors) - set(evaluation.classes))
     if unknown:
@@ -65,10 +66,12 @@ class _Judged:
     result: ClassResult
     floor: float
     adjusted: float
+    classes: int
+    """How many classes are judged together."""
     named: bool
     """Whether the policy names a floor for some class, so that floors differ."""
 
-    @property
+    @cached_property
     def recall(self) -> Fraction:
         return Fraction(self.result.correct, self.result.support)
 
@@ -77,15 +80,14 @@ class _Judged:
         own_floor = f", floor {plain(self.floor)}" if self.named else ""
         return f"{self.result.name!r} {show(self.recall, self.floor)} ({self.result.correct} of {self.result.support}{own_floor})"
 
-    @property
+    @cached_property
     def zone(self) -> str:
-        """`fail`: significant over all classes. `insufficient`: by itself only, or not even a recall of 0 would be. `chance`: neither."""
+        """`fail`: significant over all classes. `insufficient`: with so few pictures, not even 0 correct would be. `chance`: neither."""
         if self.recall >= as_written(self.floor):
             return "pass"
         if self.adjusted <= FAMILY:
             return "fail"
-        alone, zero = (p_below(correct, self.result.support, self.floor) for correct in (self.result.correct, 0))
-        return "insufficient" if alone <= FAMILY or zero > FAMILY else "chance"
+        return "insufficient" if self.classes * p_below(0, self.result.support, self.floor) > FAMILY else "chance"
 
 
 _ZONES = ("fail", "insufficient", "chance", "pass")
@@ -93,7 +95,7 @@ _ZONES = ("fail", "insufficient", "chance", "pass")
 
 def _judge(present: list[tuple[ClassResult, float]], *, named: bool) -> list[_Judged]:
     adjusted = holm([p_below(result.correct, result.support, floor) for result, floor in present])
-    return [_Judged(result, floor, p, named) for (result, floor), p in zip(present, adjusted, strict=True)]
+    return [_Judged(result, floor, p, len(present), named) for (result, floor), p in zip(present, adjusted, strict=True)]
 
 
 def _names(names: Iterable[str]) -> str:

@@ -42,7 +42,7 @@ def gate_model(
     Path(decision.path).write_text(decision_markdown(result), "utf-8")
     decision.metadata.update(result.for_artifact())
     Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")
-    print(f"{result.verdict}: {result.summary}", *result.reasons, sep="\n")
+    print(f"{result.verdict}: {result.summary}", *result.reasons, *(f"would change it: {line}" for line in result.remedies), sep="\n")
     return "deploy" if result.deploy else "hold"
 
 

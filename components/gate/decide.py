@@ -7,6 +7,7 @@ from components.bundle.decision import Decision, Outcome, RuleResult, Verdict, c
 from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
 from components.gate import champion_rules, class_rules, rules
+from components.gate.remedies import remedy
 from components.gate.validate_evaluation import check_evaluation
 
 Rule = Callable[[Any, Evaluation], RuleResult]
@@ -79,6 +80,7 @@ def _judge(policy: Policy, evaluation: Evaluation | list[str], version: str, ser
         bound = getattr(policy, name)
         if bound is not None and bound is not False:
             results.append(rule(bound, evaluation))
+    results = [result.model_copy(update={"remedy": remedy(result, evaluation, policy)}) for result in results]
     return sorted(results, key=lambda result: _ORDER.index(result.rule))
 
 

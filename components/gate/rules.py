@@ -1,6 +1,7 @@
 """The rules over single figures: each takes its bound and an evaluation, and says pass, fail or insufficient, and why.
 
-Every reason names value and bound. Comparisons are exact (fractions of counts where there are counts), bounds are inclusive.
+One standard: an estimate that meets its bound passes; one that misses it fails where its error is too small to explain that (2.5% on
+that side), and is insufficient otherwise. Counts are compared exactly, as fractions; bounds are inclusive; every reason names both.
 """
 
 from fractions import Fraction
@@ -8,13 +9,18 @@ from fractions import Fraction
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import Evaluation
 from components.bundle.numbers import as_computed, as_written, plain, show
-from components.classifier.intervals import proportion_interval
+from components.classifier.intervals import ONE_SIDED, calibration_error, macro_f1_interval, p_below, proportion_interval
+
+QUANTILE = 1.959963984540054
+"""Of the standard normal distribution, 2.5% lie beyond."""
 
 
 def accuracy(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The share of correct test pictures against its floor."""
+    """The share of correct test pictures against its floor (exact binomial test)."""
     share = evaluation.accuracy
-    return _floor("minimum_accuracy", "accuracy", Fraction(share.correct, share.n), bound, f" ({share.correct} of {share.n})")
+    figure = Fraction(share.correct, share.n)
+    shown = figure < as_written(bound) and p_below(share.correct, share.n, bound) <= ONE_SIDED
+    return _floor("minimum_accuracy", "accuracy", figure, bound, shown, f" ({share.correct} of {share.n})")
 
 
 def accuracy_lower_bound(bound: float, evaluation: Evaluation) -> RuleResult:
@@ -23,28 +29,37 @@ def accuracy_lower_bound(bound: float, evaluation: Evaluation) -> RuleResult:
     floor = as_written(bound)
     outcome: Outcome = "pass" if low >= floor else "insufficient" if high >= floor else "fail"
     ends = {"pass": f"lies at or above the floor {plain(bound)}", "fail": f"lies below the floor {plain(bound)}"}
-    end = ends.get(outcome, f"has the floor {plain(bound)} inside: more test pictures or a better model are needed")
+    end = ends.get(outcome, f"has the floor {plain(bound)} inside")
     reason = f"the accuracy's 95% interval, {show(low, bound)} to {show(high, bound)} with {evaluation.n} pictures, {end}"
     return figure_result("minimum_accuracy_lower_bound", outcome, reason, low, bound)
 
 
 def macro_f1(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The mean F1 of the classes that have test pictures against its floor."""
-    return _floor("minimum_macro_f1", "macro F1", as_computed(evaluation.macro_f1), bound)
+    """The mean F1 of the classes that have test pictures against its floor (interval of `macro_f1_interval`)."""
+    _, high = macro_f1_interval(evaluation.macro_f1, evaluation.confusion_matrix)
+    return _floor("minimum_macro_f1", "macro F1", as_computed(evaluation.macro_f1), bound, as_computed(high) < as_written(bound))
 
 
 def ece(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The calibration error of the shipped probabilities against its ceiling."""
-    return _ceiling("maximum_ece", "expected calibration error", as_computed(evaluation.calibration.ece_after), bound)
+    """The calibration error of the shipped probabilities, less what chance adds to it, against its ceiling."""
+    bins = [b for b in evaluation.calibration.bins if b.confidence is not None and b.accuracy is not None]
+    error, standard_error = evaluation.calibration.ece_after, 0.0
+    if bins:
+        error, standard_error = calibration_error([b.n for b in bins], [b.confidence or 0 for b in bins], [b.accuracy or 0 for b in bins])
+    figure, limit = as_computed(error), as_written(bound)
+    shown = as_computed(error - QUANTILE * standard_error) > limit
+    detail = f" ({evaluation.calibration.ece_after:.4f} less what chance adds)" if bins else ""
+    what = f"expected calibration error {show(figure, bound)}{detail}"
+    return _judged("maximum_ece", what, figure, bound, met=figure <= limit, shown=shown, words=("is within", "exceeds"))
 
 
 def latency(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The 95th percentile of the time for one picture against its ceiling."""
+    """The 95th percentile of the time for one picture against its ceiling; a measurement, so it is compared as it is."""
     return _ceiling("maximum_latency_ms", "95th percentile for one picture", as_computed(evaluation.latency.p95_ms), bound, " ms")
 
 
 def size(bound: float, evaluation: Evaluation) -> RuleResult:
-    """The size of model.onnx against its ceiling, in millions of bytes."""
+    """The size of model.onnx against its ceiling, in millions of bytes; it has no error."""
     return _ceiling("maximum_size_mb", "model.onnx", Fraction(evaluation.size_bytes, 1_000_000), bound, " MB")
 
 
@@ -53,13 +68,19 @@ def figure_result(rule: str, outcome: Outcome, reason: str, figure: Fraction, bo
     return RuleResult(rule=rule, outcome=outcome, reason=reason, value=float(figure), bound=bound, shown=show(figure, bound))
 
 
-def _floor(rule: str, what: str, figure: Fraction, bound: float, detail: str = "") -> RuleResult:
-    met = figure >= as_written(bound)
-    reason = f"{what} {show(figure, bound)}{detail} {'meets' if met else 'is below'} the floor {plain(bound)}"
-    return figure_result(rule, "pass" if met else "fail", reason, figure, bound)
+def _floor(rule: str, what: str, figure: Fraction, bound: float, shown: bool, detail: str = "") -> RuleResult:
+    text = f"{what} {show(figure, bound)}{detail}"
+    return _judged(rule, text, figure, bound, met=figure >= as_written(bound), shown=shown, words=("meets the floor", "is below the floor"))
 
 
-def _ceiling(rule: str, what: str, figure: Fraction, bound: float, unit: str = "") -> RuleResult:
+def _judged(rule: str, what: str, figure: Fraction, bound: float, *, met: bool, shown: bool, words: tuple[str, str]) -> RuleResult:
+    reason = f"{what} {words[0] if met else words[1]} {plain(bound)}"
+    if met or shown:
+        return figure_result(rule, "pass" if met else "fail", reason, figure, bound)
+    return figure_result(rule, "insufficient", f"{reason}, by no more than chance allows", figure, bound)
+
+
+def _ceiling(rule: str, what: str, figure: Fraction, bound: float, unit: str) -> RuleResult:
     met = figure <= as_written(bound)
     reason = f"{what} {show(figure, bound)}{unit} {'is within' if met else 'exceeds'} {plain(bound)}{unit}"
     return figure_result(rule, "pass" if met else "fail", reason, figure, bound)

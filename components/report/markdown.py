@@ -21,7 +21,10 @@ def decision_markdown(decision: Decision) -> str:
     rules = [(f"{SIGNS[rule.outcome]} {rule.outcome}", rule.rule, rule.shown, bound_text(rule), rule.reason) for rule in decision.rules]
     lines = [f"# {HEADINGS[decision.verdict]}", "", escape(decision.summary), ""]
     lines += [*table(("", ""), [(key, value) for key, value in facts.items() if value]), ""]
-    return "\n".join(lines + table(("", "Rule", "Value", "Bound", "Reason"), rules)) + "\n"
+    lines += table(("", "Rule", "Value", "Bound", "Reason"), rules)
+    if not decision.deploy and decision.remedies:
+        lines += ["", "What would change this:", "", *(f"- {escape(line)}" for line in decision.remedies)]
+    return "\n".join(lines) + "\n"
 
 
 def evaluation_markdown(evaluation: Evaluation) -> str:

@@ -8,8 +8,8 @@ from components.gate.decide import decide
 from tests.gate.cases import champion, evaluation, good
 
 
-def test_dev_and_prod_are_there() -> None:
-    assert environment_names() == ["dev", "prod"]
+def test_dev_staging_and_prod_are_there() -> None:
+    assert environment_names() == ["dev", "prod", "staging"]
     for name in environment_names():
         environment = load_environment(name)
         assert environment.name == name
@@ -17,22 +17,22 @@ def test_dev_and_prod_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("case", "judged", "dev", "prod"),
+    ("case", "judged", "dev", "staging", "prod"),
     [
-        ("first model on digits", good(360, 353), "promote", "promote"),
-        ("second on digits, as good", good(360, 352, champion(3, 4, 360, 352)), "promote", "insufficient_data"),
-        ("second on digits, the same answers", good(360, 353, champion(0, 0, 360, 353)), "promote", "insufficient_data"),
-        ("second on digits, worse", good(360, 345, champion(1, 10, 360, 345)), "hold", "hold"),
-        ("first model on MNIST", good(10_000, 9915), "promote", "promote"),
-        ("second on MNIST, as good", good(10_000, 9915, champion(40, 45, 10_000, 9915)), "promote", "promote"),
-        ("second on MNIST, a point worse", good(10_000, 9815, champion(30, 130, 10_000, 9815)), "hold", "hold"),
-        ("ten pictures", good(10, 10), "promote", "insufficient_data"),
-        ("one class broken", evaluation([[950, 0], [50, 0]]), "hold", "hold"),
-        ("poor", good(360, 250), "hold", "hold"),
+        ("first model on digits", good(360, 353), "promote", "promote", "promote"),
+        ("second on digits, as good", good(360, 352, champion(3, 4, 360, 352)), "promote", "promote", "insufficient_data"),
+        ("second on digits, the same answers", good(360, 353, champion(0, 0, 360, 353)), "promote", "promote", "insufficient_data"),
+        ("second on digits, worse", good(360, 345, champion(1, 10, 360, 345)), "hold", "hold", "hold"),
+        ("first model on MNIST", good(10_000, 9915), "promote", "promote", "promote"),
+        ("second on MNIST, as good", good(10_000, 9915, champion(40, 45, 10_000, 9915)), "promote", "promote", "promote"),
+        ("second on MNIST, a point worse", good(10_000, 9815, champion(30, 130, 10_000, 9815)), "hold", "promote", "hold"),
+        ("ten pictures", good(10, 10), "promote", "insufficient_data", "insufficient_data"),
+        ("one class broken", evaluation([[950, 0], [50, 0]]), "hold", "hold", "hold"),
+        ("poor", good(360, 250), "hold", "hold", "hold"),
     ],
 )
-def test_dev_is_lenient_and_prod_is_strict(case: str, judged: object, dev: str, prod: str) -> None:
-    for name, verdict in (("dev", dev), ("prod", prod)):
+def test_dev_is_lenient_and_prod_is_strict(case: str, judged: object, dev: str, staging: str, prod: str) -> None:
+    for name, verdict in (("dev", dev), ("staging", staging), ("prod", prod)):
         decision = decide(load_environment(name).policy, judged)  # type: ignore[arg-type]
         assert decision.verdict == verdict, (case, name, decision.reasons)
 
@@ -78,7 +78,7 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, messa
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("prd", "did you mean prod"), ("staging", "there are dev, prod"), ("no/such.yaml", "cannot be read"), ("", "dev, prod")],
+    [("prd", "did you mean prod"), ("test", "there are dev, prod, staging"), ("no/such.yaml", "cannot be read"), ("", "dev, prod")],
 )
 def test_an_unknown_environment_is_told_which_there_are(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

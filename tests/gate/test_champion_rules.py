@@ -38,8 +38,11 @@ def judge(rule: str, bound: Any, only_challenger: int, only_champion: int, n: in
         ("maximum_accuracy_drop", 0.02, 360, 0, 7, "pass"),
         ("maximum_accuracy_drop", 0.02, 350, 0, 7, "pass"),  # met exactly
         ("maximum_accuracy_drop", 0.02, 360, 0, 8, "fail"),
+        ("maximum_accuracy_drop", 0.02, 360, 10, 18, "pass"),  # 0.022 below, which equal models are too in one of ten
+        ("maximum_accuracy_drop", 0.02, 100, 1, 4, "insufficient"),
         ("maximum_accuracy_drop", 0, 360, 3, 3, "pass"),
-        ("maximum_accuracy_drop", 0, 360, 3, 4, "fail"),
+        ("maximum_accuracy_drop", 0, 360, 3, 4, "insufficient"),
+        ("maximum_accuracy_drop", 0, 360, 0, 6, "fail"),
         ("forbid_significant_drop", True, 360, 9, 1, "pass"),
         ("forbid_significant_drop", True, 360, 0, 0, "pass"),
         ("forbid_significant_drop", True, 360, 0, 5, "pass"),  # p = 1/32

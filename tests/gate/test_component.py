@@ -71,7 +71,7 @@ def test_run_parameters_replace_single_rules(tmp_path: Path) -> None:
     [
         ({"strategy": "force"}, "needs actor and reason"),
         ({"strategy": "always"}, "unknown strategy"),
-        ({"environment": "staging"}, "there are dev, prod"),
+        ({"environment": "test"}, "there are dev, prod, staging"),
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_written(tmp_path: Path, changes: dict[str, str], message: str) -> None:

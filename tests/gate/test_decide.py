@@ -102,9 +102,9 @@ def test_the_verdict_follows_from_the_worst_rule(correct: int, lower_bound: floa
 
 
 def test_one_line_of_reason_for_each_rule_with_value_and_bound() -> None:
-    decision = decide(Policy(minimum_accuracy=0.99, maximum_ece=0.05), good(360, 353, champion(3, 4, 360, 353)))
+    decision = decide(Policy(minimum_accuracy=0.995, maximum_ece=0.05), good(360, 353, champion(3, 4, 360, 353)))
     assert decision.reasons == [
-        "minimum_accuracy: fail: accuracy 0.9806 (353 of 360) is below the floor 0.99",
+        "minimum_accuracy: fail: accuracy 0.9806 (353 of 360) is below the floor 0.995",
         "minimum_class_support: pass: every class has at least 36 test pictures, 1 needed",
         "maximum_ece: pass: expected calibration error 0.0100 is within 0.05",
         "champion: pass: compared with 20260101-000000-aaaaaaaaaaaa on the same 360 test pictures",
@@ -149,10 +149,10 @@ def test_a_class_without_test_pictures_is_never_promoted_unless_the_policy_allow
 
 
 def test_force_skips_the_rules_and_says_what_they_found() -> None:
-    decision = decide(Policy(minimum_accuracy=0.99), good(), "force", "ann", "demo for the board")
+    decision = decide(Policy(minimum_accuracy=0.995), good(), "force", "ann", "demo for the board")
     assert (decision.verdict, decision.deploy, decision.actor, decision.reason) == ("promote", True, "ann", "demo for the board")
     assert {rule.outcome for rule in decision.rules} == {"skipped"}
-    assert decision.rules[0].reason == "by itself fail: accuracy 0.9806 (353 of 360) is below the floor 0.99"
+    assert decision.rules[0].reason == "by itself fail: accuracy 0.9806 (353 of 360) is below the floor 0.995"
     assert decision.summary == "forced by ann: demo for the board (by itself hold: failed: minimum_accuracy)"
 
 

@@ -21,14 +21,15 @@ def test_a_decision_survives_json() -> None:
         "value": 353 / 360,
         "bound": 0.9,
         "shown": "0.9806",
+        "remedy": "",
     }
 
 
 def test_the_markdown_says_verdict_and_reasons() -> None:
-    page = decision_markdown(decide(Policy(minimum_accuracy=0.99, minimum_class_recall=0.9), good(), environment="prod", version="v1"))
+    page = decision_markdown(decide(Policy(minimum_accuracy=0.995, minimum_class_recall=0.9), good(), environment="prod", version="v1"))
     assert page.startswith("# Hold\n\nfailed: minimum\\_accuracy\n")
     assert "| Environment | prod |" in page
-    assert r"| ✗ fail | minimum\_accuracy | 0.9806 | 0.99 | accuracy 0.9806 (353 of 360) is below the floor 0.99 |" in page
+    assert r"| ✗ fail | minimum\_accuracy | 0.9806 | 0.995 | accuracy 0.9806 (353 of 360) is below the floor 0.995 |" in page
 
 
 def test_hostile_names_stay_text_in_their_cell() -> None:
@@ -45,8 +46,8 @@ def test_hostile_names_stay_text_in_their_cell() -> None:
 
 
 def test_the_ledger_keeps_verdict_reasons_and_policy() -> None:
-    kept = decide(Policy(minimum_accuracy=0.99), good()).for_ledger()
+    kept = decide(Policy(minimum_accuracy=0.995), good()).for_ledger()
     assert kept["verdict"] == "hold"
-    assert kept["policy"] == {"minimum_accuracy": 0.99, "minimum_class_support": 1}
+    assert kept["policy"] == {"minimum_accuracy": 0.995, "minimum_class_support": 1}
     assert any("0.9806" in reason for reason in kept["reasons"])
     json.dumps(kept, allow_nan=False)

@@ -72,4 +72,4 @@ def test_wrong_use_is_an_error_of_ours(store: str) -> None:
     with pytest.raises(PolicyError, match="--policy: unknown rule"):
         explain(store, "champion", "--policy", '{"accuracy": 0.9}')
     with pytest.raises(UsageError, match="unknown environment"):
-        explain(store, "champion", "--env", "staging")
+        explain(store, "champion", "--env", "test")

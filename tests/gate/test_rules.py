@@ -6,7 +6,9 @@ from scipy.stats import binomtest
 
 from components.bundle.decision import RuleResult
 from components.bundle.policy import Policy
+from components.classifier.intervals import macro_f1_interval
 from components.gate.decide import decide
+from components.gate.scenarios import SAMPLERS, Setting
 from tests.gate.cases import evaluation, good
 
 
@@ -27,9 +29,11 @@ def two_classes(correct: int, n: int) -> Any:
 @pytest.mark.parametrize(
     ("correct", "n", "bound", "outcome", "shown"),
     [
-        (98996, 100_000, 0.99, "fail", "0.98996"),
+        (98996, 100_000, 0.99, "insufficient", "0.98996"),
+        (98_900, 100_000, 0.99, "fail", "0.9890"),
         (99, 100, 0.99, "pass", "0.9900"),
-        (98, 100, 0.99, "fail", "0.9800"),
+        (98, 100, 0.99, "insufficient", "0.9800"),
+        (95, 100, 0.99, "fail", "0.9500"),
         (100, 100, 1, "pass", "1.0000"),
         (99_999, 100_000, 1, "fail", "0.99999"),
         (7, 10, "0.7", "pass", "0.7000"),
@@ -74,3 +78,37 @@ def test_every_figure_has_two_sides_and_meeting_the_bound_passes(rule: str, good
 def test_macro_f1_that_meets_its_floor_but_for_binary_rounding_passes() -> None:
     third = evaluation(np.diag([10, 10, 10]), macro_f1=0.7 + 0.1 - 1e-16)
     assert judge("minimum_macro_f1", 0.8, third).outcome == "pass"
+
+
+def outcome(rule: str, bound: float, judged: Any) -> str:
+    """What one rule says."""
+    return next(r.outcome for r in decide(Policy.read({rule: bound}), judged).rules if r.rule == rule)
+
+
+def test_a_missed_floor_fails_only_where_its_error_does_not_explain_it() -> None:
+    """98 of 100 do not show that the accuracy is below 0.99; 9,800 of 10,000 do."""
+    assert [outcome("minimum_accuracy", 0.99, two_classes(98 * k, 100 * k)) for k in (1, 100)] == ["insufficient", "fail"]
+    assert [outcome("minimum_macro_f1", 0.99, two_classes(98 * k, 100 * k)) for k in (1, 100)] == ["insufficient", "fail"]
+
+
+def calibrated(n: int, gap: float) -> Any:
+    """An evaluation whose pictures all have a confidence of 0.9, and an accuracy that is `gap` off."""
+    bins = [{"low": 13 / 15, "high": 14 / 15, "n": n, "confidence": 0.9, "accuracy": 0.9 - gap}]
+    calibration = {"temperature": 1.0, "ece_before": 0.0, "ece_after": gap, "bins": bins, "bins_before": []}
+    return good(calibration=calibration)
+
+
+def test_a_calibration_gap_that_chance_explains_does_not_hold() -> None:
+    assert outcome("maximum_ece", 0.05, calibrated(50, 0.06)) == "pass"
+    assert outcome("maximum_ece", 0.05, calibrated(50, 0.1)) == "insufficient"
+    assert outcome("maximum_ece", 0.05, calibrated(5000, 0.06)) == "insufficient"
+    assert outcome("maximum_ece", 0.05, calibrated(5000, 0.07)) == "fail"
+
+
+@pytest.mark.parametrize(("classes", "n", "share"), [(2, 100, 0.9), (10, 360, 0.97), (10, 1000, 0.9), (30, 900, 0.8)])
+def test_the_interval_of_macro_f1_covers_the_truth(classes: int, n: int, share: float) -> None:
+    covered = 0
+    for judged, _ in SAMPLERS["minimum_macro_f1"](np.random.default_rng(1), share, "at the bound", n, Setting(classes), 400):
+        low, high = macro_f1_interval(judged.macro_f1, judged.confusion_matrix)
+        covered += low <= share <= high  # with equal classes and errors spread evenly the true macro F1 is the accuracy
+    assert 0.92 <= covered / 400 <= 0.99

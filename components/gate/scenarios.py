@@ -1,0 +1,147 @@
+"""How often a rule passes, fails or is insufficient when the truth is known: simulated test splits, judged by the rules themselves."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+
+from components.bundle.decision import RuleResult
+from components.bundle.evaluation import Calibration, Champion, ClassResult, Evaluation, Paired, Proportion, ReliabilityBin
+from components.bundle.policy import Policy
+from components.gate import class_rules
+from components.gate.decide import RULES
+
+Truth = Literal["good", "at the bound", "bad"]
+TRUTHS: tuple[Truth, ...] = ("good", "at the bound", "bad")
+DROP = 0.02
+"""The true drop of a bad challenger where the rule has no bound in points."""
+BINS = 15
+CONFIDENCE_SCALE = 0.05
+"""Mean distance of a confidence from 1; exponential, as trained networks have it about."""
+
+Weighted = Iterator[tuple[Evaluation, int]]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the data are like: classes of equal size, and the share of pictures on which exactly one of two models is right."""
+
+    classes: int = 10
+    discordance: float = 0.05
+
+
+def outcome_shares(rule: str, bound: Any, truth: Truth, n: int, setting: Setting, runs: int, seed: int = 0) -> dict[str, float]:
+    """Simulate `runs` test splits of `n` pictures and return the share of each outcome of the rule.
+
+    good: half the mistakes that the bound permits, perfect calibration, or a challenger that equals the champion. at the bound: exactly
+    what it permits. bad: twice that (of the classes, one). Raises KeyError for a rule without a sampling error.
+    """
+    rng = np.random.default_rng(seed)
+    judge: Callable[[Any, Evaluation], RuleResult] = RULES[rule] if rule in RULES else partial(_class_recall)
+    found: Counter[str] = Counter()
+    for evaluation, weight in SAMPLERS[rule](rng, bound, truth, n, setting, runs):
+        found[judge(bound, evaluation).outcome] += weight
+    return {outcome: found[outcome] / runs for outcome in ("pass", "insufficient", "fail")}
+
+
+def _class_recall(bound: float, evaluation: Evaluation) -> RuleResult:
+    return class_rules.class_recall(bound, {}, evaluation)
+
+
+def floor_truth(bound: float, truth: Truth) -> float:
+    """The true share behind a floor: half, all, or twice the mistakes that it permits."""
+    return max(0.0, 1 - {"good": 0.5, "at the bound": 1.0, "bad": 2.0}[truth] * (1 - bound))
+
+
+def _partial(model: type[Model], **fields: Any) -> Model:
+    """A model with only the fields that a rule reads, unchecked: thousands are made."""
+    construct: Callable[..., Model] = model.model_construct
+    return construct(**fields)
+
+
+def _accuracies(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    counts, weights = np.unique(rng.binomial(n, floor_truth(bound, truth), runs), return_counts=True)
+    for correct, weight in zip(counts.tolist(), weights.tolist(), strict=True):
+        proportion = _partial(Proportion, value=correct / n, correct=correct, n=n)
+        yield _partial(Evaluation, n=n, accuracy=proportion), weight
+
+
+def _matrices(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    k, share = setting.classes, floor_truth(bound, truth)
+    p = np.full((k, k), (1 - share) / max(1, k - 1) / k)
+    np.fill_diagonal(p, share / k)
+    for matrix in rng.multinomial(n, p.ravel(), size=runs).reshape(runs, k, k):
+        yield _partial(Evaluation, n=n, confusion_matrix=matrix.tolist(), macro_f1=macro_f1(matrix)), 1
+
+
+def macro_f1(matrix: npt.NDArray[np.int64]) -> float:
+    """The mean F1 of the classes that have pictures."""
+    supports, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    present = supports > 0
+    return float(np.mean(2 * np.diag(matrix)[present] / (supports + predicted)[present]))
+
+
+def _recalls(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    shares = np.full(setting.classes, floor_truth(bound, "at the bound" if truth == "at the bound" else "good"))
+    if truth == "bad":
+        shares[0] = floor_truth(bound, "bad")
+    supports = np.array([len(range(k, n, setting.classes)) for k in range(setting.classes)])
+    for hits in rng.binomial(supports, shares, size=(runs, setting.classes)):
+        per_class = [
+            _partial(ClassResult, name=str(k), support=int(total), correct=int(hit))
+            for k, (hit, total) in enumerate(zip(hits, supports, strict=True))
+        ]
+        yield _partial(Evaluation, n=n, per_class=per_class, classes=[result.name for result in per_class]), 1
+
+
+def _calibrations(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    gap = {"good": 0.0, "at the bound": bound, "bad": 2 * bound}[truth]
+    for _ in range(runs):
+        confidence = np.clip(1 - rng.exponential(CONFIDENCE_SCALE, n), max(0.3, gap), 1)
+        correct = rng.random(n) < confidence - gap
+        place = np.minimum((confidence * BINS).astype(int), BINS - 1)
+        counts, sure, right = (np.bincount(place, weights, BINS) for weights in (None, confidence, correct))
+        bins = [
+            _partial(ReliabilityBin, n=int(counts[k]), confidence=sure[k] / counts[k], accuracy=right[k] / counts[k])
+            for k in np.flatnonzero(counts)
+        ]
+        plain = sum(b.n * abs((b.confidence or 0) - (b.accuracy or 0)) for b in bins) / n
+        yield _partial(Evaluation, n=n, calibration=_partial(Calibration, ece_after=plain, bins=bins)), 1
+
+
+def _pairs(rng: np.random.Generator, bound: float | bool, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    step = DROP if isinstance(bound, bool) else bound
+    drop = {"good": 0.0, "at the bound": 0.0 if isinstance(bound, bool) else step, "bad": step if isinstance(bound, bool) else 2 * step}
+    either = max(setting.discordance, drop[truth])
+    alone = [(either - drop[truth]) / 2, (either + drop[truth]) / 2]
+    draws = rng.multinomial(n, [*alone, 1 - either], size=runs)[:, :2]
+    pairs, weights = np.unique(draws, axis=0, return_counts=True)
+    for (challenger, champion), weight in zip(pairs.tolist(), weights.tolist(), strict=True):
+        paired = _partial(Paired, n=n, only_challenger=challenger, only_champion=champion)
+        yield _partial(Evaluation, n=n, champion=_partial(Champion, version="champion", paired=paired)), weight
+
+
+Sampler = Callable[[np.random.Generator, Any, Truth, int, Setting, int], Weighted]
+SAMPLERS: dict[str, Sampler] = {
+    "minimum_accuracy": _accuracies,
+    "minimum_accuracy_lower_bound": _accuracies,
+    "minimum_macro_f1": _matrices,
+    "minimum_class_recall": _recalls,
+    "maximum_ece": _calibrations,
+    "maximum_accuracy_drop": _pairs,
+    "forbid_significant_drop": _pairs,
+    "non_inferiority_margin": _pairs,
+    "require_superiority": _pairs,
+}
+"""The rules that judge a sample of pictures; size, latency and support are compared as they are."""
+
+
+def sampled_rules(policy: Policy) -> dict[str, Any]:
+    """The rules of a policy that judge a sample, with their bounds."""
+    return {name: bound for name, bound in policy.rules_set().items() if name in SAMPLERS}

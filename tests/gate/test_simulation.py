@@ -1,0 +1,43 @@
+"""docs/gate.md states how often each rule errs; that is what the rules do."""
+
+import pytest
+
+from benchmarks import gate
+from components.bundle.environment import environment_names, load_environment
+from components.gate.scenarios import outcome_shares, sampled_rules
+
+SLOW = {"minimum_class_recall", "minimum_macro_f1"}
+ROWS = [
+    pytest.param(*row, marks=pytest.mark.integration if row[0] in SLOW else (), id=f"{row[0]} {row[1]} {row[2].classes}")
+    for row in gate.rows()
+]
+
+
+def documented() -> str:
+    return gate.DOCS.read_text("utf-8").split(gate.BEGIN)[1].split(gate.END)[0]
+
+
+@pytest.mark.parametrize(("rule", "bound", "setting"), ROWS)
+def test_the_table_in_the_docs_is_what_the_rules_do(rule: str, bound: object, setting: gate.Setting) -> None:
+    for line in gate.table(rule, bound, setting):
+        assert line in documented()
+
+
+def test_the_table_has_a_row_for_each_rule_of_each_environment_and_no_other() -> None:
+    lines = [line for line in documented().splitlines() if line.startswith("| `")]
+    assert len(lines) == len(ROWS) * len(gate.PICTURES)
+    for name in environment_names():
+        for rule in sampled_rules(load_environment(name).policy):
+            assert f"| `{rule}`" in documented()
+
+
+@pytest.mark.parametrize(
+    ("rule", "bound", "n"), [("maximum_accuracy_drop", 0.02, 359), ("maximum_ece", 0.05, 100), ("minimum_accuracy", 0.9, 100)]
+)
+def test_what_is_good_is_rarely_held_and_what_is_bad_is_mostly_caught(rule: str, bound: float, n: int) -> None:
+    assert outcome_shares(rule, bound, "good", n, gate.SETTING, 1000, seed=7)["pass"] >= 0.97
+    assert outcome_shares(rule, bound, "bad", n, gate.SETTING, 1000, seed=7)["pass"] <= 0.15
+
+
+def test_of_a_hundred_sound_classes_of_ten_pictures_none_holds_the_model() -> None:
+    assert outcome_shares("minimum_class_recall", 0.9, "at the bound", 1000, gate.MANY, 60, seed=7)["pass"] >= 0.9
