@@ -95,19 +95,18 @@ def plan(
         print_json({"policy": policy, "classes": classes, "discordance": discordance, "rules": [asdict(need) for need in needs]})
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("rule")
-    table.add_column("bound", justify="right")
-    table.add_column("a good model passes with", justify="right")
-    table.add_column("a bad one is held with", justify="right")
+    table.add_column("rule", no_wrap=True)
+    for heading in ("bound", "a good one passes with", "a bad one is held with"):
+        table.add_column(heading, justify="right")
     for need in needs:
         bound = "" if isinstance(need.bound, bool) else f"{need.bound:g}"
-        table.add_row(need.rule, bound, *("–" if n is None else f"{n:,} pictures" for n in (need.passes, need.catches)))
+        table.add_row(need.rule, bound, *("–" if n is None else f"{n:,}" for n in (need.passes, need.catches)))
     console.print(table)
     enough = [need.passes for need in needs]
     if None in enough:
         console.print(Text("– : no number up to 100,000 does"))
     else:
-        console.print(Text(f"all rules: {max(n for n in enough if n is not None):,} test pictures"))
+        console.print(Text(f"a good model passes every rule with {max(n for n in enough if n is not None):,} test pictures"))
 
 
 def _json(text: str) -> object:
