@@ -38,7 +38,7 @@ KSERVE = ["target=kserve", "store=s3://models/penstock"]
         (["strategy=force"], 2, ["actor", "reason"]),
         (["strategy=force", "actor=ann"], 2, ["reason"]),
         (["strategy=best"], 2, ["best", "quality", "force"]),
-        (["environment=staging"], 2, ["staging", "dev", "prod"]),
+        (["environment=test"], 2, ["test", "dev", "staging", "prod"]),
         (["architecture=resnet19"], 2, ["resnet19", "resnet18"]),
         (["policy.minimum_acuracy=0.9"], 2, ["minimum_acuracy", "minimum_accuracy"]),
         (["policy.minimum_accuracy=99"], 2, ["99", "between 0 and 1"]),
