@@ -57,6 +57,8 @@ class Decision(BaseModel):
     """The version that the evaluation compares with; empty when nothing served."""
     evaluation_digest: str
     """SHA-256 of evaluation.json; empty when unknown."""
+    test_digest: str = ""
+    """Of the test split that it was judged on; empty when unknown."""
     policy: dict[str, Any]
     """The rules that were set."""
     rules: list[RuleResult]
@@ -81,6 +83,7 @@ class Decision(BaseModel):
             "reasons": self.reasons,
             "policy": self.policy,
             "compared_with": self.champion,
+            "test_digest": self.test_digest,
         }
 
     def for_artifact(self) -> dict[str, Any]:

@@ -70,6 +70,8 @@ class Policy(BaseModel):
     """Strict: the challenger must be shown to be less than this below the champion."""
     require_superiority: Annotated[bool, BeforeValidator(_switch)] = False
     """The challenger must be significantly better than the champion (exact McNemar test)."""
+    correct_for_reuse: Annotated[bool, BeforeValidator(_switch)] = False
+    """Divide the level of require_superiority by the number of versions that the test split has judged (Bonferroni)."""
 
     @model_validator(mode="before")
     @classmethod

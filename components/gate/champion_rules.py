@@ -97,19 +97,19 @@ def non_inferiority(margin: float, evaluation: Evaluation) -> RuleResult:
     return _against_champion("non_inferiority_margin", judge, evaluation)
 
 
-def superiority(_: bool, evaluation: Evaluation) -> RuleResult:
-    """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%)."""
+def superiority(_: bool, evaluation: Evaluation, level: float = ONE_SIDED) -> RuleResult:
+    """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%, or at `level`)."""
 
     def judge(paired: Paired) -> RuleResult:
         p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "greater"))
-        if p <= as_written(ONE_SIDED):
+        if p <= as_written(level):
             outcome: Outcome = "pass"
             reason = "significantly better than the champion"
         elif paired.only_challenger > paired.only_champion:
             outcome, reason = "insufficient", "better than the champion by no more than chance allows"
         else:
             outcome, reason = "fail", "not better than the champion"
-        return figure_result("require_superiority", outcome, f"{reason} ({_p(p)}); {_counts(paired)}", p, ONE_SIDED)
+        return figure_result("require_superiority", outcome, f"{reason} ({_p(p, level)}); {_counts(paired)}", p, level)
 
     return _against_champion("require_superiority", judge, evaluation)
 
@@ -127,9 +127,9 @@ def _difference(paired: Paired) -> Fraction:
     return Fraction(paired.only_challenger - paired.only_champion, paired.n)
 
 
-def _p(p: Fraction) -> str:
-    shown = "below 0.0001" if p < Fraction(1, 10_000) else show(p, ONE_SIDED)
-    return f"p {shown}, significant up to {plain(ONE_SIDED)}"
+def _p(p: Fraction, level: float = ONE_SIDED) -> str:
+    shown = "below 0.0001" if p < Fraction(1, 10_000) else show(p, level)
+    return f"p {shown}, significant up to {plain(level)}"
 
 
 def _counts(paired: Paired) -> str:

@@ -6,11 +6,15 @@ from typing import Any
 from components.bundle.decision import Decision, Outcome, RuleResult, Verdict, check_strategy
 from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
+from components.classifier.intervals import ONE_SIDED
 from components.gate import champion_rules, class_rules, rules
 from components.gate.remedies import remedy
 from components.gate.validate_evaluation import check_evaluation
 
 Rule = Callable[[Any, Evaluation], RuleResult]
+REUSE = "test_split"
+MANY_VERSIONS = 10
+"""From here on the decision warns that the test split wears out."""
 RULES: dict[str, Rule] = {
     "minimum_accuracy": rules.accuracy,
     "minimum_accuracy_lower_bound": rules.accuracy_lower_bound,
@@ -38,18 +42,20 @@ def decide(
     version: str = "",
     evaluation_digest: str = "",
     serving: str | None = None,
+    judged_before: int | None = None,
 ) -> Decision:
     """Judge an evaluation by every rule of a policy.
 
     Promote when every rule passes or is skipped and at least one passes; hold when one fails; insufficient_data when none fails but
     the test split is too small for one. `force` skips all rules and promotes. An evaluation that is not valid (a figure missing, NaN
     or out of range) is held. `serving` is the version that serves now, where the caller knows: a comparison with another is held.
+    `judged_before` is how many other versions the same test split has judged, where the caller knows.
 
     Raises UsageError for an unknown strategy, and for force without an actor and a reason.
     """
     check_strategy(strategy, actor, reason)
     checked = check_evaluation(evaluation)
-    results = _judge(policy, checked, version, serving)
+    results = _judge(policy, checked, version, serving, judged_before)
     verdict, summary = _verdict(results)
     if strategy == "force":
         results = [_forced(result) for result in results]
@@ -63,6 +69,7 @@ def decide(
         version=version,
         champion="" if isinstance(checked, list) or checked.champion is None else checked.champion.version,
         evaluation_digest=evaluation_digest,
+        test_digest="" if isinstance(checked, list) else checked.test_digest,
         policy=policy.rules_set(),
         rules=results,
         actor=actor,
@@ -70,7 +77,9 @@ def decide(
     )
 
 
-def _judge(policy: Policy, evaluation: Evaluation | list[str], version: str, serving: str | None) -> list[RuleResult]:
+def _judge(
+    policy: Policy, evaluation: Evaluation | list[str], version: str, serving: str | None, judged_before: int | None
+) -> list[RuleResult]:
     if isinstance(evaluation, list):
         return [RuleResult(rule="evaluation", outcome="fail", reason=problem) for problem in evaluation]
     results = [champion_rules.comparable(evaluation, version, serving)]
@@ -80,14 +89,35 @@ def _judge(policy: Policy, evaluation: Evaluation | list[str], version: str, ser
         bound = getattr(policy, name)
         if bound is not None and bound is not False:
             results.append(rule(bound, evaluation))
+    if policy.require_superiority and policy.correct_for_reuse and judged_before:
+        corrected = champion_rules.superiority(True, evaluation, ONE_SIDED / (judged_before + 1))
+        results = [corrected if result.rule == corrected.rule else result for result in results]
+    if judged_before is not None:
+        results.append(reuse(judged_before))
     results = [result.model_copy(update={"remedy": remedy(result, evaluation, policy)}) for result in results]
     return sorted(results, key=lambda result: _ORDER.index(result.rule))
 
 
-_ORDER = [name for field in Policy.model_fields for name in (["champion", field] if field == "maximum_accuracy_drop" else [field])]
+_ORDER = [
+    *(name for field in Policy.model_fields for name in (["champion", field] if field == "maximum_accuracy_drop" else [field])),
+    REUSE,
+]
 """Rules as the policy lists them, and that there is a comparison with the champion before what follows from it."""
-ALWAYS = ("champion", "minimum_class_support")
+ALWAYS = ("champion", "minimum_class_support", REUSE)
 """Judged whatever the policy says; they can hold a model, but passing them alone promotes nothing."""
+
+
+def reuse(judged_before: int) -> RuleResult:
+    """How many versions the test split has judged: the more, the likelier one of them looked good by chance. It holds no model."""
+    judged = judged_before + 1
+    reason = f"the test split has judged {judged} version{'s' if judged > 1 else ''}"
+    if judged >= MANY_VERSIONS:
+        chance = 1 - (1 - ONE_SIDED) ** judged
+        reason += (
+            f": of so many that equal the champion, one is called significantly better with a chance of up to {chance:.0%}; "
+            "take new test pictures, or set correct_for_reuse"
+        )
+    return RuleResult(rule=REUSE, outcome="pass", reason=reason, value=judged, shown=str(judged))
 
 
 def _verdict(results: list[RuleResult]) -> tuple[Verdict, str]:
@@ -99,6 +129,7 @@ def _verdict(results: list[RuleResult]) -> tuple[Verdict, str]:
     own = [result for result in results if result.rule not in ALWAYS]
     if not own:
         return "hold", "the policy sets no rule, so nothing was judged and nothing is promoted; set one, such as minimum_accuracy"
+    results = [result for result in results if result.rule != REUSE]
     passed = sum(result.outcome == "pass" for result in results)
     if not any(result.outcome == "pass" for result in own):
         return (

@@ -101,5 +101,5 @@ REMEDIES: dict[str, Callable[[RuleResult, Evaluation, Policy], str]] = {
     "maximum_accuracy_drop": _paired(lambda b, c, n, bound: c - b <= bound * n),
     "forbid_significant_drop": _paired(lambda b, c, n, _: mcnemar(b, c, "less") > ONE_SIDED),
     "non_inferiority_margin": _paired(lambda b, c, n, bound: difference_interval(b, c, n)[0] >= bound),
-    "require_superiority": _paired(lambda b, c, n, _: mcnemar(b, c, "greater") <= ONE_SIDED),
+    "require_superiority": _paired(lambda b, c, n, level: mcnemar(b, c, "greater") <= level),
 }

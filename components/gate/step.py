@@ -10,7 +10,7 @@ from components.bundle.files import EVALUATION
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError
 from components.gate.decide import decide
-from components.registry import Registry
+from components.registry import Ledger, Registry
 
 
 def judge(
@@ -28,9 +28,10 @@ def judge(
         raise IntegrityError(
             f"{EVALUATION} is not the one that version {version} was published with; publish what was evaluated, then judge it"
         )
+    values = parse(data)
     return decide(
         policy,
-        parse(data),
+        values,
         strategy,
         actor,
         reason,
@@ -38,13 +39,28 @@ def judge(
         version=version,
         evaluation_digest=digest,
         serving=registry.ledger.champion() or "",
+        judged_before=judged_before(registry.ledger, version, values),
     )
+
+
+def judged_before(ledger: Ledger, version: str, evaluation: Mapping[str, object]) -> int:
+    """Count the other versions that the ledger says were judged, to be deployed or held, on the evaluation's test split."""
+    digest = evaluation.get("test_digest")
+    return len({record.version for record in ledger.records() if digest and record.decision.get("test_digest") == digest} - {version})
 
 
 def explain(registry: Registry, version: str, policy: Policy, environment: str, scratch: Path) -> Decision:
     """Decide again on a version from its stored evaluation, fetched into `scratch`, whatever serves by now."""
     data = _read(registry.fetch(version, scratch, (EVALUATION,)) / EVALUATION)
-    return decide(policy, parse(data), environment=environment, version=version, evaluation_digest=hashlib.sha256(data).hexdigest())
+    values = parse(data)
+    return decide(
+        policy,
+        values,
+        environment=environment,
+        version=version,
+        evaluation_digest=hashlib.sha256(data).hexdigest(),
+        judged_before=judged_before(registry.ledger, version, values),
+    )
 
 
 def parse(data: bytes) -> Mapping[str, object]:
