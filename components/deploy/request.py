@@ -7,7 +7,8 @@ from typing import Any, get_args
 from components.bundle.decision import Decision
 from components.classifier.errors import RolloutError, UsageError
 from components.registry import Record
-from components.registry.ledger import Action, Strategy, champion_of, deployments, draft_record
+from components.registry.ledger import champion_of, deployments, draft_record
+from components.registry.record import Action, Strategy
 
 PREVIOUS = "previous"
 """Asks for the version before the champion, whichever that is."""

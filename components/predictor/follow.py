@@ -1,5 +1,6 @@
 """Follows the deployment ledger: fetches, verifies and loads each new champion beside the one that serves, then switches."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -10,6 +11,9 @@ from components.predictor.logs import log
 from components.predictor.server import PredictorServer
 from components.registry import Registry
 from components.storage import open_store
+from components.storage.files import write_file
+
+_HEAD = "ledger-head.json"
 
 
 def champion_of(registry: Registry) -> str:
@@ -33,13 +37,15 @@ class Follower:
         self._registry = Registry(open_store(store), name)
         self._name = name
         self._cache = cache / name
+        self._head_kept = self._registry.ledger.head = self._remembered_head()
         self._poll_seconds = poll_seconds
         self._refused = ""
-        self._unreachable = False
+        self._told: type[PenstockError] | None = None
 
     def __call__(self, server: PredictorServer) -> None:
         """Load the champion, then follow the ledger until the process ends; raises PenstockError when there is no sound champion."""
         server.serve(self.load(champion_of(self._registry), server.settings.threads))
+        self._remember_head()
         while not server.model.draining:
             time.sleep(self._poll_seconds)
             self.check(server)
@@ -53,7 +59,7 @@ class Follower:
         try:
             server.serve(self.load(champion, server.settings.threads))
         except StoreError as error:
-            self._warn_unreachable(error)
+            self._tell(error)
         except PenstockError as error:
             self._refused = champion
             server.metrics.swaps.labels("refused").inc()
@@ -76,19 +82,36 @@ class Follower:
         return load(self._name, folder, threads)
 
     def _champion(self) -> str:
-        """The ledger's champion, or "" when the store does not answer."""
+        """The ledger's champion, or "" when the store does not answer or the ledger was tampered with."""
         try:
             champion = self._registry.ledger.champion()
         except PenstockError as error:
-            self._warn_unreachable(error)
+            self._tell(error)
             return ""
-        self._unreachable = False
+        self._told = None
+        self._remember_head()
         return champion or ""
 
-    def _warn_unreachable(self, error: PenstockError) -> None:
-        if not self._unreachable:
-            log().warning("cannot read the store; the loaded version goes on serving", error=" ".join(str(error).split()))
-        self._unreachable = True
+    def _tell(self, error: PenstockError) -> None:
+        if self._told is not type(error):
+            told = "the ledger cannot be trusted" if isinstance(error, IntegrityError) else "cannot read the store"
+            log().warning(f"{told}; the loaded version goes on serving", error=" ".join(str(error).split()))
+        self._told = type(error)
+
+    def _remembered_head(self) -> tuple[int, str] | None:
+        """The newest record of this ledger that an earlier process saw, so that its removal is noticed after a restart too."""
+        try:
+            seen = json.loads((self._cache / _HEAD).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return (seen["sequence"], seen["sha256"]) if seen["store"] == self._registry.store.url else None
+
+    def _remember_head(self) -> None:
+        head = self._registry.ledger.head
+        if head is not None and head != self._head_kept:
+            seen = {"store": self._registry.store.url, "sequence": head[0], "sha256": head[1]}
+            write_file(self._cache / _HEAD, [json.dumps(seen).encode()])
+            self._head_kept = head
 
     def _remove_copies(self, keep: set[str]) -> None:
         for folder in self._cache.iterdir():

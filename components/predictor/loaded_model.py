@@ -43,14 +43,18 @@ class LoadedModel:
 def load(name: str, directory: Path, threads: int = 0) -> LoadedModel:
     """Verify every digest of a model folder, load it and run its golden pictures.
 
-    Raises IntegrityError for files that differ from the manifest or do not belong together, ServingError when the golden
+    Raises IntegrityError for files that differ from the manifest or do not belong together, and where a key is
+    configured for another model's version, ServingError when the golden
     pictures do not give the probabilities that evaluation saw.
     """
     from components.registry import verify_directory
+    from components.registry.signing import require_name
 
     if not directory.is_dir():
         raise IntegrityError(f"{directory} is not a folder; name one that holds a model version and its {files.MANIFEST}")
-    version = verify_directory(directory).version
+    manifest = verify_directory(directory)
+    require_name(manifest.name, name, str(directory))
+    version = manifest.version
     pictures, expected = load_golden(directory)
     classifier, used = _load_classifier(directory, threads, pictures[:1])
     check_golden(classifier, pictures, expected)

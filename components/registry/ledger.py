@@ -5,63 +5,39 @@
 Rolling back is undo, over successful deployments only. Deploying puts a version on a stack; rolling back takes the top off,
 and what is then on top serves. Held and failed records change nothing. Rolling back to a named version takes off everything
 above it; a version that is not on the stack is put on it, like a deployment.
+
+Records are chained and, where a key is configured, signed (record.py). Whoever keeps a `Ledger` open, or the `head` of one, also
+notices that the newest records were taken away.
 """
 
-import uuid
+import hashlib
+import re
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any, Literal, cast
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import cast
 
 from components.bundle.decision import Decision
-from components.classifier.errors import LedgerConflict, ObjectExists, RegistryError
+from components.classifier.errors import IntegrityError, LedgerConflict, ObjectExists, ObjectNotFound, RegistryError
+from components.registry.manifest import MAX_BYTES
+from components.registry.record import Action, Record, StoredRecord, Strategy, check_link, complete, read_record
+from components.registry.signing import require_signature, verifies
 from components.storage import Store
 from components.storage.optimistic import write_optimistically
 
-Action = Literal["deployed", "held", "rolled_back", "failed"]
-Strategy = Literal["quality", "manual", "force", "rollback"]
-
-
-class Record(BaseModel):
-    """One entry of the ledger; `sequence`, `previous`, `time` and `id` are filled in when it is appended."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    sequence: int = Field(default=0, ge=0)
-    action: Action
-    version: str
-    """The version that the record is about."""
-    champion: str = ""
-    """Who serves after it; empty while nothing does. Held and failed records carry the champion on."""
-    previous: str = ""
-    """Who served before it."""
-    strategy: Strategy
-    target: str = "local"
-    environment: str = ""
-    actor: str = ""
-    reason: str = ""
-    evaluation_digest: str = ""
-    decision: dict[str, Any] = {}
-    """The gate's verdict and reasons, may be empty."""
-    run: str = ""
-    time: str = ""
-    """UTC, ISO 8601; for people, the order is the sequence."""
-    id: str = ""
-    """Unique, so that a writer can tell its own record from another's of equal content."""
-
-    def repeats(self, other: "Record") -> bool:
-        """Say whether this is what the same step of the same run recorded before."""
-        fields = ("run", "action", "version", "environment", "target", "strategy")
-        return bool(self.run) and all(getattr(self, field) == getattr(other, field) for field in fields)
-
 
 class Ledger:
-    """The records of one model name in a store."""
+    """The records of one model name in a store.
 
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
+    `head` is the newest record that was seen, as its number and the SHA-256 of its bytes. Every method that reads raises
+    IntegrityError when it was replaced or is gone, when a record does not follow the one before it, or when PENSTOCK_VERIFY_KEY is
+    set and the last record, or one after a signed one, is not signed with its key; RegistryError when one is missing, cannot be
+    read, or needs a newer release.
+    """
+
+    def __init__(self, store: Store, name: str, head: tuple[int, str] | None = None) -> None:
+        self._store, self._name, self.head = store, name, head
         self._prefix = f"deployments/{name}/"
-        self._known: dict[int, Record] = {}  # records never change, so each is read once
+        self._known: dict[int, StoredRecord] = {}  # records never change, so each is read once
+        self._checked: set[int] = set()
 
     def append(self, draft: Record) -> Record:
         """Add a record with the next sequence and return it.
@@ -110,26 +86,27 @@ class Ledger:
             repeated = (record for record in map(self._record, range(count, 0, -1)) if draft.repeats(record)) if draft.run else ()
             if found := next(iter(repeated), None):
                 return found
-            record = _complete(draft, count + 1, self._record(count).champion if count else "")
-            self._store.create(self._key(record.sequence), (record.model_dump_json(indent=1) + "\n").encode())
-            self._known[record.sequence] = record
-            return record
+            self._last(count)
+            stored = complete(draft, self._name, self._stored(count))
+            self._store.create(self._key(count + 1), stored.data)
+            self._known[count + 1] = stored
+            self.head = (count + 1, stored.digest)
+            return stored.record
 
         return write_optimistically(
             attempt, ObjectExists, LedgerConflict(f"others append to {self._store.url}/{self._prefix} all the time; try again later")
         )
 
     def records(self) -> list[Record]:
-        """Return all records, oldest first.
-
-        Raises RegistryError when one is missing or cannot be read: a ledger with a gap proves nothing.
-        """
-        return [self._record(sequence) for sequence in range(1, self._count() + 1)]
+        """Return all records, oldest first; a ledger with a gap is an error, because it proves nothing."""
+        count = self._count()
+        records = [self._record(sequence) for sequence in range(1, count + 1)]
+        self._last(count, signed=True)
+        return records
 
     def last(self) -> Record | None:
-        """Return the newest record, or None in an empty ledger; reads no other one."""
-        count = self._count()
-        return self._record(count) if count else None
+        """Return the newest record, or None in an empty ledger; reads only it and the one before it."""
+        return self._last(self._count(), signed=True)
 
     def champion(self) -> str | None:
         """Return the version that serves, or None when nothing does."""
@@ -146,24 +123,55 @@ class Ledger:
         return stack[-2] if len(stack) > 1 else None
 
     def _count(self) -> int:
-        found = [name[:-5] for name in self._store.names(self._prefix) if name.endswith(".json")]
-        sequences = sorted(int(name) for name in found if name.isdigit())
+        found = [name for name in self._store.names(self._prefix) if re.fullmatch(r"[0-9]{6,}\.json", name)]
+        sequences = sorted(int(name[:-5]) for name in found)
         if sequences != list(range(1, len(sequences) + 1)):
             missing = ", ".join(f"{m:06d}" for m in sorted(set(range(1, sequences[-1])) - set(sequences)))
             raise RegistryError(f"the ledger {self._store.url}/{self._prefix} lacks record {missing}; restore it from a backup")
-        return len(sequences)
+        if self.head is None:
+            return len(sequences)
+        sequence, digest = self.head
+        try:
+            found_digest = hashlib.sha256(self._store.read(self._key(sequence), MAX_BYTES)).hexdigest()
+        except ObjectNotFound as error:
+            raise IntegrityError(f"{self._where(sequence)} was the last record and is gone; restore it from a backup") from error
+        if found_digest != digest:
+            raise IntegrityError(f"{self._where(sequence)} was replaced by another record; find out by whom, and restore it from a backup")
+        return max(len(sequences), sequence)  # a list may come late
+
+    def _last(self, count: int, *, signed: bool = False) -> Record | None:
+        """Return the last of `count` records, and keep it as the head; `signed`: an unsigned one is refused where a key is set."""
+        if not count:
+            return None
+        record, stored = self._record(count), self._known[count]
+        if signed:
+            require_signature(stored.signed, record.signature, self._where(count))
+        self.head = (count, stored.digest)
+        return record
 
     def _record(self, sequence: int) -> Record:
-        if sequence not in self._known:
-            key = self._key(sequence)
-            try:
-                record = Record.model_validate_json(self._store.read(key))
-            except ValidationError as error:
-                raise RegistryError(f"{self._store.url}/{key} is not a ledger record; restore it from a backup") from error
-            if record.sequence != sequence:
-                raise RegistryError(f"{self._store.url}/{key} says it is record {record.sequence}; restore it from a backup")
-            self._known[sequence] = record
-        return self._known[sequence]
+        """Return a record that follows the one before it, and is signed when that one is and a key is configured."""
+        stored, before = self._stored(sequence), self._stored(sequence - 1)
+        assert stored is not None
+        if sequence not in self._checked:
+            where, record = self._where(sequence), stored.record
+            check_link(stored, before, self._name, where)
+            if verifies() and (record.signature is not None or (before is not None and before.record.signature is not None)):
+                require_signature(stored.signed, record.signature, where)
+            self._checked.add(sequence)
+        return stored.record
+
+    def _stored(self, sequence: int) -> StoredRecord | None:
+        if sequence and sequence not in self._known:
+            where = self._where(sequence)
+            stored = read_record(self._store.read(self._key(sequence), MAX_BYTES), where)
+            if stored.record.sequence != sequence:
+                raise RegistryError(f"{where} says it is record {stored.record.sequence}; restore it from a backup")
+            self._known[sequence] = stored
+        return self._known.get(sequence)
+
+    def _where(self, sequence: int) -> str:
+        return f"{self._store.url}/{self._key(sequence)}"
 
     def _key(self, sequence: int) -> str:
         return f"{self._prefix}{sequence:06d}.json"
@@ -211,9 +219,3 @@ def deployments(records: list[Record]) -> list[str]:
         elif record.action in {"deployed", "rolled_back"} and record.champion and record.champion != (stack[-1] if stack else ""):
             stack.append(record.champion)
     return stack
-
-
-def _complete(draft: Record, sequence: int, champion: str) -> Record:
-    serves = (draft.champion or draft.version) if draft.action in {"deployed", "rolled_back"} else champion
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return draft.model_copy(update={"sequence": sequence, "champion": serves, "previous": champion, "time": now, "id": uuid.uuid4().hex})

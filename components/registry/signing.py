@@ -16,7 +16,7 @@ from components.classifier.errors import IntegrityError, UsageError, first_line
 
 
 class SigningSettings(BaseSettings):
-    """Which keys are used; read from PENSTOCK_SIGNING_KEY, PENSTOCK_SIGNING_PASSWORD and PENSTOCK_VERIFY_KEY."""
+    """Which keys are used; read from PENSTOCK_SIGNING_KEY, PENSTOCK_VERIFY_KEY and so on."""
 
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", frozen=True, env_ignore_empty=True)
     signing_key: Path | None = None
@@ -24,7 +24,9 @@ class SigningSettings(BaseSettings):
     signing_password: str | None = None
     """The password of the private key, if it has one."""
     verify_key: Path | None = None
-    """A public key in PEM form: only versions that it verifies are loaded."""
+    """A public key in PEM form: only versions and ledger records that it verifies are used."""
+    verify_name: str = ""
+    """The name of the model whose versions a predictor loads; empty: the name that it serves under."""
 
 
 def sign(data: bytes) -> dict[str, Any] | None:
@@ -52,6 +54,17 @@ def sign(data: bytes) -> dict[str, Any] | None:
         return bundle
 
 
+def require_name(found: str, name: str, about: str) -> None:
+    """Raise IntegrityError where a public key is configured and a signed version is of another model than is to be served."""
+    settings = SigningSettings()
+    wanted = settings.verify_name or name
+    if settings.verify_key is not None and found != wanted:
+        raise IntegrityError(
+            f"{about} is a version of model {found!r}, not of {wanted!r}; serve that model's own version, or set PENSTOCK_VERIFY_NAME to "
+            f"{found!r} where the service has another name than its model"
+        )
+
+
 def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) -> None:
     """Check the signature of bytes where a public key is configured; without one, unsigned data is accepted.
 
@@ -63,7 +76,7 @@ def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) ->
         return
     key = _readable(configured, "PENSTOCK_VERIFY_KEY")
     if signed is None:
-        raise IntegrityError(f"{about} is not signed, but PENSTOCK_VERIFY_KEY is set; publish it with PENSTOCK_SIGNING_KEY set")
+        raise IntegrityError(f"{about} is not signed, but PENSTOCK_VERIFY_KEY is set; use what was written with PENSTOCK_SIGNING_KEY")
     with tempfile.TemporaryDirectory() as folder:
         body, signature = Path(folder, "signed"), Path(folder, "signature")
         body.write_bytes(data)
@@ -77,8 +90,13 @@ def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) ->
             verifier.verify(body, signature)
         except Exception as error:  # whatever the library finds wrong with it, the version must not be loaded
             raise IntegrityError(
-                f"the signature of {about} does not fit the key {key} ({first_line(error)}); do not use it, find out who published it"
+                f"the signature of {about} does not fit the key {key} ({first_line(error)}); do not use it, find out who wrote it"
             ) from error
+
+
+def verifies() -> bool:
+    """Say whether a public key is configured, so that signatures are asked for."""
+    return SigningSettings().verify_key is not None
 
 
 def _library() -> ModuleType:

@@ -138,6 +138,29 @@ def test_a_ledger_that_cannot_be_read_for_a_while_changes_nothing_and_is_reporte
         serving.wait_for("serving", version=second)
 
 
+def test_records_replaced_or_taken_away_are_reported_and_change_nothing(
+    serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray
+) -> None:
+    ledger = tmp_path / "store" / "deployments" / NAME
+    with httpx.Client(base_url=serving.url) as client:
+        first = answer(client, pictures[0])["model_version"]
+        _, second = published(tmp_path, 1)
+        promote(registry, second)
+        serving.wait_for("serving", version=second)
+        kept = (ledger / "000002.json").read_text()
+        (ledger / "000002.json").unlink()
+        told = serving.wait_for("the ledger cannot be trusted; the loaded version goes on serving")
+        assert "000002.json was the last record and is gone" in told["error"]
+        (ledger / "000002.json").write_text(kept.replace(second, first))
+        time.sleep(2.5)
+        assert answer(client, pictures[0])["model_version"] == second
+        assert sum("cannot be trusted" in event["event"] for event in serving.events()) == 1
+    serving.stop()
+    done = run_serve(tmp_path, "--port", "0")
+    assert "000002.json was replaced by another record" in done.stderr, "also after a restart"
+    assert done.returncode == 1
+
+
 def test_a_damaged_copy_in_the_cache_is_fetched_again(registry: Registry, tmp_path: Path, pictures: np.ndarray) -> None:
     version = registry.ledger.champion()
     copy = registry.fetch(version, tmp_path / ".penstock" / "cache" / NAME / version)

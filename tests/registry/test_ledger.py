@@ -1,12 +1,14 @@
 """The ledger's order, and the written rule of rollback."""
 
+import hashlib
 import itertools
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.classifier.errors import LedgerConflict, RegistryError
+from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError
 from components.registry import Ledger, Record
 from components.registry.ledger import champion_of, deployments
 from components.storage import Store, optimistic
@@ -139,3 +141,109 @@ def test_the_top_of_the_stack_is_always_the_champion(events: list[tuple[str, str
         assert ledger.champion() == (model[-1] if model else None)
         assert ledger.previous() == (model[-2] if len(model) > 1 else None)
     assert all(after.previous == before.champion for before, after in itertools.pairwise(ledger.records()))
+
+
+def path(sequence: int) -> str:
+    return f"deployments/digits/{sequence:06d}.json"
+
+
+def change(store: Store, sequence: int, /, **fields: object) -> None:
+    """Change fields of a record in the store; None takes one away."""
+    changed = json.loads(store.read(path(sequence))) | fields
+    store.replace(path(sequence), json.dumps({name: value for name, value in changed.items() if value is not None}).encode())
+
+
+@pytest.fixture
+def three() -> MemoryStore:
+    store = MemoryStore()
+    for version in "123":
+        Ledger(store, "digits").append(draft("deployed", version))
+    return store
+
+
+@pytest.mark.parametrize("field", ["champion", "sequence", "previous", "time", "id", "action", "version", "strategy"])
+def test_a_record_without_what_every_record_says_is_an_error_and_no_default(three: MemoryStore, field: str) -> None:
+    change(three, 3, **{field: None})
+    with pytest.raises(RegistryError, match=f"it does not say {field}, as every record must"):
+        Ledger(three, "digits").champion()
+
+
+@pytest.mark.parametrize(
+    ("fields", "cause"),
+    [
+        ({"champion": ""}, "it is deployed, but names no champion"),
+        ({"action": "held", "champion": "9"}, "it is held, but changes the champion"),
+        ({"champion": 3}, "champion: Input should be a valid string"),
+        ({"schema_version": 0}, "schema_version: Input should be greater than or equal to 1"),
+    ],
+)
+def test_a_record_that_cannot_be_is_an_error(three: MemoryStore, fields: dict[str, object], cause: str) -> None:
+    change(three, 3, **fields)
+    with pytest.raises(RegistryError, match=rf"000003\.json is not a ledger record \({cause}"):
+        Ledger(three, "digits").champion()
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"approval": {"by": "ann"}}, r"has fields that are not known here \(approval\): it has schema_version 2.*which wrote it"),
+        ({"schema_version": 3, "release": "0.9.0"}, r"is of a newer schema: it has schema_version 3.*use release 0\.9\.0, which wrote it"),
+        ({"schema_version": 3, "release": None}, "reads up to 2; use the release that wrote it"),
+        ({"action": "awaiting", "approval": 1, "schema_version": 7, "release": "2.0"}, r"\(approval\).* use release 2\.0"),
+    ],
+)
+def test_a_record_of_a_newer_release_names_that_release(three: MemoryStore, fields: dict[str, object], told: str) -> None:
+    change(three, 3, **fields)
+    with pytest.raises(RegistryError, match=told) as raised:
+        Ledger(three, "digits").champion()
+    assert "backup" not in str(raised.value)
+
+
+def test_each_record_holds_the_digest_of_the_one_before_it(three: MemoryStore) -> None:
+    records = Ledger(three, "digits").records()
+    assert [record.before for record in records] == ["", *(hashlib.sha256(three.read(path(n))).hexdigest() for n in (1, 2))]
+    assert {(record.schema_version, record.model) for record in records} == {(2, "digits")}
+
+
+@pytest.mark.parametrize("sequence", [1, 2])
+def test_a_replaced_record_is_found_by_the_one_after_it(three: MemoryStore, sequence: int) -> None:
+    change(three, sequence, reason="forged")
+    with pytest.raises(IntegrityError, match=rf"{sequence + 1:06d}\.json does not follow the record before it"):
+        Ledger(three, "digits").records()
+    with pytest.raises(IntegrityError):
+        Ledger(three, "digits").append_if(lambda records: draft("deployed", "4"))
+
+
+def test_who_saw_the_last_record_notices_that_it_is_gone_or_replaced(three: MemoryStore) -> None:
+    watching = Ledger(three, "digits")
+    assert watching.champion() == "3"
+    kept = three.read(path(3))
+    three.delete(path(3))
+    for look in (watching.champion, Ledger(three, "digits", watching.head).records, lambda: watching.append(draft("deployed", "4"))):
+        with pytest.raises(IntegrityError, match=r"000003\.json was the last record and is gone"):
+            look()
+    assert Ledger(three, "digits").append(draft("deployed", "4")).sequence == 3
+    with pytest.raises(IntegrityError, match=r"000003\.json was replaced by another record"):
+        watching.champion()
+    three.replace(path(3), kept)
+    assert watching.champion() == "3"
+
+
+def test_a_record_of_another_model_and_one_that_lost_its_chain_are_found(three: MemoryStore) -> None:
+    for sequence in (1, 2, 3):
+        three.create(path(sequence).replace("digits", "letters"), three.read(path(sequence)))
+    with pytest.raises(IntegrityError, match="is a record of model 'digits'"):
+        Ledger(three, "letters").champion()
+    change(three, 3, schema_version=None, before=None)
+    with pytest.raises(IntegrityError, match="does not hold the digest of the record before it, although that one does"):
+        Ledger(three, "digits").champion()
+
+
+def test_the_chain_begins_at_the_first_new_record_of_an_old_ledger(three: MemoryStore) -> None:
+    for sequence in (1, 2, 3):
+        change(three, sequence, schema_version=None, before=None, model=None, release=None, signature=None)
+    assert Ledger(three, "digits").append(draft("deployed", "4")).before == hashlib.sha256(three.read(path(3))).hexdigest()
+    assert Ledger(three, "digits").previous() == "3"
+    change(three, 3, reason="forged")
+    with pytest.raises(IntegrityError, match=r"000004\.json does not follow"):
+        Ledger(three, "digits").champion()

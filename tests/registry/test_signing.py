@@ -1,5 +1,7 @@
 """Signatures: made at publish with a private key, asked for at load where a public key is configured."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from components.bundle import files
-from components.classifier.errors import IntegrityError, UsageError
-from components.registry import Manifest, Registry, verify_directory
+from components.classifier.errors import IntegrityError, RegistryError, UsageError
+from components.predictor.loaded_model import load
+from components.registry import Ledger, Manifest, Record, Registry, verify_directory
 from components.registry.publication import copy_version, publish_directory
-from components.storage import open_store
+from components.storage import Store, open_store
+from components.storage.memory import MemoryStore
+from tests import tiny
 from tests.registry import bundles
 
 
@@ -99,3 +104,101 @@ def test_a_key_setting_that_is_empty_is_none(registry: Registry, tmp_path: Path,
     monkeypatch.setenv("PENSTOCK_VERIFY_KEY", "")
     version = publish_directory(registry, bundles.quick(tmp_path / "bundle", b"1")).version
     assert registry.get(version).manifest.signature is None
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(public))
+
+
+def deployed(version: str) -> Record:
+    return Record(action="deployed", version=version, strategy="manual")
+
+
+def rewritten(store: Store, sequence: int, **fields: object) -> None:
+    key = f"deployments/digits/{sequence:06d}.json"
+    store.replace(key, json.dumps(json.loads(store.read(key)) | fields).encode())
+
+
+def test_records_are_signed_and_verified_where_keys_are_configured(keys: None) -> None:
+    store = MemoryStore()
+    for version in "123":
+        Ledger(store, "digits").append(deployed(version))
+    assert all(record.signature for record in Ledger(store, "digits").records())
+    assert Ledger(store, "digits").champion() == "3"
+
+
+def forge(store: Store) -> None:
+    last = Ledger(store, "digits")
+    last._count()
+    stored = last._stored(3)
+    assert stored is not None
+    fields = json.loads(stored.data) | {"sequence": 4, "version": "1", "champion": "1", "previous": "3", "before": stored.digest}
+    store.create("deployments/digits/000004.json", json.dumps(fields).encode())
+
+
+@pytest.mark.parametrize(
+    ("tamper", "told"),
+    [
+        (lambda store: rewritten(store, 3, champion="1", version="1"), r"signature of .*000003\.json does not fit the key"),
+        (lambda store: rewritten(store, 3, signature=None), r"000003\.json is not signed"),
+        (forge, r"signature of .*000004\.json does not fit the key"),
+        (
+            lambda store: store.replace("deployments/digits/000003.json", store.read("deployments/digits/000001.json")),
+            "says it is record 1",
+        ),
+    ],
+    ids=["forged", "stripped", "replayed", "renumbered"],
+)
+def test_a_forged_stripped_or_replayed_record_is_refused(tamper: Callable[[Store], None], told: str, keys: None) -> None:
+    store = MemoryStore()
+    for version in "123":
+        Ledger(store, "digits").append(deployed(version))
+    tamper(store)
+    for look in (Ledger(store, "digits").champion, Ledger(store, "digits").records):
+        with pytest.raises(RegistryError, match=told):
+            look()
+
+
+def test_going_back_needs_a_signed_record(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    for version in "12":
+        Ledger(store, "digits").append(deployed(version))
+    back = Record(action="rolled_back", version="1", strategy="rollback")
+    with monkeypatch.context() as stranger:
+        stranger.delenv("PENSTOCK_SIGNING_KEY")
+        stranger.delenv("PENSTOCK_VERIFY_KEY")
+        Ledger(store, "digits").append(back)
+    with pytest.raises(IntegrityError, match=r"000003\.json is not signed"):
+        Ledger(store, "digits").champion()
+    with pytest.raises(IntegrityError, match=r"000003\.json is not signed"):
+        Ledger(store, "digits").append(deployed("3"))  # no signed record may cover it up
+    store.delete("deployments/digits/000003.json")
+    Ledger(store, "digits").append(back)
+    assert Ledger(store, "digits").champion() == "1"
+
+
+def test_an_unsigned_ledger_is_trusted_from_its_first_signed_record_on(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    with monkeypatch.context() as before:
+        before.delenv("PENSTOCK_SIGNING_KEY")
+        Ledger(store, "digits").append(deployed("1"))
+    with pytest.raises(IntegrityError, match="is not signed"):
+        Ledger(store, "digits").champion()
+    Ledger(store, "digits").append(Record(action="held", version="2", strategy="quality"))
+    assert Ledger(store, "digits").champion() == "1"
+
+
+def test_a_signed_version_of_another_model_is_not_served(
+    registry: Registry, keys: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = Registry(registry.store, "letters")
+    version = publish_directory(registry, tiny.write_bundle(tmp_path / "bundle", samples=300)).version
+    folder = registry.fetch(version, tmp_path / "model")
+    with pytest.raises(IntegrityError, match=r"is a version of model 'letters', not of 'digits'.*PENSTOCK_VERIFY_NAME"):
+        load("digits", folder, 1)
+    assert load("letters", folder, 1).version == version
+    monkeypatch.setenv("PENSTOCK_VERIFY_NAME", "letters")
+    assert load("digits", folder, 1).name == "digits"
