@@ -35,17 +35,17 @@ COPY .docker/requirements.py pyproject.toml constraints.txt ./
 # kfp is for validate_serving: the server does not import it. httpx is imported by kserve, but no request goes through it.
 FROM resolver AS predictor-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py predictor --alone kfp --without \
-        kubernetes google-auth oauthlib requests-oauthlib requests charset-normalizer websocket-client durationpy \
+    /resolver/bin/python requirements.py predictor,signing --alone kfp --without \
+        kubernetes google-auth oauthlib requests-oauthlib websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
-        cryptography cffi pycparser pyjwt pyasn1 pyasn1-modules websockets flatbuffers tenacity httpcore h11 >predictor.txt
+        pyasn1-modules websockets flatbuffers httpcore h11 >predictor.txt
 
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
 # Triton (900 MB) compiles kernels for torch.compile, which training does not use.
 FROM resolver AS pipeline-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py train,evaluate,score,deploy --alone kfp --without triton >pipeline.txt
+    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --alone kfp --without triton >pipeline.txt
 
 
 FROM base AS code

@@ -7,7 +7,7 @@ from kfp import dsl
 from components.deploy.component import choose_version, deploy_version
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_service_token
+from pipelines.steps import HOUR, MINUTE, configure, use_service_token, use_signing_key
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
 
@@ -58,5 +58,6 @@ def deployment_pipeline(
     )
     configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
     use_service_token(deploy)
+    use_signing_key(deploy)
 
     return Outputs(version=choose.output, outcome=deploy.output)

@@ -20,6 +20,8 @@ _CONFIG_KEYS = (
 )
 SERVICE_SECRET, SERVICE_TOKEN = "penstock-service", "PENSTOCK_KSERVE_TOKEN"
 CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
+VERIFY_CONFIG, VERIFY_FOLDER = "penstock-verify", "/etc/penstock/verify"
+SIGNING_SECRET, SIGNING_FOLDER = "penstock-signing", "/etc/penstock/signing"
 
 MINUTE, HOUR = 60, 3600
 
@@ -36,9 +38,9 @@ def configure(
 
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
     otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
-    gives the step the credentials of the object store: the Secret and ConfigMaps are optional, so that a cluster with
-    workload identity (IRSA) or a local run needs none. Steps that need more CPU or memory ask for it afterwards; without any
-    request, a namespace with a ResourceQuota refuses the pod.
+    gives the step the credentials of the object store and the public key of signatures: the Secret and ConfigMaps are
+    optional, so that a cluster with workload identity (IRSA) or a local run needs none. Steps that need more CPU or memory
+    ask for it afterwards; without any request, a namespace with a ResourceQuota refuses the pod.
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)
@@ -52,6 +54,8 @@ def configure(
         kubernetes.use_secret_as_env(task, STORAGE_SECRET, {key: key for key in _SECRET_KEYS}, optional=True)
         kubernetes.use_config_map_as_env(task, STORAGE_CONFIG, {key: key for key in _CONFIG_KEYS}, optional=True)
         kubernetes.use_config_map_as_volume(task, CA_CONFIG, CA_FOLDER, optional=True)
+        kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
+        kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
     return task
 
 
@@ -71,3 +75,10 @@ def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: di
 def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the step the bearer token that golden requests need where an ingress asks for one; the Secret is optional."""
     return kubernetes.use_secret_as_env(task, SERVICE_SECRET, {SERVICE_TOKEN: SERVICE_TOKEN}, optional=True)
+
+
+def use_signing_key(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give a step that publishes, or writes the ledger, the private key by which it signs; the Secret is optional."""
+    names = ("PENSTOCK_SIGNING_KEY", "PENSTOCK_SIGNING_PASSWORD")
+    kubernetes.use_secret_as_env(task, SIGNING_SECRET, {name: name for name in names}, optional=True)
+    return kubernetes.use_secret_as_volume(task, SIGNING_SECRET, SIGNING_FOLDER, optional=True)

@@ -13,7 +13,7 @@ from components.publish.component import publish_model
 from components.train.component import train_model
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_gpus, use_service_token
+from pipelines.steps import HOUR, MINUTE, configure, use_gpus, use_service_token, use_signing_key
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 
@@ -86,6 +86,7 @@ def training_pipeline(
 
     publish = publish_model(model=train.outputs["model"], evaluation=evaluate.outputs["evaluation"], store=store, name=name, run=run)
     configure(publish, "Publish", timeout=1 * HOUR)
+    use_signing_key(publish)
 
     gate = gate_model(
         evaluation=evaluate.outputs["evaluation"],
@@ -119,6 +120,7 @@ def training_pipeline(
         )
         configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
         use_service_token(deploy)
+        use_signing_key(deploy)
     with dsl.Else(name="hold"):
         hold = record_hold(
             version=publish.output,
@@ -129,5 +131,6 @@ def training_pipeline(
             run=run,
         )
         configure(hold, "Hold", timeout=10 * MINUTE)
+        use_signing_key(hold)
 
     return Outputs(version=publish.output, decision=gate.outputs["Output"])

@@ -9,6 +9,7 @@ import yaml
 
 from components.bundle.environment import load_environment
 from components.predictor.settings import PredictorSettings
+from components.registry.signing import SigningSettings
 from components.storage.s3_settings import S3Settings
 from pipelines import steps
 from tests.manifests.building import EXAMPLE, MANIFESTS, ROOT, Object, built, composed, folders, kustomize, of_kind, only
@@ -179,6 +180,15 @@ def test_a_private_authority_reaches_steps_kserve_and_predictor(tmp_path: Path) 
     runtime = only(objects, "ServingRuntime")["spec"]
     assert {"name": "ca", "mountPath": steps.CA_FOLDER, "readOnly": True} in runtime["containers"][0]["volumeMounts"]
     assert {"name": "ca", "configMap": {"name": steps.CA_CONFIG}} in runtime["volumes"]
+
+
+def test_the_public_key_reaches_predictors_by_the_name_that_the_steps_use(tmp_path: Path) -> None:
+    objects = composed(tmp_path / "mine", "signing")
+    runtime = only(objects, "ServingRuntime")["spec"]
+    assert {"name": "verify", "mountPath": steps.VERIFY_FOLDER, "readOnly": True} in runtime["containers"][0]["volumeMounts"]
+    assert {"name": "verify", "configMap": {"name": steps.VERIFY_CONFIG}} in runtime["volumes"]
+    assert variables_of(objects)["PENSTOCK_VERIFY_KEY"] == f"{steps.VERIFY_FOLDER}/verify.pem"
+    assert "verify_key" in SigningSettings.model_fields
 
 
 def test_a_role_takes_the_place_of_keys(tmp_path: Path) -> None:

@@ -204,13 +204,18 @@ def test_every_step_ends_by_itself_and_is_not_root(each: Compiled) -> None:
 def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> None:
     for name, _ in each.tasks():
         settings = each.kubernetes[f"exec-{name}"]
-        secret, *service = settings["secretAsEnv"]
-        assert (secret["secretName"], secret["optional"]) == ("penstock-s3", True)
-        assert all(it["secretName"] == "penstock-service" and it["optional"] and name.startswith("deploy-") for it in service)
-        (config,) = settings["configMapAsEnv"]
-        assert (config["configMapName"], config["optional"]) == ("penstock-storage", True)
+        secrets = {secret["secretName"] for secret in settings["secretAsEnv"]}
+        writes = name.startswith(("publish-", "deploy-")) or name == "record-hold"
+        assert secrets == {"penstock-s3"} | ({"penstock-service"} if name.startswith("deploy-") else set()) | (
+            {"penstock-signing"} if writes else set()
+        ), "only what publishes or writes the ledger can sign"
+        assert [volume["secretName"] for volume in settings.get("secretAsVolume", [])] == (["penstock-signing"] if writes else [])
+        config, verify = settings["configMapAsEnv"]
+        assert [config["configMapName"], verify["configMapName"]] == ["penstock-storage", "penstock-verify"]
         assert "AWS_CA_BUNDLE" in {pair["envVar"] for pair in config["keyToEnv"]}
-        assert settings["configMapAsVolume"][0]["optional"] is True
+        assert [volume["configMapName"] for volume in settings["configMapAsVolume"]] == ["penstock-ca", "penstock-verify"]
+        kinds = ("secretAsEnv", "secretAsVolume", "configMapAsEnv", "configMapAsVolume")
+        assert all(it["optional"] is True for kind in kinds for it in settings.get(kind, []))
 
 
 def test_no_secret_value_is_in_the_file(each: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:
