@@ -8,6 +8,7 @@ from components.classifier.errors import PenstockError
 from pipelines.cli import gate, models, review
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
+from pipelines.cli.doctor import doctor
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.params import params
@@ -30,6 +31,7 @@ app.command("submit")(submit)
 app.command("params")(params)
 app.command("compile")(compile_)
 app.command("lint")(lint)
+app.command("doctor")(doctor)
 app.command("serve")(serve)
 app.command("predict")(predict)
 app.command("report")(report)

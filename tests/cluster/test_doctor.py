@@ -1,0 +1,321 @@
+"""`penstock doctor` on a real API server: each fault made by hand is named, mended as printed, and well afterwards."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.deploy.kserve.service import render
+from components.doctor import Result, State, examine
+from components.doctor.gather import gather
+from components.doctor.seen import Scope
+from components.doctor.store import look_at_store
+from components.registry import Record, Registry
+from components.settings.serving import KServeSettings
+from components.storage import open_store
+from pipelines.cli.doctor import requested_by_steps
+from tests.cluster.api import Api, Object
+from tests.cluster.place import ROOT, kubeconfig_of
+from tests.storage.servers import BUCKET, Server
+
+DOCTOR = [sys.executable, "-c", "from pipelines.cli import main; main()", "doctor", "--json"]
+VERSION, OTHER = "20260101-120000-0123456789ab", "20260102-120000-0123456789ab"
+
+
+steps = cache(requested_by_steps)
+
+
+@dataclass
+class Ward:
+    """A namespace that serves models and one of runs, both well, and the account that deploys."""
+
+    api: Api
+    namespace: str
+    runs: str
+    store: str
+    kubeconfig: str
+
+    def doctor(self, *options: str, kubeconfig: str = "") -> tuple[int, list[Object]]:
+        """Exit code and results of the command."""
+        places = ["--namespace", self.namespace, "--run-namespace", self.runs, "--service-account", "pipeline-runner"]
+        environment = os.environ | {"KUBECONFIG": kubeconfig or self.kubeconfig}
+        command = [*DOCTOR, *places, "--store", self.store, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        assert done.returncode in (0, 1), done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    def unwell(self, check: str) -> list[Result]:
+        """What a check says that is not well; as the command would, without its start."""
+        scope = Scope(self.namespace, self.runs, f"{self.runs}:pipeline-runner", steps=steps())
+        store = look_at_store(self.store, "digits") if "ledger" in check or "store" in check else None
+        return [it for it in examine(gather(scope, store)) if it.check == check and it.state != State.OK]
+
+    def shell(self, script: str) -> str:
+        """Run a script as an administrator, from the project's folder; {ns} and {runs} are the namespaces."""
+        text = script.replace("{ns}", self.namespace).replace("{runs}", self.runs)
+        environment = os.environ | {"KUBECONFIG": self.kubeconfig}
+        done = subprocess.run(["bash", "-ec", text], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=120)
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
+        return done.stdout
+
+    def versions(self) -> dict[str, str]:
+        """The resourceVersion of everything that the doctor could have changed."""
+        kinds = "all,sa,secret,cm,role,rolebinding,quota,limitrange,networkpolicy,pdb,inferenceservice,servingruntime"
+        found = {}
+        for scope in (f"-n {self.namespace}", f"-n {self.runs}"):
+            for it in json.loads(self.shell(f"kubectl get {kinds} {scope} -o json"))["items"]:
+                metadata = it["metadata"]
+                found[f"{it['kind']} {metadata['namespace']}/{metadata['name']}"] = metadata["resourceVersion"]
+        for it in json.loads(self.shell("kubectl get ns,crd,clusterrole,clusterrolebinding,clusterstoragecontainer -o json"))["items"]:
+            if it["kind"] != "Namespace" or it["metadata"]["name"] in (self.namespace, self.runs):
+                found[f"{it['kind']} {it['metadata']['name']}"] = it["metadata"]["resourceVersion"]
+        return found
+
+
+def crd(group: str, kind: str, plural: str, version: str, scope: str) -> Object:
+    """A kind that this cluster lacks, of any content."""
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{plural}.{group}"},
+        "spec": {
+            "group": group,
+            "scope": scope,
+            "names": {"kind": kind, "plural": plural, "singular": kind.lower()},
+            "versions": [{"name": version, "served": True, "storage": True, "schema": schema}],
+        },
+    }
+
+
+@contextmanager
+def present(api: Api, *wanted: Object) -> Iterator[None]:
+    """Kinds that are there meanwhile; those that this made are taken away again."""
+    path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    made = [it["metadata"]["name"] for it in wanted if api.find(f"{path}/{it['metadata']['name']}") is None]
+    for it in wanted:
+        if it["metadata"]["name"] in made:
+            api.apply(f"{path}/{it['metadata']['name']}", it, "tests")
+    try:
+        yield
+    finally:
+        for name in made:
+            api.ask("DELETE", f"{path}/{name}")
+
+
+@pytest.fixture(scope="module")
+def kinds(administrator: Api) -> Iterator[None]:
+    """The kinds of KServe and Argo that doctor reads, where they are missing."""
+    storage = crd("serving.kserve.io", "ClusterStorageContainer", "clusterstoragecontainers", "v1alpha1", "Cluster")
+    workflows = crd("argoproj.io", "Workflow", "workflows", "v1alpha1", "Namespaced")
+    results = crd("argoproj.io", "WorkflowTaskResult", "workflowtaskresults", "v1alpha1", "Namespaced")
+    with present(administrator, storage, workflows, results):
+        subprocess.run(
+            ["kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"],
+            check=True,
+            env=os.environ | {"KUBECONFIG": os.environ["KUBECONFIG"]},
+            capture_output=True,
+        )
+        container = {"apiVersion": "serving.kserve.io/v1alpha1", "kind": "ClusterStorageContainer", "metadata": {"name": "default"}}
+        context = yaml.safe_load((ROOT / "manifests/components/restricted/storage-initializer.yaml").read_text())
+        path = "/apis/serving.kserve.io/v1alpha1/clusterstoragecontainers/default"
+        if administrator.find(path) is None:
+            administrator.apply(path, container | context, "tests")
+        yield
+
+
+SETUP = r"""
+kubectl create namespace {ns}
+kubectl create namespace {runs}
+kubectl label namespace {ns} pod-security.kubernetes.io/enforce=restricted
+kubectl kustomize manifests/base | sed 's/namespace: penstock$/namespace: {ns}/' | kubectl apply -f -
+kubectl -n {ns} delete networkpolicy --all
+kubectl -n {ns} annotate secret penstock-s3 serving.kserve.io/s3-endpoint=minio.minio:9000 serving.kserve.io/s3-usehttps=0 --overwrite
+kubectl -n {ns} patch secret penstock-s3 --patch '{"stringData": {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}}'
+kubectl -n {runs} create serviceaccount pipeline-runner
+kubectl -n {ns} create rolebinding runner --role=penstock-deployer --serviceaccount={runs}:pipeline-runner
+kubectl -n {runs} create role runner --verb=get,create,patch \
+    --resource=configmaps,pods,workflows.argoproj.io,workflowtaskresults.argoproj.io
+kubectl -n {runs} create rolebinding runner --role=runner --serviceaccount={runs}:pipeline-runner
+kubectl -n {runs} create configmap kfp-launcher --from-literal=defaultPipelineRoot=s3://mlpipeline/root
+kubectl -n {runs} create configmap workflow-controller-configmap --from-literal=workflowDefaults='
+spec: {templateDefaults: {retryStrategy: {limit: "2", retryPolicy: Always}}}'
+"""
+
+
+@pytest.fixture
+def ward(administrator: Api, kinds: None, s3: Server, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Iterator[Ward]:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    own = f"doctor-{secrets.token_hex(3)}"
+    made = Ward(administrator, own, f"{own}-runs", f"s3://{BUCKET}/{own}", os.environ["KUBECONFIG"])
+    store = open_store(made.store)
+    Registry(store, "digits").ledger.append(
+        Record(action="deployed", version=VERSION, champion=VERSION, strategy="manual", target="kserve", environment="dev")
+    )
+    try:
+        made.shell(SETUP)
+        settings = KServeSettings(namespace=own)
+        made.api.ask(
+            "POST",
+            f"/apis/serving.kserve.io/v1beta1/namespaces/{own}/inferenceservices",
+            render("digits", VERSION, Registry(store, "digits").uri(VERSION), settings),
+        )
+        yield made
+    finally:
+        made.shell("kubectl delete namespace --ignore-not-found --wait=false {ns} {runs}")
+
+
+RUNTIME = "kubectl -n {ns} patch servingruntime penstock-onnx-v1 --type merge --patch"
+SECRET = "kubectl -n {ns} annotate --overwrite secret penstock-s3"
+QUOTA = "kubectl -n {ns} create quota tight --hard"
+STEP_QUOTA = "kubectl -n {runs} create quota tight --hard"
+FAULTS: dict[str, tuple[str, str, str]] = {
+    # what is wrong -> the script that makes it so, the check that finds it, what it names
+    "a namespace that is missing": ("kubectl delete namespace {ns}", "namespaces-exist", "does not exist"),
+    "no runtime": ("kubectl -n {ns} delete servingruntime penstock-onnx-v1", "serving-runtime", "no ServingRuntime penstock-onnx-v1"),
+    "a runtime of another format": (
+        RUNTIME + """ '{"spec": {"supportedModelFormats": [{"name": "onnx", "version": "1"}]}}'""",
+        "serving-runtime",
+        "takes onnx, not penstock",
+    ),
+    "a disabled runtime": (RUNTIME + """ '{"spec": {"disabled": true}}'""", "serving-runtime", "disabled"),
+    "no right to deploy": ("kubectl -n {ns} delete rolebinding runner", "deploy-rights", "may not get inferenceservices"),
+    "one right less": (
+        "kubectl -n {ns} patch role penstock-deployer --type json --patch "
+        """'[{"op": "replace", "path": "/rules/0/verbs", "value": ["get", "list", "watch", "create", "delete"]}]'""",
+        "deploy-rights",
+        "may not patch inferenceservices",
+    ),
+    "no right to run": ("kubectl -n {runs} delete rolebinding runner", "run-rights", "may not get configmaps"),
+    "no account of the predictor": ("kubectl -n {ns} delete serviceaccount penstock-predictor", "storage-secret", "no ServiceAccount"),
+    "a Secret that is not listed": (
+        """kubectl -n {ns} patch serviceaccount penstock-predictor --type merge --patch '{"secrets": null}'""",
+        "storage-secret",
+        "lists no Secret",
+    ),
+    "a Secret that is missing": ("kubectl -n {ns} delete secret penstock-s3", "storage-secret", "which is not in namespace"),
+    "a Secret without keys": (
+        """kubectl -n {ns} patch secret penstock-s3 --type merge --patch '{"data": null}'""",
+        "storage-secret",
+        "no AWS_ACCESS_KEY_ID",
+    ),
+    "a scheme in the endpoint": (f"{SECRET} serving.kserve.io/s3-endpoint=http://minio.minio:9000", "storage-secret", "'http://minio"),
+    "a path in the endpoint": (f"{SECRET} serving.kserve.io/s3-endpoint=minio.minio:9000/s3", "storage-secret", "'minio.minio:9000/s3'"),
+    "a dot at the endpoint's end": (f"{SECRET} serving.kserve.io/s3-endpoint=minio.minio.", "storage-secret", "'minio.minio.'"),
+    "usehttps in words": (f"{SECRET} serving.kserve.io/s3-usehttps=false", "storage-secret", "s3-usehttps is 'false'"),
+    "no region": (f"{SECRET} serving.kserve.io/s3-region-", "storage-secret", "no s3-region"),
+    "virtual hosts": (f"{SECRET} serving.kserve.io/s3-usevirtualbucket=1", "storage-secret", "usevirtualbucket"),
+    "an initializer that restricted refuses": (
+        """kubectl patch clusterstoragecontainer default --type merge --patch '{"spec": {"container": {"securityContext": null}}}'""",
+        "pod-security",
+        "enforces restricted",
+    ),
+    "too little memory for the predictor": (f"{QUOTA}=requests.memory=256Mi", "resource-quota", "leaves requests.memory 256Mi"),
+    "too little memory for a step": (f"{STEP_QUOTA}=requests.memory=512Mi", "resource-quota", "step ingest-dataset (1Gi)"),
+    "a quota of limits": (f"{STEP_QUOTA}=limits.memory=64Gi", "resource-quota", "counts limits.memory"),
+    "no pod left": (f"{QUOTA}=pods=1", "resource-quota", "leaves 1 pods"),
+    "limits that are too low": (
+        """kubectl -n {runs} apply -f - <<< '{"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "low"},
+        "spec": {"limits": [{"type": "Container", "max": {"memory": "768Mi"}}]}}'""",
+        "limit-range",
+        "max memory 768Mi",
+    ),
+    "retries that Argo ignores": (
+        """kubectl -n {runs} patch configmap workflow-controller-configmap --type merge --patch
+        '{"data": {"workflowDefaults": "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: OnError}}}"}}'""".replace(
+            "\n", " "
+        ),
+        "argo-retries",
+        "OnError",
+    ),
+    "a minio root": (
+        """kubectl -n {runs} patch configmap kfp-launcher --patch '{"data": {"defaultPipelineRoot": "minio://mlpipeline/root"}}'""",
+        "pipeline-root",
+        "minio://mlpipeline/root",
+    ),
+    "another version than the ledger's": (
+        "kubectl -n {ns} patch inferenceservice digits --type merge --patch "
+        f"""'{{"spec": {{"predictor": {{"model": {{"storageUri": "s3://{BUCKET}/{OTHER}/"}}}}}}}}'""",
+        "service-agrees-with-ledger",
+        OTHER,
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_and_mended_as_printed(ward: Ward, fault: str) -> None:
+    script, check, named = FAULTS[fault]
+    assert ward.unwell(check) == []
+    ward.shell(script)
+    before = ward.versions() if "namespace" not in fault else {}
+    for _ in range(3):  # what is mended can show what it hid
+        found = ward.unwell(check)
+        if not found:
+            break
+        ward.shell("\n".join(commands(found[0].mend)))
+        if before:
+            assert named in found[0].saw
+        named = ""
+    assert ward.unwell(check) == []
+
+
+def commands(mend: str) -> list[str]:
+    """What a person runs of the remedy: its commands, with values in place of "…"."""
+    if "EOF" in mend:
+        return [mend]
+    return [line.replace("…", "value") for line in mend.split("\n") if line.startswith("kubectl")]
+
+
+def test_doctor_changes_nothing(ward: Ward) -> None:
+    before = ward.versions()
+    ward.doctor()
+    assert ward.versions() == before
+
+
+def test_doctor_writes_to_the_store_only_when_told(ward: Ward) -> None:
+    store = open_store(ward.store)
+    before = [it.key for it in store.list()]
+    (quiet,) = [it for it in ward.doctor()[1] if it["check"] == "store-usable"]
+    (written,) = [it for it in ward.doctor("--write")[1] if it["check"] == "store-usable"]
+    assert ("writing was not tried" in quiet["saw"], "written and deleted from" in written["saw"]) == (True, True)
+    assert [it.key for it in store.list()] == before
+
+
+def test_a_missing_bucket_is_named(ward: Ward) -> None:
+    ward.store = "s3://no-such-bucket-of-ours/x"
+    (it,) = ward.unwell("store-usable")
+    assert "no-such-bucket-of-ours" in it.saw
+    assert ward.doctor()[0] == 1
+
+
+def test_an_account_with_few_rights_says_what_it_could_not_see(ward: Ward, tmp_path: Path) -> None:
+    ward.shell("kubectl -n {ns} create serviceaccount viewer")
+    ward.shell("kubectl -n {ns} create rolebinding viewer --clusterrole=view --serviceaccount={ns}:viewer")
+    kubeconfig = str(kubeconfig_of(ward.api, ward.namespace, "viewer", tmp_path))
+    before = ward.versions()
+    _, results = ward.doctor(kubeconfig=kubeconfig)
+    assert ward.versions() == before
+    state = {it["check"]: it["state"] for it in results}
+    unseen = {it["check"]: it["saw"] for it in results if it["state"] == "not seen"}
+    assert state["kubernetes-version"] == state["namespaces-exist"] == "ok"
+    assert 'cannot get resource "secrets"' in unseen["storage-secret"]
+    assert 'cannot create resource "subjectaccessreviews"' in unseen["deploy-rights"]
+    assert 'cannot list resource "nodes"' in unseen["room-for-second-pod"]
+
+
+def test_without_a_cluster_it_says_so(ward: Ward, tmp_path: Path) -> None:
+    environment: dict[str, Any] = os.environ | {"KUBECONFIG": str(tmp_path / "none")}
+    done = subprocess.run(DOCTOR, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "KUBECONFIG" in done.stderr
