@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -58,6 +59,13 @@ class Reader:
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         answer = self._ask("POST", f"/apis/authorization.k8s.io/v1/{kind.lower()}s", body)
         return answer if isinstance(answer, Unseen) else bool(dig(answer, "status", "allowed"))
+
+    def account(self) -> str:
+        """Who this account is, as NAMESPACE:NAME; empty for a person, or where the server does not tell."""
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
+        answer = self._ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
+        prefix, _, account = str(dig(answer, "status", "userInfo", "username") or "").partition("serviceaccount:")
+        return account if prefix == "system:" else ""
 
     def _ask(self, method: str, path: str, body: Object | None = None) -> Object | Unseen | None:
         path, _, query = path.partition("?")
@@ -148,7 +156,7 @@ def gather(scope: Scope, store: StoreSeen | None = None, host: str = "", names: 
         for secret in secrets:
             things[f"Secret {secret}"] = _without_values(reader.get(f"/api/v1/namespaces/{scope.namespace}/secrets/{secret}"))
         return Seen(
-            scope,
+            scope if scope.account else replace(scope, account=reader.account()),
             things,
             dict(zip(rights, allowed, strict=True)),
             store,

@@ -272,8 +272,9 @@ def _unpulled(namespace: str, pod: Object, state: Object, told: list[str]) -> Re
     return broken(
         f"{namespace}: pod {name} waits for image {state.get('image')}: {waiting['reason']} {message}".rstrip(),
         "the pod never starts",
-        f"push the image, or name one that exists, and `kubectl -n {namespace} delete pod {name}`; for a private registry first\n"
+        "push the image, or name one that exists; from a private registry the pods need its password:\n"
         f"kubectl -n {namespace} create secret docker-registry penstock-registry "
         "--docker-server=… --docker-username=… --docker-password=…\n"
-        f"kubectl -n {namespace} patch serviceaccount {account} --patch '{patch}'",
+        f"kubectl -n {namespace} patch serviceaccount {account} --patch '{patch}'\n"
+        f"kubectl -n {namespace} delete pod {name}",
     )

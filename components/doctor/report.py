@@ -48,7 +48,7 @@ def as_json(results: Iterable[Result]) -> list[dict[str, Any]]:
 
 def checks_page() -> str:
     """The part of docs/rules.md about the checks."""
-    parts = ["# Checks of `penstock doctor`", "What each looks at; how to use them, and add one: [doctor.md](doctor.md)."]
+    parts = ["# Checks of `penstock doctor`", "What each looks at. How to use them, and add one: [doctor.md](doctor.md)."]
     for module, title in _MODULES.items():
         parts.append(f"## {title}")
         parts += [f"- **{it.id}**: {it.title}" for it in all_checks() if it.run.__module__ == module]

@@ -36,7 +36,7 @@ def look_at_store(url: str, name: str, write: bool = False) -> StoreSeen:
     except PenstockError as error:
         problem = str(error)
     made = write and not problem and url.startswith("s3://") and _makes_buckets()
-    return StoreSeen(store.url, problem, write and not problem, server, made, registry.uri(""), champion, clock)
+    return StoreSeen(store.url, problem, write and not problem, server, made, registry.uri("x").removesuffix("x/"), champion, clock)
 
 
 def _server() -> tuple[str, float | None]:

@@ -1,5 +1,6 @@
 """Checks a run's parameters with the models that its steps read them by, and asks the store whether it can be written to."""
 
+import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings
-from components.settings.serving import check_target
+from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
 from components.storage import open_store
 
@@ -21,12 +22,13 @@ def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterato
     """Check the parameters of a training run; yields one line per check that passed.
 
     `here`: the run's steps will use this machine, so that a GPU which is asked for must be in it. Raises what the steps
-    would raise, in seconds instead of after hours: UsageError, PolicyError, TrainingError, StoreError.
+    would raise, in seconds instead of after hours: UsageError, PolicyError, TrainingError, StoreError, RolloutError.
     """
     yield f"name: {check_model_name(parameters['name'])}"
     yield _check_ingest(parameters)
     yield _check_train(parameters, here)
     yield _check_decision(parameters)
+    yield from _check_cluster(parameters, here)
     Resources.read(parameters["resources"])
     yield _check_store(parameters["store"])
 
@@ -39,10 +41,14 @@ def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator
 
 
 def check_deployment(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
-    """Check the parameters of a deployment; yields one line per check that passed. Raises UsageError and PolicyError."""
+    """Check the parameters of a deployment; yields one line per check that passed.
+
+    Raises UsageError, PolicyError and RolloutError.
+    """
     load_environment(parameters["environment"])
     check_target(*(parameters[name] for name in ("target", "store", "name", "serving", "namespace")))
     yield f"target: {parameters['target']}"
+    yield from _check_cluster(parameters, here)
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
@@ -82,6 +88,15 @@ def _check_decision(given: Mapping[str, Any]) -> str:
     check_strategy(given["strategy"], given["actor"], given["reason"])
     check_target(*(given[name] for name in ("target", "store", "name", "serving", "namespace")))
     return f"gate: {given['strategy']} in {given['environment']}, target {given['target']}"
+
+
+def _check_cluster(given: Mapping[str, Any], here: bool) -> Iterator[str]:
+    """Examine the cluster that the run will deploy to: from a pod of it, or where the deploy step will use this machine's KUBECONFIG."""
+    if given["target"] == "kserve" and (here or "KUBERNETES_SERVICE_HOST" in os.environ):
+        from components.doctor.before import refuse_what_breaks  # the Kubernetes client takes a second to import
+
+        settings = KServeSettings.read(given["serving"], given["namespace"])
+        yield refuse_what_breaks(settings, settings.service_name(given["name"]))
 
 
 def _check_store(url: str) -> str:

@@ -65,11 +65,19 @@ def print_rules(output_format: Format) -> None:
     from components.lint import output
 
     if output_format == Format.MARKDOWN:
-        print(output.rules_page(), end="")
+        print(rules_page(), end="")
     elif output_format == Format.TEXT:
         print(output.rules_as_text())
     else:
         print_json(output.rules_as_json())
+
+
+def rules_page() -> str:
+    """docs/rules.md: what lint and doctor look for."""
+    from components.doctor.report import checks_page
+    from components.lint import output
+
+    return f"{output.rules_page()}\n{checks_page()}"
 
 
 def _project_ignores(file: Path) -> list[str]:

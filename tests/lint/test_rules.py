@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.lint import Level, all_rules, lint
-from components.lint.output import rules_page
+from pipelines.cli.lint import rules_page
 from tests.lint.pipelines import CASES, compile_case
 
 ROOT = Path(__file__).parents[2]

@@ -35,6 +35,7 @@ from components.deploy.kserve.service import (
 )
 from components.deploy.kserve.watch import Golden, NotServed, Say, Watcher
 from components.deploy.request import DeployRequest
+from components.doctor.before import refuse_what_breaks
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 from components.settings.serving import KServeSettings, canonical, check_store
@@ -156,7 +157,7 @@ class Rollout:
         return next((r for r in mine if (r.action, r.version, r.target) == ("failed", self.version, self.request.target)), None)
 
     def _check_permissions(self) -> None:
-        """Read everything that the rollout will read, so that a missing permission is reported before anything is changed."""
+        """Read everything that the rollout will read, and ask for every right, so that what is missing is reported before any change."""
         live = self.live()
         now = mode_of(live) if live else ""
         if now and canonical(now) != canonical(self.settings.mode):
@@ -166,6 +167,7 @@ class Rollout:
             )
         for kind in ("Deployment", "ReplicaSet", "Pod", "Event"):
             self.cluster.all(kind, f"serving.kserve.io/inferenceservice={self.service}")
+        refuse_what_breaks(self.settings, self.service)
 
     def _try_apart(self) -> None:
         assert self.golden is not None
