@@ -34,12 +34,13 @@ def refuse_what_breaks(settings: KServeSettings, service: str) -> str:
         predictor=settings.service_account,
     )
     try:
-        results = examine(gather(scope, names=_READ), "deploy")
+        seen = gather(scope, names=_READ)
     except UsageError as error:
         return f"the cluster was not examined: {error}"
+    results = examine(seen, "deploy")
     if wrong := [f"{it.saw} ({it.breaks})" for it in results if it.state == State.BROKEN]:
-        raise RolloutError(
-            f"{'; '.join(wrong)}; nothing was changed. `penstock doctor --namespace {settings.namespace}` prints the commands that mend it"
-        )
+        command = f"penstock doctor --namespace {settings.namespace}"
+        command += f" --service-account {seen.scope.account}" if seen.scope.account else ""
+        raise RolloutError(f"{'; '.join(wrong)}; nothing was changed. `{command}` prints the commands that mend it")
     unseen = sum(it.state == State.NOT_SEEN for it in results)
     return f"the cluster: {len(results) - unseen} checks passed, {unseen} could not be made with this account's rights"

@@ -95,11 +95,11 @@ def _rights(seen: Seen, namespace: str, wanted: tuple[tuple[str, str, str], ...]
             missing.append((group, resource, verb))
     who = seen.scope.account or "this account"
     if not missing:
-        yield ok(f"{who} has all {len(wanted)} rights in {namespace}")
+        yield ok(f"{who} has all {len(wanted)} rights in namespace {namespace}")
         return
     said = ", ".join(f"{verb} {resource}" for _, resource, verb in missing[:6])
     yield broken(
-        f"{who} may not {said}{f' and {len(missing) - 6} more' if len(missing) > 6 else ''} in {namespace}",
+        f"{who} may not {said}{f' and {len(missing) - 6} more' if len(missing) > 6 else ''} in namespace {namespace}",
         breaks,
         apply(*_role(seen.scope.account, namespace, wanted, role)),
     )

@@ -321,7 +321,7 @@ def test_a_deployment_is_refused_before_anything_is_changed(ward: Ward, tmp_path
     settings = KServeSettings(namespace=ward.namespace)
     assert "checks passed" in refuse_what_breaks(settings, "digits")
     ward.shell(FAULTS["one right less"][0])
-    with pytest.raises(RolloutError, match=f"{ward.runs}:pipeline-runner may not patch inferenceservices in {ward.namespace}"):
+    with pytest.raises(RolloutError, match=f"{ward.runs}:pipeline-runner may not patch inferenceservices in namespace {ward.namespace}"):
         refuse_what_breaks(settings, "digits")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     assert "was not examined" in refuse_what_breaks(settings, "digits")

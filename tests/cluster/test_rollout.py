@@ -173,7 +173,8 @@ def test_missing_rights_are_told_before_anything_is_changed(
     subject = {"kind": "ServiceAccount", "name": "default", "namespace": place.namespace}
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"}
     administrator.ask("POST", f"{path}/rolebindings", {"metadata": {"name": "reader"}, "roleRef": reference, "subjects": [subject]})
-    with pytest.raises(RolloutError, match=rf"{account} may not create inferenceservices in namespace {place.namespace}"):
+    missing = "create inferenceservices, patch inferenceservices, delete inferenceservices"
+    with pytest.raises(RolloutError, match=rf"{place.namespace}:default may not {missing} in namespace {place.namespace}"):
         place.deploy("v1")
     assert place.served() == ""
     assert place.ledger() == []

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from kfp import compiler, dsl
 from typer.testing import CliRunner
 
 from components.lint.documents import parse_source
@@ -122,6 +123,23 @@ def test_a_comment_in_a_components_source_survives_compiling(tmp_path: Path) -> 
     text = path.read_text()
     assert rules(text) == ["cached-side-effect"]
     assert rules(text.replace("import boto3", "import boto3  # penstock: ignore[cached-side-effect]")) == []
+
+
+def test_a_gpu_limit_from_a_steps_number_is_seen_too(tmp_path: Path) -> None:
+    @dsl.component(base_image="registry.example/steps:1", install_kfp_package=False)
+    def choose() -> int:
+        return 1
+
+    @dsl.component(base_image="registry.example/steps:1", install_kfp_package=False)
+    def train() -> str:
+        return "done"
+
+    @dsl.pipeline(name="gpus")
+    def pipeline() -> None:
+        train().set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(choose().output)
+
+    compiler.Compiler().compile(pipeline, str(tmp_path / "gpus.yaml"))
+    assert "gpu-limit-from-integer" in {it.rule.id for it in lint([str(tmp_path)]).findings}
 
 
 def test_parts_that_a_kustomization_applies_as_patches_are_no_objects(tmp_path: Path) -> None:
