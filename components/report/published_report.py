@@ -1,6 +1,5 @@
 """The report of a model version that lies in the registry, with the decision that the ledger holds about it."""
 
-import html
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,10 +31,12 @@ def judged_report(directory: str | Path, decision: Mapping[str, Any], version: s
 
     An evaluation that cannot be drawn gives a page that says why: the decision stands without a picture of it.
     """
+    from markupsafe import Markup
+
     try:
         return _draw(directory, decision, version)
     except EvaluationError as error:
-        return f"<!doctype html><meta charset=utf-8><title>No report</title><p>{html.escape(str(error))}</p>\n"
+        return Markup("<!doctype html><meta charset=utf-8><title>No report</title><p>{}</p>\n").format(str(error))
 
 
 def _draw(directory: str | Path, decision: Mapping[str, Any] | None, version: str) -> str:

@@ -53,11 +53,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class ShownRule:
-    """One rule of the gate: its name, `outcome` (pass, fail, insufficient, skipped) and reason."""
+    """One rule of the gate: its name, `outcome` (pass, fail, insufficient, skipped), reason, and what would change a hold."""
 
     name: str
     outcome: str
     reason: str
+    remedy: str = ""
 
     @property
     def tone(self) -> str:
@@ -163,7 +164,9 @@ _MARKS = {"pass": "good", "fail": "bad", "insufficient": "warn", "skipped": "pla
 def _judged(decision: Mapping[str, Any]) -> Banner:
     name = str(decision["verdict"])
     tone, title = _TITLES.get(name, ("plain", name))
-    rules = [ShownRule(str(r["rule"]), str(r["outcome"]), str(r["reason"])) for r in decision.get("rules") or ()]
+    rules = [
+        ShownRule(str(r["rule"]), str(r["outcome"]), str(r["reason"]), str(r.get("remedy") or "")) for r in decision.get("rules") or ()
+    ]
     rules = rules or [_rule(str(line)) for line in decision.get("reasons") or ()]
     about = {"environment": "environment", "strategy": "strategy", "actor": "asked for by", "reason": "because"}
     text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key))

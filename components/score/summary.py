@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from components.bundle.markdown import escape
 from components.bundle.reference import Reference
 from components.score.appearance import FEATURES, Appearance
 from components.score.drift import Drift, compare
@@ -146,19 +147,15 @@ def markdown(summary: Summary) -> str:
         "",
         "| class | answers |",
         "|---|---|",
-        *(f"| {_cell(name)} | {count:,} |" for name, count in list(summary.classes.items())[:100]),
+        *(f"| {escape(name)} | {count:,} |" for name, count in list(summary.classes.items())[:100]),
     ]
     if summary.drift:
         lines += ["", "| drift of | PSI | p | |", "|---|---|---|---|"]
         lines += [f"| {d.feature} | {d.psi:.3f} | {d.p_value:.2g} | {'**drifted**' if d.drifted else ''} |" for d in summary.drift]
     if summary.error_examples:
         lines += ["", "| could not be scored | row | why |", "|---|---|---|"]
-        lines += [f"| {_cell(e['input'])} | {e['index']} | {_cell(e['error'])} |" for e in summary.error_examples]
+        lines += [f"| {escape(e['input'])} | {e['index']} | {escape(e['error'])} |" for e in summary.error_examples]
     if summary.passed_over_reasons:
         lines += ["", "| passed over | files |", "|---|---|"]
-        lines += [f"| {_cell(reason)} | {count:,} |" for reason, count in summary.passed_over_reasons.items()]
+        lines += [f"| {escape(reason)} | {count:,} |" for reason, count in summary.passed_over_reasons.items()]
     return "\n".join(lines) + "\n"
-
-
-def _cell(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

@@ -125,7 +125,7 @@ def test_the_gates_verdict_comes_first(odd: Made) -> None:
     decision = {
         "verdict": "hold",
         "summary": "failed: minimum_accuracy",
-        "rules": [{"rule": "minimum_accuracy", "outcome": "fail", "reason": "0.98996 is below <b>0.99</b>", "value": 1, "bound": 1}],
+        "rules": [{"rule": "minimum_accuracy", "outcome": "fail", "reason": "0.98996 is below <b>0.99</b>", "remedy": "4 more right"}],
         "environment": "prod",
         "strategy": "quality",
         "actor": "ann",
@@ -133,6 +133,7 @@ def test_the_gates_verdict_comes_first(odd: Made) -> None:
     page = Page(render(*odd, decision, "20260102-030405-0123456789ab"))
     position = {words: page.text.index(words) for words in ("Hold", "0.98996 is below <b>0.99</b>", "Macro F1", "Confusion matrix")}
     assert sorted(position, key=lambda words: position[words]) == list(position)
+    assert "would change it: 4 more right" in page.text
     assert "environment prod · strategy quality · asked for by ann" in page.text
     assert "20260102-030405-0123456789ab" in page.text
 
