@@ -106,10 +106,10 @@ def kubeflow_version(seen: Seen) -> Results:
         else:
             yield ok(f"Kubeflow Pipelines {seen.kubeflow.get('tag_name') or 'answers'}")
         return
-    server = seen.find("Kubeflow server")
+    server = seen.find("Kubeflow server of runs") or seen.find("Kubeflow server")
     if server is None:
         yield warning(
-            f"no Kubeflow Pipelines in namespace {seen.scope.run_namespace}",
+            f"no Kubeflow Pipelines in namespace kubeflow or {seen.scope.run_namespace}",
             "no run can be submitted there",
             "name its address by --host, or its namespace by --run-namespace",
         )
@@ -121,7 +121,7 @@ def kubeflow_version(seen: Seen) -> Results:
 @check()
 def argo_retries(seen: Seen) -> Results:
     """What Argo's defaults make of the steps' retries."""
-    config = seen.find("Argo configuration")
+    config = seen.find("Argo configuration of runs") or seen.find("Argo configuration")
     try:
         defaults = yaml.safe_load(str(dig(config, "data", "workflowDefaults") or "")) or {}
     except yaml.YAMLError:
@@ -135,7 +135,7 @@ def argo_retries(seen: Seen) -> Results:
     yield warning(
         "Argo's default retryPolicy is OnError",
         "a step that exits with an error or runs out of memory is not tried again, whatever set_retry says; a lost pod is",
-        f"kubectl -n {seen.scope.run_namespace} patch configmap workflow-controller-configmap --type merge --patch '{patch}'",
+        f"kubectl -n {dig(config, 'metadata', 'namespace')} patch configmap workflow-controller-configmap --type merge --patch '{patch}'",
     )
 
 

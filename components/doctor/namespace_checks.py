@@ -135,31 +135,37 @@ def storage_secret(seen: Seen) -> Results:
         yield ok(f"{name} takes the role {arn}")
         return
     listed = [str(it.get("name")) for it in account.get("secrets") or []]
-    if not listed:
+    secrets = {name: seen.find(f"Secret {name}") for name in listed}
+    ours = {name: it for name, it in secrets.items() if it and _is_for_s3(it)}  # not registries' passwords
+    missing = [name for name, it in secrets.items() if it is None]
+    if missing and not ours:
         yield broken(
-            f"ServiceAccount {name} lists no Secret",
-            "the download fails: KServe takes credentials only from the Secrets that the account lists, in the same namespace",
+            f"ServiceAccount {name} lists Secret {missing[0]}, which is not in namespace {namespace}",
+            "the download fails without credentials",
+            f"kubectl -n {namespace} create secret generic {missing[0]}" + "".join(f" --from-literal={key}=…" for key in _KEYS),
+        )
+    elif not ours:
+        yield warning(
+            f"ServiceAccount {name} lists no Secret with S3 keys",
+            "unless its pods get credentials in another way, the download fails: KServe takes them only from listed Secrets",
             f"""kubectl -n {namespace} patch serviceaccount {name} --patch '{{"secrets": [{{"name": "penstock-s3"}}]}}'""",
         )
-        return
-    for secret in listed:
-        found = seen.find(f"Secret {secret}")
-        if found is None:
+    for secret, found in ours.items():
+        lacking = [key for key in _KEYS if not (found.get("data") or {}).get(key)]
+        if lacking:
+            values = ", ".join(f'"{key}": "…"' for key in lacking)
             yield broken(
-                f"ServiceAccount {name} lists Secret {secret}, which is not in namespace {namespace}",
-                "the download fails without credentials",
-                f"kubectl -n {namespace} create secret generic {secret}" + "".join(f" --from-literal={key}=…" for key in _KEYS),
-            )
-            continue
-        missing = [key for key in _KEYS if not (found.get("data") or {}).get(key)]
-        if missing:
-            values = ", ".join(f'"{key}": "…"' for key in missing)
-            yield broken(
-                f"Secret {secret} has no {' and no '.join(missing)}",
+                f"Secret {secret} has no {' and no '.join(lacking)}",
                 "the download fails (403, or no credentials)",
                 f"kubectl -n {namespace} patch secret {secret} --patch '{{\"stringData\": {{{values}}}}}'",
             )
         yield from _annotations(seen, secret, found)
+
+
+def _is_for_s3(secret: Object) -> bool:
+    return any(key.startswith(_S3) for key in dig(secret, "metadata", "annotations") or {}) or any(
+        key in (secret.get("data") or {}) for key in _KEYS
+    )
 
 
 def _annotations(seen: Seen, name: str, secret: Object) -> Results:

@@ -83,7 +83,9 @@ THINGS: dict[str, Any] = {
     "predictor's account": {"secrets": [{"name": "penstock-s3"}]},
     "Secret penstock-s3": secret(),
     "Kubeflow server": deployment("ghcr.io/kubeflow/kfp-api-server:2.17.0"),
-    "Argo configuration": {"data": {"workflowDefaults": GOOD_ARGO}},
+    "Kubeflow server of runs": None,
+    "Argo configuration of runs": None,
+    "Argo configuration": {"metadata": {"namespace": "kubeflow"}, "data": {"workflowDefaults": GOOD_ARGO}},
     "Kubeflow launcher": {"data": {"defaultPipelineRoot": "s3://mlpipeline/root"}},
     "nodes": items(node()),
     "all pods": items(),
@@ -226,7 +228,13 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         "kind: Role",
     ),
     ("storage-secret", replace(WELL, things=THINGS | {"predictor's account": None}), State.BROKEN, "no ServiceAccount", "kustomize"),
-    ("storage-secret", replace(WELL, things=THINGS | {"predictor's account": {}}), State.BROKEN, "lists no Secret", "patch serviceaccount"),
+    (
+        "storage-secret",
+        replace(WELL, things=THINGS | {"predictor's account": {}}),
+        State.WARNING,
+        "lists no Secret",
+        "patch serviceaccount",
+    ),
     ("storage-secret", with_things(**{"Secret_penstock-s3": None}), State.BROKEN, "not in namespace models", "create secret generic"),
     (
         "storage-secret",
@@ -338,6 +346,12 @@ def test_a_policy_is_enforced_by_what_enforces() -> None:
 def test_a_role_of_aws_needs_no_secret() -> None:
     account = {"metadata": {"annotations": {"eks.amazonaws.com/role-arn": "arn:aws:iam::1:role/x"}}}
     assert results("storage-secret", replace(WELL, things=THINGS | {"predictor's account": account}))[0].state == State.OK
+
+
+def test_other_secrets_of_an_account_are_not_judged() -> None:
+    account = {"secrets": [{"name": "dockercfg"}, {"name": "penstock-s3"}]}
+    things = THINGS | {"predictor's account": account, "Secret dockercfg": {"data": {".dockercfg": True}}}
+    assert {it.state for it in results("storage-secret", replace(WELL, things=things))} == {State.OK}
 
 
 def test_finished_pods_take_no_room() -> None:
