@@ -4,6 +4,7 @@ Every import counts: those inside functions and under TYPE_CHECKING too.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -93,6 +94,12 @@ def our_imports() -> dict[str, set[str]]:
 def test_every_package_has_a_floor() -> None:
     packages = {package(name) for name in modules()} - {"components"}
     assert packages - set().union(*FLOORS) == set()
+
+
+def test_the_table_of_floors_in_the_docs_is_this_one() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8").split("## Floors")[1].split("\n## ")[0]
+    rows = [re.findall(r"`([a-z_]+)/?`", line.split("|")[2]) for line in text.splitlines() if line.startswith("|")]
+    assert [set(row) for row in rows if row][1:] == list(FLOORS)  # the first is the heading
 
 
 def test_a_package_imports_only_what_stands_above_it() -> None:
