@@ -55,7 +55,7 @@ def room_for_second_pod(seen: Seen) -> Results:
         yield ok(f"a new predictor asks for {said}; {len(fits)} of {len(nodes)} nodes have room")
     else:
         yield broken(
-            f"a new predictor asks for {said}, and none of {len(nodes)} nodes has that free",
+            f"a new predictor asks for {said}, and {f'none of {len(nodes)} nodes has that free' if nodes else 'every node is tainted'}",
             "the new pod stays Pending, and the rollout is undone at its time limit",
             "add a node, lower the ServingRuntime's requests, or scale something down: kubectl describe nodes | grep -A8 Allocated",
         )

@@ -177,7 +177,7 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         "room-for-second-pod",
         with_things(nodes=items(node(taints=[{"key": "x", "effect": "NoSchedule"}]))),
         State.BROKEN,
-        "none of 0",
+        "every node is tainted",
         "node",
     ),
     (
