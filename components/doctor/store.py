@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 
 import urllib3
 
-from components.classifier.errors import AccessDenied, PenstockError, StoreError
+from components.classifier.errors import PenstockError, StoreError
 from components.doctor.seen import StoreSeen
 from components.registry import Registry
 from components.storage import open_store
@@ -35,7 +35,7 @@ def look_at_store(url: str, name: str, write: bool = False) -> StoreSeen:
         champion = last.champion if last else ""
     except PenstockError as error:
         problem = str(error)
-    made = write and not problem and url.startswith("s3://") and _makes_buckets()
+    made = write and not problem and url.startswith("s3://") and makes_missing_buckets()
     return StoreSeen(store.url, problem, write and not problem, server, made, registry.uri("x").removesuffix("x/"), champion, clock)
 
 
@@ -54,12 +54,18 @@ def _server() -> tuple[str, float | None]:
     return answer.headers.get("Server", ""), skew
 
 
-def _makes_buckets() -> bool:
-    """Whether a write to a bucket that does not exist makes it."""
-    strange = open_store(f"s3://penstock-doctor-{uuid.uuid4().hex[:12]}")
+def makes_missing_buckets() -> bool:
+    """Whether the S3 server makes a bucket at the first write to it; what was made is removed again.
+
+    Raises StoreError where that fails.
+    """
+    from components.storage.s3 import S3Store  # boto3 takes half a second to import
+
+    strange = S3Store(f"s3://penstock-doctor-{uuid.uuid4().hex[:12]}")
     try:
         strange.replace("probe", b"")
-    except (AccessDenied, StoreError):
+    except StoreError:
         return False
     strange.delete("probe")
+    strange.remove_bucket()
     return True

@@ -120,6 +120,10 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         self._call(self._client.delete_object, f"delete {key!r} from {self.url}", Key=self._key(key))
 
+    def remove_bucket(self) -> None:
+        """Remove the bucket itself, which must be empty; raises StoreError."""
+        self._call(self._client.delete_bucket, f"remove the bucket of {self.url}")
+
     def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
         doing = f"write {key!r} to {self.url}"
         with explain_os_errors(f"cannot read {source}"):

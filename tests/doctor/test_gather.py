@@ -2,13 +2,15 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from components.doctor.gather import ask_kubeflow
-from components.doctor.store import look_at_store
+from components.doctor.store import look_at_store, makes_missing_buckets
 from components.registry import Record, Registry
 from components.storage import open_store
 
@@ -36,9 +38,41 @@ class Kubeflow(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+class GenerousStore(BaseHTTPRequestHandler):
+    """An S3 server that makes every bucket that is written to."""
+
+    buckets: ClassVar[set[str]] = set()
+    asked: ClassVar[list[str]] = []
+
+    def answer(self, status: int) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.asked.append(f"{self.command} {self.path.rpartition('/')[2]}")
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        self.buckets.add(self.path.split("/")[1])
+        self.answer(200)
+
+    def do_DELETE(self) -> None:
+        if self.path.count("/") == 1:
+            self.buckets.discard(self.path.strip("/"))
+        self.answer(204)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Kubeflow) as running:
+    with serving(Kubeflow) as address:
+        yield address
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_port}"
         running.shutdown()
@@ -70,9 +104,21 @@ def test_a_store_is_written_only_when_told_and_left_as_it_was(tmp_path: Path) ->
     assert [it.key for it in store.list()] == before
 
 
-def test_a_store_that_cannot_be_reached_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    environment = {"ENDPOINT_URL": "http://127.0.0.1:9", "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}
+def use_s3(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    environment = {"ENDPOINT_URL": address, "ACCESS_KEY_ID": "a", "SECRET_ACCESS_KEY": "b", "DEFAULT_REGION": "us-east-1"}
     for name, value in environment.items():
         monkeypatch.setenv(f"AWS_{name}", value)
+
+
+def test_a_store_that_makes_buckets_is_found_and_left_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving(GenerousStore) as address:
+        use_s3(monkeypatch, address)
+        assert makes_missing_buckets()
+    assert GenerousStore.buckets == set()
+    assert [it.split()[0] for it in GenerousStore.asked] == ["PUT", "DELETE", "DELETE"]
+
+
+def test_a_store_that_cannot_be_reached_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_s3(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.setenv("PENSTOCK_S3_DEADLINE_S", "1")
     assert "127.0.0.1:9" in look_at_store("s3://models/x", "digits").problem
