@@ -1,5 +1,8 @@
 """A store in an S3 bucket, of any vendor whose server can create an object without overwriting one."""
 
+import base64
+import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -210,6 +213,10 @@ class S3Store(Store):
         if until is not None and time.monotonic() > until:
             raise _DeadlinePassed(self._limit.last)
 
+    def _pay(self, params: dict[str, Any], **_: Any) -> None:
+        if self._settings.request_payer:
+            params["headers"]["x-amz-request-payer"] = self._settings.request_payer
+
     def _received(self, parsed_response: dict[str, Any] | None, exception: Exception | None, **_: Any) -> None:
         self._limit.last = exception or (aws.ClientError(parsed_response, "") if parsed_response else None)  # type: ignore[arg-type]
 
@@ -232,9 +239,19 @@ class S3Store(Store):
                 client = self._make(session, None, bundle, path=True)
         client.meta.events.register("before-send.s3", self._before_send)
         client.meta.events.register("response-received.s3", self._received)
+        client.meta.events.register("before-call.s3", self._pay)
+        for operation in ("PutObject", "UploadPart"):
+            client.meta.events.register(f"before-call.s3.{operation}", _add_content_md5)
         return client
 
     def _make(self, session: boto3.Session, address: str | None, bundle: str | None, *, path: bool) -> Any:
+        # Trailing checksums in aws-chunked form are refused by many servers; our own digests are checked on reading.
+        given = session._session.get_scoped_config()
+        checksums: dict[str, Any] = {
+            name: "when_required"
+            for name in ("request_checksum_calculation", "response_checksum_validation")
+            if not os.environ.get(f"AWS_{name.upper()}") and name not in given
+        }
         style = self._settings.addressing if self._settings.addressing != "auto" else "path" if path else "auto"
         return session.client(
             "s3",
@@ -246,9 +263,7 @@ class S3Store(Store):
                 connect_timeout=min(10.0, self._settings.timeout_s),
                 read_timeout=self._settings.timeout_s,
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-                # Trailing checksums in aws-chunked form are refused by many servers; our own digests are checked on reading.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
+                **checksums,
             ),
         )
 
@@ -298,6 +313,21 @@ class _Watch(BaseSubscriber):
     def on_done(self, future: Any, **kwargs: Any) -> None:
         """Called by s3transfer at the end, good or bad."""
         self.done.set()
+
+
+def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
+    """Send the MD5 of a body, without which a bucket with Object Lock takes none, unless botocore sends a checksum of its own."""
+    if params.get("context", {}).get("checksum", {}).get("request_algorithm"):
+        return
+    md5, body = hashlib.md5(usedforsecurity=False), params["body"]
+    if isinstance(body, bytes | bytearray):
+        md5.update(body)
+    else:
+        start = body.tell()
+        while piece := body.read(CHUNK):
+            md5.update(piece)
+        body.seek(start)
+    params["headers"]["Content-MD5"] = base64.b64encode(md5.digest()).decode()
 
 
 def _status(error: Exception) -> int | None:

@@ -42,14 +42,22 @@ def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
     }:
         region = answer.region or _named_region(answer.message)
         return StoreError(f"{cannot}: the bucket is in another region; set AWS_REGION{f' to {region}' if region else ''} ({said})")
+    if answer.code == "InvalidObjectState":
+        return StoreError(
+            f"{cannot}: the object is archived ({said}); restore it first (`aws s3api restore-object`), and exempt the registry from the "
+            "lifecycle rule that moves objects to Glacier"
+        )
+    if answer.code.startswith("KMS.") or "kms:" in answer.message:
+        return AccessDenied(
+            f"{cannot}: the encryption key cannot be used ({said}); check PENSTOCK_S3_KMS_KEY, and the rights kms:GenerateDataKey and "
+            "kms:Decrypt on the key"
+        )
     if answer.status in {401, 403} or answer.code in {"ExpiredToken", "InvalidToken", "InvalidAccessKeyId"}:
         return AccessDenied(f"{cannot}: {_denied(answer)} ({said})")
     if answer.status == 501:
         return StoreUnsuitable(f"{cannot}: the server does not have this function ({said}); use another server or a newer release of it")
     if answer.status == 507 or "StorageFull" in answer.code or "Quota" in answer.code:
         return StoreError(f"{cannot}: the store is full or its quota used up ({said}); free space there")
-    if answer.code.startswith("KMS."):
-        return AccessDenied(f"{cannot}: the encryption key cannot be used ({said}); check PENSTOCK_S3_KMS_KEY and the right to use the key")
     if answer.status >= 500 or answer.status in {408, 429} or answer.code in {"SlowDown", "RequestTimeout", "Throttling"}:
         page = "; the answer is a web page: check that AWS_ENDPOINT_URL names the S3 port, not a console's" if "html" in answer.type else ""
         return StoreUnavailable(f"{cannot}: the server keeps failing ({said}); try again later, or look at the server{page}")
@@ -89,7 +97,8 @@ def _denied(answer: Answer) -> str:
     if answer.code in {"ExpiredToken", "InvalidToken", "TokenRefreshRequired"}:
         return "the session token has expired or does not fit; get new credentials, or unset AWS_SESSION_TOKEN"
     return (
-        f"access denied; check {_KEYS}, and that they may s3:ListBucket, s3:GetObject, s3:PutObject and (for delete) s3:DeleteObject there"
+        f"access denied; check {_KEYS}, and that they may s3:ListBucket, s3:GetObject, s3:PutObject and (for delete) s3:DeleteObject "
+        "there; a requester-pays bucket needs PENSTOCK_S3_REQUEST_PAYER=requester"
     )
 
 

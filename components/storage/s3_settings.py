@@ -27,6 +27,8 @@ class S3Settings(BaseSettings):
     """Server-side encryption to ask for with every object; empty leaves it to the bucket."""
     kms_key: str = ""
     """The KMS key for `aws:kms`; empty takes the account's own."""
+    request_payer: Literal["", "requester"] = ""
+    """`requester` agrees to pay for requests to a requester-pays bucket."""
     timeout_s: float = Field(default=20, gt=0)
     """Seconds to wait for a connection, and for the next bytes of an answer."""
     deadline_s: float = Field(default=90, gt=0)

@@ -328,3 +328,45 @@ def test_pages_that_are_empty_but_go_on_hide_nothing(served: Vendor) -> None:
     assert store.exists(keys[0])
     assert not store.exists("000000")
     assert not store.exists("1")
+
+
+@habits(Habits(locked=True), Habits(locked=True, plain_uploads_only=True))
+@pytest.mark.parametrize("calculation", [None, "when_required", "when_supported"])
+def test_buckets_with_object_lock_work_and_the_aws_setting_for_checksums_is_obeyed(
+    served: Vendor, calculation: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if calculation:
+        monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", calculation)
+    store, large = open_store("s3://b/x"), tmp_path / "large"
+    large.write_bytes(os.urandom(20 << 20))
+    moved = list[int]()
+    store.create("record", b"new")
+    store.replace("review", b"replaced")
+    store.upload(large, "model", moved.append)
+    assert (store.read("record"), store.read("review"), store.read("model")) == (b"new", b"replaced", large.read_bytes())
+    assert sum(moved) == 20 << 20, "hashing is not counted as progress"
+    assert {"x-amz-checksum-crc32" in names for names in served.headers} == {calculation == "when_supported"}
+
+
+@habits(Habits(requester_pays=True))
+def test_a_requester_pays_bucket_needs_a_setting_that_the_refusal_names(
+    served: Vendor, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(AccessDenied, match="PENSTOCK_S3_REQUEST_PAYER=requester"):
+        open_store("s3://b/x").read("a")
+    monkeypatch.setenv("PENSTOCK_S3_REQUEST_PAYER", "requester")
+    store = open_store("s3://b/x")
+    (tmp_path / "file").write_bytes(b"file")
+    store.create("a", b"1")
+    store.upload(tmp_path / "file", "b")
+    assert [entry.key for entry in store.list()] == ["a", "b"]
+    assert store.read("b") == b"file"
+
+
+@habits(Habits(archived=True))
+def test_an_archived_object_is_named_as_such(served: Vendor) -> None:
+    store = open_store("s3://b/x")
+    store.replace("model", b"1")
+    with pytest.raises(StoreError, match=r"the object is archived \(InvalidObjectState.*restore-object") as raised:
+        store.read("model")
+    assert "AWS_ACCESS_KEY_ID" not in str(raised.value)

@@ -1,5 +1,6 @@
 """A small S3 server in this process that has the habits of one vendor or another."""
 
+import base64
 import hashlib
 import ssl
 import threading
@@ -22,6 +23,12 @@ class Habits:
     condition: Condition = "412"
     plain_uploads_only: bool = False
     """411 without Content-Length, 400 to aws-chunked and trailing checksums."""
+    locked: bool = False
+    """Object Lock: 400 without Content-MD5 or a checksum in a header, and to one that does not fit."""
+    requester_pays: bool = False
+    """403 without the agreement to pay."""
+    archived: bool = False
+    """What is stored goes to Glacier at once."""
     base: str = ""
     """A path before the bucket."""
     lists: Literal["", "without tokens", "empty pages", "one token"] = ""
@@ -42,6 +49,8 @@ class Vendor:
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
         self.requests: list[str] = []
+        self.headers: list[set[str]] = []
+        """Names of each upload's headers, in small letters."""
         self.busy: set[str] = set()
         self.endpoint = ""
 
@@ -86,8 +95,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._error(*refusal)
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        if self._always():
+        self.vendor.headers.append({name.lower() for name in self.headers})
+        if self._always() or self._unpaid():
             return None
+        if self.vendor.habits.locked and not self._protected(body):
+            return self._error(400, "InvalidRequest")
         key, query = self._target()
         with self.vendor.lock:
             if "uploadId" in query:
@@ -113,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self._xml("<CompleteMultipartUploadResult><ETag>x</ETag></CompleteMultipartUploadResult>")
 
     def do_GET(self) -> None:
-        if self._always():
+        if self._always() or self._unpaid():
             return None
         key, query = self._target()
         if not key:
@@ -122,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
             found = self.vendor.objects.get(key)
         if found is None:
             return self._error(404, "NoSuchKey")
+        if self.vendor.habits.archived:
+            return self._error(403, "InvalidObjectState")
         body, metadata = found
         return self._send(200, body, {"ETag": hashlib.md5(body).hexdigest(), **metadata})  # without quotes, as Ceph does
 
@@ -160,6 +174,17 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(parts.path).removeprefix(f"{self.vendor.habits.base}/")
         self.vendor.requests.append(f"{self.command} {self.path}")
         return path.partition("/")[2], parse_qs(parts.query, keep_blank_values=True)
+
+    def _unpaid(self) -> bool:
+        if not self.vendor.habits.requester_pays or self.headers.get("x-amz-request-payer") == "requester":
+            return False
+        self._error(403, "AccessDenied")
+        return True
+
+    def _protected(self, body: bytes) -> bool:
+        if "Content-MD5" in self.headers:
+            return base64.b64decode(self.headers["Content-MD5"]) == hashlib.md5(body).digest()
+        return "x-amz-checksum-crc32" in self.headers
 
     def _misfits(self) -> tuple[int, str] | None:
         if not self.vendor.habits.plain_uploads_only:
