@@ -25,9 +25,9 @@ class Classifier:
     def __init__(self, directory: str | Path, threads: int | None = None, device: str = "cpu") -> None:
         """Load model.onnx and config.json from a directory.
 
-        `threads`: intra-op threads of onnxruntime; None takes what the container's quota allows.
-        `device`: "cpu", "cuda", or "auto" (cuda where onnxruntime has it); there is no silent CPU fallback.
-        Raises UsageError for a missing device, and IntegrityError for files that do not belong together.
+        `threads`: threads of onnxruntime per operator; None takes as many as the container's CPU quota allows.
+        `device`: "cpu", "cuda", or "auto" (cuda where onnxruntime has it). Raises UsageError for a missing device, and
+        IntegrityError for files that are missing, damaged or do not belong together.
         """
         directory = Path(directory)
         self.config = BundleConfig.load(directory)
@@ -37,7 +37,7 @@ class Classifier:
         options.intra_op_num_threads = threads or available_cpus()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Threads that spin while they wait eat the time of others under a CPU quota: with 2 threads, 2.6 times the CPU per request.
+        # Threads that spin while they wait use up a CPU quota: with 2 threads, 2.6 times the CPU time per request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = _providers(device)
         try:
@@ -45,9 +45,9 @@ class Classifier:
         except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
             raise IntegrityError(f"{directory / ONNX} cannot be loaded ({first_line(error)}); publish the model version again") from error
         self.device: str = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
-        """What really runs it, for logs, metadata and health."""
-        if device == "cuda" and self.device != "cuda":  # onnxruntime falls back to the CPU silently
-            raise UsageError("device 'cuda' was asked for, but onnxruntime cannot use the GPU here; check the driver, or use device 'auto'")
+        """The device that really runs the model."""
+        if device == "cuda" and self.device != "cuda":  # onnxruntime silently falls back to the CPU
+            raise UsageError("device 'cuda' was requested, but onnxruntime cannot use the GPU here; check the driver, or use device 'auto'")
         self._check_signature(directory)
 
     def probabilities(self, images: Pixels, batch_size: int = 256) -> Probabilities:
@@ -80,7 +80,7 @@ def _providers(device: str) -> list[str]:
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise UsageError(
-            "device 'cuda' was asked for, but this onnxruntime has no CUDA provider; install onnxruntime-gpu or use device 'auto'"
+            "device 'cuda' was requested, but this onnxruntime has no CUDA provider; install onnxruntime-gpu or use device 'auto'"
         )
     if device not in {"cpu", "cuda", "auto"}:
         raise UsageError(f"unknown device {device!r}; use cpu, cuda or auto")

@@ -1,8 +1,8 @@
-"""From arrays of numbers to the pixels that a model takes: one rule for live requests and for batch scoring.
+"""From arrays of numbers to the pixels that a model takes: one rule for live requests and batch scoring.
 
-Pixels are whole numbers from 0 to 255. Unsigned bytes are taken as they are; other numbers only when every value is such a
-whole number. Floating point arrays in which nothing is above 1 are refused, unless all are 0: they were scaled to 0..1, and
-would be scored as black pictures.
+Pixels are whole numbers from 0 to 255. uint8 arrays are taken as they are; arrays of another dtype only when every value is such a
+whole number. Floating point arrays in which no value is above 1 are refused, unless all are 0: they were scaled to 0..1, and
+would be classified as black pictures.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from components.classifier.images import ImageSpec, Pixels
 def to_uint8(values: npt.NDArray[Any]) -> Pixels:
     """Turn an array of numbers, of any shape, into uint8.
 
-    Raises ImageError for values that are no pixels, naming the first one and the scale that is wanted.
+    Raises ImageError for values that are not pixels; it names the first one and the expected scale.
     """
     if values.dtype == np.uint8:
         return values
@@ -37,7 +37,7 @@ def to_uint8(values: npt.NDArray[Any]) -> Pixels:
 def to_pictures(values: npt.NDArray[Any], spec: ImageSpec) -> Pixels:
     """Turn numbers of shape (N, H, W, C), or (N, H, W) where the model takes grey, into uint8 (N, H, W, C) of `spec`.
 
-    Raises ImageError for another shape, and as `to_uint8` does.
+    Raises ImageError for another shape, and what `to_uint8` raises.
     """
     if values.ndim == 3 and spec.channels == 1:
         values = values[..., None]
@@ -47,7 +47,7 @@ def to_pictures(values: npt.NDArray[Any], spec: ImageSpec) -> Pixels:
 
 
 def shape_text(spec: ImageSpec) -> str:
-    """Say which shapes of a batch a model takes."""
+    """Return the shapes that a batch may have, as text for messages."""
     full = f"[N, {spec.height}, {spec.width}, {spec.channels}]"
     return f"{full} or [N, {spec.height}, {spec.width}]" if spec.channels == 1 else full
 

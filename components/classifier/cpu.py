@@ -8,7 +8,7 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 
 
 def available_cpus(root: Path = CGROUP_ROOT) -> int:
-    """Count usable CPUs: the affinity mask, capped by the cgroup quota rounded up; at least 1.
+    """Return the number of usable CPUs: those of the affinity mask, at most the cgroup's quota rounded up, at least 1.
 
     Reads cgroup v2 `cpu.max` (of this process' group and of the root) and cgroup v1 `cpu.cfs_quota_us`.
     """

@@ -1,41 +1,42 @@
-"""Where training runs: asked for and there, or refused at once; never a CPU in silence."""
+"""Which device trains: a missing device is an error; there is no silent CPU fallback."""
 
 import logging
 
 import torch
 
-from components.classifier.errors import TrainingError
+from components.classifier.errors import TrainingError, first_line
 
 log = logging.getLogger(__name__)
 
 
-def choose_device(asked: str, gpus: str = "0") -> torch.device:
-    """Pick the device: `auto` takes cuda, then mps, then the CPU; `gpu` any accelerator; other names are taken as they are.
+def choose_device(requested: str, gpus: str = "0") -> torch.device:
+    """Return the device: `auto` takes cuda, then mps, then the CPU; `gpu` takes any accelerator; other names mean themselves.
 
-    Raises TrainingError when the one asked for is not there or does not work, or when `gpus` promises one that is not there.
+    `gpus` is the number of GPUs that the step was given. Raises TrainingError when the requested device is missing or does not work,
+    or when `gpus` is not 0 and there is no GPU.
     """
     wants_gpu = gpus not in {"", "0"}
-    if asked == "cpu" and not wants_gpu:
+    if requested == "cpu" and not wants_gpu:
         return torch.device("cpu")
     found = _accelerator()
-    if asked == "auto" and not wants_gpu:
+    if requested == "auto" and not wants_gpu:
         return found or torch.device("cpu")
-    wish = f"gpus={gpus}" if asked in {"auto", "cpu"} else f"device={asked}"
-    if asked == "cpu":
-        raise TrainingError(f"device=cpu and {wish} contradict each other; use gpus=0, or device=auto")
+    request = f"gpus={gpus}" if requested in {"auto", "cpu"} else f"device={requested}"
+    if requested == "cpu":
+        raise TrainingError(f"device=cpu and {request} contradict each other; use gpus=0, or device=auto")
     if found is None:
         raise TrainingError(
-            f"{wish} was asked for, but there is no GPU here ({_why_none()}); run on a node with one, or use device=auto and gpus=0"
+            f"{request} was requested, but there is no GPU here ({_why_none()}); run on a node with one, or use device=auto and gpus=0"
         )
-    if asked in {"auto", "gpu"} or asked == found.type:
+    if requested in {"auto", "gpu"} or requested == found.type:
         return found
-    if asked.startswith("cuda:") and found.type == "cuda":
-        return _numbered(asked)
-    raise TrainingError(f"{wish} was asked for, but the accelerator here is {found.type}; use device={found.type} or device=auto")
+    if requested.startswith("cuda:") and found.type == "cuda":
+        return _numbered(requested)
+    raise TrainingError(f"{request} was requested, but the accelerator here is {found.type}; use device={found.type} or device=auto")
 
 
 def describe(device: torch.device) -> str:
-    """Name the hardware for logs: `cpu, 2 threads` or `cuda (NVIDIA H100)`."""
+    """Return the hardware's name for logs: `cpu, 2 threads` or `cuda (NVIDIA H100)`."""
     if device.type == "cuda":
         return f"cuda ({torch.cuda.get_device_name(device)})"
     return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
@@ -46,20 +47,20 @@ def _accelerator() -> torch.device | None:
         if available():
             device = torch.device(kind)
             try:
-                torch.ones(8, device=device).sum().item()  # a driver too old for this torch is seen only when a kernel runs
+                torch.ones(8, device=device).sum().item()  # a driver too old for torch fails only when a kernel runs
             except RuntimeError as error:
-                log.warning("%s is there but does not work (%s)", kind, str(error).splitlines()[0])
+                log.warning("%s is there but does not work (%s)", kind, first_line(error))
                 continue
             return device
     return None
 
 
-def _numbered(asked: str) -> torch.device:
+def _numbered(requested: str) -> torch.device:
     count = torch.cuda.device_count()
-    number = asked.partition(":")[2]
+    number = requested.partition(":")[2]
     if not number.isdigit() or int(number) >= count:
-        raise TrainingError(f"device={asked} was asked for, but there are {count} CUDA devices; use cuda:0 to cuda:{count - 1}")
-    return torch.device(asked)
+        raise TrainingError(f"device={requested} was requested, but there are {count} CUDA devices; use cuda:0 to cuda:{count - 1}")
+    return torch.device(requested)
 
 
 def _why_none() -> str:

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, at most 200 characters; the name of its class where it has no text."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
 class PenstockError(Exception):
     """Base of all errors that are told to the user without a traceback."""
 
@@ -143,10 +148,6 @@ class RequestError(PenstockError):
         super().__init__(message)
         self.status = status
 
-
-def first_line(error: BaseException) -> str:
-    """The first line of another library's error, at most 200 characters; its class where it says nothing."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def validation_problems(error: "ValidationError") -> list[str]:

@@ -18,7 +18,7 @@ from components.classifier.decode import Pixels as Pixels  # the type of all pix
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """What a model takes: height and width in pixels, and 1 (grey) or 3 (RGB) channels."""
+    """The shape of pictures that a model takes: height and width in pixels, and 1 (grey) or 3 (RGB) channels."""
 
     height: int
     width: int
@@ -26,7 +26,7 @@ class ImageSpec:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """Return (height, width, channels)."""
         return (self.height, self.width, self.channels)
 
     def __str__(self) -> str:
@@ -34,10 +34,7 @@ class ImageSpec:
 
 
 def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
-    """Bring decoded pixels to the channels and the size of `spec`.
-
-    Takes uint8 (H, W, 1 or 3), returns a contiguous uint8 array of `spec.shape`.
-    """
+    """Convert decoded pixels, uint8 (H, W, 1 or 3), to the channels and size of `spec`; returns a contiguous array."""
     grey = pixels.shape[2] == 1
     if pixels.shape == spec.shape:
         return np.ascontiguousarray(pixels)
@@ -49,7 +46,7 @@ def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
 
 
 def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode a picture and bring it to what the model takes: uint8 of `spec.shape`.
+    """Decode a picture and convert it to what the model takes, uint8 of `spec.shape`.
 
     Raises ImageError as `decode` does.
     """
@@ -64,9 +61,9 @@ def encode_png(pixels: Pixels) -> bytes:
 
 
 def brightness_and_contrast(pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Measure how pictures look, uint8 (n, H, W, C): mean and standard deviation of each one's pixels, float32 (n,).
+    """Return the mean and standard deviation of the pixels of each picture, float32 (n,); `pixels` is uint8 (n, H, W, C).
 
-    Evaluation stores these for the test split and scoring compares with them, so both must measure alike.
+    Evaluation stores them for the test split and scoring compares with them, so both must measure in the same way.
     """
     rows = np.asarray(pixels, dtype=np.float32).reshape(len(pixels), -1)
     return rows.mean(axis=1), rows.std(axis=1)

@@ -1,7 +1,7 @@
-"""The networks that can be trained, by name, and the graph that is served.
+"""The networks that can be trained, by name, and the graph that is exported for serving.
 
-A network takes normalised float pictures (N, C, H, W) and gives logits (N, K). Own ones are registered with `@architecture`; every
-other name is looked up among torchvision's classifiers. To add one, write a function and decorate it:
+A network takes normalised float pictures (N, C, H, W) and returns logits (N, K). Penstock's own networks are registered with
+`@architecture`; every other name is looked up among torchvision's classifiers. To add a network, write a function and decorate it:
 
     @architecture("linear")
     def linear(spec: ImageSpec, classes: int) -> nn.Module:
@@ -20,26 +20,27 @@ from torchvision import models
 
 from components.classifier.errors import UsageError
 from components.classifier.images import ImageSpec
+from components.classifier.pretrained import check_pretrained, load_pretrained
 
 Builder = Callable[[ImageSpec, int], nn.Module]
 
 OWN: dict[str, Builder] = {}
-"""Own architectures by name."""
+"""Penstock's own architectures by name."""
 
-SMALLEST_SIDE = 32
-"""torchvision's convolutional networks halve a picture five times: a shorter side than this would vanish inside."""
+MIN_SIDE = 32
+"""torchvision's convolutional networks halve a picture five times, so its shorter side needs at least 32 pixels."""
 
 BATCH_NORM_MOMENTUM = 0.1
 
-MOST_PARAMETERS = 475_000_000
-"""What fits into a single ONNX file of 2 GB as 32-bit floats, with some room for the graph."""
+MAX_PARAMETERS = 475_000_000
+"""What fits, as 32-bit floats, into one ONNX file of 2 GB with some room for the graph."""
 
 _FIXED_SIZE = ("vit_", "maxvit_")
-"""Families that take pictures of one size only, the one that torchvision's weights were trained on."""
+"""Families that take pictures of one size only: the size that torchvision's weights were trained on."""
 
 
 def architecture(name: str) -> Callable[[Builder], Builder]:
-    """Register an own architecture: a function of the pictures' shape and the number of classes."""
+    """Register an architecture: a function from the pictures' shape and the number of classes to a network."""
 
     def register(builder: Builder) -> Builder:
         OWN[name] = builder
@@ -49,12 +50,12 @@ def architecture(name: str) -> Callable[[Builder], Builder]:
 
 
 def architectures() -> list[str]:
-    """Name everything that can be trained: own architectures first, then torchvision's classifiers."""
+    """Return the names of all networks that can be trained: Penstock's own first, then torchvision's classifiers."""
     return [*sorted(OWN), *models.list_models(module=models)]
 
 
 def check_architecture(name: str) -> None:
-    """Raise UsageError when there is no architecture of that name, with near matches, or when it is too large to be exported."""
+    """Raise UsageError for an unknown name, with near matches, and for a network that is too large to be exported."""
     known = architectures()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
@@ -69,35 +70,36 @@ def check_architecture(name: str) -> None:
 
 
 def check_size(name: str, parameters: int) -> None:
-    """Raise UsageError for a network that does not fit into one ONNX file."""
-    if parameters > MOST_PARAMETERS:
+    """Raise UsageError when a network with that number of parameters does not fit into one ONNX file."""
+    if parameters > MAX_PARAMETERS:
         raise UsageError(
-            f"architecture {name!r} has {parameters:,} parameters, more than the {MOST_PARAMETERS:,} that one ONNX file can hold; "
+            f"architecture {name!r} has {parameters:,} parameters, more than the {MAX_PARAMETERS:,} that one ONNX file can hold; "
             "choose a smaller one"
         )
 
 
 def build(name: str, spec: ImageSpec, classes: int, pretrained: bool = False) -> nn.Module:
-    """Make a network for pictures of `spec`: normalised float (N, C, H, W) in, logits (N, classes) out.
+    """Build a network: normalised float pictures of `spec` (N, C, H, W) in, logits (N, classes) out.
 
-    `pretrained` starts from torchvision's ImageNet weights, with a new last layer. Weights are otherwise random, from
-    torch's seed. Raises UsageError for an unknown name, or pictures that do not fit the architecture.
+    Weights are random, from torch's seed; `pretrained` starts from torchvision's ImageNet weights with a new last layer.
+    Raises UsageError for an unknown name, an architecture without pretrained weights, or pictures that it cannot take, and
+    TrainingError when pretrained weights cannot be loaded.
     """
     check_architecture(name)
-    if name in OWN:
-        if pretrained:
-            raise UsageError(f"architecture {name!r} has no pretrained weights; use pretrained=false or a classifier of torchvision")
+    if name in OWN and not pretrained:
         return OWN[name](spec, classes)
+    if pretrained:
+        check_pretrained(name)
     size = _working_size(name, spec)
-    return Adapted(_torchvision(name, classes, pretrained), size, spec)
+    return TorchvisionAdapter(_torchvision(name, classes, pretrained), size, spec)
 
 
-class Adapted(nn.Module):
-    """A torchvision classifier for pictures of any size and channels: grey is repeated to RGB, small pictures are enlarged."""
+class TorchvisionAdapter(nn.Module):
+    """Makes a torchvision classifier take pictures of any size: grey is repeated to RGB, small pictures are enlarged."""
 
     def __init__(self, body: nn.Module, size: tuple[int, int], spec: ImageSpec) -> None:
         super().__init__()
-        _follow_quickly(body)
+        raise_batch_norm_momentum(body)
         self.body = body
         self.size = size
         self.resized = size != (spec.height, spec.width)
@@ -113,7 +115,7 @@ class Adapted(nn.Module):
 
 
 class ServingGraph(nn.Module):
-    """What model.onnx computes: uint8 pictures (N, H, W, C) in, calibrated probabilities float32 (N, K) out.
+    """The graph of model.onnx: uint8 pictures (N, H, W, C) in, calibrated probabilities float32 (N, K) out.
 
     `mean` and `std` are per channel, of pixels / 255.
     """
@@ -135,9 +137,9 @@ class ServingGraph(nn.Module):
 
 
 class SmallCNN(nn.Module):
-    """A light residual network for pictures of about 8x8 to 64x64 pixels; correct, if not strong, for any other size.
+    """A small residual network for pictures of about 8x8 to 64x64 pixels; it takes any size, but is not made for large ones.
 
-    The picture is halved until its shorter side is at most 7 pixels, then averaged away; see `_stages`.
+    The picture is halved until its shorter side is at most 7 pixels, then averaged; see `_stages`.
     """
 
     def __init__(self, spec: ImageSpec, classes: int) -> None:
@@ -153,13 +155,13 @@ class SmallCNN(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Classify normalised pictures (N, C, H, W)."""
-        pooled = self.features(pictures).mean(dim=(2, 3))  # a mean, not adaptive pooling: exports as one plain operator
+        pooled = self.features(pictures).mean(dim=(2, 3))  # unlike adaptive pooling, a mean exports as one operator
         logits: Tensor = self.head(self.dropout(pooled))
         return logits
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions beside an identity."""
+    """A residual block: two 3x3 convolutions whose output is added to the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -167,13 +169,13 @@ class Residual(nn.Module):
         self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the convolutions find to their input."""
+        """Return the input plus the convolutions' output, both (N, width, H, W)."""
         return F.relu(x + self.second(self.first(x)))
 
 
 @architecture("small_cnn")
 def small_cnn(spec: ImageSpec, classes: int) -> nn.Module:
-    """Our own network, see SmallCNN."""
+    """Build a SmallCNN."""
     return SmallCNN(spec, classes)
 
 
@@ -185,8 +187,8 @@ class _Stage:
 
 
 def _stages(spec: ImageSpec) -> list[_Stage]:
-    # Most of the work is where pictures are small already: full size costs most and tells least. Grey pictures of more than 16
-    # pixels, and colour ones of more than 32, are halved by the first convolution. MNIST: 0.993 after two epochs, 30 s of CPU each.
+    # Layers at full size cost the most time and help least, so most blocks run after the picture was halved. Grey pictures above 16
+    # pixels, and colour ones above 32, are halved by the first convolution. MNIST: 0.993 after two epochs of 30 CPU seconds each.
     side = min(spec.height, spec.width)
     halvings = max(1, math.ceil(math.log2(side / 7)))
     halved_at_once = side > (32 if spec.channels == 3 else 16)
@@ -218,27 +220,28 @@ def _working_size(name: str, spec: ImageSpec) -> tuple[int, int]:
 def _minimum_side(name: str) -> int:
     smallest = int(max(models.get_model_weights(name).DEFAULT.meta["min_size"]))
     if name.startswith("swin_"):
-        return SMALLEST_SIDE  # the table's number is the size of its training pictures; the network pads any size
-    return max(SMALLEST_SIDE, smallest)
+        return MIN_SIDE  # min_size is the size of its training pictures; the network pads any size
+    return max(MIN_SIDE, smallest)
 
 
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     options: dict[str, object] = {}
     if name in {"googlenet", "inception_v3"}:
-        options["aux_logits"] = False  # the helper classifiers are for training at depth, and change what forward returns
+        options["aux_logits"] = False  # the auxiliary classifiers would change what forward returns
         if not pretrained:
             options["init_weights"] = True
     if not pretrained:
         network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
         return network
-    from components.classifier.pretrained import load_pretrained
-
     return _with_head(load_pretrained(name, options), classes)
 
 
-def _follow_quickly(network: nn.Module) -> None:
-    # mobilenet, mnasnet and others average statistics over thousands of steps (momentum 0.01 to 0.0003), made for weeks on ImageNet:
-    # after the few hundred steps of a small set they would still be those of the start, and accuracy that of chance.
+def raise_batch_norm_momentum(network: nn.Module) -> None:
+    """Raise the momentum of all batch normalisation layers to at least 0.1, so that their statistics settle in a short training.
+
+    mobilenet, mnasnet and others average over thousands of steps (momentum 0.01 to 0.0003), which suits weeks on ImageNet: after the
+    few hundred steps of a small dataset their statistics would still be the initial ones, and accuracy that of chance.
+    """
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = max(module.momentum or 0.0, BATCH_NORM_MOMENTUM)

@@ -1,4 +1,4 @@
-"""Random changes to training pictures, so that a network learns what does not matter.
+"""Random changes to training pictures, which teach a network what does not matter.
 
 | name | what | `auto` takes it for |
 |---|---|---|
@@ -7,8 +7,8 @@
 | affine | rotations of up to 10 degrees, scale 0.9 to 1.1, shifts of up to 8% | grey pictures: digits, letters, scans |
 | photo | a mirror image half the time, scale 0.9 to 1.1, shifts of up to 10% | RGB pictures |
 
-Only `photo` mirrors: a mirrored letter is another letter. torchvision's transforms draw once for a whole batch; these draw for
-each picture, in one call on the device, which costs a CPU about a tenth of a training step.
+Only `photo` mirrors: a mirrored letter is another letter. torchvision's transforms draw one change per batch; these draw one per
+picture, in one call on the device, which on a CPU takes about a tenth of a training step.
 """
 
 import math
@@ -23,7 +23,7 @@ from components.classifier.images import ImageSpec
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far pictures may be moved: degrees, relative scale, shift as a share of the side, and whether they are mirrored."""
+    """The largest changes: rotation in degrees, relative scale, shift as a fraction of the side, and whether pictures are mirrored."""
 
     degrees: float = 0.0
     scale: float = 0.0
@@ -31,9 +31,9 @@ class Augmentation:
     mirror: bool = False
 
     def __call__(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
-        """Move each picture (N, C, H, W, float) by its own random transformation; edges are continued outwards.
+        """Return float pictures (N, C, H, W), each changed in its own random way; edge pixels are repeated outwards.
 
-        The generator is on the CPU, so that every device draws the same.
+        The generator is on the CPU, so that every device draws the same numbers.
         """
         if self == Augmentation():
             return pictures
@@ -43,7 +43,7 @@ class Augmentation:
         size = 1 + draws[:, 1] * self.scale
         flip = torch.where(draws[:, 2] < 0, -1.0, 1.0) if self.mirror else torch.ones_like(size)
         cosine, sine = torch.cos(angle) / size, torch.sin(angle) / size
-        ratio = height / width  # the grid runs from -1 to 1 on both sides: without this a rotation would shear
+        ratio = height / width  # the grid runs from -1 to 1 along both sides: without this a rotation would shear
         x = torch.stack([cosine * flip, -sine * ratio, draws[:, 3] * 2 * self.shift], dim=1)
         y = torch.stack([sine * flip / ratio, cosine, draws[:, 4] * 2 * self.shift], dim=1)
         grid = F.affine_grid(torch.stack([x, y], dim=1), list(pictures.shape), align_corners=False)
@@ -59,7 +59,7 @@ _BY_NAME = {
 
 
 def resolve(name: str, spec: ImageSpec) -> tuple[str, Augmentation]:
-    """Return the name that `auto` stands for with these pictures (other names stay), and what it does."""
+    """Return the name of an augmentation and the augmentation; `auto` becomes the name that suits pictures of `spec`."""
     if name == "auto":
         name = "photo" if spec.channels == 3 else "affine"
     return name, _BY_NAME[name]

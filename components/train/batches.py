@@ -1,4 +1,4 @@
-"""Batches without loader workers, so that a pod needs no large /dev/shm: from memory-mapped files, or from the device."""
+"""Batches from memory-mapped files or from the GPU's memory, without loader processes: a pod needs no large /dev/shm."""
 
 import math
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from torch import Tensor
 
 from components.bundle.dataset import Split
 
-DEVICE_SHARE = 0.4
-"""Part of a GPU's free memory that a split may take; the rest is for the network."""
+MAX_MEMORY_FRACTION = 0.4
+"""The fraction of a GPU's free memory that a split may take; the rest is for the network."""
 
 
 class Batches:
@@ -27,7 +27,7 @@ class Batches:
         return len(self.labels)
 
     def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `steps` batches in an order that the seed decides, passing over the pictures as often as that takes."""
+        """Yield `steps` batches in an order that follows from the seed, going through the pictures as often as needed."""
         generator = np.random.default_rng(seed)
         made = 0
         while made < steps:
@@ -37,7 +37,7 @@ class Batches:
                     made += 1
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every picture once."""
+        """Yield every picture once, in the order of the split."""
         for start in range(0, len(self), batch_size):
             yield self._take(np.arange(start, min(start + batch_size, len(self))))
 
@@ -53,9 +53,9 @@ class Batches:
 
     def _fits(self) -> bool:
         if self._device.type != "cuda":
-            return False  # on a CPU the page cache is the memory
+            return False  # on a CPU the page cache holds the file
         free, _ = torch.cuda.mem_get_info(self._device)
-        return self._images.nbytes <= DEVICE_SHARE * free
+        return self._images.nbytes <= MAX_MEMORY_FRACTION * free
 
     def _to_device(self) -> Tensor:
         self._resident_labels = self.labels.to(self._device)
@@ -63,8 +63,8 @@ class Batches:
 
 
 def batches_per_pass(pictures: int, batch_size: int) -> int:
-    """Count the batches of one pass: of nearly equal size, none lost, and none of a single picture.
+    """Return the number of batches of one pass: of nearly equal size, with every picture, and never of a single picture.
 
-    A lone last picture would break batch normalisation; batches hold one more than asked for where nothing else helps.
+    A single picture would break batch normalisation; where needed, batches hold one picture more than `batch_size`.
     """
     return max(1, min(math.ceil(pictures / batch_size), pictures // 2))

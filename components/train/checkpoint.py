@@ -1,8 +1,8 @@
-"""The state of a training after each epoch, from which one that was killed goes on.
+"""The state of a training after each epoch, from which a training that was interrupted continues.
 
-Where it lies is said by `PENSTOCK_CHECKPOINTS` or the option `checkpoints`: a directory (a mounted volume) or a store address such as
-`s3://bucket/checkpoints`. Without it, it lies beside the model, which a process started again on the same machine finds, but a
-re-created pod does not: there training starts over, with the same result.
+The option `checkpoints` (in a pipeline: PENSTOCK_CHECKPOINTS) is a directory, such as a mounted volume, or the address of a store, such as
+`s3://bucket/checkpoints`. Without it, checkpoints lie beside the model: a process that is started again on the same machine finds
+them, a new pod does not and starts over, with the same result.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ State = dict[str, Any]
 
 
 class Checkpoints:
-    """Saves and finds the one checkpoint of a training with these inputs; another dataset, option or release has another key."""
+    """Saves and loads the checkpoint of one training; its key follows from `inputs`: the dataset, options, device and code."""
 
     def __init__(self, where: str, model_path: Path, inputs: dict[str, Any]) -> None:
         identity = json.dumps({**inputs, "torch": torch.__version__}, sort_keys=True)
@@ -34,26 +34,26 @@ class Checkpoints:
         self._key = f"training-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.pt"
 
     def save(self, state: State) -> None:
-        """Put the state in place of the one before; a reader finds the old or the new, never a part."""
+        """Atomically replace the checkpoint. Raises StoreError when it cannot be written."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         self._store.replace(self._key, buffer.getvalue())
 
     def load(self, device: torch.device) -> State | None:
-        """Return the last state, or None when there is none."""
+        """Return the last state, or None when there is none or it is damaged. Raises StoreError when the store does not answer."""
         try:
             data = self._store.read(self._key)
         except ObjectNotFound:
             return None
         try:
             state: State = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:  # whoever damaged it, training can start over
+        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:  # damaged: training starts over
             log.warning("the checkpoint %s in %s is damaged (%s); training starts over", self._key, self._store.url, type(error).__name__)
             return None
         return state
 
     def clear(self) -> None:
-        """Remove the checkpoint: the training is complete."""
+        """Remove the checkpoint of a complete training."""
         self._store.delete(self._key)
         if self._beside is not None:
             shutil.rmtree(self._beside, ignore_errors=True)

@@ -29,7 +29,7 @@ def train_model(
         model: model.onnx, model.safetensors, config.json and training.json.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
     """
-    from components.train.environment import prepare_environment
+    from components.train.process_env import prepare_environment
 
     prepare_environment()
     from components.settings.training import TrainingSettings

@@ -1,4 +1,4 @@
-"""From a trained network to model.onnx, which counts only after it gave what torch gives."""
+"""From a trained network to model.onnx, which is accepted only if it reproduces torch's probabilities."""
 
 import warnings
 from pathlib import Path
@@ -41,15 +41,15 @@ def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path) -> None:
     except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
         raise TrainingError(f"the network cannot be exported to ONNX ({first_line(error)}); choose another architecture") from error
     assert program is not None
-    model = _without_traces(program.model_proto)
+    model = _without_source_lines(program.model_proto)
     path.write_bytes(model.SerializeToString())
 
 
 def check_export(graph: nn.Module, directory: Path, samples: Pixels) -> float:
-    """Compare model.onnx of a directory, which also holds config.json, with torch and with itself, picture by picture.
+    """Compare model.onnx in batches of several sizes with torch, and with itself picture by picture.
 
-    `samples`: real pictures, uint8 (N, H, W, C); noise fills up what is missing. Returns the largest difference of a probability.
-    Raises TrainingError when one is above TOLERANCE, or when a size of batch does not run.
+    `directory` also holds config.json. `samples` are real pictures, uint8 (N, H, W, C); noise is added where there are fewer than 64.
+    Returns the largest difference of a probability. Raises TrainingError when it is above TOLERANCE.
     """
     classifier = Classifier(directory)
     images = _probes(samples, classifier.spec)
@@ -71,8 +71,8 @@ def _probes(samples: Pixels, spec: ImageSpec) -> Pixels:
     return np.concatenate([np.asarray(samples[:wanted]), noise])
 
 
-def _without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    # The exporter notes the source line of every node: paths of the machine that trained, which no reader of a model needs.
+def _without_source_lines(model: onnx.ModelProto) -> onnx.ModelProto:
+    # The exporter records the source line of every node, with paths of the machine that trained.
     del model.metadata_props[:]
     for part in (model.graph, *model.functions):
         del part.metadata_props[:]

@@ -1,4 +1,4 @@
-"""The training loop: one device, one-cycle schedule, early stopping that restores the best weights, resumable at every epoch."""
+"""The training loop: one device, a one-cycle schedule, early stopping that restores the best weights, a checkpoint per epoch."""
 
 import copy
 import time
@@ -19,17 +19,17 @@ from components.train.batches import Batches, batches_per_pass
 from components.train.checkpoint import Checkpoints, State
 from components.train.progress import TrainingProgress
 
-FEWEST_STEPS = 60
-"""Steps that an epoch has at least: small sets are passed over several times, each time changed otherwise."""
+MIN_STEPS_PER_EPOCH = 60
+"""Small sets are repeated with new augmentation until an epoch has this many steps."""
 
 GRADIENT_NORM = 5.0
 WARM_UP = 0.2
-"""Part of all steps in which the learning rate rises; in the rest it falls to nearly nothing."""
+"""The fraction of all steps in which the learning rate rises; after them it falls to nearly zero."""
 
 
 @dataclass
 class Progress:
-    """How far a training has come; all of it is in the checkpoint."""
+    """How far a training has come, as the checkpoint stores it."""
 
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class Progress:
 
     @property
     def stale(self) -> int:
-        """Epochs since the best one."""
+        """Return the number of epochs since the best one."""
         return len(self.history) - self.best_epoch
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The outcome; the network itself holds the best epoch's weights."""
+    """The outcome of a training; the network holds the best epoch's weights."""
 
     history: list[Epoch]
     best_epoch: int
@@ -54,7 +54,7 @@ class Fitted:
 class Trainer:
     """Fits one network to one dataset.
 
-    On a CPU the same seed, inputs and number of threads give the same weights, also when it was stopped and resumed.
+    On a CPU the same seed, inputs and number of threads give the same weights, also after an interruption.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Trainer:
         self._train, self._validation = train, validation
         self._augmentation = augmentation
         self._options, self._device = options, device
-        self.steps = max(batches_per_pass(len(train), options.batch_size), FEWEST_STEPS)
+        self.steps = max(batches_per_pass(len(train), options.batch_size), MIN_STEPS_PER_EPOCH)
         groups = _parameter_groups(network, options)
         self._optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
         self._schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -84,7 +84,7 @@ class Trainer:
     def fit(self, checkpoints: Checkpoints, show: TrainingProgress) -> Fitted:
         """Train until the last epoch or until validation stops improving, and restore the best weights.
 
-        Raises TrainingError when the loss is no longer a finite number.
+        Raises TrainingError when the loss is not finite or the GPU's memory is full.
         """
         progress = self._resume(checkpoints.load(self._device), show)
         while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
@@ -121,7 +121,7 @@ class Trainer:
     def _epoch(self, number: int, show: TrainingProgress) -> Epoch:
         started = time.perf_counter()
         seed = self._options.seed
-        torch.manual_seed(_mix(seed, number))  # dropout; set anew each epoch, so that a resumed training draws the same
+        torch.manual_seed(_mix(seed, number))  # for dropout; set in each epoch, so that a resumed training draws the same numbers
         generator = torch.Generator().manual_seed(_mix(seed, number) + 1)
         self.network.train()
         total = torch.zeros((), device=self._device)
@@ -192,7 +192,7 @@ class Trainer:
 
 
 class Normalise(nn.Module):
-    """uint8 pictures (N, C, H, W) to floats of mean 0 and spread 1, with mean and standard deviation of pixels / 255."""
+    """Turns uint8 pictures (N, C, H, W) into floats of mean 0 and standard deviation 1, given those of pixels / 255."""
 
     def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ def _parameter_groups(network: nn.Module, options: TrainingSettings) -> list[dic
     parameters = list(network.parameters())
     if not options.pretrained:
         return [{"params": parameters, "lr": options.learning_rate}]
-    # What the pretrained layers know is worth keeping: they learn ten times slower than the new last layer.
+    # The pretrained layers are nearly right already: they learn ten times slower than the new last layer.
     head = parameters[-2:]
     return [{"params": parameters[:-2], "lr": options.learning_rate / 10}, {"params": head, "lr": options.learning_rate}]
 

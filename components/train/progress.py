@@ -1,4 +1,4 @@
-"""What a person sees while it trains: a bar on a terminal, and one plain line an epoch everywhere."""
+"""What is shown during training: one line per epoch, and a progress bar on a terminal."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class TrainingProgress:
-    """Shows steps as a bar when standard output is a terminal; prints lines to standard output, at once, in any case."""
+    """Prints lines to standard output without delay, and shows steps as a bar when that is a terminal."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -37,7 +37,7 @@ class TrainingProgress:
             print(text, flush=True)
 
     def steps(self, batches: Iterable[T], label: str, total: int) -> Iterator[T]:
-        """Pass batches through, counting them on the bar."""
+        """Yield the batches, and count them on the bar."""
         if self._bar is None:
             yield from batches
             return

@@ -1,7 +1,10 @@
-"""What is written down about a training: config.json and training.json."""
+"""What is recorded about a training: config.json, training.json and the version of the code."""
 
+import os
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,6 @@ from components.bundle.config import BundleConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
 from components.bundle.training import TrainingRecord
 from components.settings.training import TrainingSettings
-from components.train.code_version import code_version
 from components.train.loop import Fitted
 
 _VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
@@ -18,7 +20,7 @@ _VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "onnxruntime", "nump
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the graph does beside the network; mean and standard deviation are per channel, of pixels / 255."""
+    """What the serving graph applies around the network; mean and standard deviation are per channel, of pixels / 255."""
 
     mean: list[float]
     std: list[float]
@@ -26,7 +28,7 @@ class Preprocessing:
 
 
 def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
-    """Describe the model; `facts` are what options like `auto` came to, beside the options themselves."""
+    """Return the content of config.json; `facts` are added to the options: what `auto` stood for, the device, the epochs run."""
     height, width, channels = info.shape
     return BundleConfig(
         name=options.name,
@@ -42,7 +44,7 @@ def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, 
 
 
 def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> None:
-    """Write training.json: every epoch, the best one, why it stopped, `facts`, and the versions of the libraries."""
+    """Write training.json: every epoch, the best one, why training stopped, `facts`, and the versions of the libraries."""
     TrainingRecord(
         history=fitted.history,
         best_epoch=fitted.best_epoch,
@@ -50,3 +52,23 @@ def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> Non
         versions={name: version(name) for name in _VERSIONS_OF},
         **facts,
     ).save(directory)
+
+
+@cache
+def code_version() -> str:
+    """Return the version of the code that trains: `0.1.0`, or `0.1.0+g<commit>`, with `.dirty` when files differ from the commit.
+
+    It is read from PENSTOCK_CODE_VERSION, which the image sets when it is built, otherwise from a git checkout.
+    """
+    stated = os.environ.get("PENSTOCK_CODE_VERSION", "")
+    if stated:
+        return stated
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return version("penstock")
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*"]
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or another user's checkout: only the release is known
+        return version("penstock")
+    return f"{version('penstock')}+g{commit}"

@@ -20,20 +20,19 @@ from components.settings.training import TrainingSettings
 from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches
-from components.train.calibration import fit_temperature
 from components.train.checkpoint import Checkpoints
-from components.train.code_version import code_version
 from components.train.export import check_export, export_onnx
-from components.train.interruption import terminable
 from components.train.loop import Fitted, Normalise, Trainer
+from components.train.pixel_statistics import mean_and_std
+from components.train.process_env import terminable
 from components.train.progress import TrainingProgress
-from components.train.record import Preprocessing, config, save_training
-from components.train.statistics import mean_and_std
+from components.train.record import Preprocessing, code_version, config, save_training
+from components.train.temperature import fit_temperature
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What came out, for the run's metrics; validation figures are None where that split is empty."""
+    """The result of a training, for the run's metrics; validation figures are None where that split is empty."""
 
     device: str
     epochs: int
@@ -47,16 +46,16 @@ class TrainingResult:
     export_difference: float
 
     def as_metrics(self) -> dict[str, float | str]:
-        """Name the figures that Kubeflow shows; those that there are not are left out."""
+        """Return the figures that Kubeflow shows, without those that are None."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
 def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings) -> TrainingResult:
-    """Train, calibrate, export and check one model; `model_path` appears when all of it is there.
+    """Train, calibrate, export and check one model; the directory `model_path` appears when it is complete.
 
-    A training that was killed is resumed when it is started again with the same inputs, see `checkpoint`.
-    Raises UsageError for an unknown architecture or one that does not fit the pictures, DataError for a dataset that cannot be
-    trained on, TrainingError for a device that is not there, a loss that diverged, or an export that differs from torch.
+    A training that was interrupted continues when it is started again with the same inputs, see `checkpoint`.
+    Raises UsageError for an unknown architecture or one that cannot take the pictures, DataError for a dataset that cannot be
+    trained on, and TrainingError for a missing device, a loss that diverged, or an export that differs from torch.
     """
     device = choose_device(options.device, options.gpus)
     if "OMP_NUM_THREADS" not in os.environ:
@@ -90,13 +89,13 @@ class _Run:
         self.trainer = Trainer(self._network, normalise, Batches(self._training, device), self._batches, augment, options, device)
         show.line(
             f"training {options.architecture} ({self._parameters:,} parameters) on {describe(device)}: {len(self._training)} pictures, "
-            f"{self.trainer.steps} steps an epoch, augmentation {self._augmentation}"
+            f"{self.trainer.steps} steps per epoch, augmentation {self._augmentation}"
         )
         for note in _notes(self._info):
             show.line(f"note: {note}")
 
     def write(self, fitted: Fitted, directory: Path) -> TrainingResult:
-        """Calibrate, export, check and describe what was fitted."""
+        """Calibrate, export and check the fitted network, and record how it was made."""
         inside, calibration = self._calibrate()
         graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature)
         export_onnx(graph, self._info.spec, directory / files.ONNX)

@@ -14,7 +14,7 @@ without_gpu = pytest.mark.skipif(
 @without_gpu
 @pytest.mark.parametrize(("device", "gpus"), [("cuda", "0"), ("gpu", "0"), ("mps", ""), ("cuda:0", "0"), ("auto", "1")])
 def test_a_gpu_that_is_not_there_is_refused(device: str, gpus: str) -> None:
-    with pytest.raises(TrainingError, match="was asked for, but there is no GPU here"):
+    with pytest.raises(TrainingError, match="was requested, but there is no GPU here"):
         choose_device(device, gpus)
 
 

@@ -13,7 +13,7 @@ from components.train.augmentation import resolve
 from components.train.batches import Batches
 from components.train.checkpoint import Checkpoints
 from components.train.loop import Normalise, Trainer
-from components.train.statistics import mean_and_std
+from components.train.pixel_statistics import mean_and_std
 from tests import tiny
 
 CPU = torch.device("cpu")

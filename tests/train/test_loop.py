@@ -23,7 +23,7 @@ SHOW = TrainingProgress()
 
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 5)
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_best_weights_are_restored(tmp_path: Path) -> None:
 def test_65_pictures_train_with_batch_normalisation(
     tmp_path: Path, batch_size: int, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 2)
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 2)
     options = replace(OPTIONS, epochs=1, batch_size=batch_size, architecture=architecture)
     fitted = trainer(options, split(0, 65), split(65, 66)).fit(checkpoints(tmp_path), SHOW)
     assert np.isfinite(fitted.history[0].train_loss)
@@ -109,7 +109,7 @@ def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.integration
 @pytest.mark.parametrize(("architecture", "epochs"), [("mobilenet_v3_small", 5), ("resnet18", 2)])
 def test_torchvision_classifiers_learn_digits(tmp_path: Path, architecture: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 60)
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 60)
     trained = trainer(TrainingSettings(epochs=epochs, architecture=architecture), split(0, 1200), split(1200, 1400))
     trained.fit(checkpoints(tmp_path), SHOW)
     test = split(1400, 1797)

@@ -23,7 +23,7 @@ from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
-from components.train.code_version import code_version
+from components.train.record import code_version
 from components.train.training import TrainingResult, train
 
 OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
@@ -116,7 +116,7 @@ def test_one_picture_is_too_few(tmp_path: Path) -> None:
 
 
 def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.train.loop.FEWEST_STEPS", 1)
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 1)
     generator = np.random.default_rng(0)
     images, labels = generator.integers(0, 256, (44, 8, 8, 1), dtype=np.uint8), np.array([0] * 40 + [1] * 4)
     empty = images[:0], labels[:0]

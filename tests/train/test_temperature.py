@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from components.train.calibration import BOUNDS, fit_temperature
+from components.train.temperature import BOUNDS, fit_temperature
 
 
 def drawn(temperature: float, count: int = 4000) -> tuple[np.ndarray, np.ndarray]:

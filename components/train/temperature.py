@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
 BOUNDS = (0.2, 10.0)
-FEWEST = 20
+MIN_PICTURES = 20
 """Validation pictures below which a temperature would be noise."""
 
 
@@ -18,8 +18,8 @@ def fit_temperature(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.int
     `logits` (N, K), `labels` (N,). Returns the temperature, within BOUNDS, and why it is that one. It is 1, which changes nothing,
     where nothing can be fitted: too few pictures, or no mistake among them (then any smaller temperature looks better).
     """
-    if len(labels) < FEWEST:
-        return 1.0, f"not fitted: {len(labels)} validation pictures, at least {FEWEST} are needed"
+    if len(labels) < MIN_PICTURES:
+        return 1.0, f"not fitted: {len(labels)} validation pictures, at least {MIN_PICTURES} are needed"
     if (logits.argmax(axis=1) == labels).all():
         return 1.0, "not fitted: no mistake on the validation split"
 
