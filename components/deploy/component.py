@@ -20,7 +20,7 @@ def deploy_model(
     run: str,
     serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
-    """Make a version the one that serves; returns "deployed", or "unchanged" when it serves already.
+    """Make a version the one that serves; returns "deployed", "unchanged" when it serves already, or "held" when it was overtaken.
 
     Args:
         version: The version that passed the gate and serving validation.

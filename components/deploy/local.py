@@ -9,8 +9,8 @@ from components.registry.ledger import champion_of
 def deploy_local(registry: Registry, request: DeployRequest) -> str:
     """Make a version the champion; returns "deployed", or "unchanged" when it serves already or this run deployed it before.
 
-    Raises IntegrityError for a damaged version, and RolloutError when the request is stale: a version must not replace one
-    that it was never compared with.
+    Raises IntegrityError for a damaged version, and Overtaken or RolloutError when the request is stale: a version must not
+    replace one that it was never compared with.
     """
     return "deployed" if _record(registry, request) else "unchanged"
 

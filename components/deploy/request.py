@@ -10,6 +10,11 @@ from components.registry import Record
 from components.registry.ledger import champion_of, deployments, draft_record
 from components.registry.record import Action, Strategy
 
+
+class Overtaken(RolloutError):
+    """Another version came to serve than the one that the gate compared with: a result that is recorded as a hold, not a failure."""
+
+
 PREVIOUS = "previous"
 """Asks for the version before the champion, whichever that is."""
 
@@ -61,16 +66,17 @@ class DeployRequest:
         return any(record.action in {"deployed", "rolled_back"} and record.version == self.version for record in mine)
 
     def refuse_stale(self, records: list[Record]) -> None:
-        """Raise RolloutError when the ledger has moved on since what the request rests on.
+        """Raise when the ledger has moved on since what the request rests on.
 
-        Strategy quality: another version serves than the gate compared with. `previous`: going back leads elsewhere now.
+        Overtaken, for strategy quality: another version serves than the gate compared with. RolloutError, for `previous`: going
+        back leads elsewhere now.
         """
         champion = champion_of(records)
         if self.strategy == "quality" and self.decision is not None and champion != self.decision.champion:
             compared = self.decision.champion or "nothing"
-            raise RolloutError(
-                f"{champion or 'nothing'} serves now, but the gate compared {self.version} with {compared}; "
-                "run the pipeline again to compare with what serves, or deploy it with strategy manual or force"
+            raise Overtaken(
+                f"overtaken by {champion or 'a rollback to nothing'}: the gate compared {self.version} with {compared}; "
+                "run the pipeline again to compare with what serves, or name the version in the deployment pipeline"
             )
         if self.asked == PREVIOUS:
             stack = deployments(records)
@@ -83,6 +89,10 @@ class DeployRequest:
     def draft(self) -> Record:
         """Return the record of the deployment."""
         return self._draft("rolled_back" if self.strategy == "rollback" else "deployed", self.version, self.strategy, self.reason)
+
+    def draft_hold(self, reason: str) -> Record:
+        """Return the record of a version that passed the gate and was overtaken; the champion goes on serving."""
+        return self._draft("held", self.version, self.strategy, reason)
 
     def draft_failure(self, reason: str) -> Record:
         """Return the record of a failed deployment; the champion goes on serving."""

@@ -5,24 +5,30 @@ from typing import Any
 
 from components.classifier.errors import UsageError
 from components.deploy.local import deploy_local
-from components.deploy.request import PREVIOUS, DeployRequest
+from components.deploy.request import PREVIOUS, DeployRequest, Overtaken
 from components.registry import Registry
 from components.settings.serving import check_target
 from components.storage import open_store
 
 
 def deploy(registry: Registry, request: DeployRequest) -> str:
-    """Deploy to the request's target; returns "deployed" or "unchanged".
+    """Deploy to the request's target; returns "deployed", "unchanged", or "held" for a version that was overtaken.
 
-    Raises UsageError for a request that is not allowed or does not fit its target, else what the target raises.
+    A run that was slower than another is no error: its version is recorded as held, with what overtook it, and the champion goes on
+    serving. Raises UsageError for a request that is not allowed or does not fit its target, else what the target raises.
     """
     check_target(request.target, registry.store.url, registry.name, request.serving, request.namespace)
     request.check()
-    if request.target == "local":
-        return deploy_local(registry, request)
-    from components.deploy.kserve.rollout import deploy_kserve  # imports the Kubernetes client, which the local target does not need
+    try:
+        if request.target == "local":
+            return deploy_local(registry, request)
+        from components.deploy.kserve.rollout import deploy_kserve  # imports the Kubernetes client, which the local target does not need
 
-    return deploy_kserve(registry, request)
+        return deploy_kserve(registry, request)
+    except Overtaken as overtaken:
+        registry.ledger.append(request.draft_hold(str(overtaken)))
+        print(overtaken, flush=True)
+        return "held"
 
 
 def strategy_of(asked: str) -> str:

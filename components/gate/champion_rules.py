@@ -21,7 +21,7 @@ def comparable(evaluation: Evaluation, version: str, serving: str | None) -> Rul
     champion = evaluation.champion
     compared = champion.version if champion else ""
     if serving is not None and serving not in (compared, version):
-        reason = f"the evaluation compares with {compared or 'no version'}, but {serving or 'none'} serves now; run again"
+        reason = f"overtaken: the evaluation compares with {compared or 'no version'}, but {serving or 'none'} serves now; run again"
         return RuleResult(rule="champion", outcome="fail", reason=reason)
     if champion is None:
         return RuleResult(rule="champion", outcome="skipped", reason="no version serves yet, so there is nothing to compare with")

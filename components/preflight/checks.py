@@ -100,8 +100,12 @@ def _check_cluster(given: Mapping[str, Any], here: bool) -> Iterator[str]:
 
 
 def _check_store(url: str) -> str:
-    """Write and delete one small object: a registry that cannot be written is known before the training, not after."""
+    """Write and delete one small object: a registry that cannot be written is known before the training, not after.
+
+    A bucket that is not there is said before anything is written, which would make it on some servers.
+    """
     store = open_store(url)
+    store.require_place()
     key = f"preflight/{uuid.uuid4().hex}"
     store.create(key, b"can this be written?")
     store.delete(key)

@@ -34,8 +34,11 @@ def check_parameters(
     """
     given = dict(locals())
     from components.preflight.checks import check_training
+    from components.preflight.service import check_service
     from components.settings.resources import Resources
 
     print(*check_training(given), sep="\n")
+    if said := check_service(given):
+        print(said)
     asked = Resources.read(resources)
     return ("passed", asked.cpu, asked.memory, asked.gpu_resource, asked.node_selector)

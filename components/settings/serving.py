@@ -63,7 +63,7 @@ class KServeSettings(BaseSettings):
     settle_seconds: float = Field(20, ge=0)
     """How long a version that serves is watched before it is recorded: some crash after they were ready."""
     take_over: bool = False
-    """Take the fields of an InferenceService that another tool made; otherwise that is refused."""
+    """Take over an InferenceService that serves another store's or name's model, and fields that another tool owns; else refused."""
 
     @model_validator(mode="after")
     def _agree(self) -> "KServeSettings":
@@ -116,6 +116,20 @@ def check_store(url: str) -> None:
     """Raise UsageError for a store that KServe cannot download from."""
     if not url.startswith("s3://"):
         raise UsageError(f"target kserve needs a store that the cluster can read, s3://bucket/prefix, not {url}; publish there first")
+
+
+def check_owner(service: str, serves: str, models: str, champion: str, take_over: bool) -> None:
+    """Raise UsageError when a service serves an address outside of `models`, where the versions of this store and name lie.
+
+    `serves`: the address, empty where nothing is known to serve. `champion`: the version that should serve from `models`, or empty.
+    """
+    if not serves or serves.startswith(models) or take_over:
+        return
+    theirs = serves.rstrip("/").rpartition("/")[2]
+    raise UsageError(
+        f"{service} serves {serves} (champion {theirs}), which is not of {models} (champion {champion or 'none: nothing was deployed'}): "
+        "it belongs to another store or model; correct store, name or serving.service, or set serving.take_over to replace what it serves"
+    )
 
 
 def check_target(target: str, store: str = "", name: str = "", serving: Mapping[str, Any] | None = None, namespace: str = "") -> None:

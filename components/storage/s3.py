@@ -20,6 +20,7 @@ from s3transfer.subscribers import BaseSubscriber
 
 from components.classifier.errors import (
     AccessDenied,
+    ObjectNotFound,
     StoreError,
     StoreUnavailable,
     StoreUnsuitable,
@@ -27,7 +28,7 @@ from components.classifier.errors import (
 )
 from components.storage.files import explain_os_errors, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
-from components.storage.s3_messages import NO_CREDENTIALS, SLOW, Answer, explain, tls
+from components.storage.s3_messages import NO_CREDENTIALS, SLOW, Answer, explain, no_bucket, tls
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
 
@@ -53,6 +54,7 @@ class S3Store(Store):
         self.url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._settings = load_settings()
         self._limit = threading.local()
+        self._placed = False
         self._client = self._connect()
         self._where = str(self._client.meta.endpoint_url)
         self._creator = CreateOnly(self._put_new, self._writer, self.delete, f"the server at {self._where}", self.url)
@@ -91,13 +93,30 @@ class S3Store(Store):
 
     def create(self, key: str, data: bytes) -> None:
         with self._within():
+            self.require_place()
             self._creator.create(check_key(key), data)
+
+    def require_place(self) -> None:
+        """Ask for the bucket itself, once: some servers (SeaweedFS) make a missing one at the first write."""
+        if self._placed:
+            return
+        try:
+            self._call(self._client.head_bucket, f"look for {self.url}")
+        except ObjectNotFound as error:
+            raise StoreError(no_bucket(f"cannot use {self.url} ({self._where})", self._bucket)) from error
+        except StoreUnavailable:
+            raise
+        except StoreError:  # HEAD is refused without words: what is asked next tells why
+            pass
+        self._placed = True
 
     def require_create_only(self) -> None:
         with self._within():
+            self.require_place()
             self._creator.require()
 
     def replace(self, key: str, data: bytes) -> None:
+        self.require_place()
         self._call(self._client.put_object, f"write {key!r} to {self.url}", Key=self._key(key), Body=data, **self._options)
 
     def exists(self, key: str) -> bool:
@@ -131,6 +150,7 @@ class S3Store(Store):
         doing = f"write {key!r} to {self.url}"
         with explain_os_errors(f"cannot read {source}"):
             size = source.stat().st_size
+        self.require_place()
         watch = _Watch(progress)
         with create_transfer_manager(self._client, _TRANSFER) as manager:
             future = manager.upload(str(source), self._bucket, self._key(key), extra_args=self._options, subscribers=[watch])

@@ -30,7 +30,7 @@ def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
     said = f"{answer.code}: {answer.message}" if answer.message and answer.message != answer.code else answer.code
     cannot = f"cannot {doing} ({where})"
     if answer.code == "NoSuchBucket":
-        return StoreError(f"{cannot}: bucket {bucket!r} does not exist; create it, or correct the store's address or the endpoint")
+        return StoreError(no_bucket(cannot, bucket))
     if answer.status == 404:
         return ObjectNotFound(f"{cannot}: there is no such object")
     if answer.code in {"RequestTimeTooSkewed", "RequestExpired"} or (answer.status == 403 and abs(skew_s(answer.date)) > _SKEW_S):
@@ -64,6 +64,11 @@ def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
     return StoreError(
         f"{cannot}: the server refused ({answer.status} {said}); check the store's address, the endpoint and the bucket's settings"
     )
+
+
+def no_bucket(cannot: str, bucket: str) -> str:
+    """Tell of a bucket that is not there; nobody makes one."""
+    return f"{cannot}: bucket {bucket!r} does not exist; create it, or correct the store's address or the endpoint"
 
 
 def tls(error: str) -> str:

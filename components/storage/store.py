@@ -58,6 +58,9 @@ class Store(ABC):
     def require_create_only(self) -> None:
         """Raise StoreUnsuitable when `create` could overwrite; `create` asks itself, a long upload that ends with it asks before."""
 
+    def require_place(self) -> None:  # noqa: B027 - most stores make their own place
+        """Raise StoreError unless what holds the objects is there, such as the bucket; makes nothing. Every write asks first."""
+
     @abstractmethod
     def exists(self, key: str) -> bool:
         """Say whether an object lies under exactly this key."""

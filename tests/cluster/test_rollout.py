@@ -4,11 +4,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.classifier.errors import RolloutError, UsageError
+from components.deploy.kserve.rollout import deploy_kserve
+from components.registry import Registry
+from components.registry.publication import publish_directory
+from components.storage import open_store
 from tests.cluster import place as bad
 from tests.cluster.api import Api, service_path
 from tests.cluster.place import Place, kubeconfig_of
@@ -222,6 +227,29 @@ def test_rolling_back_is_undo_and_what_is_served_is_the_last_record(place: Place
     assert place.registry.ledger.previous() is None
     assert place.deploy("v3") == "deployed"
     assert place.registry.resolve("previous") == place.versions["v1"]
+
+
+def test_a_service_of_another_store_or_model_is_not_touched_unless_it_is_taken_over(place: Place, bundles: Path) -> None:
+    place.deploy("v1")
+    before = place.service()
+    other = Registry(open_store(f"{place.registry.store.url}-typo"), "digits")
+    version = publish_directory(other, bundles / "v2").version
+    request = place.request(version)
+    with pytest.raises(UsageError, match=rf"digits serves .*{place.versions['v1']}/ .*not of {other.store.url}/models/digits/ .*take_over"):
+        deploy_kserve(other, request, place.said.append)
+    assert place.service() == before
+    assert other.ledger.records() == []
+    assert deploy_kserve(other, place.request(version, take_over=True), place.said.append) == "deployed"
+    assert place.served() == "v2"
+
+
+def test_the_same_version_by_a_runtime_that_crashes_is_not_called_served(place: Place) -> None:
+    place.deploy("v1")
+    with pytest.raises(RolloutError, match="exit code 3"):
+        place.deploy("v1", runtime=place.runtime("crashes", bad.CRASHES), settle_seconds=0)
+    service = place.service()
+    assert service is not None
+    assert service["spec"]["predictor"]["model"]["runtime"] == "penstock-onnx-v1"
 
 
 def test_a_service_deleted_behind_our_back_comes_back(place: Place) -> None:

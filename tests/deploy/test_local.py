@@ -7,7 +7,7 @@ from kfp import dsl
 
 from components.bundle.decision import Decision
 from components.bundle.policy import Policy
-from components.classifier.errors import IntegrityError, RolloutError, UsageError, VersionNotFound
+from components.classifier.errors import IntegrityError, UsageError, VersionNotFound
 from components.deploy.component import deploy_model
 from components.deploy.request import DeployRequest
 from components.deploy.step import deploy
@@ -70,12 +70,14 @@ def test_a_repeated_step_does_not_undo_what_came_since(registry: Registry, versi
 def test_a_version_never_replaces_one_that_it_was_not_compared_with(registry: Registry, versions: list[str]) -> None:
     deploy(registry, request(versions[0]))
     deploy(registry, request(versions[1], over=versions[0], run="fast"))
-    with pytest.raises(
-        RolloutError, match=f"{versions[1]} serves now, but the gate compared {versions[2]} with {versions[0]}; run the pipeline again"
-    ):
-        deploy(registry, request(versions[2], over=versions[0], run="slow"))
-    with pytest.raises(RolloutError, match="with nothing"):
-        deploy(registry, request(versions[2], run="slower"))
+    for _ in range(2):
+        assert deploy(registry, request(versions[2], over=versions[0], run="slow")) == "held"
+    held = registry.ledger.records()[-1]
+    assert (held.action, held.version, held.champion, held.sequence) == ("held", versions[2], versions[1], 3)
+    assert held.reason.startswith(f"overtaken by {versions[1]}: the gate compared {versions[2]} with {versions[0]}; run the pipeline again")
+    assert held.decision["verdict"] == "promote"
+    assert deploy(registry, request(versions[2], run="slower")) == "held"
+    assert "with nothing" in registry.ledger.records()[-1].reason
     assert registry.ledger.champion() == versions[1]
 
 
@@ -128,24 +130,22 @@ def test_an_unknown_target_is_refused_by_name(registry: Registry, versions: list
         deploy(registry, request(versions[0], target="moon"))
 
 
-def test_of_many_first_deployers_one_wins_and_the_others_are_told(registry: Registry, versions: list[str]) -> None:
+def test_of_many_first_deployers_one_wins_and_the_others_are_held(registry: Registry, versions: list[str]) -> None:
     """They start together and each compared with nothing."""
     start = threading.Barrier(3)
 
     def go(version: str) -> str:
         own = Registry(registry.store, "digits")
         start.wait()
-        try:
-            return deploy(own, request(version, run=version))
-        except RolloutError as error:
-            return str(error)
+        return deploy(own, request(version, run=version))
 
     with ThreadPoolExecutor(3) as pool:
         results = list(pool.map(go, versions))
     assert results.count("deployed") == 1
-    assert sum("run the pipeline again" in result for result in results) == 2
-    (record,) = registry.ledger.records()
-    assert record.champion == versions[results.index("deployed")]
+    assert results.count("held") == 2
+    records = registry.ledger.records()
+    assert [record.action for record in records] == ["deployed", "held", "held"]
+    assert {record.champion for record in records} == {versions[results.index("deployed")]}
 
 
 def test_manual_deployers_at_once_all_get_their_record_with_the_true_predecessor(registry: Registry, versions: list[str]) -> None:

@@ -5,11 +5,13 @@ import copy
 import pytest
 
 from components.deploy.kserve.service import (
+    DIGEST,
     MODE,
     Object,
     adoption_patch,
     agrees,
     applied_part,
+    digest_of,
     keep_mode_name,
     mode_of,
     render,
@@ -37,6 +39,7 @@ def live(**settings: object) -> Object:
 def test_a_service_names_the_runtime_the_version_and_its_address_with_a_slash() -> None:
     it = rendered()
     assert it["metadata"]["annotations"] == {
+        DIGEST: digest_of(it),
         MODE: "Standard",
         "penstock/model-version": VERSION,
         "serving.kserve.io/autoscalerClass": "none",
@@ -84,6 +87,19 @@ def test_agreement_is_about_our_fields(change: object, same: bool) -> None:
     it = live()
     change(it)
     assert agrees(it, rendered()) is same
+
+
+def test_the_digest_tells_what_makes_other_pods_and_no_more() -> None:
+    """In Knative a share of the traffic, and anywhere a number of pods, must not start new ones."""
+    own = digest_of(rendered())
+    assert len(own) == 32
+    for changed in ({"runtime": "penstock-onnx-v2"}, {"service_account": "other"}):
+        assert digest_of(rendered(**changed)) != own
+    for same in ({"min_replicas": 3}, {"max_replicas": 3}):
+        assert digest_of(rendered(**same)) == own
+    knative = digest_of(rendered(mode="Knative"))
+    assert digest_of(rendered(10, mode="Knative")) == knative
+    assert digest_of(render("digits", VERSION, URI, KServeSettings(), {})) != own
 
 
 def test_the_lock_is_what_was_read() -> None:

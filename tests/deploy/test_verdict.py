@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from components.deploy.kserve.service import Object
+from components.deploy.kserve.service import DIGEST, Object
 from components.deploy.kserve.state import SOURCE, ContainerState, DeploymentState, Observation, PodState, read
 from components.deploy.kserve.verdict import judge, last_words
 
@@ -129,6 +129,20 @@ def test_once_it_has_served_a_single_crash_counts() -> None:
     crashed = replace(SERVED, pods=(PodState("p", ready=True, containers=(replace(MAIN, restarts=1, ended="Error", exit_code=3),)),))
     assert judge(crashed, NEW, 60).state == "served"
     assert judge(crashed, NEW, 60, settled=True).state == "failed"
+
+
+def test_the_same_version_by_another_spec_is_not_served_yet() -> None:
+    """Another runtime, the same address: the Deployment is complete, of the spec before."""
+    ours, before = "d" * 32, deployment(NEW)
+    before["spec"]["template"]["metadata"]["annotations"][DIGEST] = "c" * 32
+    changed = service(**UP_TO_DATE)
+    changed["metadata"]["annotations"] = {DIGEST: ours}
+    seen = read(changed, [before], [], [], [], NEW, ours, standard=True)
+    assert judge(seen, NEW, 60, digest=ours).state == "waiting"
+    before["spec"]["template"]["metadata"]["annotations"][DIGEST] = ours
+    assert judge(read(changed, [before], [], [], [], NEW, ours, standard=True), NEW, 60, digest=ours).state == "served"
+    other = judge(seen, NEW, 60, digest="e" * 32)
+    assert (other.state, "another spec" in other.line) == ("replaced", True)
 
 
 def test_a_canary_is_served_at_its_own_share() -> None:

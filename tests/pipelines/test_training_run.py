@@ -136,5 +136,5 @@ def test_two_runs_at_once_both_end_in_an_order(tmp_path: Path) -> None:
     records = registry.ledger.records()
     assert [record.sequence for record in records] == list(range(1, len(records) + 1))
     for out, err, code in ended:
-        assert code == 0 or ("run" in err and "Traceback" not in err and "error:" in err), (out, err)
-    assert any(code == 0 for _, _, code in ended)
+        assert code == 0, (out, err)  # the one that was overtaken is held, which is a result
+    assert sorted(record.action for record in records) in (["deployed", "deployed"], ["deployed", "held"])

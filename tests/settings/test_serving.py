@@ -1,7 +1,7 @@
 import pytest
 
 from components.classifier.errors import UsageError
-from components.settings.serving import KServeSettings, check_store
+from components.settings.serving import KServeSettings, check_owner, check_store
 
 
 def test_a_run_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,3 +46,15 @@ def test_a_store_that_kserve_cannot_read_is_refused_with_the_remedy() -> None:
         with pytest.raises(UsageError, match=r"s3://bucket/prefix, not .*; publish there first"):
             check_store(url)
     check_store("s3://models/penstock")
+
+
+def test_a_service_of_another_store_or_name_is_refused_with_both_addresses_and_champions() -> None:
+    ours = "s3://penstock/models/digits/"
+    for serves in ("s3://other/models/digits/v7/", "s3://penstock/models/digitsb/v7/"):
+        with pytest.raises(UsageError, match=rf"web serves {serves} \(champion v7\), which is not of {ours} \(champion v2\).*take_over"):
+            check_owner("web", serves, ours, "v2", False)
+        check_owner("web", serves, ours, "v2", True)
+    with pytest.raises(UsageError, match="champion none: nothing was deployed"):
+        check_owner("web", "s3://other/x/", ours, "", False)
+    check_owner("web", f"{ours}v1/", ours, "v2", False)
+    check_owner("web", "", ours, "", False)

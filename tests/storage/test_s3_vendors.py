@@ -96,6 +96,7 @@ def test_the_probe_leaves_one_object_and_is_one_request_afterwards(served: Vendo
     served.requests.clear()
     open_store("s3://b/x").create("two", b"")
     assert [request.split("?")[0] for request in served.requests] == [
+        "HEAD /b",
         "PUT /b/x/.penstock/create-only",
         "GET /b/x/.penstock/create-only",
         "PUT /b/x/two",
@@ -164,7 +165,7 @@ def test_endpoints_that_cannot_be_are_refused_before_any_work(value: str, name: 
 def test_custom_endpoints_get_the_bucket_in_the_path_and_need_no_region(served: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f" {served.endpoint.replace('127.0.0.1', 'localhost')}/ ")
     open_store("s3://my.dotted-bucket/x").replace("a", b"1")
-    assert served.requests == ["PUT /my.dotted-bucket/x/a"]
+    assert served.requests == ["HEAD /my.dotted-bucket", "PUT /my.dotted-bucket/x/a"]
 
 
 @habits(Habits())
@@ -250,6 +251,20 @@ def test_what_a_server_says_is_told_with_a_remedy(
             list(open_store("s3://lost/x").list())
         assert "\n" not in str(caught.value)
         assert served.endpoint in str(caught.value)
+
+
+@pytest.mark.parametrize("write", ["create", "replace", "upload", "require_create_only"])
+def test_a_missing_bucket_is_never_made_by_a_write(write: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    with vendor(Habits(makes_buckets=True)) as served:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", served.endpoint)
+        store = open_store("s3://nobucket/x")
+        arguments = {"upload": (tmp_path / "file", "a"), "require_create_only": ()}.get(write, ("a", b"x"))
+        with pytest.raises(StoreError, match="bucket 'nobucket' does not exist; create it"):
+            getattr(store, write)(*arguments)
+        assert served.objects == {}
+        served.objects["made/by/hand"] = (b"", {})
+        getattr(store, write)(*arguments)
 
 
 @pytest.mark.parametrize("minutes", [31, -31])

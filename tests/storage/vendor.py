@@ -39,6 +39,8 @@ class Habits:
     code: str = "Failed"
     page: bytes = b""
     """Answer everything by this page, as a web console does."""
+    makes_buckets: bool = False
+    """There is no bucket until the first PUT, which makes it, as SeaweedFS does for an administrator's key."""
 
 
 class Vendor:
@@ -138,6 +140,13 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(403, "InvalidObjectState")
         body, metadata = found
         return self._send(200, body, {"ETag": hashlib.md5(body).hexdigest(), **metadata})  # without quotes, as Ceph does
+
+    def do_HEAD(self) -> None:
+        self._target()
+        missing = self.vendor.habits.makes_buckets and not self.vendor.objects
+        self.send_response(404 if missing else self.vendor.habits.status or 200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def do_DELETE(self) -> None:
         with self.vendor.lock:

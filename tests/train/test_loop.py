@@ -1,7 +1,7 @@
 """The loop on real digits: it learns, repeats itself, goes on after a stop, and knows when to end."""
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +21,17 @@ OPTIONS = TrainingSettings(epochs=3, batch_size=32, seed=5)
 SHOW = TrainingProgress()
 
 
+def options(**changes: Any) -> TrainingSettings:
+    return TrainingSettings(**{**OPTIONS.model_dump(), **changes})
+
+
 @pytest.fixture(autouse=True)
 def short_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Path) -> None:
-    first, again, other = (trainer(replace(OPTIONS, epochs=2, seed=seed), split(0, 300), split(300, 400)) for seed in (5, 5, 6))
+    first, again, other = (trainer(options(epochs=2, seed=seed), split(0, 300), split(300, 400)) for seed in (5, 5, 6))
     for number, one in enumerate((first, again, other)):
         one.fit(checkpoints(tmp_path / str(number)), SHOW)
     for name, array in weights(first).items():
@@ -56,8 +60,8 @@ def test_the_best_weights_are_restored(tmp_path: Path) -> None:
     # A rate this high, and labels that contradict each other in validation, make later epochs worse.
     validation = split(300, 400)
     wrong = Split(validation.images, np.roll(validation.labels, 1))
-    options = replace(OPTIONS, epochs=12, patience=2)
-    trained = trainer(options, split(0, 300), wrong)
+    changed = options(epochs=12, patience=2)
+    trained = trainer(changed, split(0, 300), wrong)
     fitted = trained.fit(checkpoints(tmp_path), SHOW)
     assert fitted.stop_reason == "no lower validation loss in 2 epochs"
     assert len(fitted.history) == fitted.best_epoch + 2 < 12
@@ -72,20 +76,20 @@ def test_65_pictures_train_with_batch_normalisation(
     tmp_path: Path, batch_size: int, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 2)
-    options = replace(OPTIONS, epochs=1, batch_size=batch_size, architecture=architecture)
-    fitted = trainer(options, split(0, 65), split(65, 66)).fit(checkpoints(tmp_path), SHOW)
+    changed = options(epochs=1, batch_size=batch_size, architecture=architecture)
+    fitted = trainer(changed, split(0, 65), split(65, 66)).fit(checkpoints(tmp_path), SHOW)
     assert np.isfinite(fitted.history[0].train_loss)
 
 
 def test_without_validation_the_training_loss_chooses(tmp_path: Path) -> None:
-    fitted = trainer(replace(OPTIONS, epochs=2), split(0, 100), split(0, 0)).fit(checkpoints(tmp_path), SHOW)
+    fitted = trainer(options(epochs=2), split(0, 100), split(0, 0)).fit(checkpoints(tmp_path), SHOW)
     assert fitted.best_epoch == 2
     assert fitted.history[1].validation_loss is None
 
 
 def test_black_pictures_train_without_a_number_that_is_none(tmp_path: Path) -> None:
     black = Split(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 2)
-    fitted = trainer(replace(OPTIONS, epochs=1), black, black, classes=2).fit(checkpoints(tmp_path), SHOW)
+    fitted = trainer(options(epochs=1), black, black, classes=2).fit(checkpoints(tmp_path), SHOW)
     assert np.isfinite(fitted.history[0].train_loss)
 
 
@@ -103,7 +107,7 @@ def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setitem(network.OWN, "exploding", exploding)
     with pytest.raises(TrainingError, match=r"the loss became \w+ in epoch 1.*lower learning_rate \(it is 0\.003\)"):
-        trainer(replace(OPTIONS, architecture="exploding"), split(0, 100), split(100, 120)).fit(checkpoints(tmp_path), SHOW)
+        trainer(options(architecture="exploding"), split(0, 100), split(100, 120)).fit(checkpoints(tmp_path), SHOW)
 
 
 @pytest.mark.integration

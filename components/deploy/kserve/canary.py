@@ -5,7 +5,7 @@ import time
 
 from components.classifier.errors import RolloutConflict, RolloutError
 from components.deploy.kserve.cluster import Cluster, Stale
-from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, with_lock
+from components.deploy.kserve.service import Object, adoption_patch, agrees, with_lock
 from components.deploy.kserve.watch import Golden, Say, Watcher
 from components.settings.serving import KServeSettings
 from components.storage.optimistic import write_optimistically
@@ -29,7 +29,7 @@ def try_apart(cluster: Cluster, wanted: Object, golden: Golden, settings: KServe
     _put(cluster, apart)
     tell(f"{name}: {golden.version} applied")
     try:
-        Watcher(cluster, name, own, tell).wait(uri_of(apart), golden, time.monotonic() + settings.timeout_seconds)
+        Watcher(cluster, name, own, tell).wait(apart, golden, time.monotonic() + settings.timeout_seconds)
     finally:
         try:
             _take_away(cluster, name)

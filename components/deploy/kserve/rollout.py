@@ -34,11 +34,11 @@ from components.deploy.kserve.service import (
     with_lock,
 )
 from components.deploy.kserve.watch import Golden, NotServed, Say, Watcher
-from components.deploy.request import DeployRequest
+from components.deploy.request import DeployRequest, Overtaken
 from components.doctor.before import refuse_what_breaks
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
-from components.settings.serving import KServeSettings, canonical, check_store
+from components.settings.serving import KServeSettings, canonical, check_owner, check_store
 from components.storage.optimistic import write_optimistically
 
 
@@ -50,7 +50,7 @@ def say(line: str) -> None:
 def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -> str:
     """Make a version the one that an InferenceService serves; returns "deployed", or "unchanged" when it serves already.
 
-    Raises UsageError and IntegrityError before anything is changed; RolloutConflict when another deployer was first;
+    Raises UsageError and IntegrityError before anything is changed; Overtaken or RolloutConflict when another deployer was first;
     RolloutError with the pod's reason when the version does not serve, after what served before was put back.
     """
     settings = KServeSettings.read(request.serving, request.namespace)
@@ -104,7 +104,16 @@ class Rollout:
         self.changed = False
 
     def run(self) -> str:
-        """Roll out; returns "deployed" or "unchanged"."""
+        """Roll out; returns "deployed" or "unchanged". Raises Overtaken where the gate let it through and another version came first."""
+        try:
+            return self._run()
+        except RolloutConflict as conflict:
+            rival = version_of(self.live(), self.models)
+            if self.request.strategy == "quality" and rival not in {"", self.version}:
+                raise Overtaken(f"overtaken by {rival}: {conflict}") from conflict
+            raise
+
+    def _run(self) -> str:
         if failure := self._failed_before():
             self._finish_undo(failure)
         records = self.registry.ledger.records()
@@ -121,10 +130,10 @@ class Rollout:
         try:
             with stopping():
                 self._shift_traffic(steps, deadline)
-                self.watcher.settle(self.uri, self.golden, deadline)
+                self.watcher.settle(self.wanted(), self.golden, deadline)
         except NotServed as failure:
             self._undo(str(failure))
-        except Stopped:
+        except (Stopped, Overtaken):
             self._restore(self.stable)
             raise
         return self._record()
@@ -157,8 +166,12 @@ class Rollout:
         return next((r for r in mine if (r.action, r.version, r.target) == ("failed", self.version, self.request.target)), None)
 
     def _check_permissions(self) -> None:
-        """Read everything that the rollout will read, and ask for every right, so that what is missing is reported before any change."""
+        """Read everything that the rollout will read, and ask for every right, so that what is missing is reported before any change.
+
+        Raises UsageError for a service that is another's, or runs in another mode.
+        """
         live = self.live()
+        self._check_owner(live)
         now = mode_of(live) if live else ""
         if now and canonical(now) != canonical(self.settings.mode):
             raise UsageError(
@@ -168,6 +181,10 @@ class Rollout:
         for kind in ("Deployment", "ReplicaSet", "Pod", "Event"):
             self.cluster.all(kind, f"serving.kserve.io/inferenceservice={self.service}")
         refuse_what_breaks(self.settings, self.service)
+
+    def _check_owner(self, live: Object | None) -> None:
+        champion = champion_of(self.registry.ledger.records())
+        check_owner(self.service, uri_of(live) if live else "", self.models, champion, self.settings.take_over)
 
     def _try_apart(self) -> None:
         assert self.golden is not None
@@ -182,6 +199,7 @@ class Rollout:
 
         def attempt() -> None:
             live = self.live()
+            self._check_owner(live)
             self._refuse_change(first, live)
             records = self.registry.ledger.records()
             if champion_of(records) != self.version and not self.request.recorded(records):
@@ -222,9 +240,9 @@ class Rollout:
             if number:
                 self._apply(percent, self.live())
             if percent is None:
-                self.watcher.wait(self.uri, self.golden, deadline)
+                self.watcher.wait(self.wanted(), self.golden, deadline)
                 continue
-            self.watcher.wait(self.uri, None, deadline, percent=percent)
+            self.watcher.wait(self.wanted(percent), None, deadline, percent=percent)
             if problem := self.watcher.traffic(self.golden, percent):
                 raise NotServed(f"at {percent} percent of the traffic: {problem}")
             self.tell(f"{self.service}: {percent} percent of the traffic is answered as evaluated")
@@ -326,7 +344,7 @@ class Rollout:
         golden = Golden.of(self.registry, version) if version and self.registry.find(version) else None
         back = version or uri_of(stable)
         try:
-            self.watcher.wait(uri_of(stable), golden, time.monotonic() + self.settings.timeout_seconds)
+            self.watcher.wait(stable, golden, time.monotonic() + self.settings.timeout_seconds)
         except NotServed as failure:
             return f"{back} was put back, but does not serve either: {failure}"
         if version and (problem := _try(lambda: self.registry.ledger.append(self.request.draft_return(version, reason)))):

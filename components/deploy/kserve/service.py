@@ -1,6 +1,7 @@
 """The InferenceService as a value: rendered for a version, compared, and read back; nothing here talks to a cluster."""
 
 import copy
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,6 +16,9 @@ MODE = "serving.kserve.io/deploymentMode"
 AUTOSCALER = "serving.kserve.io/autoscalerClass"
 VERSION = "penstock/model-version"
 """The annotation that names the version; KServe copies it to the pods, which change with the version anyway."""
+DIGEST = "penstock/spec-digest"
+"""The annotation with the digest of all that shapes the pods; KServe copies it to them, and so tells two specs of a version apart."""
+_NOT_OF_PODS = ("minReplicas", "maxReplicas", "canaryTrafficPercent", "deploymentStrategy")
 GRACE_SECONDS = 45
 """The ServingRuntime's preStop sleep of 5 s, 2 s in which the predictor still takes requests, 30 s for those in flight."""
 
@@ -58,6 +62,7 @@ def render(
         predictor["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
         # The old pods go only when new ones answer.
         predictor["deploymentStrategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}}
+    annotations[DIGEST] = _digest({key: value for key, value in predictor.items() if key not in _NOT_OF_PODS})
     if percent is not None:
         predictor["canaryTrafficPercent"] = percent
     return {
@@ -99,6 +104,15 @@ def mode_of(live: Object) -> str:
 def uri_of(live: Object) -> str:
     """Return where an InferenceService's model comes from; empty when it has none."""
     return str(live.get("spec", {}).get("predictor", {}).get("model", {}).get("storageUri") or "")
+
+
+def digest_of(applied: Object) -> str:
+    """Return the digest of the spec that an InferenceService, or a pod template, was made from; empty where another tool made it."""
+    return str((applied["metadata"].get("annotations") or {}).get(DIGEST, ""))
+
+
+def _digest(part: Object) -> str:
+    return hashlib.sha256(json.dumps(part, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def version_of(live: Object | None, models: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.deploy.kserve.cluster import Cluster
-from components.deploy.kserve.service import Object, uri_of
+from components.deploy.kserve.service import Object, digest_of, uri_of
 
 SOURCE = "internal.serving.kserve.io/storage-initializer-sourceuri"
 """The pod template's annotation in which KServe names the model's address."""
@@ -47,7 +47,7 @@ class PodState:
 
 @dataclass(frozen=True)
 class DeploymentState:
-    """A Deployment that carries the new address in its template."""
+    """A Deployment that carries the new address and the new spec's digest in its template."""
 
     name: str
     generation: int = 0
@@ -75,10 +75,12 @@ class Observation:
     """An InferenceService and what serves it, read at one moment."""
 
     uri: str = ""
+    digest: str = ""
+    """Of the spec, where we applied it."""
     generation: int = 0
     address: str = ""
     deployment: DeploymentState | None = None
-    """None until a Deployment carries the new address."""
+    """None until a Deployment carries the new address and the new spec's digest."""
     not_created: str = ""
     """Why the new ReplicaSet cannot make pods."""
     pods: tuple[PodState, ...] = ()
@@ -92,8 +94,8 @@ class Observation:
     """Knative: the share of the traffic that the newest revision gets."""
 
 
-def observe(cluster: Cluster, service: str, uri: str, *, standard: bool) -> Observation:
-    """Read what serves `uri`; an InferenceService that is not there gives an empty observation."""
+def observe(cluster: Cluster, service: str, uri: str, digest: str = "", *, standard: bool) -> Observation:
+    """Read what serves `uri` by the spec of a digest; an InferenceService that is not there gives an empty observation."""
     live = cluster.find("InferenceService", service)
     if live is None:
         return Observation()
@@ -107,7 +109,7 @@ def observe(cluster: Cluster, service: str, uri: str, *, standard: bool) -> Obse
     events: list[Object] = []
     if any(not _is_true(pod, "Ready") for pod in pods):
         events = cluster.all("Event", fields="type=Warning")
-    return read(live, deployments, replica_sets, pods, events, uri, standard=standard)
+    return read(live, deployments, replica_sets, pods, events, uri, digest, standard=standard)
 
 
 def read(
@@ -117,19 +119,21 @@ def read(
     pods: Sequence[Object],
     events: Sequence[Object],
     uri: str,
+    digest: str = "",
     *,
     standard: bool,
 ) -> Observation:
     """Build an observation from the API server's answers."""
     status = live.get("status", {})
     component = status.get("components", {}).get("predictor", {})
-    deployment = _newest([d for d in deployments if _source(d) == uri])
+    deployment = _newest([d for d in deployments if _made_from(d) == (uri, digest)])
     replica_set = None
     if deployment is not None:
-        replica_set = _newest([r for r in replica_sets if _owned_by(r, deployment) and _source(r) == uri])
+        replica_set = _newest([r for r in replica_sets if _owned_by(r, deployment) and _made_from(r) == (uri, digest)])
     own = [pod for pod in pods if replica_set is not None and _owned_by(pod, replica_set)]
     return Observation(
         uri=uri_of(live),
+        digest=digest_of(live),
         generation=live["metadata"].get("generation", 0),
         address=str(status.get("address", {}).get("url") or status.get("url") or ""),
         deployment=_deployment_state(deployment) if deployment else None,
@@ -150,9 +154,10 @@ def _newest(objects: list[Object]) -> Object | None:
     return max(objects, key=age, default=None)
 
 
-def _source(it: Object) -> str:
-    annotations = it["spec"]["template"]["metadata"].get("annotations") or {}
-    return str(annotations.get(SOURCE, ""))
+def _made_from(it: Object) -> tuple[str, str]:
+    """The model's address and the spec's digest that a pod template carries."""
+    template = it["spec"]["template"]
+    return str((template["metadata"].get("annotations") or {}).get(SOURCE, "")), digest_of(template)
 
 
 def _owned_by(it: Object, owner: Object) -> bool:

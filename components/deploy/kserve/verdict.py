@@ -38,14 +38,16 @@ class Verdict:
     """Whose log tells more."""
 
 
-def judge(seen: Observation, uri: str, seconds: float, *, percent: int = 100, settled: bool = False) -> Verdict:
-    """Judge what was seen `seconds` after the apply of a spec that serves `uri`.
+def judge(seen: Observation, uri: str, seconds: float, *, digest: str = "", percent: int = 100, settled: bool = False) -> Verdict:
+    """Judge what was seen `seconds` after the apply of a spec, of that digest, that serves `uri`.
 
     `percent`: the share of traffic that the new revision must get (Knative). `settled`: it has answered before, so that a
     single crash now counts. Unknown or stale conditions are never a failure, and Ready is never a success.
     """
     if seen.uri != uri:
         return Verdict("replaced", f"the InferenceService serves {seen.uri or 'nothing'} by now")
+    if seen.digest != digest:
+        return Verdict("replaced", f"the InferenceService serves {uri} by another spec than was applied")
     if seen.invalid and seen.deployment is None and seconds >= _INVALID_SECONDS:
         return Verdict("failed", f"KServe refuses the spec: {seen.invalid}")
     if any(sign in seen.not_created for sign in _PERMANENT):

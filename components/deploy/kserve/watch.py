@@ -16,6 +16,7 @@ from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
 from components.classifier.errors import InferenceError, RolloutConflict, RolloutError
 from components.classifier.images import Pixels
 from components.deploy.kserve.cluster import Cluster, Unreachable
+from components.deploy.kserve.service import Object, digest_of, uri_of
 from components.deploy.kserve.state import Observation, observe
 from components.deploy.kserve.verdict import Verdict, judge, last_words
 from components.inference_client import InferenceClient, batches
@@ -72,15 +73,15 @@ class Watcher:
         self._clients: dict[str, InferenceClient] = {}
         self._last_line = ""
 
-    def wait(self, uri: str, golden: Golden | None, deadline: float, *, percent: int = 100) -> None:
-        """Return once `uri` is served, alone, and every golden request is answered by its version.
+    def wait(self, applied: Object, golden: Golden | None, deadline: float, *, percent: int = 100) -> None:
+        """Return once the InferenceService `applied` is served, alone, and every golden request is answered by its version.
 
         `deadline` on time.monotonic's clock. Raises NotServed with the pod's reason as soon as it shows, or the state at the
         deadline; RolloutConflict when another deployer changes what is served.
         """
         began, unanswered = time.monotonic(), 0.0
         while True:
-            verdict, seen = self._look(uri, time.monotonic() - began, percent)
+            verdict, seen = self._look(applied, time.monotonic() - began, percent)
             if verdict.state == "served":
                 problem = self._ask(seen, golden)
                 if not problem:
@@ -97,16 +98,16 @@ class Watcher:
                 raise NotServed(f"not served after {time.monotonic() - began:.0f} s: {verdict.line}{self._words(verdict)}")
             time.sleep(POLL_SECONDS)
 
-    def settle(self, uri: str, golden: Golden, deadline: float) -> None:
+    def settle(self, applied: Object, golden: Golden, deadline: float) -> None:
         """Go on watching a version that serves for a while, then ask once more; raises as `wait` does."""
         if not self._settings.settle_seconds:
             return
         self._tell(f"watched for {self._settings.settle_seconds:g} s more")
         until = time.monotonic() + self._settings.settle_seconds
         while time.monotonic() < until:
-            self._look(uri, float("inf"), 100, settled=True)
+            self._look(applied, float("inf"), 100, settled=True)
             time.sleep(POLL_SECONDS)
-        self.wait(uri, golden, max(deadline, time.monotonic() + ANSWER_SECONDS))
+        self.wait(applied, golden, max(deadline, time.monotonic() + ANSWER_SECONDS))
 
     def traffic(self, golden: Golden, percent: int) -> str:
         """Send golden requests through the users' address; returns what is wrong, or nothing.
@@ -128,13 +129,14 @@ class Watcher:
             answered += 1
         return "" if answered else f"no request of {count} came to the new version at {percent} percent"
 
-    def _look(self, uri: str, seconds: float, percent: int, *, settled: bool = False) -> tuple[Verdict, Observation]:
+    def _look(self, applied: Object, seconds: float, percent: int, *, settled: bool = False) -> tuple[Verdict, Observation]:
         """Observe once; raises NotServed for a failure, and RolloutConflict when something else is served."""
+        uri, digest = uri_of(applied), digest_of(applied)
         try:
-            seen = observe(self._cluster, self._service, uri, standard=self._settings.standard)
+            seen = observe(self._cluster, self._service, uri, digest, standard=self._settings.standard)
         except Unreachable as error:
             return Verdict("waiting", str(error)), Observation()
-        verdict = judge(seen, uri, seconds, percent=percent, settled=settled)
+        verdict = judge(seen, uri, seconds, digest=digest, percent=percent, settled=settled)
         if verdict.state == "replaced":
             raise RolloutConflict(
                 f"another deployer changed {self._service}: {verdict.line}, not {uri}; it was not touched; look at the ledger"
