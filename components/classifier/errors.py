@@ -149,7 +149,6 @@ class RequestError(PenstockError):
         self.status = status
 
 
-
 def validation_problems(error: "ValidationError") -> list[str]:
     """What pydantic found, one `field: message` each; without the field where the whole is meant."""
     lines = []
