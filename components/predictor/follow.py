@@ -13,8 +13,6 @@ from components.registry import Registry
 from components.storage import open_store
 from components.storage.files import write_file
 
-_HEAD = "ledger-head.json"
-
 
 def champion_of(registry: Registry) -> str:
     """Return the version that the ledger names; raises VersionNotFound while there is none."""
@@ -37,6 +35,7 @@ class Follower:
         self._registry = Registry(open_store(store), name)
         self._name = name
         self._cache = cache / name
+        self._head_file = cache / f"{name}.ledger-head.json"
         self._head_kept = self._registry.ledger.head = self._remembered_head()
         self._poll_seconds = poll_seconds
         self._refused = ""
@@ -101,7 +100,7 @@ class Follower:
     def _remembered_head(self) -> tuple[int, str] | None:
         """The newest record of this ledger that an earlier process saw, so that its removal is noticed after a restart too."""
         try:
-            seen = json.loads((self._cache / _HEAD).read_bytes())
+            seen = json.loads(self._head_file.read_bytes())
         except (FileNotFoundError, ValueError):
             return None
         return (seen["sequence"], seen["sha256"]) if seen["store"] == self._registry.store.url else None
@@ -110,7 +109,7 @@ class Follower:
         head = self._registry.ledger.head
         if head is not None and head != self._head_kept:
             seen = {"store": self._registry.store.url, "sequence": head[0], "sha256": head[1]}
-            write_file(self._cache / _HEAD, [json.dumps(seen).encode()])
+            write_file(self._head_file, [json.dumps(seen).encode()])
             self._head_kept = head
 
     def _remove_copies(self, keep: set[str]) -> None:

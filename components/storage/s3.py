@@ -362,9 +362,9 @@ def _answer(error: aws.ClientError) -> Answer:
     about, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
     headers = metadata.get("HTTPHeaders", {})
     return Answer(
-        code=about.get("Code", ""),
+        code=about.get("Code") or "",  # some servers leave them empty
         status=_status(error) or 0,
-        message=about.get("Message", ""),
+        message=about.get("Message") or "",
         date=headers.get("date", ""),
         region=headers.get("x-amz-bucket-region", ""),
         type=headers.get("content-type", ""),

@@ -14,6 +14,7 @@ import pytest
 from components.classifier.errors import (
     AccessDenied,
     ObjectExists,
+    ObjectNotFound,
     PenstockError,
     StoreError,
     StoreUnavailable,
@@ -385,3 +386,13 @@ def test_an_archived_object_is_named_as_such(served: Vendor) -> None:
     with pytest.raises(StoreError, match=r"the object is archived \(InvalidObjectState.*restore-object") as raised:
         store.read("model")
     assert "AWS_ACCESS_KEY_ID" not in str(raised.value)
+
+
+@habits(Habits(said=""))
+def test_a_refusal_without_a_message_is_told_all_the_same(served: Vendor) -> None:
+    store = open_store("s3://b/x")
+    store.create("record", b"1")
+    with pytest.raises(ObjectExists, match="object 'record' is in"):
+        store.create("record", b"2")
+    with pytest.raises(ObjectNotFound, match="there is no such object"):
+        store.read("another")

@@ -23,6 +23,8 @@ class Habits:
     condition: Condition = "412"
     plain_uploads_only: bool = False
     """411 without Content-Length, 400 to aws-chunked and trailing checksums."""
+    said: str = "said so"
+    """The message of every refusal."""
     locked: bool = False
     """Object Lock: 400 without Content-MD5 or a checksum in a header, and to one that does not fit."""
     requester_pays: bool = False
@@ -229,7 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
         return bool(habits.status or habits.page)
 
     def _error(self, status: int, code: str, headers: dict[str, str] | None = None) -> None:
-        self._send(status, b"" if status == 304 else f"<Error><Code>{code}</Code><Message>said so</Message></Error>".encode(), headers)
+        self._send(
+            status,
+            b"" if status == 304 else f"<Error><Code>{code}</Code><Message>{self.vendor.habits.said}</Message></Error>".encode(),
+            headers,
+        )
 
     def _xml(self, body: str) -> None:
         self._send(200, f'<?xml version="1.0" encoding="UTF-8"?>{body}'.encode())
