@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from components.bundle.dataset import Dataset
@@ -11,6 +12,9 @@ from tests import tiny
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell, whose children could not be interrupted
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+hypothesis.settings.register_profile("penstock", deadline=None)  # a busy machine is not a failure
+hypothesis.settings.load_profile("penstock")
 
 _OURS = ("PENSTOCK_", "AWS_", "KFP_")
 

@@ -33,8 +33,8 @@ def check_parameters(
     of `resources` here: Kubeflow cannot look into a mapping.
     """
     given = dict(locals())
+    from components.doctor.service import check_service
     from components.preflight.checks import check_training
-    from components.preflight.service import check_service
     from components.settings.resources import Resources
 
     print(*check_training(given), sep="\n")

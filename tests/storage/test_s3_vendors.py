@@ -175,7 +175,7 @@ def test_an_endpoint_from_the_aws_configuration_gets_it_too(served: Vendor, monk
     (tmp_path / "config").write_text(f"[default]\nendpoint_url = {served.endpoint.replace('127.0.0.1', 'localhost')}\n")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     open_store("s3://bucket").replace("a", b"1")
-    assert served.requests == ["PUT /bucket/a"]
+    assert served.requests == ["HEAD /bucket", "PUT /bucket/a"]
 
 
 @habits(Habits(base="/base"))
