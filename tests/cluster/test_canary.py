@@ -12,7 +12,6 @@ from tests.cluster.api import Api
 from tests.cluster.place import Place
 from tests.cluster.router import router
 
-
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 SCHEMA = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 KNATIVE = {
