@@ -54,8 +54,9 @@ format: $(INSTALLED) ## Format the code
 compile: $(INSTALLED) ## Compile the pipelines into build/pipelines
 	$(BIN)/penstock compile --output build/pipelines
 
-docs: $(INSTALLED) ## Write docs/parameters.md from the models of the settings
+docs: $(INSTALLED) ## Write docs/parameters.md and docs/rules.md from the settings and the rules of lint
 	$(BIN)/python -W ignore -m pipelines.cli.params > docs/parameters.md
+	$(BIN)/penstock lint --rules --format markdown > docs/rules.md
 
 image: ## Build both images: penstock-pipeline and penstock-predictor
 	@test -n "$(DOCKER)" || { echo "error: no client that can build: install docker.io, docker with its buildx plugin, or podman, and name it: make image DOCKER=/path/to/it"; exit 1; }

@@ -14,7 +14,7 @@ from components.storage import open_store
 def deploy(registry: Registry, request: DeployRequest) -> str:
     """Deploy to the request's target; returns "deployed", "unchanged", or "held" for a version that was overtaken.
 
-    A run that was slower than another is no error: its version is recorded as held, with what overtook it, and the champion goes on
+    A run that was slower than another is not an error: its version is recorded as held, with what overtook it, and the champion goes on
     serving. Raises UsageError for a request that is not allowed or does not fit its target, else what the target raises.
     """
     check_target(request.target, registry.store.url, registry.name, request.serving, request.namespace)

@@ -30,7 +30,7 @@ def buckets_made_unasked(seen: Seen) -> Results:
     if store.made_bucket or "seaweedfs" in store.server.lower():
         yield warning(
             f"the server of {store.url} ({store.server or 'of unknown make'}) makes a missing bucket at the first write",
-            "a misspelt bucket is no error: versions go into a new one, which KServe's account may not read",
+            "a misspelt bucket is not an error there: versions go into a new one, which KServe's account may not read",
             "give the steps a key that may write to this bucket only, not an administrator's",
         )
     else:

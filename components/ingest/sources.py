@@ -138,7 +138,7 @@ def _column_notes(labelled: Labelled, names: list[str]) -> list[str]:
     unknown, without = sorted(rows - set(names)), sum(name not in rows for name in names)
     notes = []
     if unknown:
-        notes.append(f"{file} names {len(unknown)} files that are no usable pictures here: {some(unknown)}")
+        notes.append(f"{file} names {len(unknown)} files that are not usable pictures here: {some(unknown)}")
     if without:
         notes.append(f"{file} has no line for {without} of {len(names)} pictures")
     return notes

@@ -122,10 +122,10 @@ def quantity_form(manifest: Manifest) -> Iterator[Hit]:
 
 @rule(Level.ERROR)
 def text_expected(manifest: Manifest) -> Iterator[Hit]:
-    """An annotation, a label or an environment variable is no text.
+    """An annotation, a label or an environment variable is not text.
 
     The API server refuses the object ("cannot unmarshal number into Go struct field … of type string"); an unquoted 1, true or yes
-    is no text in YAML.
+    is not text in YAML.
 
     Fix: write the value in quotes.
     """

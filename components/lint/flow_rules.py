@@ -77,7 +77,7 @@ def oneof_over_artifacts(pipeline: Pipeline) -> Iterator[Hit]:
 
 @rule(Level.WARNING)
 def setting_not_an_input(pipeline: Pipeline) -> Iterator[Hit]:
-    """Inside a group, a setting of a step takes its value from a run parameter that is no input of the step.
+    """Inside a group, a setting of a step takes its value from a run parameter that is not an input of the step.
 
     In a dsl.If, Else, ParallelFor or ExitHandler the step's driver was seen to fail with "parent DAG does not have input parameter".
 
@@ -178,7 +178,7 @@ _TEXT_TYPES = ("", "STRING", "TASK_FINAL_STATUS")
 
 @rule(Level.WARNING)
 def optional_without_default(pipeline: Pipeline) -> Iterator[Hit]:
-    """A pipeline's parameter is optional, has no default, and is no text.
+    """A pipeline's parameter is optional, has no default, and is not text.
 
     The run form asks for it all the same, an empty field is refused as a number, and a step that gets none fails with "parent DAG
     does not have input parameter".

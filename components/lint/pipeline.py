@@ -49,7 +49,7 @@ class Image:
 
 
 def is_image(name: str) -> bool:
-    """Whether a registry is asked for this name: it is no template, no import path for ko, and no stand-in of KFP's own tasks."""
+    """Whether a registry is asked for this name: it is not a template, an import path for ko, or a stand-in of KFP's own tasks."""
     return bool(name) and not is_template(name) and "://" not in name and not name.startswith("argostub/")
 
 

@@ -152,7 +152,7 @@ def retry_without_effect(pipeline: Pipeline) -> Iterator[Hit]:
 def retry_bound_too_short(pipeline: Pipeline) -> Iterator[Hit]:
     """All tries of a step together get less time than the step itself may take.
 
-    backoff_max_duration is no longest pause: it counts from the first try's start. A step that takes longer has no retry, or is
+    backoff_max_duration does not bound the pause: it counts from the first try's start. A step that takes longer has no retry, or is
     ended in the middle of its work. Without the argument kfp writes one hour.
 
     Fix: set_retry(…, backoff_max_duration=…) of at least (retries + 1) times the step's timeout, and kubernetes.set_timeout.

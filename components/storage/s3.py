@@ -34,7 +34,7 @@ from components.storage.store import CHUNK, Entry, Progress, Store, check_key, w
 
 _ATTEMPTS = 5  # the waits between them grow to 8 s, by which a deadline may be missed
 _RESUMES = 20
-_SLOWEST = 256 * 1024  # bytes a second that a transfer of any size may be expected to make
+_SLOWEST = 256 * 1024  # bytes per second that a transfer of any size may be expected to make
 _TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=8)
 
 

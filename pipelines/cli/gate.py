@@ -50,7 +50,7 @@ def explain(
 ) -> None:
     """Run the gate's decision on a version again, from its stored evaluation.
 
-    Nothing is changed, and a hold is no error. The comparison is with the version that served when this one was evaluated.
+    Nothing is changed, and a hold is not an error. The comparison is with the version that served when this one was evaluated.
 
     Example: `penstock gate explain champion --env prod`
     """

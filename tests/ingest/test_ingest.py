@@ -52,7 +52,7 @@ def test_columns_give_slices(tmp_path: Path, run: Run) -> None:
     everything = {row["file"]: row for table in tables.values() for row in table}
     assert everything["cat/cat_001.png"] == {"file": "cat/cat_001.png", "camera": "front", "lens": "1"}
     assert everything["dog/dog_000.png"]["camera"] is None
-    assert "note: columns.csv names 1 files that are no usable pictures here: dog/gone.png" in found.lines
+    assert "note: columns.csv names 1 files that are not usable pictures here: dog/gone.png" in found.lines
     assert "note: columns.csv has no line for 6 of 12 pictures" in found.lines
 
 

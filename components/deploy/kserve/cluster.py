@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 60.0
 DELETION_SECONDS = 60.0
 """How long a deleted object may take to go."""
 _PASSING = {429, 500, 502, 503, 504}
-_LONGEST_WAIT = 8.0
+_MAX_WAIT_SECONDS = 8.0
 
 _KINDS = {
     "InferenceService": ("apis", "serving.kserve.io", "v1beta1", "inferenceservices"),
@@ -188,7 +188,7 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = (error.headers or {}).get("Retry-After", "") if isinstance(error, ApiException) else ""
     backoff = 0.25 * 2 ** min(state.attempt_number, 5)
-    return float(min(max(float(asked), backoff) if asked.isdigit() else backoff, _LONGEST_WAIT))
+    return float(min(max(float(asked), backoff) if asked.isdigit() else backoff, _MAX_WAIT_SECONDS))
 
 
 def _raise_explained(error: ApiException, namespace: str) -> NoReturn:
