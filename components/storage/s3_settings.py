@@ -103,5 +103,7 @@ def ca_bundle(environment: Mapping[str, str] | None = None) -> str | None:
     """Return AWS_CA_BUNDLE; raises UsageError when it names no readable file, which botocore would report late and dimly."""
     path = (os.environ if environment is None else environment).get("AWS_CA_BUNDLE", "").strip()
     if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
-        raise UsageError(f"AWS_CA_BUNDLE {path!r} is not a readable file; name a PEM file with the certificate of your authority, or unset it")
+        raise UsageError(
+            f"AWS_CA_BUNDLE {path!r} is not a readable file; name a PEM file with the certificate of your authority, or unset it"
+        )
     return path or None
