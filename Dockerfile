@@ -32,14 +32,16 @@ RUN --mount=type=cache,target=/cache \
 COPY .docker/requirements.py pyproject.toml constraints.txt ./
 
 # KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does without (components/predictor/sdk.py).
-# kfp is for validate_serving: the server does not import it. httpx is imported by kserve, but no request goes through it.
+# kfp is for validate_serving: the server does not import it. Signatures need cryptography, and no parser of certificates or Markdown.
+# httpx is imported by kserve, but no request goes through it.
 FROM resolver AS predictor-requirements
 RUN --mount=type=cache,target=/cache \
     /resolver/bin/python requirements.py predictor,signing --alone kfp --without \
         kubernetes google-auth oauthlib requests-oauthlib websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
-        pyasn1-modules websockets flatbuffers httpcore h11 >predictor.txt
+        pyasn1-modules websockets flatbuffers httpcore h11 \
+        asn1crypto dnspython markdown-it-py mdurl pyasn1 pycparser >predictor.txt
 
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
 # Triton (900 MB) compiles kernels for torch.compile, which training does not use.

@@ -38,7 +38,7 @@ test: $(INSTALLED) ## The quick tests
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
 	$(PYTEST) -m 'integration and not cluster'
-	$(PYTEST) -m cluster -n 3
+	$(PYTEST) -m cluster -n 3 --dist loadgroup
 
 lint: $(INSTALLED) ## ruff, mypy, hadolint and penstock lint
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Looks, before any work, at the InferenceService that a run would change, where the run's account can."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,9 +40,13 @@ def _address(namespace: str, service: str) -> tuple[str, str]:
     from kubernetes.config import ConfigException
     from urllib3.exceptions import HTTPError
 
+    settings = client.Configuration()
     try:
-        config.load_config()
-        api = client.CustomObjectsApi()
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except ConfigException:  # the client keeps the value that the variable had when it was imported
+            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
+        api = client.CustomObjectsApi(client.ApiClient(settings))
         live = api.get_namespaced_custom_object(
             "serving.kserve.io", "v1beta1", namespace, "inferenceservices", service, _request_timeout=_SECONDS
         )

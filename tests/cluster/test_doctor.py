@@ -30,6 +30,8 @@ from tests.cluster.api import Api, Object
 from tests.cluster.place import ROOT, kubeconfig_of
 from tests.storage.servers import BUCKET, Server
 
+pytestmark = pytest.mark.xdist_group("doctor")  # it adds kinds to the cluster and removes them: one process does that
+
 DOCTOR = [sys.executable, "-c", "from pipelines.cli import main; main()", "doctor", "--json"]
 VERSION, OTHER = "20260101-120000-0123456789ab", "20260102-120000-0123456789ab"
 

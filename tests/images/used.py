@@ -1,4 +1,4 @@
-"""Runs inside the predictor's image: serves, asks and stops, then validates, and prints which installed distributions that imported.
+"""Runs inside the predictor's image: serves, asks and stops, checks a signature, then validates, and prints which installed distributions that imported.
 
 As JSON: those that only the step validate_serving imports, and those that nothing does. STEP in the environment has what the
 step's command gives to its shell: the component's source and the executor's arguments.
@@ -76,12 +76,31 @@ def validate() -> None:
     importlib.import_module("kfp.dsl.executor_main").executor_main()
 
 
+def verify() -> None:
+    """Sign, and check the signature, as where keys are configured."""
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from components.registry.signing import require_signature, sign
+
+    key, folder = ec.generate_private_key(ec.SECP256R1()), Path(tempfile.mkdtemp())
+    private = key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
+    public = key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
+    for name, content in (("PENSTOCK_SIGNING_KEY", private), ("PENSTOCK_VERIFY_KEY", public)):
+        os.environ[name] = str(folder / name)
+        (folder / name).write_bytes(content)
+    require_signature(b"signed", sign(b"signed"), "a test")
+    for name in ("PENSTOCK_SIGNING_KEY", "PENSTOCK_VERIFY_KEY"):
+        del os.environ[name]
+
+
 if __name__ == "__main__":
     threading.Thread(target=ask, daemon=True).start()
     code = main(["--model_name", "digits", "--enable_grpc", "true", "--enable_docs_url", "true"])
     import components.review.queue
     import components.storage.s3  # noqa: F401 - the review queue's, when it is set
 
+    verify()
     while_serving = unused()
     validate()
     print(json.dumps({"code": code, "only_validating": sorted({*while_serving} - {*unused()}), "unused": unused()}))
