@@ -1,4 +1,4 @@
-"""Runs inside the predictor's image: serves, asks and stops, checks a signature, then validates, and prints which installed distributions that imported.
+"""Runs inside the predictor's image: serves, asks, checks a signature, then validates; prints which installed distributions it imported.
 
 As JSON: those that only the step validate_serving imports, and those that nothing does. STEP in the environment has what the
 step's command gives to its shell: the component's source and the executor's arguments.
