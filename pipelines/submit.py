@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.classifier.errors import PenstockError, UsageError
+from components.classifier.errors import PenstockError, UsageError, first_line
 from pipelines.catalogue import load_pipeline
 
 TIMEOUT_SECONDS = 30
@@ -85,7 +85,7 @@ def submit(
             raise SubmissionFailed(f"{server.host} answered {error.status} {_reason(error)}; {_remedy(error.status)}") from error
         except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
             raise SubmissionFailed(
-                f"{server.host} cannot be reached ({_first(error)}); check the address, a port-forward and --ca"
+                f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
             ) from error
     return Submission(started.run_id, f"{server.host.rstrip('/')}/#/runs/details/{started.run_id}")
 
@@ -103,7 +103,9 @@ def _check_answers(server: Server) -> None:
             allow_redirects=False,
         )
     except (requests.RequestException, OSError) as error:
-        raise SubmissionFailed(f"{server.host} cannot be reached ({_first(error)}); check the address, a port-forward and --ca") from error
+        raise SubmissionFailed(
+            f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
+        ) from error
     if answer.is_redirect:
         raise SubmissionFailed(f"{server.host} asks for a login ({answer.status_code}); give a token by --token or KFP_TOKEN")
     if not answer.ok:
@@ -123,7 +125,3 @@ def _remedy(status: int | None) -> str:
     if status == 404:
         return "give the address of the Pipelines API: on Kubeflow it ends in /pipeline"
     return "the server's log says more"
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -22,19 +22,25 @@ SECONDS = (3.0, 10.0)
 _KSERVE, _KUBEFLOW = "kserve", "kubeflow"
 
 
+def client_configuration() -> client.Configuration:
+    """Return how this process reaches its cluster: by the pod's own account, or by KUBECONFIG; raises UsageError where there is neither."""
+    settings = client.Configuration()
+    try:
+        try:
+            config.load_incluster_config(client_configuration=settings)
+        except ConfigException:  # the client keeps the value that the variable had when it was imported
+            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
+    except (ConfigException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(f"there is neither a pod's account nor a usable KUBECONFIG ({reason}); set KUBECONFIG") from error
+    return settings
+
+
 class Reader:
     """The API server by the account that this process has: a pod's own, or KUBECONFIG's."""
 
     def __init__(self) -> None:
-        settings = client.Configuration()
-        try:
-            try:
-                config.load_incluster_config(client_configuration=settings)
-            except ConfigException:
-                config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
-        except (ConfigException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UsageError(f"there is neither a pod's account nor a usable KUBECONFIG ({reason}); set KUBECONFIG") from error
+        settings = client_configuration()
         settings.retries = urllib3.Retry(1, redirect=0)
         self._api = client.ApiClient(settings)
         self.host = settings.host

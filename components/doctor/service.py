@@ -1,10 +1,9 @@
 """Looks, before any work, at the InferenceService that a run would change, where the run's account can."""
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from components.classifier.errors import first_line
+from components.classifier.errors import UsageError, first_line
 from components.registry import Registry
 from components.settings.serving import KServeSettings, check_owner
 from components.storage import open_store
@@ -36,22 +35,18 @@ def check_service(given: Mapping[str, Any]) -> str:
 
 def _address(namespace: str, service: str) -> tuple[str, str]:
     """Return where the service's model comes from (empty: no service, or no model), and why that cannot be known."""
-    from kubernetes import client, config
-    from kubernetes.config import ConfigException
+    from kubernetes import client
     from urllib3.exceptions import HTTPError
 
-    settings = client.Configuration()
+    from components.doctor.gather import client_configuration
+
     try:
-        try:
-            config.load_incluster_config(client_configuration=settings)
-        except ConfigException:  # the client keeps the value that the variable had when it was imported
-            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
-        api = client.CustomObjectsApi(client.ApiClient(settings))
+        api = client.CustomObjectsApi(client.ApiClient(client_configuration()))
         live = api.get_namespaced_custom_object(
             "serving.kserve.io", "v1beta1", namespace, "inferenceservices", service, _request_timeout=_SECONDS
         )
     except client.ApiException as error:
         return "", "" if error.status == 404 else f"the API server answers {error.status}"
-    except (ConfigException, HTTPError, OSError) as error:
+    except (UsageError, HTTPError, OSError) as error:
         return "", first_line(error)
     return str(live["spec"]["predictor"].get("model", {}).get("storageUri") or ""), ""

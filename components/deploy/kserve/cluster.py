@@ -4,21 +4,20 @@ The kinds are written out below: discovery would cost requests without a deadlin
 """
 
 import json
-import os
 import re
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 import urllib3
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.rest import ApiException
-from kubernetes.config import ConfigException
 from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.resource import Resource
 from tenacity import RetryCallState, RetryError, Retrying, TryAgain, retry_if_exception, retry_never, stop_after_delay, wait_fixed
 
 from components.classifier.errors import RolloutError, UsageError
 from components.deploy.kserve.service import MANAGER, Object
+from components.doctor.gather import client_configuration
 
 REQUEST_SECONDS = (5.0, 10.0)
 """To connect, and to wait for an answer."""
@@ -154,17 +153,10 @@ class Cluster:
 
 def connect(namespace: str) -> Cluster:
     """Open the cluster of this process: the pod's own, or KUBECONFIG's; raises UsageError where there is none."""
-    settings = client.Configuration()
     try:
-        try:
-            config.load_incluster_config(client_configuration=settings)
-        except ConfigException:
-            # The client keeps the value that the variable had when it was imported.
-            config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
-    except (ConfigException, OSError) as error:
-        raise UsageError(
-            f"target kserve needs a cluster; there is neither a pod's account nor a usable KUBECONFIG ({_short(error)}); set KUBECONFIG"
-        ) from error
+        settings = client_configuration()
+    except UsageError as error:
+        raise UsageError(f"target kserve needs a cluster; {error}") from error
     settings.retries = urllib3.Retry(0, redirect=0)  # _retrying has a deadline and knows which errors pass
     return Cluster(namespace, client.ApiClient(settings))
 
