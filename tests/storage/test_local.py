@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -90,17 +91,18 @@ def test_a_read_only_disk_is_told(small_disk: Path, tmp_path: Path) -> None:
 
 
 @root_only
-def test_missing_rights_are_told_and_never_look_like_an_empty_store(tmp_path: Path) -> None:
-    registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    publish_directory(registry, bundles.quick(tmp_path / "one", b"1"))
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.name.startswith(("test_", "pytest-", "popen-")):  # pytest's own, which only root may enter
-            folder.chmod(0o755)
-    (tmp_path / "store").chmod(0o700)
-    assert workers.run(_as_nobody, str(tmp_path / "store"), str(tmp_path / "one")) == 0
-    (tmp_path / "store").chmod(0o755)
-    assert workers.run(_as_nobody_reading, str(tmp_path / "store"), str(tmp_path / "one")) == 0
-    assert everything(tmp_path / "store" / ".tmp") == []
+def test_missing_rights_are_told_and_never_look_like_an_empty_store() -> None:
+    # Not below tmp_path: only root may enter pytest's folder, and each pytest that starts makes that so again.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        store, bundle = folder / "store", bundles.quick(folder / "one", b"1")
+        publish_directory(Registry(open_store(str(store)), "digits"), bundle)
+        store.chmod(0o700)
+        assert workers.run(_as_nobody, str(store), str(bundle)) == 0
+        store.chmod(0o755)
+        assert workers.run(_as_nobody_reading, str(store), str(bundle)) == 0
+        assert everything(store / ".tmp") == []
 
 
 def _as_nobody(address: str, bundle: str) -> None:
