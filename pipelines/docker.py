@@ -24,7 +24,6 @@ _EXTRA = "extra_training_source"
 _PASSED_ON = (
     "AWS_",
     "PENSTOCK_S3_",
-    "PENSTOCK_CHECKPOINTS",
     "OMP_",
     "HTTP_PROXY",
     "HTTPS_PROXY",
@@ -68,10 +67,10 @@ def _find_image(client: Any, variable: str, image: str) -> None:
         ) from error
 
 
-def in_containers(arguments: Mapping[str, Any], directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def in_containers(arguments: Mapping[str, Any], directory: Path, checkpoints: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Prepare a run for containers; returns its arguments with absolute paths, and the arguments of kfp's DockerRunner.
 
-    `directory`: the run's own, whose `tmp` becomes the steps' temporary folder.
+    `directory`: the run's own, whose `tmp` becomes the steps' temporary folder. `checkpoints`: a directory or a store's address.
     """
     absolute = {key: _absolute(key, value) if key in _READ + _WRITTEN else value for key, value in arguments.items()}
     read = [absolute.get(key, "") for key in _READ]
@@ -84,7 +83,8 @@ def in_containers(arguments: Mapping[str, Any], directory: Path) -> tuple[dict[s
     for written in filter(_is_path, (absolute.get(key, "") for key in _WRITTEN)):
         Path(written).mkdir(parents=True, exist_ok=True)
         mounts[written] = False
-    for key, folder, read_only in _folders():
+    environment["PENSTOCK_CHECKPOINTS"] = checkpoints
+    for key, folder, read_only in _folders(checkpoints):
         environment[key] = str(folder)
         mounts[str(folder)] = read_only
     mounts |= {value: True for value in environment.values() if _is_path(value) and value not in mounts and Path(value).exists()}
@@ -123,7 +123,7 @@ def _is_path(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("/")
 
 
-def _folders() -> Iterator[tuple[str, Path, bool]]:
+def _folders(checkpoints: str) -> Iterator[tuple[str, Path, bool]]:
     """Folders of the user that steps read by a variable: (variable, folder, read only)."""
     from components.ingest.published import cache_folder
 
@@ -137,8 +137,7 @@ def _folders() -> Iterator[tuple[str, Path, bool]]:
         file = Path.home() / ".aws" / name
         if variable not in os.environ and file.is_file():
             yield variable, file, True
-    checkpoints = os.environ.get("PENSTOCK_CHECKPOINTS", "")
-    if checkpoints and "://" not in checkpoints:
+    if "://" not in checkpoints:
         Path(checkpoints).mkdir(parents=True, exist_ok=True)
         yield "PENSTOCK_CHECKPOINTS", Path(checkpoints).absolute(), False
 

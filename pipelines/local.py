@@ -77,9 +77,12 @@ def new_run_directory(root: Path) -> Path:
     return directory.absolute()
 
 
-def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listener: Listener, *, docker: bool = False) -> RunResult:
+def run_local(
+    pipeline: str, arguments: dict[str, Any], directory: Path, listener: Listener, checkpoints: str, *, docker: bool = False
+) -> RunResult:
     """Run a pipeline of `pipelines.catalogue` with these arguments, its files below `directory`.
 
+    `checkpoints`: where a training that is interrupted leaves its checkpoint for the next run, a directory or a store's address.
     `docker`: the steps run in containers of their image. Ctrl-C and SIGTERM end the steps and give a result with
     `interrupted`; nothing is left running.
     """
@@ -87,7 +90,7 @@ def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listene
     if docker:
         from pipelines.docker import in_containers
 
-        arguments, containers = in_containers(arguments, directory)
+        arguments, containers = in_containers(arguments, directory, checkpoints)
     request = {
         "pipeline": pipeline,
         "arguments": arguments,
@@ -96,7 +99,8 @@ def run_local(pipeline: str, arguments: dict[str, Any], directory: Path, listene
         "containers": containers,
     }
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "TMPDIR": str(directory / "tmp"), "PYTHONWARNINGS": "ignore", "COLUMNS": "120"}
+    ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints}
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
     follower = _Follower(directory, listener)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_runner", str(directory / "request.json")],

@@ -75,6 +75,7 @@ def training_pipeline(
         epochs=epochs,
         device=device,
         gpus=gpus,
+        store=store,
         training=training,
     )
     configure(train, "Train", timeout=24 * HOUR)

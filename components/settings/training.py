@@ -40,7 +40,9 @@ class TrainingSettings(Settings):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Decides initial weights, the order of pictures and augmentation."""
     checkpoints: str = ""
-    """A directory or store address for checkpoints that outlives the step. Empty: PENSTOCK_CHECKPOINTS, or beside the model."""
+    """Where checkpoints lie: a directory or store address. Empty: PENSTOCK_CHECKPOINTS, or checkpoints in the model store."""
+    checkpoint_minutes: float = Field(5, ge=0, le=1440)
+    """Minutes between checkpoints, also within an epoch; 0: only after epochs. On a disk each epoch gets one."""
 
     @model_validator(mode="after")
     def _known(self) -> "TrainingSettings":
@@ -54,4 +56,4 @@ class TrainingSettings(Settings):
 
     def as_parameters(self) -> dict[str, Any]:
         """Return what shapes the result, for config.json and for the key of a checkpoint."""
-        return self.model_dump(exclude={"checkpoints"})
+        return self.model_dump(exclude={"checkpoints", "checkpoint_minutes"})

@@ -26,15 +26,18 @@ class Batches:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `steps` batches in an order that follows from the seed, going through the pictures as often as needed."""
+    def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches from number `start` up to `steps`, in an order that follows from the seed.
+
+        They go through the pictures as often as needed.
+        """
         generator = np.random.default_rng(seed)
         made = 0
         while made < steps:
             for index in np.array_split(generator.permutation(len(self)), batches_per_pass(len(self), batch_size)):
-                if made < steps:
+                if start <= made < steps:
                     yield self._take(index)
-                    made += 1
+                made += 1
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every picture once, in the order of the split."""

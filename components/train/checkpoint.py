@@ -1,22 +1,30 @@
-"""The state of a training after each epoch, from which a training that was interrupted continues.
+"""The state of a training, from which one that was interrupted continues: after a kill, a lost node, Ctrl-C or a full disk.
 
-The option `checkpoints` (in a pipeline: PENSTOCK_CHECKPOINTS) is a directory, such as a mounted volume, or the address of a store, such as
-`s3://bucket/checkpoints`. Without it, checkpoints lie beside the model: a process that is started again on the same machine finds
-them, a new pod does not and starts over, with the same result.
+| where | when it is written |
+|---|---|
+| the option `checkpoints`, or PENSTOCK_CHECKPOINTS, which a local run sets to `.penstock/checkpoints` | |
+| otherwise the folder `checkpoints` of the model store that the step was given, as on a cluster | |
+| otherwise beside the model | |
+| in a directory | after each epoch, and every `checkpoint_minutes` within one |
+| in a store such as `s3://bucket/checkpoints` | every `checkpoint_minutes` |
+| everywhere | when the training is told to stop |
 """
 
 import hashlib
 import io
 import json
 import logging
+import os
 import pickle
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from components.classifier.errors import ObjectNotFound
+from components.classifier.errors import ObjectNotFound, StoreError
+from components.settings.training import TrainingSettings
 from components.storage import Store, open_store
 
 log = logging.getLogger(__name__)
@@ -24,20 +32,51 @@ log = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
+def checkpoint_address(options: TrainingSettings, store: str = "") -> str:
+    """Return where checkpoints lie: a directory, a store's address, or "" for beside the model; `store` is the model store."""
+    named = options.checkpoints or os.environ.get("PENSTOCK_CHECKPOINTS", "")
+    return named or (f"{store.rstrip('/')}/checkpoints" if store else "")
+
+
 class Checkpoints:
     """Saves and loads the checkpoint of one training; its key follows from `inputs`: the dataset, options, device and code."""
 
-    def __init__(self, where: str, model_path: Path, inputs: dict[str, Any]) -> None:
+    def __init__(self, where: str, model_path: Path, inputs: dict[str, Any], minutes: float = 0.0) -> None:
         identity = json.dumps({**inputs, "torch": torch.__version__}, sort_keys=True)
         self._beside = None if where else model_path.parent / f".{model_path.name}.checkpoint"
         self._store: Store = open_store(where or str(self._beside))
         self._key = f"training-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.pt"
+        self._each_epoch = "://" not in where
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+        self.saved = ""
+        """How far the last one goes, such as `epoch 3`; "" when there is none."""
 
-    def save(self, state: State) -> None:
-        """Atomically replace the checkpoint. Raises StoreError when it cannot be written."""
+    @property
+    def place(self) -> str:
+        """Where they lie, for messages."""
+        return self._store.url
+
+    def due(self, *, epoch_ended: bool) -> bool:
+        """Say whether it is time for one: after an epoch on a disk, and after `minutes` everywhere (0: only after epochs)."""
+        if epoch_ended and (self._each_epoch or not self._seconds):
+            return True
+        return 0 < self._seconds <= time.monotonic() - self._last
+
+    def save(self, state: State, reached: str) -> str:
+        """Atomically replace the checkpoint; `reached` is how far it goes. Returns "", or why it could not be written.
+
+        A training whose checkpoint cannot be written goes on: the one before stays, and a full disk may be freed by the next time.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self._store.replace(self._key, buffer.getvalue())
+        self._last = time.monotonic()
+        try:
+            self._store.replace(self._key, buffer.getvalue())
+        except StoreError as error:
+            return str(error)
+        self.saved = reached
+        return ""
 
     def load(self, device: torch.device) -> State | None:
         """Return the last state, or None when there is none or it is damaged. Raises StoreError when the store does not answer."""

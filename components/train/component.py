@@ -17,6 +17,7 @@ def train_model(
     epochs: int = 6,
     device: str = "auto",
     gpus: str = "0",
+    store: str = "",
     training: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
     """Train, calibrate and export a model; returns the device that was used.
@@ -27,6 +28,7 @@ def train_model(
         dataset: A dataset version, as ingest writes it.
         dataset_digest: What the dataset holds, for the model's metadata.
         model: model.onnx, model.safetensors, config.json and training.json.
+        store: The model store; its folder `checkpoints` takes the checkpoints where no other place is named.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
     """
     from components.train.process_env import prepare_environment
@@ -37,7 +39,7 @@ def train_model(
 
     own = {"name": name, "architecture": architecture, "pretrained": pretrained, "epochs": epochs, "device": device, "gpus": gpus}
     options = TrainingSettings.read(training, **own)
-    result = train(dataset.path, model.path, options)
+    result = train(dataset.path, model.path, options, store)
     for key, value in result.as_metrics().items():
         metrics.log_metric(key, value)
     model.metadata.update({"framework": "onnx", "architecture": architecture, "device": result.device, "dataset_digest": dataset_digest})

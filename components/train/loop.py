@@ -1,4 +1,4 @@
-"""The training loop: one device, a one-cycle schedule, early stopping that restores the best weights, a checkpoint per epoch."""
+"""The training loop: one device, a one-cycle schedule, early stopping that restores the best weights, checkpoints."""
 
 import copy
 import time
@@ -17,6 +17,7 @@ from components.settings.training import TrainingSettings
 from components.train.augmentation import Augmentation
 from components.train.batches import Batches, batches_per_pass
 from components.train.checkpoint import Checkpoints, State
+from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
 
 MIN_STEPS_PER_EPOCH = 60
@@ -35,11 +36,22 @@ class Progress:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
     best_loss: float = float("inf")
+    begun: "BegunEpoch | None" = None
 
     @property
     def stale(self) -> int:
         """Return the number of epochs since the best one."""
         return len(self.history) - self.best_epoch
+
+
+@dataclass
+class BegunEpoch:
+    """The epoch that is not complete yet: steps done, the sum of their losses, seconds, and where the random numbers stand."""
+
+    total: Tensor
+    augmentation: torch.Generator
+    steps: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,21 +93,26 @@ class Trainer:
         self._amp_type = _amp_type(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
 
-    def fit(self, checkpoints: Checkpoints, show: TrainingProgress) -> Fitted:
+    def fit(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest | None = None) -> Fitted:
         """Train until the last epoch or until validation stops improving, and restore the best weights.
 
-        Raises TrainingError when the loss is not finite or the GPU's memory is full.
+        Told to stop, it writes a checkpoint after the step that it is in, and raises what `stop.leave` raises. Raises TrainingError
+        when the loss is not finite or the GPU's memory is full.
         """
-        progress = self._resume(checkpoints.load(self._device), show)
-        while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
-            epoch = self._within_memory(len(progress.history) + 1, show)
-            progress.history.append(epoch)
-            loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
-            if loss < progress.best_loss:
-                progress.best_loss, progress.best_epoch = loss, epoch.epoch
-                progress.best = copy.deepcopy(self.network.state_dict())
-            checkpoints.save(self._state(progress))
-            show.line(str(epoch))
+        stop = stop or StopRequest()
+        progress = self._resume(checkpoints, show)
+        with stop.deferred():
+            while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
+                epoch = self._within_memory(progress, checkpoints, show, stop)
+                progress.begun = None
+                progress.history.append(epoch)
+                loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
+                if loss < progress.best_loss:
+                    progress.best_loss, progress.best_epoch = loss, epoch.epoch
+                    progress.best = copy.deepcopy(self.network.state_dict())
+                self._save_when_due(progress, checkpoints, show, stop)
+                show.line(str(epoch))
+                self._leave_when_told(checkpoints, show, stop)
         self.network.load_state_dict(progress.best)
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress))
 
@@ -109,28 +126,54 @@ class Trainer:
                     parts.append(self.network(self._normalise(images)).float().cpu())
         return torch.cat(parts).numpy(), batches.labels.numpy()
 
-    def _within_memory(self, number: int, show: TrainingProgress) -> Epoch:
+    def _within_memory(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> Epoch:
         try:
-            return self._epoch(number, show)
+            return self._epoch(progress, checkpoints, show, stop)
         except torch.OutOfMemoryError as error:
             raise TrainingError(
-                f"the GPU's memory is full in epoch {number}; lower batch_size (it is {self._options.batch_size}) "
+                f"the GPU's memory is full in epoch {len(progress.history) + 1}; lower batch_size (it is {self._options.batch_size}) "
                 "or choose a smaller architecture"
             ) from error
 
-    def _epoch(self, number: int, show: TrainingProgress) -> Epoch:
-        started = time.perf_counter()
-        seed = self._options.seed
-        torch.manual_seed(_mix(seed, number))  # for dropout; set in each epoch, so that a resumed training draws the same numbers
-        generator = torch.Generator().manual_seed(_mix(seed, number) + 1)
+    def _epoch(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> Epoch:
+        number, options = len(progress.history) + 1, self._options
+        begun = progress.begun = progress.begun or self._begin(number)
+        started = time.perf_counter() - begun.seconds
         self.network.train()
-        total = torch.zeros((), device=self._device)
-        batches = self._train.shuffled(self._options.batch_size, (seed, number), self.steps)
-        for images, labels in show.steps(batches, f"epoch {number} of {self._options.epochs}", self.steps):
-            total += self._step(self._augmentation(self._normalise(images), generator), labels)
-        train_loss = self._finite(total.item() / self.steps, number)
+        batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
+        for images, labels in show.steps(batches, f"epoch {number} of {options.epochs}", self.steps, begun.steps):
+            begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels)
+            begun.steps += 1
+            begun.seconds = time.perf_counter() - started
+            if begun.steps < self.steps:
+                self._save_when_due(progress, checkpoints, show, stop)
+                self._leave_when_told(checkpoints, show, stop)
+        train_loss = self._finite(begun.total.item() / self.steps, number)
         loss, accuracy = self._validate(number)
         return Epoch(number, train_loss, loss, accuracy, float(self._schedule.get_last_lr()[-1]), time.perf_counter() - started)
+
+    def _begin(self, number: int) -> BegunEpoch:
+        seed = _mix(self._options.seed, number)
+        torch.manual_seed(seed)  # for dropout; set in each epoch, so that a resumed training draws the same numbers
+        return BegunEpoch(torch.zeros((), device=self._device), torch.Generator().manual_seed(seed + 1))
+
+    def _save_when_due(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> None:
+        if not stop.requested and not checkpoints.due(epoch_ended=progress.begun is None):
+            return
+        reached = self._reached(progress)
+        if problem := checkpoints.save(self._state(progress), reached):
+            show.line(f"warning: {problem}; the training goes on without a checkpoint of {reached}")
+
+    def _leave_when_told(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> None:
+        if stop.requested:
+            if checkpoints.saved:
+                show.line(f"stopped; the same training goes on after {checkpoints.saved} (checkpoint in {checkpoints.place})")
+            stop.leave()
+
+    def _reached(self, progress: Progress) -> str:
+        if progress.begun is None:
+            return f"epoch {len(progress.history)}"
+        return f"step {progress.begun.steps} of {self.steps} in epoch {len(progress.history) + 1}"
 
     def _step(self, pictures: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():
@@ -172,9 +215,18 @@ class Trainer:
             "best": progress.best,
             "best_epoch": progress.best_epoch,
             "best_loss": progress.best_loss,
+            "begun": self._begun_state(progress.begun),
         }
 
-    def _resume(self, state: State | None, show: TrainingProgress) -> Progress:
+    def _begun_state(self, begun: BegunEpoch | None) -> State | None:
+        if begun is None:
+            return None
+        cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        random = {"augmentation": begun.augmentation.get_state(), "cpu": torch.get_rng_state(), "cuda": cuda}
+        return {"total": begun.total, "steps": begun.steps, "seconds": begun.seconds, "random": random}
+
+    def _resume(self, checkpoints: Checkpoints, show: TrainingProgress) -> Progress:
+        state = checkpoints.load(self._device)
         if state is None:
             return Progress()
         self.network.load_state_dict(state["network"])
@@ -182,8 +234,22 @@ class Trainer:
         self._schedule.load_state_dict(state["schedule"])
         self._scaler.load_state_dict(state["scaler"])
         history = [Epoch(**epoch) for epoch in state["history"]]
-        show.line(f"resumed from the checkpoint of epoch {len(history)}")
-        return Progress(history, state["best"], state["best_epoch"], state["best_loss"])
+        begun = self._resume_epoch(state["begun"])
+        progress = Progress(history, state["best"], state["best_epoch"], state["best_loss"], begun)
+        checkpoints.saved = self._reached(progress)
+        show.line(f"note: resumed from the checkpoint of {checkpoints.saved}, in {checkpoints.place}")
+        return progress
+
+    def _resume_epoch(self, state: State | None) -> BegunEpoch | None:
+        if state is None:
+            return None
+        random = state["random"]
+        torch.set_rng_state(random["cpu"].cpu())
+        if random["cuda"] is not None:
+            torch.cuda.set_rng_state(random["cuda"].cpu(), self._device)
+        generator = torch.Generator()
+        generator.set_state(random["augmentation"].cpu())
+        return BegunEpoch(state["total"], generator, state["steps"], state["seconds"])
 
     def _stop_reason(self, progress: Progress) -> str:
         if len(progress.history) >= self._options.epochs:

@@ -36,12 +36,12 @@ class TrainingProgress:
         else:
             print(text, flush=True)
 
-    def steps(self, batches: Iterable[T], label: str, total: int) -> Iterator[T]:
-        """Yield the batches, and count them on the bar."""
+    def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
+        """Yield the batches, and count them on the bar after the `done` ones."""
         if self._bar is None:
             yield from batches
             return
-        task = self._bar.add_task(label, total=total)
+        task = self._bar.add_task(label, total=total, completed=done)
         for batch in batches:
             yield batch
             self._bar.advance(task)

@@ -14,17 +14,17 @@ from components.bundle import files
 from components.bundle.dataset import Dataset, DatasetInfo, Split
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, build, check_size
 from components.settings.training import TrainingSettings
 from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches
-from components.train.checkpoint import Checkpoints
+from components.train.checkpoint import Checkpoints, checkpoint_address
 from components.train.export import check_export, export_onnx
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.pixel_statistics import mean_and_std
-from components.train.process_env import terminable
+from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, code_version, config, save_training
 from components.train.temperature import fit_temperature
@@ -50,22 +50,30 @@ class TrainingResult:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
-def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings) -> TrainingResult:
+def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str = "") -> TrainingResult:
     """Train, calibrate, export and check one model; the directory `model_path` appears when it is complete.
 
-    A training that was interrupted continues when it is started again with the same inputs, see `checkpoint`.
+    A training that was interrupted continues when it is started again with the same inputs, see `checkpoint`; `store` is the model
+    store, which takes the checkpoints where no other place is named.
     Raises UsageError for an unknown architecture or one that cannot take the pictures, DataError for a dataset that cannot be
-    trained on, and TrainingError for a missing device, a loss that diverged, or an export that differs from torch.
+    trained on, TrainingError for a missing device, a loss that diverged, or an export that differs from torch, and StoreError where
+    the disk or the store fails.
     """
     device = choose_device(options.device, options.gpus)
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
-    with terminable(), atomic_directory(model_path, replace=True) as directory, TrainingProgress() as show:
-        run = _Run(dataset, options, device, show)
-        identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
-        checkpoints = Checkpoints(options.checkpoints or os.environ.get("PENSTOCK_CHECKPOINTS", ""), model_path, identity)
-        result = run.write(run.trainer.fit(checkpoints, show), directory)
+    identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
+    checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes)
+    try:
+        with stoppable() as stop, atomic_directory(model_path, replace=True) as directory, TrainingProgress() as show:
+            run = _Run(dataset, options, device, show)
+            result = run.write(run.trainer.fit(checkpoints, show, stop), directory)
+    except StoreError as error:
+        if not checkpoints.saved:
+            raise
+        again = f"then start the same training again, it goes on after {checkpoints.saved} (checkpoint in {checkpoints.place})"
+        raise type(error)(f"{error}; {again}") from error
     checkpoints.clear()
     return result
 

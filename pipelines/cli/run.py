@@ -1,5 +1,6 @@
 """`penstock run`: a pipeline on this machine, shown step by step."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from pipelines.cli.progress import Printer, display_names
 from pipelines.local import RunResult, new_run_directory, run_local
 
 RUNS = Path(".penstock/runs")
+CHECKPOINTS = Path(".penstock/checkpoints")
+"""Where a training that was interrupted finds its checkpoint, unless PENSTOCK_CHECKPOINTS names another place."""
 
 
 class RunFailed(PenstockError):
@@ -80,7 +83,7 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
 
     names = display_names(load_pipeline(pipeline))
     with Printer(names, quiet, verbose) as printer:
-        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer, docker=docker)
+        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer, _checkpoints(), docker=docker)
     result.skipped = [names.get(branch, branch) for branch in result.skipped]
     return result
 
@@ -88,10 +91,23 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
 def check(result: RunResult) -> None:
     """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log."""
     if result.interrupted:
-        raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running (log: {result.log})")
+        more = f"; the same command goes on from the checkpoint in {_checkpoints()}" if _left_checkpoint(result) else ""
+        raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running{more} (log: {result.log})")
     if not result.succeeded:
         failed = next((step.name for step in result.steps if step.state == "failed"), "the run")
         raise RunFailed(f"{failed}: {result.error or 'ended without a message'} (log: {result.log})")
+
+
+def _checkpoints() -> str:
+    return os.environ.get("PENSTOCK_CHECKPOINTS") or str(CHECKPOINTS.absolute())
+
+
+def _left_checkpoint(result: RunResult) -> bool:
+    """Whether the training step was stopped and has left a checkpoint since the run began."""
+    if not any(step.name == "train-model" and step.state == "interrupted" for step in result.steps):
+        return False
+    began = (result.directory / "request.json").stat().st_mtime
+    return "://" in _checkpoints() or any(file.stat().st_mtime >= began for file in Path(_checkpoints()).glob("training-*.pt"))
 
 
 def as_plain(result: RunResult) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def test_an_image_that_cannot_validate_deploys_nothing(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root, to give folders to another user")
 def test_a_user_without_an_account_trains_with_a_megabyte_of_shared_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for folder in ("store", "run/tmp", "run/artifacts", "cache"):
+    for folder in ("store", "run/tmp", "run/artifacts", "cache", "checkpoints"):
         (tmp_path / folder).mkdir(parents=True)
     monkeypatch.setattr("pipelines.docker.os.getuid", lambda: NAMELESS)
     monkeypatch.setattr("pipelines.docker._SHARED_MEMORY", "1m")
@@ -141,7 +141,7 @@ def test_a_user_without_an_account_trains_with_a_megabyte_of_shared_memory(tmp_p
     arguments = prepare("training", settings, env="", store=str(tmp_path / "store"), name="digits")
     for path in tmp_path.rglob("*"):
         os.chown(path, NAMELESS, 0)
-    result = run_local("training", arguments, tmp_path / "run", lambda *event: None, docker=True)
+    result = run_local("training", arguments, tmp_path / "run", lambda *event: None, str(tmp_path / "checkpoints"), docker=True)
     assert result.succeeded, result.error + result.log.read_text()
     assert {step.name for step in result.steps} >= {"train-model", "validate-serving", "deploy-model"}
     assert {path.stat().st_uid for path in (tmp_path / "store/models").rglob("*")} == {NAMELESS}

@@ -25,7 +25,8 @@ def mounts(containers: dict[str, Any]) -> dict[str, bool]:
 
 
 def prepare(directory: Path, **arguments: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    return in_containers({"store": str(directory / "store"), "source": "digits", "environment": "dev", "gpus": "0"} | arguments, directory)
+    given = {"store": str(directory / "store"), "source": "digits", "environment": "dev", "gpus": "0"} | arguments
+    return in_containers(given, directory, str(directory / "checkpoints"))
 
 
 def test_the_store_is_written_and_the_source_only_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,6 +39,7 @@ def test_the_store_is_written_and_the_source_only_read(tmp_path: Path, monkeypat
         str(tmp_path / "pictures"): True,
         str(tmp_path / "tmp"): False,
         str(tmp_path / "cache"): False,
+        str(tmp_path / "checkpoints"): False,
     }
     assert (tmp_path / "store").is_dir()  # the engine would make it as root's
 
@@ -55,7 +57,7 @@ def test_names_and_addresses_are_not_paths(tmp_path: Path, monkeypatch: pytest.M
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path)
     given = {"store": "s3://models/x", "source": "digits", "input": "golden", "environment": "dev", "output": "", "name": "pets"}
-    arguments, containers = in_containers(given, tmp_path)
+    arguments, containers = in_containers(given, tmp_path, "s3://models/checkpoints")
     assert arguments == given
     assert set(mounts(containers)) == {str(tmp_path / "tmp"), str(tmp_path / "cache")}
 
@@ -104,13 +106,12 @@ def test_gpus_are_given_to_the_containers(tmp_path: Path) -> None:
     assert containers["device_requests"] == [{"count": 1, "capabilities": [["gpu"]]}]
 
 
-def test_checkpoints_are_a_folder_or_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PENSTOCK_CHECKPOINTS", "s3://models/checkpoints")
-    _, containers = prepare(tmp_path)
+def test_checkpoints_are_a_folder_or_an_address(tmp_path: Path, home: Path) -> None:
+    _, containers = in_containers({}, tmp_path, "s3://models/checkpoints")
     assert containers["environment"]["PENSTOCK_CHECKPOINTS"] == "s3://models/checkpoints"
-    monkeypatch.setenv("PENSTOCK_CHECKPOINTS", str(tmp_path / "checkpoints"))
-    _, containers = prepare(tmp_path)
+    _, containers = in_containers({}, tmp_path, str(tmp_path / "checkpoints"))
     assert mounts(containers)[str(tmp_path / "checkpoints")] is False
+    assert containers["environment"]["PENSTOCK_CHECKPOINTS"] == str(tmp_path / "checkpoints")
 
 
 def test_an_output_that_is_not_there_yet_is_made_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,22 +83,28 @@ def test_the_second_challenger_was_compared_with_the_champion(held: Done, promot
     assert last.decision["compared_with"] == promoted.json["outputs"]["version"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    run = [*command("run", "training", "--store", "store", "--set", "epochs=500", "-v"), "--set", "augmentation=none"]
-    process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "epoch 1:" in line:
-            break
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in errors
-    assert "Traceback" not in errors
+def test_an_interrupted_training_leaves_its_checkpoint_from_which_the_same_command_goes_on(tmp_path: Path) -> None:
+    errors = _interrupt(tmp_path, "epoch 1:", signal.SIGINT)
+    assert f"the same command goes on from the checkpoint in {tmp_path / '.penstock/checkpoints'}" in errors
+    _interrupt(tmp_path, "note: resumed from the checkpoint of", signal.SIGTERM)
     assert not any((tmp_path / "store").rglob("models"))
     assert not any(path.name == "model" and any(path.iterdir()) for path in (tmp_path / ".penstock").rglob("model") if path.is_dir())
     assert _still_running(str(tmp_path)) == []
+
+
+def _interrupt(folder: Path, line_before: str, number: signal.Signals) -> str:
+    """Start a long training, end it after a line that it prints, and return what it says then."""
+    run = [*command("run", "training", "--store", "store", "--set", "epochs=500", "-v"), "--set", "augmentation=none"]
+    process = subprocess.Popen(run, cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    seen = next((line for line in process.stdout if line_before in line), "")
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert seen, errors
+    assert process.returncode == 130
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    return errors
 
 
 def _still_running(marker: str) -> list[str]:

@@ -35,9 +35,9 @@ def trainer(options: TrainingSettings, training: Split, validation: Split, class
     return Trainer(network, normalise, Batches(training, CPU), Batches(validation, CPU), augment, options, CPU)
 
 
-def checkpoints(folder: Path) -> Checkpoints:
+def checkpoints(folder: Path, minutes: float = 0.0) -> Checkpoints:
     """A place for checkpoints of one test."""
-    return Checkpoints(str(folder), folder / "model", {"test": 1})
+    return Checkpoints(str(folder), folder / "model", {"test": 1}, minutes)
 
 
 def weights(trained: Trainer) -> dict[str, np.ndarray]:

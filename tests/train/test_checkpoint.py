@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.train.checkpoint import Checkpoints
+from components.settings.training import TrainingSettings
+from components.train.checkpoint import Checkpoints, checkpoint_address
 
 CPU = torch.device("cpu")
 
@@ -19,7 +20,7 @@ def test_it_is_found_by_the_same_inputs_only(where: str, tmp_path: Path) -> None
     first, again, other = (Checkpoints(where, tmp_path / "model", {"seed": seed}) for seed in (1, 1, 2))
     assert first.load(CPU) is None
     for epoch in (1, 2):
-        first.save({"epoch": epoch, "weights": {"a": torch.ones(3) * epoch}})
+        assert first.save({"epoch": epoch, "weights": {"a": torch.ones(3) * epoch}}, f"epoch {epoch}") == ""
     found = again.load(CPU)
     assert found is not None
     assert found["epoch"] == 2
@@ -32,10 +33,30 @@ def test_it_is_found_by_the_same_inputs_only(where: str, tmp_path: Path) -> None
 
 def test_a_damaged_one_is_said_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     checkpoints = Checkpoints(str(tmp_path), tmp_path / "model", {})
-    checkpoints.save({"epoch": 1, "weights": torch.ones(1000)})
+    checkpoints.save({"epoch": 1, "weights": torch.ones(1000)}, "epoch 1")
     (file,) = tmp_path.glob("training-*.pt")
     for content in (file.read_bytes()[:500], b"", b"not a checkpoint"):
         file.write_bytes(content)
         assert checkpoints.load(CPU) is None
         assert "is damaged" in caplog.text
         caplog.clear()
+
+
+def test_a_disk_gets_one_after_each_epoch_and_a_store_every_few_minutes(tmp_path: Path) -> None:
+    disk = Checkpoints(str(tmp_path), tmp_path / "model", {}, minutes=60)
+    store = Checkpoints(f"memory://{tmp_path.name}", tmp_path / "model", {}, minutes=60)
+    hurried = Checkpoints(f"memory://{tmp_path.name}", tmp_path / "model", {}, minutes=1e-9)
+    due = {
+        name: (one.due(epoch_ended=False), one.due(epoch_ended=True))
+        for name, one in (("disk", disk), ("store", store), ("hurried", hurried))
+    }
+    assert due == {"disk": (False, True), "store": (False, False), "hurried": (True, True)}
+
+
+def test_they_lie_where_the_run_says_or_in_the_model_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = TrainingSettings(checkpoints="s3://own/place")
+    assert checkpoint_address(TrainingSettings()) == ""
+    assert checkpoint_address(TrainingSettings(), "s3://models/penstock/") == "s3://models/penstock/checkpoints"
+    monkeypatch.setenv("PENSTOCK_CHECKPOINTS", "/volume")
+    assert checkpoint_address(TrainingSettings(), "s3://models/penstock") == "/volume"
+    assert checkpoint_address(own, "s3://models/penstock") == "s3://own/place"

@@ -1,7 +1,10 @@
 """The loop on real digits: it learns, repeats itself, goes on after a stop, and knows when to end."""
 
+import resource
+import signal
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -14,11 +17,14 @@ from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
 from components.settings.training import TrainingSettings
 from components.train.batches import Batches
+from components.train.loop import Trainer
+from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from tests.train.fitting import CPU, checkpoints, split, trainer, weights
 
 OPTIONS = TrainingSettings(epochs=3, batch_size=32, seed=5)
 SHOW = TrainingProgress()
+T = TypeVar("T")
 
 
 def options(**changes: Any) -> TrainingSettings:
@@ -39,21 +45,74 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Pat
     assert any((array != weights(other)[name]).any() for name, array in weights(first).items())
 
 
-def test_a_training_that_stopped_goes_on_to_the_same_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Stopped(TrainingProgress):
-        def line(self, text: str) -> None:
-            if text.startswith("epoch 2"):
-                raise KeyboardInterrupt
-
-    unbroken, broken, resumed = (trainer(OPTIONS, split(0, 300), split(300, 400)) for _ in range(3))
+@pytest.mark.parametrize("seed", range(3))
+def test_a_training_that_is_killed_at_random_steps_ends_like_an_unbroken_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unbroken = trainer(OPTIONS, split(0, 300), split(300, 400))
     expected = unbroken.fit(checkpoints(tmp_path / "unbroken"), SHOW)
-    with pytest.raises(KeyboardInterrupt):
-        broken.fit(checkpoints(tmp_path / "broken"), Stopped())
-    found = resumed.fit(checkpoints(tmp_path / "broken"), SHOW)
-    assert "resumed from the checkpoint of epoch 2" in capsys.readouterr().out
+    draws = np.random.default_rng(seed)
+    step, kills = Trainer._step, 0
+
+    def mortal(self: Trainer, *batch: Tensor) -> Tensor:
+        loss = step(self, *batch)  # dies between the step and the checkpoint of it
+        if draws.random() < 0.25 and kills < 4:
+            raise KeyboardInterrupt
+        return loss
+
+    monkeypatch.setattr(Trainer, "_step", mortal)
+    while True:
+        broken = trainer(OPTIONS, split(0, 300), split(300, 400))
+        torch.manual_seed(int(draws.integers(1000)))  # a new process has other random numbers
+        try:
+            found = broken.fit(checkpoints(tmp_path / "broken", minutes=1e-9), SHOW)
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills == 4
+    assert "resumed from the checkpoint of step" in capsys.readouterr().out
     assert [epoch.train_loss for epoch in found.history] == [epoch.train_loss for epoch in expected.history]
     for name, array in weights(unbroken).items():
-        np.testing.assert_array_equal(array, weights(resumed)[name])
+        np.testing.assert_array_equal(array, weights(broken)[name])
+
+
+def test_a_stop_is_answered_after_the_step_and_leaves_a_checkpoint_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class StoppedInStep3(TrainingProgress):
+        def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
+            for number, batch in enumerate(batches):
+                if number == 2:
+                    signal.raise_signal(signal.SIGTERM)
+                yield batch
+
+    with stoppable() as stop, pytest.raises(SystemExit, match="143"):
+        trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), StoppedInStep3(), stop)
+    assert f"stopped; the same training goes on after step 3 of 10 in epoch 1 (checkpoint in {tmp_path})" in capsys.readouterr().out
+    trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
+    assert "resumed from the checkpoint of step 3 of 10 in epoch 1" in capsys.readouterr().out
+
+
+def test_the_second_stop_ends_it_at_once(tmp_path: Path) -> None:
+    class Hanging(TrainingProgress):
+        def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it went on")
+
+    with stoppable() as stop, pytest.raises(KeyboardInterrupt):
+        trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), Hanging(), stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_and_the_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # as on a disk that is nearly full
+    try:
+        fitted = trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path / "full"), SHOW)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(fitted.history) == 3
+    assert "warning: cannot write" in (out := capsys.readouterr().out)
+    assert "the training goes on without a checkpoint of epoch 3" in out
 
 
 def test_the_best_weights_are_restored(tmp_path: Path) -> None:
