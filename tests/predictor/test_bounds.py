@@ -63,18 +63,34 @@ def wait_for(condition: object, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
-def test_more_connections_than_allowed_are_503_until_one_is_closed(bounded_url: str) -> None:
+def test_more_busy_connections_than_allowed_are_503_until_one_is_closed_and_probes_get_in(bounded_url: str, pictures: np.ndarray) -> None:
+    request = {"instances": [pictures[0].tolist()]}
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(connect(bounded_url))) for _ in range(8)]
+        for connection in held:
+            connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n1".encode())
+        refused = httpx.post(f"{bounded_url}{PREDICT}", json=request)
+        assert "too many connections" in error_of(refused, 503)
+        assert refused.headers["retry-after"] == "1"
+        for probe in ("/", "/v2/health/live", "/v2/health/ready", "/v2/models/digits/ready"):
+            assert httpx.get(f"{bounded_url}{probe}").status_code == 200
+        held[0].close()
+        wait_for(lambda: httpx.post(f"{bounded_url}{PREDICT}", json=request).status_code == 200)
+
+
+def test_the_connection_that_has_been_idle_longest_makes_room(bounded_url: str, bounded: httpx.Client, pictures: np.ndarray) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(closing(connect(bounded_url))) for _ in range(8)]
         for connection in held:
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
-            assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
-        with closing(connect(bounded_url)) as refused:
-            answer = read_all(refused)
-        assert answer.startswith(b"HTTP/1.1 503 ")
-        assert b"retry-after: 1" in answer
-        held[0].close()
-        wait_for(lambda: httpx.get(f"{bounded_url}/v2/health/live").status_code == 200)
+            answer = connection.recv(4096)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+        assert bounded.post(PREDICT, json={"instances": [pictures[0].tolist()]}).status_code == 200
+        assert read_all(held[0]) == b""  # closed
+        held[-1].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert held[-1].recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
 def test_bodies_that_together_exceed_the_memory_for_them_are_503_until_the_others_are_gone(

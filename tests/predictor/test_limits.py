@@ -1,5 +1,6 @@
 """Limits on what one client can take: bytes, pictures, pixels, connections and time."""
 
+import json
 import os
 import socket
 import struct
@@ -7,7 +8,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -197,3 +198,98 @@ def test_pipelined_requests_are_answered_in_order(strict_url: str) -> None:
         connection.sendall(b"".join(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for path in paths))
         answer = read_all(connection)
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"200", b"404"]
+
+
+def exchange(url: str, request: bytes) -> bytes:
+    """What the server answers to raw bytes, which it may stop reading."""
+    with closing(connect(url)) as connection:
+        with suppress(OSError):
+            connection.sendall(request)
+        try:
+            return connection.recv(65536)
+        except ConnectionResetError:
+            return b""
+
+
+@pytest.mark.parametrize("trailer", [b"a:b\r\n" * 4_000_000, b"a:" + b"b" * 20_000_000], ids=["many", "one without end"])
+def test_trailers_are_bounded_like_headers(server: tuple[PredictorProcess, str], client: httpx.Client, body: dict, trailer: bytes) -> None:
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode()
+    before, began = server[0].memory(), cpu_seconds(server[0])
+    assert exchange(server[1], head + trailer)[9:12] in (b"431", b"")  # a reset may overtake the answer
+    assert server[0].memory() - before < 20 * 1024 * 1024
+    assert cpu_seconds(server[0]) - began < 1
+    assert client.post(PREDICT, json=body).status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_offered_upgrade_to_http_2_is_ignored_and_the_body_is_read(url: str, body: dict, chunked: bool) -> None:
+    data = json.dumps(body).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n".encode()
+    length = b"Transfer-Encoding: chunked\r\n\r\n" if chunked else b"Content-Length: %d\r\n\r\n" % len(data)
+    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data) if chunked else data
+    with closing(connect(url)) as connection:
+        for pause in (0, 0.2, 0):  # three requests on one connection; the body comes with the headers, or after them
+            connection.sendall(head + length)
+            time.sleep(pause)
+            connection.sendall(sent)
+            answer = connection.recv(65536)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            assert b'"predictions"' in answer
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", b"400"),
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 66_000 + b"\r\n\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 101 + b"\r\n", b"431"),
+    ],
+    ids=["CONNECT", "no host", "two hosts", "HTTP/1.0 chunked", "long URL", "long header in one segment", "many headers"],
+)
+def test_requests_that_http_forbids_are_refused_without_a_line_in_the_log(
+    server: tuple[PredictorProcess, str], request_: bytes, status: bytes
+) -> None:
+    before = server[0].events()
+    answer = exchange(server[1], request_)
+    assert answer.startswith(b"HTTP/1.1 " + status)
+    assert b'{"error":"' in answer
+    assert server[0].events() == before
+
+
+def test_a_body_that_is_not_json_is_called_what_it_is(client: httpx.Client, body: dict, pictures: np.ndarray) -> None:
+    data = json.dumps(body)
+    assert "byte order mark" in error_of(client.post(PREDICT, content=data.encode("utf-8-sig")))
+    assert "UTF-16" in error_of(client.post(PREDICT, content=data.encode("utf-16")))
+    assert "UTF-16" in error_of(client.post(PREDICT, content=data.encode("utf-16-le")))
+    picture = error_of(client.post(PREDICT, content=png(pictures[0])))
+    assert "a picture itself" in picture
+    assert "b64" in picture
+    assert "multipart form" in error_of(client.post(PREDICT, files={"file": png(pictures[0])}))
+
+
+def test_what_all_connections_store_is_bounded_together(server: tuple[PredictorProcess, str], client: httpx.Client, body: dict) -> None:
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 60_000
+    with ExitStack() as stack:
+        held = [stack.enter_context(closing(connect(server[1]))) for _ in range(600)]  # 36 MB
+        for connection in held:
+            connection.sendall(head)
+        last = held[-1].recv(4096)
+        assert last.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in last
+        assert client.post(PREDICT, json=body).status_code == 200
+    deadline = time.monotonic() + 10
+    while not exchange(server[1], head + b"\r\n\r\n").startswith(b"HTTP/1.1 200 "):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_requests_sent_before_their_responses_are_limited_in_number(url: str) -> None:
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert b"more than 256 requests" in exchange(url, get * 300)
+    assert exchange(url, get * 200).startswith(b"HTTP/1.1 200 ")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import orjson
 
 from components.classifier import images
-from components.classifier.decode import decode
+from components.classifier.decode import decode, is_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
 from components.predictor.loaded_model import LoadedModel
@@ -75,10 +75,22 @@ def load_json(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> dict
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestError(f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from error
+        raise RequestError(_what_instead(body) or f"the body is not valid JSON (line {error.lineno}, column {error.colno})") from error
     if type(document) is not dict:
         raise RequestError("the body must be a JSON object")
     return document
+
+
+def _what_instead(body: bytes) -> str:
+    """Name a body that is something else than JSON, and what is wanted; "" when it is not known."""
+    wanted = 'send JSON as UTF-8: {"instances": [{"b64": "…"}]} with the picture in base64'
+    if body.startswith(b"\xef\xbb\xbf"):
+        return "the body begins with a byte order mark; save or send the JSON as UTF-8 without it"
+    if body.startswith((b"\xff\xfe", b"\xfe\xff", b"{\0", b"\0{")):
+        return f"the body is UTF-16 text; {wanted}"
+    if body.startswith(b"--") and b"form-data" in body[:1000].lower():
+        return f"the body is a multipart form; {wanted}"
+    return f"the body is a picture itself; {wanted}" if is_picture(body) else ""
 
 
 def _check_structure(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> None:
