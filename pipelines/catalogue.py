@@ -9,6 +9,7 @@ PIPELINES = {
     "training": ("pipelines.training", "training_pipeline"),
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
     "deployment": ("pipelines.deployment", "deployment_pipeline"),
+    "approval": ("pipelines.approval", "approval_pipeline"),
 }
 
 

@@ -20,9 +20,11 @@ _CONFIG_KEYS = (
     "PENSTOCK_S3_REQUEST_PAYER",
     "AWS_REQUEST_CHECKSUM_CALCULATION",
     "AWS_RESPONSE_CHECKSUM_VALIDATION",
+    "PENSTOCK_ENVIRONMENT",
 )
 SERVICE_SECRET, SERVICE_TOKEN = "penstock-service", "PENSTOCK_KSERVE_TOKEN"
 CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
+ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER = "penstock-environments", "/etc/penstock/environments"
 VERIFY_CONFIG, VERIFY_FOLDER = "penstock-verify", "/etc/penstock/verify"
 SIGNING_SECRET, SIGNING_FOLDER = "penstock-signing", "/etc/penstock/signing"
 
@@ -41,9 +43,9 @@ def configure(
 
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
     otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
-    gives the step the credentials of the object store and the public key of signatures: the Secret and ConfigMaps are
-    optional, so that a cluster with workload identity (IRSA) or a local run needs none. Steps that need more CPU or memory
-    ask for it afterwards; without any request, a namespace with a ResourceQuota refuses the pod.
+    gives the step the credentials of the object store, the public key of signatures and the cluster's own environments: the
+    Secret and ConfigMaps are optional, so that a cluster with workload identity (IRSA) or a local run needs none. Steps that
+    need more CPU or memory ask for it afterwards; without any request, a namespace with a ResourceQuota refuses the pod.
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)
@@ -59,6 +61,7 @@ def configure(
         kubernetes.use_config_map_as_volume(task, CA_CONFIG, CA_FOLDER, optional=True)
         kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
         kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
+        kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
     return task
 
 

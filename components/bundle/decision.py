@@ -41,6 +41,12 @@ class RuleResult(BaseModel):
         """The rule, its outcome and the reason in one line."""
         return f"{self.rule}: {self.outcome}: {self.reason}"
 
+    @classmethod
+    def parse(cls, line: str) -> "RuleResult":
+        """Read what `line` wrote; raises ValueError for another text."""
+        rule, outcome, reason = line.split(": ", 2)
+        return cls.model_validate({"rule": rule, "outcome": outcome, "reason": reason})
+
 
 class Decision(BaseModel):
     """Whether a version may serve, by which rules, and who asked for it."""
@@ -85,6 +91,29 @@ class Decision(BaseModel):
             "compared_with": self.champion,
             "test_digest": self.test_digest,
         }
+
+    @classmethod
+    def from_ledger(cls, kept: Mapping[str, Any], **fields: str) -> "Decision":
+        """Return the decision that a record keeps; its rules have their reasons, but no values and bounds.
+
+        `fields`: what the record says beside it: strategy, environment, version, evaluation_digest, actor and reason.
+
+        Raises IntegrityError for a record that does not keep one.
+        """
+        try:
+            verdict = kept["verdict"]
+            return cls(
+                verdict=verdict,
+                deploy=verdict == "promote",
+                summary=kept["summary"],
+                champion=kept["compared_with"],
+                test_digest=kept.get("test_digest", ""),
+                policy=kept["policy"],
+                rules=[RuleResult.parse(line) for line in kept["reasons"]],
+                **fields,
+            )
+        except (KeyError, ValueError) as error:
+            raise IntegrityError(f"the record about {fields['version']} does not keep the gate's decision; run the gate again") from error
 
     def for_artifact(self) -> dict[str, Any]:
         """The decision artifact's metadata: the verdict and reasons for people, and the whole for the steps after the gate."""

@@ -1,11 +1,12 @@
-"""Environments: whose policy decides, and how a model serves there. Files of `environments/`, or the user's own."""
+"""Environments: whose policy decides, who may deploy how, and how a model serves there. Files of `environments/`, or the user's own."""
 
 import difflib
+import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from components.bundle.numbers import parse_number, parse_share, plain
 from components.bundle.policy import Policy
@@ -22,6 +23,7 @@ def _milliseconds(value: object) -> float:
 
 
 Share = Annotated[float, BeforeValidator(parse_share)]
+Table = TypeVar("Table", bound=BaseModel)
 
 
 class Serving(BaseModel):
@@ -40,13 +42,47 @@ class Serving(BaseModel):
         return {"PENSTOCK_REVIEW_THRESHOLD": plain(self.review_threshold), "PENSTOCK_AUDIT_RATE": plain(self.audit_rate)}
 
 
+class Deployment(BaseModel):
+    """By what a version may come to serve. Going back to one that served before is always allowed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    strategies: tuple[Literal["quality", "manual", "force"], ...] = Field(("quality", "manual", "force"), min_length=1)
+    """quality: the gate lets it through. manual: a person names it. force: despite the policy."""
+    approval: Literal["required", "none"] = "none"
+    """required: what the gate lets through, or a person names, waits for `penstock models approve`."""
+    held: Literal["refuse", "warn"] = "warn"
+    """What deploying a version by its name does when the gate held it."""
+
+    def require_strategy(self, strategy: str, environment: str) -> None:
+        """Raise UsageError for a strategy that the environment does not allow."""
+        if strategy not in self.strategies:
+            raise UsageError(
+                f"environment {environment} allows strategy {' and '.join(self.strategies)}, not {strategy}; let the gate decide on a "
+                "version by a training run, or go back by version=previous"
+            )
+
+
 class Environment(BaseModel):
-    """A name, the gate's policy and the serving settings."""
+    """A name, the gate's policy, what may be deployed, and the serving settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     policy: Policy
+    deployment: Deployment
     serving: Serving
+
+    def policy_with(self, changes: object, source: str = "run parameter policy") -> Policy:
+        """Return the policy with single rules replaced for a run; where force is not allowed, they may only become stricter.
+
+        Raises PolicyError for rules that cannot be applied, or that would let more through than the environment does.
+        """
+        changed = self.policy.override(changes, source)
+        if "force" not in self.deployment.strategies and (looser := changed.looser_than(self.policy)):
+            raise PolicyError(
+                f"{source}: environment {self.name} allows only stricter rules, and {', '.join(looser)} would be looser; "
+                "leave it out, or change the environment's file"
+            )
+        return changed
 
 
 def environment_names() -> list[str]:
@@ -69,6 +105,20 @@ def load_environment(name: str) -> Environment:
     return _read(DIRECTORY / f"{name}.yaml")
 
 
+def deciding_environment(name: str) -> Environment:
+    """Load the environment by which a deployment is decided: PENSTOCK_ENVIRONMENT, where it is set, allows no other.
+
+    Raises UsageError for another one, and what `load_environment` raises.
+    """
+    only = os.environ.get("PENSTOCK_ENVIRONMENT", "")
+    if only and name != only:
+        raise UsageError(f"only environment {only} decides here (PENSTOCK_ENVIRONMENT), not {name}; set environment={only}")
+    return load_environment(name)
+
+
+_TABLES = ("policy", "deployment", "serving")
+
+
 def _read(path: Path) -> Environment:
     try:
         values = yaml.load(path.read_text("utf-8"), _UniqueKeys)
@@ -78,17 +128,25 @@ def _read(path: Path) -> Environment:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PolicyError(f"{path} is not valid YAML: {error}") from error
+    tables = f"an environment has the tables {', '.join(_TABLES)}"
     if not isinstance(values, dict):
-        raise PolicyError(f"{path}: an environment has the tables policy and serving")
-    unknown = sorted(str(key) for key in values if key not in ("policy", "serving"))
+        raise PolicyError(f"{path}: {tables}")
+    unknown = sorted(str(key) for key in values if key not in _TABLES)
     if unknown:
-        raise PolicyError(f"{path}: unknown {', '.join(unknown)}; an environment has the tables policy and serving")
-    policy = Policy.read(values.get("policy") or {}, str(path))
+        raise PolicyError(f"{path}: unknown {', '.join(unknown)}; {tables}")
+    return Environment(
+        name=path.stem,
+        policy=Policy.read(values.get("policy") or {}, str(path)),
+        deployment=_table(Deployment, values, "deployment", path),
+        serving=_table(Serving, values, "serving", path),
+    )
+
+
+def _table(model: type[Table], values: dict[str, Any], name: str, path: Path) -> Table:
     try:
-        serving = Serving.model_validate(values.get("serving") or {})
+        return model.model_validate(values.get(name) or {})
     except ValidationError as error:
-        raise PolicyError(f"{path}: serving: {'; '.join(validation_problems(error))}") from error
-    return Environment(name=path.stem, policy=policy, serving=serving)
+        raise PolicyError(f"{path}: {name}: {'; '.join(validation_problems(error))}") from error
 
 
 class _UniqueKeys(yaml.SafeLoader):

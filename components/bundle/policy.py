@@ -101,9 +101,25 @@ class Policy(BaseModel):
         self.read(values, source)  # so that an error is about what was given, not about the sum of both
         return self.read({**self.model_dump(), **cast("Mapping[str, object]", values)}, source)
 
+    def looser_than(self, other: "Policy") -> list[str]:
+        """Return the rules by which this policy lets through what the other holds: lower floors, higher ceilings, rules turned off."""
+        return [name for name in type(self).model_fields if _looser(name, getattr(self, name), getattr(other, name), self, other)]
+
     def rules_set(self) -> dict[str, Any]:
         """The rules that this policy sets, by name, and minimum_class_support, which is always judged."""
         return {name: value for name, value in self.model_dump().items() if value is not None and value is not False and value != {}}
+
+
+def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) -> bool:
+    if name == "class_recall_floors":
+        floors = [(policy.class_recall_floors.get(c, policy.minimum_class_recall), floor) for c, floor in theirs.items()]
+        floors += [(floor, other.minimum_class_recall) for c, floor in mine.items() if c not in theirs]
+        return any(_looser("minimum_class_recall", *pair, policy, other) for pair in floors)
+    if isinstance(theirs, bool):
+        return theirs and not mine
+    if theirs is None or mine is None:
+        return mine is None and theirs is not None
+    return bool(mine < theirs if name.startswith("minimum_") else mine > theirs)
 
 
 def _unknown(unknown: Sequence[str], known: list[str]) -> str:

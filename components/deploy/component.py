@@ -28,15 +28,17 @@ def deploy_model(
         run: The run's id, by which a repeated step finds what it did.
     """
     from components.bundle.decision import read_decision
-    from components.bundle.environment import load_environment
+    from components.bundle.environment import deciding_environment
     from components.deploy.request import DeployRequest
     from components.deploy.step import deploy
     from components.registry import Registry
     from components.storage import open_store
 
-    judged = read_decision(decision.metadata, version)
-    variables = load_environment(environment).serving.variables()
-    request = DeployRequest(version, strategy, judged, environment, actor, reason, target, namespace, run, serving, variables)
+    judged, found = read_decision(decision.metadata, version), deciding_environment(environment)
+    request = DeployRequest(
+        version, strategy, judged, environment, actor, reason, target, namespace, run, serving, found.serving.variables(),
+        rules=found.deployment,
+    )  # fmt: skip
     outcome = deploy(Registry(open_store(store), name), request)
     print(f"{version}: {outcome}")
     return outcome
@@ -58,11 +60,9 @@ def choose_version(
     Args:
         version: A version's name, or previous: the one before the champion.
     """
-    from components.bundle.environment import load_environment
     from components.deploy.step import select_version
 
-    load_environment(environment)
-    return select_version(version, store, name, actor, reason, target, serving)
+    return select_version(version, store, name, environment, actor, reason, target, serving)
 
 
 @component
@@ -79,22 +79,38 @@ def deploy_version(
     run: str,
     serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
-    """Make a version that a person chose the one that serves; returns "deployed" or "unchanged".
+    """Make a version that a person chose the one that serves; returns "deployed", "unchanged" or "held" as deploy_model does.
 
     Args:
         version: The version that passed serving validation.
-        asked: What the person asked for: previous is recorded as a rollback.
+        asked: What the person asked for: previous is recorded as a rollback, what was approved by the gate's strategy.
         run: The run's id, by which a repeated step finds what it did.
     """
-    from components.bundle.environment import load_environment
-    from components.deploy.request import DeployRequest
-    from components.deploy.step import deploy, strategy_of
+    from components.deploy.step import deploy, named_request
     from components.registry import Registry
     from components.storage import open_store
 
-    variables = load_environment(environment).serving.variables()
-    strategy = strategy_of(asked)
-    request = DeployRequest(version, strategy, None, environment, actor, reason, target, namespace, run, serving, variables, asked.strip())
-    outcome = deploy(Registry(open_store(store), name), request)
+    registry = Registry(open_store(store), name)
+    where = {"target": target, "namespace": namespace, "run": run, "serving": serving}
+    request = named_request(registry, version, asked.strip(), environment, actor=actor, reason=reason, **where)
+    outcome = deploy(registry, request)
     print(f"{version}: {outcome}")
     return outcome
+
+
+@component
+def approve_version(version: str, store: str, name: str, environment: str, actor: str, reason: str, run: str) -> str:
+    """Record that a person approves a version for an environment; returns "approved".
+
+    Args:
+        version: The version that awaits approval.
+        run: The run's id, by which a repeated step finds what it did.
+    """
+    from components.deploy.approval import approve
+    from components.registry import Registry
+    from components.storage import open_store
+
+    registry = Registry(open_store(store), name)
+    record = approve(registry, version.strip(), environment=environment, actor=actor, reason=reason, run=run)
+    print(f"{record.version} is approved for {record.environment} by {record.actor} (record {record.sequence}); deploy it by its name")
+    return "approved"

@@ -1,6 +1,8 @@
 """The local target: a version serves once the deployment ledger says so; `penstock serve` follows it."""
 
+from components.bundle.environment import Deployment, load_environment
 from components.classifier.errors import RegistryError, UsageError
+from components.deploy.permission import refuse_forbidden
 from components.deploy.request import PREVIOUS, DeployRequest
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
@@ -20,7 +22,8 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
 
     Where that version serves already, nothing is recorded and the last record is returned. Raises RegistryError when nothing
     was deployed before the champion, IntegrityError when the version's files are damaged, UsageError when the champion serves
-    on a cluster, where only the deployment pipeline changes what serves, and RolloutError when the champion changed meanwhile.
+    on a cluster, where only the deployment pipeline changes what serves, or when `to` never served in the champion's environment and
+    may not be deployed there, and RolloutError when the champion changed meanwhile.
     """
     serving = registry.ledger.deployment()
     if serving is None:
@@ -36,7 +39,10 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
             f"--set namespace=NAMESPACE --set store={registry.store.url} --set name={registry.name} --set actor={actor or 'YOU'} "
             "--set reason=WHY`, which waits until the cluster serves it and then writes the ledger"
         )
-    request = DeployRequest(version, "rollback", environment=serving.environment, actor=actor, reason=reason, asked=asked)
+    environment = serving.environment
+    rules = load_environment(environment).deployment if to and environment else Deployment()
+    request = DeployRequest(version, "rollback", environment=environment, actor=actor, reason=reason, asked=asked, rules=rules)
+    refuse_forbidden(request, registry.ledger.records(), registry.get(version).manifest.checksum)
     return _record(registry, request) or registry.ledger.records()[-1]
 
 

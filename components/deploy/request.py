@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from components.bundle.decision import Decision
+from components.bundle.environment import Deployment
 from components.classifier.errors import RolloutError, UsageError
 from components.registry import Record
 from components.registry.ledger import champion_of, deployments, draft_record
@@ -38,6 +39,8 @@ class DeployRequest:
     """Environment variables of the predictor on a cluster."""
     asked: str = ""
     """What the person asked for: a version's name, or `previous`, which must still be the same version when it is deployed."""
+    rules: Deployment = field(default_factory=Deployment)
+    """What the environment allows."""
 
     def check(self) -> None:
         """Raise UsageError for a request that is not allowed: without the gate's decision, or against it."""
@@ -56,9 +59,8 @@ class DeployRequest:
         if self.decision.strategy != self.strategy:
             raise UsageError(f"the gate decided with strategy {self.decision.strategy!r}, not {self.strategy!r}; run the gate again")
         if not self.decision.deploy:
-            raise UsageError(
-                f"the gate held version {self.version} ({self.decision.summary}); it can only be deployed by force or manually"
-            )
+            allowed = "it can only be deployed by force or manually, where the environment allows that"
+            raise UsageError(f"the gate held version {self.version} ({self.decision.summary}); {allowed}")
 
     def recorded(self, records: list[Record]) -> bool:
         """Say whether this run's deployment is recorded: a repeated step must not undo what others did since."""
@@ -76,7 +78,7 @@ class DeployRequest:
             compared = self.decision.champion or "nothing"
             raise Overtaken(
                 f"overtaken by {champion or 'a rollback to nothing'}: the gate compared {self.version} with {compared}; "
-                "run the pipeline again to compare with what serves, or name the version in the deployment pipeline"
+                "run the pipeline again to compare with what serves"
             )
         if self.asked == PREVIOUS:
             stack = deployments(records)

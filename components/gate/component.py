@@ -19,7 +19,7 @@ def gate_model(
     report: dsl.Output[dsl.HTML],
     policy: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
-    """Decide by the environment's policy whether a version may serve; returns "deploy" or "hold".
+    """Decide by the environment's policy whether a version may serve; returns "deploy", "hold", or "await" where a person must approve.
 
     Args:
         evaluation: What evaluate wrote; it must be what the version was published with.
@@ -29,21 +29,23 @@ def gate_model(
     """
     from pathlib import Path
 
-    from components.bundle.environment import load_environment
+    from components.bundle.environment import deciding_environment
     from components.gate.step import judge
     from components.registry import Registry
     from components.report.markdown import decision_markdown
     from components.report.published_report import judged_report
     from components.storage import open_store
 
-    rules = load_environment(environment).policy.override(policy)
+    found = deciding_environment(environment)
+    rules = found.policy_with(policy)
     result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
+    found.deployment.require_strategy(strategy, environment)
     Path(decision.path).parent.mkdir(parents=True, exist_ok=True)
     Path(decision.path).write_text(decision_markdown(result), "utf-8")
     decision.metadata.update(result.for_artifact())
     Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")
     print(f"{result.verdict}: {result.summary}", *result.reasons, *(f"would change it: {line}" for line in result.remedies), sep="\n")
-    return "deploy" if result.deploy else "hold"
+    return "hold" if not result.deploy else "await" if found.deployment.approval == "required" else "deploy"
 
 
 @component
@@ -55,11 +57,13 @@ def record_hold(
     actor: str,
     run: str,
 ) -> str:
-    """Record in the deployment ledger that a version was held, and why; the champion goes on serving. Returns "held"."""
+    """Record that a version was held, or awaits approval, and why; the champion goes on serving. Returns "held" or "awaiting"."""
     from components.bundle.decision import read_decision
     from components.registry import Ledger
     from components.storage import open_store
 
     record = Ledger(open_store(store), name).hold(read_decision(decision.metadata, version), actor, run)
-    print(f"{version} is held (record {record.sequence}): {record.reason}")
-    return "held"
+    if record.action == "awaiting":
+        print(f"note: `penstock models approve {version} --env {record.environment}`, or the approval pipeline, lets it through")
+    print(f"{version} is {record.action} (record {record.sequence}): {record.reason}")
+    return record.action

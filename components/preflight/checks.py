@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from components.bundle.decision import check_strategy
-from components.bundle.environment import load_environment
+from components.bundle.environment import deciding_environment
+from components.classifier.errors import UsageError
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
@@ -45,16 +46,25 @@ def check_deployment(parameters: Mapping[str, Any], here: bool = False) -> Itera
 
     Raises UsageError, PolicyError and RolloutError.
     """
-    load_environment(parameters["environment"])
+    deciding_environment(parameters["environment"])
     check_target(*(parameters[name] for name in ("target", "store", "name", "serving", "namespace")))
     yield f"target: {parameters['target']}"
     yield from _check_cluster(parameters, here)
+
+
+def check_approval(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of an approval; yields one line per check that passed. Raises UsageError and PolicyError."""
+    environment = deciding_environment(parameters["environment"])
+    if environment.deployment.approval != "required":
+        raise UsageError(f"environment {environment.name} asks for no approval")
+    yield f"environment: {environment.name}"
 
 
 CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
     "training": check_training,
     "scoring": check_scoring,
     "deployment": check_deployment,
+    "approval": check_approval,
 }
 """The checks of each pipeline, by the name that the command line uses."""
 
@@ -84,8 +94,10 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
 
 
 def _check_decision(given: Mapping[str, Any]) -> str:
-    load_environment(given["environment"]).policy.override(given["policy"])
+    environment = deciding_environment(given["environment"])
+    environment.policy_with(given["policy"])
     check_strategy(given["strategy"], given["actor"], given["reason"])
+    environment.deployment.require_strategy(given["strategy"], given["environment"])
     check_target(*(given[name] for name in ("target", "store", "name", "serving", "namespace")))
     return f"gate: {given['strategy']} in {given['environment']}, target {given['target']}"
 

@@ -58,12 +58,12 @@ class Ledger:
         return self._append(lambda count: decide([self._record(sequence) for sequence in range(1, count + 1)]))
 
     def hold(self, decision: Decision, actor: str = "", run: str = "") -> Record:
-        """Record that the gate held a version; returns the record that the same run, or the same judgement, left before.
+        """Record that the gate held a version, or let it through and an approval is awaited; the champion goes on serving.
 
-        A hold is a result: it is kept with its reasons, and the champion goes on serving.
+        Returns the record that the same run, or the same judgement, left before.
         """
         draft = draft_record(
-            "held",
+            "awaiting" if decision.deploy else "held",
             decision.version,
             "force" if decision.strategy == "force" else "quality",
             decision=decision,
@@ -188,6 +188,7 @@ def draft_record(
     actor: str = "",
     reason: str = "",
     run: str = "",
+    manifest_digest: str = "",
 ) -> Record:
     """Return a record to append; the gate's decision adds its reasons, and the digest of the evaluation that it judged."""
     return Record(
@@ -200,6 +201,7 @@ def draft_record(
         reason=reason or (decision.summary if decision else ""),
         evaluation_digest=decision.evaluation_digest if decision else "",
         decision=decision.for_ledger() if decision else {},
+        manifest_digest=manifest_digest,
         run=run,
     )
 
@@ -207,6 +209,17 @@ def draft_record(
 def champion_of(records: list[Record]) -> str:
     """Return the version that serves after these records; empty when nothing does."""
     return records[-1].champion if records else ""
+
+
+def served(records: list[Record], environment: str) -> set[str]:
+    """Return the versions that came to serve in an environment at some time."""
+    return {record.champion for record in records if record.action in {"deployed", "rolled_back"} and record.environment == environment}
+
+
+def judgement(records: list[Record], version: str) -> Record | None:
+    """Return the newest record in which the gate judged a version, or None: held, awaiting approval, or deployed by quality."""
+    judged = (record for record in reversed(records) if record.version == version and record.decision)
+    return next((record for record in judged if record.action in {"held", "awaiting", "deployed"}), None)
 
 
 def deployments(records: list[Record]) -> list[str]:

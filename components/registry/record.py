@@ -22,7 +22,7 @@ SCHEMA_VERSION = 2
 _ALWAYS = ("sequence", "action", "version", "champion", "previous", "strategy", "time", "id")
 """What the records of every release say."""
 
-Action = Literal["deployed", "held", "rolled_back", "failed"]
+Action = Literal["deployed", "held", "awaiting", "approved", "rolled_back", "failed"]
 Strategy = Literal["quality", "manual", "force", "rollback"]
 
 
@@ -35,7 +35,7 @@ class Record(BaseModel):
     version: str
     """The version that the record is about."""
     champion: str = ""
-    """Who serves after it; empty while nothing does. Held and failed records carry the champion on."""
+    """Who serves after it; empty while nothing does. All records but deployed and rolled_back carry the champion on."""
     previous: str = ""
     """Who served before it."""
     strategy: Strategy
@@ -46,6 +46,8 @@ class Record(BaseModel):
     evaluation_digest: str = ""
     decision: dict[str, Any] = {}
     """The gate's verdict and reasons, may be empty."""
+    manifest_digest: str = ""
+    """What an approval is about, beside the evaluation and the decision: the checksum of the version's manifest."""
     run: str = ""
     time: str = ""
     """UTC, ISO 8601; for people, the order is the sequence."""

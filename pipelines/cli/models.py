@@ -13,12 +13,15 @@ from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOp
 if TYPE_CHECKING:
     from components.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, copy, delete and roll back model versions.")
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, approve, copy, delete and roll back model versions.")
 
 VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.", show_default=False)]
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")
 ]
+
+
+_COLOURS = {"deployed": "green", "approved": "green", "held": "yellow", "awaiting": "yellow", "rolled_back": "yellow", "failed": "red"}
 
 
 @app.command("list")
@@ -120,7 +123,7 @@ def history(
         view.say(f"Nothing of {escape(name)} has been deployed in {escape(registry.store.url)} yet.")
         return
     for record in shown:
-        colour = {"deployed": "green", "held": "yellow", "rolled_back": "yellow", "failed": "red"}[record.action]
+        colour = _COLOURS[record.action]
         time = record.time[:16].replace("T", " ")
         by = f"by {record.actor} ({record.strategy})" if record.actor else f"({record.strategy})"
         view.say(f"{record.sequence:>4}  {time} UTC  [{colour}]{record.action:<11}[/]  {record.version}  {escape(by)}")
@@ -195,6 +198,34 @@ def rollback(
         view.say(f"{record.champion} serves already; nothing was changed.")
     else:
         view.say(f"[green]{record.champion}[/] serves now, in place of {record.previous} (record {record.sequence}).")
+
+
+@app.command()
+def approve(
+    version: Annotated[str, typer.Argument(help="A version that awaits approval.", show_default=False)],
+    env: Annotated[str, typer.Option("--env", help="For which environment.", show_default="the one in which it awaits approval")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.")] = "",
+    actor: ActorOption = "",
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Approve a version that the gate let through, in an environment that asks for approval; the deployment pipeline goes on from it.
+
+    The record is about the version's content and the evidence that the gate judged, and is signed where PENSTOCK_SIGNING_KEY is set.
+
+    Example: `penstock models approve 20260102-030405-0123456789ab --reason "looked at its mistakes"`
+    """
+    from components.deploy.approval import approve as give_approval
+
+    record = give_approval(_registry(store, name), version, environment=env, actor=actor or _user(), reason=reason)
+    if as_json:
+        print_json(record.model_dump(mode="json"))
+        return
+    view.say(
+        f"[green]{record.version}[/] is approved for {escape(record.environment)} by {escape(record.actor)} (record {record.sequence})."
+    )
+    view.say(f"Deploy it: penstock run deployment --env {escape(record.environment)} --set version={record.version}")
 
 
 @app.command()

@@ -13,7 +13,7 @@ from pipelines.descriptions import TEXTS, Row, rows
 
 
 def params(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring or deployment.", metavar="PIPELINE")],
+    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
     as_json: JsonOption = False,
 ) -> None:
     """List the parameters of a pipeline, for `--set NAME=VALUE`.

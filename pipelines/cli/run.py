@@ -27,7 +27,7 @@ class Interrupted(PenstockError):
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring or deployment.", metavar="PIPELINE")],
+    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
     env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")] = "",
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,

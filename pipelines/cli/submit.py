@@ -8,7 +8,7 @@ from pipelines.cli.output import JsonOption, console, print_json
 
 
 def submit(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring or deployment.", metavar="PIPELINE")],
+    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
     host: Annotated[str, typer.Option("--host", envvar="KFP_HOST", help="Address of Kubeflow Pipelines.")],
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
     namespace: Annotated[str, typer.Option("--namespace", envvar="KFP_NAMESPACE", help="The profile, on a multi-user Kubeflow.")] = "",

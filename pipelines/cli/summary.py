@@ -98,8 +98,9 @@ def print_decision(result: RunResult) -> None:
 
     metadata = result.metadata("gate-model", "decision")
     decision = Decision.model_validate_json(metadata[DECISION_KEY])
-    colour = "green" if decision.deploy else "yellow"
-    console.print(Text.assemble(("gate: ", "bold"), ("deploy" if decision.deploy else "hold", f"bold {colour}"), f"  {decision.summary}"))
+    outcome = result.outputs["decision"]
+    colour = "green" if outcome == "deploy" else "yellow"
+    console.print(Text.assemble(("gate: ", "bold"), (outcome, f"bold {colour}"), f"  {decision.summary}"))
     for rule in decision.rules:
         mark, style = _OUTCOMES[rule.outcome]
         console.print(Text.assemble((f"  {mark} ", style), (f"{rule.rule}: ", "bold"), rule.reason), soft_wrap=True)

@@ -9,7 +9,7 @@ from components.bundle.files import EVALUATION
 from components.classifier.errors import RolloutError, UsageError, VersionNotFound
 from components.deploy.component import choose_version, deploy_version
 from components.deploy.request import DeployRequest
-from components.deploy.step import deploy, select_version, strategy_of
+from components.deploy.step import deploy, select_version
 from components.registry import Registry
 from components.registry.publication import publish_directory
 from tests import tiny
@@ -59,7 +59,7 @@ def test_going_back_is_refused_when_it_would_lead_elsewhere_by_now(registry: Reg
 
 def test_what_is_asked_for_is_looked_at_before_anything_is_done(registry: Registry, versions: list[str]) -> None:
     store = registry.store.url
-    assert select_version(f" {versions[0]} ", store, "digits", "ann", "needed", "local", {}) == versions[0]
+    assert select_version(f" {versions[0]} ", store, "digits", "dev", "ann", "needed", "local", {}) == versions[0]
     for asked, actor, target, serving, error, message in (
         ("", "ann", "local", {}, UsageError, "name the version to deploy, or previous"),
         (versions[0], "", "local", {}, UsageError, "needs actor"),
@@ -71,8 +71,7 @@ def test_what_is_asked_for_is_looked_at_before_anything_is_done(registry: Regist
         ("20260101-000000-000000000000", "ann", "local", {}, VersionNotFound, "no version"),
     ):
         with pytest.raises(error, match=message):
-            select_version(asked, store, "digits", actor, "needed", target, serving)
-    assert (strategy_of("previous"), strategy_of(versions[0])) == ("rollback", "manual")
+            select_version(asked, store, "digits", "dev", actor, "needed", target, serving)
 
 
 def test_the_cluster_is_never_reached_with_a_store_that_it_cannot_read(registry: Registry, versions: list[str]) -> None:

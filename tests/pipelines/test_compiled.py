@@ -205,7 +205,7 @@ def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> 
     for name, _ in each.tasks():
         settings = each.kubernetes[f"exec-{name}"]
         secrets = {secret["secretName"] for secret in settings["secretAsEnv"]}
-        writes = name.startswith(("publish-", "deploy-")) or name == "record-hold"
+        writes = name.startswith(("publish-", "deploy-", "approve-")) or name == "record-hold"
         assert secrets == {"penstock-s3"} | ({"penstock-service"} if name.startswith("deploy-") else set()) | (
             {"penstock-signing"} if writes else set()
         ), "only what publishes or writes the ledger can sign"
@@ -213,7 +213,11 @@ def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> 
         config, verify = settings["configMapAsEnv"]
         assert [config["configMapName"], verify["configMapName"]] == ["penstock-storage", "penstock-verify"]
         assert "AWS_CA_BUNDLE" in {pair["envVar"] for pair in config["keyToEnv"]}
-        assert [volume["configMapName"] for volume in settings["configMapAsVolume"]] == ["penstock-ca", "penstock-verify"]
+        assert [volume["configMapName"] for volume in settings["configMapAsVolume"]] == [
+            "penstock-ca",
+            "penstock-verify",
+            "penstock-environments",
+        ]
         kinds = ("secretAsEnv", "secretAsVolume", "configMapAsEnv", "configMapAsVolume")
         assert all(it["optional"] is True for kind in kinds for it in settings.get(kind, []))
 
