@@ -137,6 +137,8 @@ def paths(scope: Scope) -> dict[str, str]:
         "system agents": f"{apps}/kube-system/daemonsets",
         "HorizontalPodAutoscalers": f"/apis/autoscaling/v2/namespaces/{here}/horizontalpodautoscalers",
         "NetworkPolicies": f"/apis/networking.k8s.io/v1/namespaces/{here}/networkpolicies",
+        "admission policy": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/penstock-deployer",
+        "admission policy's binding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings/penstock-deployer",
     }
     for namespace, suffix in ((here, ""), (runs, " of runs")):
         for name in ("ResourceQuotas", "LimitRanges", "pods"):
@@ -156,6 +158,7 @@ def gather(scope: Scope, store: StoreSeen | None = None, host: str = "", names: 
     rights: list[Right] = [(scope.namespace, verb, group, resource) for group, resource, verb in DEPLOY_RIGHTS]
     if names is None:
         rights += [(scope.run_namespace, verb, group, resource) for group, resource, verb in RUN_RIGHTS]
+        rights.append((scope.namespace, "create", "", "pods"))
     with ThreadPoolExecutor(8) as pool:
         allowed = pool.map(lambda right: reader.may(scope.account, right), rights)
         things: dict[str, Object | Unseen | None] = dict(zip(chosen, pool.map(reader.get, chosen.values()), strict=True))

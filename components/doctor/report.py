@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from typing import Any
 
-from components.doctor import capacity_checks, cluster_checks, namespace_checks, store_checks
+from components.doctor import admission_checks, capacity_checks, cluster_checks, namespace_checks, store_checks
 from components.doctor.registry import REGISTERED, Check, Result, State, run
 from components.doctor.seen import Seen
 
 _MODULES = {
     cluster_checks.__name__: "The cluster",
     namespace_checks.__name__: "The namespaces",
+    admission_checks.__name__: "What a deployer could also do",
     capacity_checks.__name__: "Room",
     store_checks.__name__: "The store",
 }

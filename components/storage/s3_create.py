@@ -122,5 +122,6 @@ class CreateOnly:
     def _unsuitable(self, what: str) -> StoreUnsuitable:
         return StoreUnsuitable(
             f"{self._server} {what}, so the registry in {self._url} would not be safe from writers that race; "
-            "use a server that honours conditional writes (AWS S3, Ceph RGW, MinIO and others in recent releases), or a directory"
+            "use a server that honours conditional writes (AWS S3, Ceph RGW, MinIO and others in recent releases; "
+            "some only in buckets without versioning and Object Lock), or a directory"
         )

@@ -47,7 +47,7 @@ def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
             f"{cannot}: the object is archived ({said}); restore it first (`aws s3api restore-object`), and exempt the registry from the "
             "lifecycle rule that moves objects to Glacier"
         )
-    if answer.code.startswith("KMS.") or "kms:" in answer.message:
+    if answer.code.startswith("KMS.") or re.search(r"\bkms\b", answer.message, re.IGNORECASE):
         return AccessDenied(
             f"{cannot}: the encryption key cannot be used ({said}); check PENSTOCK_S3_KMS_KEY, and the rights kms:GenerateDataKey and "
             "kms:Decrypt on the key"

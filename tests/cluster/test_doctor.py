@@ -318,6 +318,18 @@ def test_a_fault_that_needs_a_decision_is_named(ward: Ward, fault: str) -> None:
     assert it.mend
 
 
+def test_the_admission_policy_is_looked_for_and_must_let_through_what_is_deployed(ward: Ward) -> None:
+    states = []
+    try:
+        while found := ward.unwell("deployer-policy"):
+            states.append(found[0].state)
+            assert len(states) < 5, found[0]
+            ward.shell("\n".join(commands(found[0].mend)))
+    finally:
+        ward.shell("kubectl delete -f manifests/components/deployer-policy/policy.yaml")
+    assert states == [State.WARNING, State.WARNING, State.BROKEN], "no policy, no label, no store"
+
+
 def test_a_deployment_is_refused_before_anything_is_changed(ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig_of(ward.api, ward.runs, "pipeline-runner", tmp_path)))
     settings = KServeSettings(namespace=ward.namespace)

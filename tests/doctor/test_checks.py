@@ -69,13 +69,14 @@ RUNTIME = {
     "metadata": {"name": "penstock-onnx-v1"},
     "spec": {"supportedModelFormats": [{"name": "penstock"}], "containers": [{"resources": RESOURCES}]},
 }
+LABELS = {"pod-security.kubernetes.io/enforce": "restricted", "penstock/deployer-policy": "enforced"}
 THINGS: dict[str, Any] = {
     "Kubernetes version": {"major": "1", "minor": "34+", "gitVersion": "v1.34.4"},
     "API groups": {"groups": [{"name": "serving.kserve.io"}, {"name": "argoproj.io"}]},
     "KServe kinds": {"resources": [{"kind": "InferenceService"}]},
     "KServe controller": deployment("kserve/kserve-controller:v0.20.0"),
     "KServe configuration": {"data": {"deploy": '{"defaultDeploymentMode": "Standard"}'}},
-    "namespace": {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}},
+    "namespace": {"metadata": {"labels": LABELS, "annotations": {"penstock/store": "s3://b"}}},
     "ServingRuntime": RUNTIME,
     "ClusterServingRuntime": None,
     "storage initializer": {"spec": {"container": {"securityContext": PASSES}}},
@@ -92,6 +93,8 @@ THINGS: dict[str, Any] = {
     "system agents": items(),
     "HorizontalPodAutoscalers": items(),
     "NetworkPolicies": items(),
+    "admission policy": {"metadata": {"name": "penstock-deployer"}},
+    "admission policy's binding": {"spec": {"validationActions": ["Deny"]}},
     **{f"{name}{suffix}": items() for name in ("ResourceQuotas", "LimitRanges", "pods", "events") for suffix in ("", " of runs")},
 }
 RIGHTS = {
@@ -195,6 +198,34 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         "autoscalerClass=none",
     ),
     ("network-policies-enforced", with_things(NetworkPolicies=items({"metadata": {"name": "p"}})), State.WARNING, "(p)", "Calico"),
+    (
+        "deployer-policy",
+        with_things(admission_policy=None),
+        State.WARNING,
+        "no ValidatingAdmissionPolicy",
+        "kubectl apply -f manifests/components/deployer-policy",
+    ),
+    (
+        "deployer-policy",
+        replace(WELL, things=THINGS | {"admission policy's binding": {"spec": {"validationActions": ["Audit"]}}}),
+        State.WARNING,
+        "a binding that denies",
+        "kubectl apply",
+    ),
+    (
+        "deployer-policy",
+        with_things(namespace={"metadata": {"annotations": {"penstock/store": "s3://b"}}}),
+        State.WARNING,
+        "models has no label penstock/deployer-policy=enforced",
+        "kubectl label namespace models",
+    ),
+    (
+        "deployer-policy",
+        with_things(namespace={"metadata": {"labels": LABELS, "annotations": {"penstock/store": "s3://a", "penstock/runtime": "r"}}}),
+        State.BROKEN,
+        "let through runtime r, store s3://a only",
+        "--overwrite penstock/runtime=penstock-onnx-v1 penstock/store=s3://b",
+    ),
     ("clocks", replace(WELL, clock_seconds=-120.0), State.WARNING, "120 s behind", "timedatectl"),
     ("clocks", replace(WELL, store=replace(STORE, clock_seconds=1800.0)), State.BROKEN, "the store is 1800 s ahead", "timedatectl"),
     ("namespaces-exist", with_things(namespace=None), State.BROKEN, "models does not exist", "kubectl create namespace models"),
@@ -390,3 +421,9 @@ def test_importing_costs_no_heavy_library() -> None:
     code = "import sys, components.doctor, components.doctor.seen, pipelines.cli.doctor; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"kfp", "torch", "kubernetes", "kserve", "boto3"} & set(done.stdout.split())
+
+
+def test_an_account_that_may_make_pods_is_not_limited_and_not_warned_about() -> None:
+    may = replace(WELL, rights=RIGHTS | {("models", "create", "", "pods"): True}, things=THINGS | {"admission policy": None})
+    (it,) = results("deployer-policy", may)
+    assert (it.state, "may make any pod in models anyway" in it.saw) == (State.OK, True)

@@ -8,8 +8,10 @@ import pytest
 import yaml
 
 from components.bundle.environment import load_environment
+from components.deploy.kserve.service import render
 from components.predictor.settings import PredictorSettings
 from components.registry.signing import SigningSettings
+from components.settings.serving import KServeSettings
 from components.storage.s3_settings import S3Settings
 from pipelines import steps
 from tests.manifests.building import EXAMPLE, MANIFESTS, ROOT, Object, built, composed, folders, kustomize, of_kind, only
@@ -128,7 +130,7 @@ def test_a_prefix_keeps_the_names_together(tmp_path: Path) -> None:
     assert named(objects, "ServiceAccount", "team-penstock-predictor-b")["secrets"] == [{"name": "team-penstock-s3-b"}]
     sources = container_of(objects)["envFrom"]
     assert sources[0]["configMapRef"]["name"] == "team-penstock-storage-b"
-    assert sources[1]["secretRef"]["name"] == "team-penstock-s3-b"
+    assert sources[1]["secretRef"]["name"] == "team-penstock-review-b"
     binding = only(objects, "RoleBinding")
     assert binding["roleRef"]["name"] == binding["subjects"][0]["name"] == "team-penstock-deployer-b"
 
@@ -176,7 +178,7 @@ def test_an_object_store_s_address_is_told_to_the_steps_and_to_kserve_and_let_th
 def test_a_private_authority_reaches_steps_kserve_and_predictor(tmp_path: Path) -> None:
     objects = composed(tmp_path / "mine", "s3-minio", "private-ca", "review")
     assert only(objects, "ConfigMap")["data"]["AWS_CA_BUNDLE"] == f"{steps.CA_FOLDER}/cabundle.crt"
-    assert only(objects, "Secret")["metadata"]["annotations"][f"{S3}cabundle-configmap"] == steps.CA_CONFIG
+    assert named(objects, "Secret", steps.STORAGE_SECRET)["metadata"]["annotations"][f"{S3}cabundle-configmap"] == steps.CA_CONFIG
     runtime = only(objects, "ServingRuntime")["spec"]
     assert {"name": "ca", "mountPath": steps.CA_FOLDER, "readOnly": True} in runtime["containers"][0]["volumeMounts"]
     assert {"name": "ca", "configMap": {"name": steps.CA_CONFIG}} in runtime["volumes"]
@@ -197,6 +199,35 @@ def test_a_role_takes_the_place_of_keys(tmp_path: Path) -> None:
     assert not of_kind(objects, "Secret")
     assert "secrets" not in account
     assert account["metadata"]["annotations"]["eks.amazonaws.com/role-arn"].startswith("arn:aws:iam::")
+
+
+def test_the_predictor_never_gets_the_keys_of_the_pipelines(tmp_path: Path) -> None:
+    objects = composed(tmp_path / "mine", "s3-minio", "review", "signing", "private-ca")
+    assert steps.STORAGE_SECRET not in yaml.safe_dump(only(objects, "ServingRuntime"))
+    account = named(objects, "ServiceAccount", "penstock-predictor")
+    assert account["secrets"] == [{"name": steps.STORAGE_SECRET}], "for KServe's init container, which KServe reads it for"
+    assert "data" not in named(objects, "Secret", "penstock-review")
+
+
+def test_the_admission_policy_lets_through_what_the_deploy_step_renders(tmp_path: Path) -> None:
+    """What it refuses is tried on an API server; here, that all which the step may set stands in it."""
+    objects = composed(tmp_path / "mine", "restricted", "deployer-policy", resources=(BASE,))
+    namespace = only(objects, "Namespace")["metadata"]
+    selector = only(objects, "ValidatingAdmissionPolicyBinding")["spec"]["matchResources"]["namespaceSelector"]["matchLabels"]
+    assert selector.items() <= namespace["labels"].items()
+    assert namespace["annotations"]["penstock/store"].startswith("s3://")
+    text, settings = yaml.safe_dump(only(objects, "ValidatingAdmissionPolicy"), width=10_000), KServeSettings()
+    variables = {"PENSTOCK_VERIFY_NAME", *load_environment("prod").serving.variables()}
+    made = [
+        render("digits", "v", "s3://b/", KServeSettings(mode=mode), dict.fromkeys(variables, "x"), percent=1)
+        for mode in ("Standard", "Knative")
+    ]
+    for it in made:
+        predictor, metadata = it["spec"]["predictor"], it["metadata"]
+        allowed = {*predictor, *predictor["model"], *predictor.get("securityContext", {}), *metadata["labels"], *variables}
+        allowed |= {key for key in metadata["annotations"] if not key.startswith("penstock/")}
+        assert [key for key in allowed if f"'{key}'" not in text] == []
+    assert [it for it in (settings.runtime, settings.model_format, settings.service_account) if f"'{it}'" not in text] == []
 
 
 def test_keda_asks_for_the_service_s_own_requests(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tests.storage.servers import Server, free_port, process, wait_for
@@ -47,12 +48,16 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw enable usage log = false
 rgw enable ops log = false
 rgw gc max objs = 8
+rgw crypt require ssl = false
+rgw crypt s3 kms backend = testing
+rgw crypt s3 kms encryption keys = tests-key=MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTI=
 """
+KMS_KEY, GUEST = "tests-key", "penstock-review"
 
 
 @contextmanager
 def ceph(home: Path) -> Iterator[Server]:
-    """Start a new cluster with a gateway and one user; everything ends with the block."""
+    """Start a new cluster with a gateway and two users, the second without rights; everything ends with the block."""
     if missing := [tool for tool in ("ceph-mon", "ceph-osd", "radosgw", "radosgw-admin", "ceph") if shutil.which(tool) is None]:
         raise AssertionError(f"the tests need {', '.join(missing)}; run `apt-get install radosgw ceph-mon ceph-osd`")
     for folder in ("monitor", "disk", "run", "log"):
@@ -86,9 +91,12 @@ def ceph(home: Path) -> Iterator[Server]:
         gateway = stack.enter_context(
             process(["radosgw", "-f", "-n", "client.rgw.a"], port, home / "log" / "rgw.out", environment=environment, seconds=120)
         )
-        user = json.loads(run("radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests"))
-        keys = user["keys"][0]
-        yield Server(f"http://127.0.0.1:{port}", keys["access_key"], keys["secret_key"], gateway)
+
+        def server_of(user: str) -> Server:
+            made = json.loads(run("radosgw-admin", "user", "create", f"--uid={user}", f"--display-name={user}"))
+            return Server(f"http://127.0.0.1:{port}", made["keys"][0]["access_key"], made["keys"][0]["secret_key"], gateway)
+
+        yield replace(server_of("tests"), guest=server_of(GUEST))
 
 
 def _disks(environment: dict[str, str]) -> int:

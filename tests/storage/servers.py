@@ -38,6 +38,8 @@ class Server:
     secret_key: str = "penstock-secret"
     pid: int = 0
     extra: dict[str, str] = field(default_factory=dict)
+    guest: "Server | None" = None
+    """The same server for a user who has no rights of its own."""
 
     @property
     def environment(self) -> dict[str, str]:

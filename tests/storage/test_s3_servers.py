@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ import pytest
 from components.classifier.errors import AccessDenied, StoreError, StoreUnsuitable
 from components.registry import Record, Registry
 from components.registry.publication import publish_directory
+from components.review import ReviewQueue
 from components.storage import open_store
 from tests.registry import bundles
+from tests.review import queue_of
 from tests.storage.fixtures import new_address, use
+from tests.storage.rgw import GUEST, KMS_KEY
 from tests.storage.servers import BUCKET, Server, ministack
 
 pytestmark = pytest.mark.integration
@@ -114,6 +118,108 @@ def test_encryption_is_asked_for_with_every_object(
     prefix = address.removeprefix(f"s3://{BUCKET}/")
     for key in ("created", "replaced", "small", "large"):
         assert ministack_server.client().head_object(Bucket=BUCKET, Key=f"{prefix}/{key}")["ServerSideEncryption"] == "AES256"
+
+
+@pytest.mark.xdist_group("rgw")
+def test_the_documented_policy_lets_a_predictor_queue_pictures_and_nothing_else(
+    rgw_server: Server, monkeypatch: pytest.MonkeyPatch, clean_environment: None
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "review.md").read_text()
+    policy = (
+        page.partition("```json\n")[2].partition("```")[0].replace(":::models", f":::{(bucket := rgw_server.make_bucket('review-rights'))}")
+    )
+    policy = policy.replace("111122223333", "").replace('user/penstock"', 'user/tests"')
+    rgw_server.client().put_bucket_policy(Bucket=bucket, Policy=policy)
+    use(rgw_server, monkeypatch)
+    owner = open_store(f"s3://{bucket}/penstock")
+    owner.replace("models/digits/v/manifest.json", b"{}")
+    owner.replace("reviews/others/entries/v/x.audit.json", b"{}")
+    assert rgw_server.guest is not None
+    use(rgw_server.guest, monkeypatch)
+    store = open_store(f"s3://{bucket}/penstock")
+    assert [ReviewQueue(store, "digits").put(queue_of.entry(1)) for _ in range(2)] == [True, False]
+    assert [it.id for it in ReviewQueue(owner, "digits").entries()] != []
+    refused: list[Callable[[], object]] = [
+        lambda: ReviewQueue(store, "others").put(queue_of.entry(1)),
+        lambda: store.read("models/digits/v/manifest.json"),
+        lambda: store.replace("models/digits/v/manifest.json", b"other"),
+        lambda: store.create("deployments/digits/000001.json", b"{}"),
+        lambda: store.read("reviews/others/entries/v/x.audit.json"),
+        lambda: list(store.names("models/")),
+        lambda: store.delete(next(owner.list("reviews/digits/")).key),
+    ]
+    for act in refused:
+        with pytest.raises(AccessDenied):
+            act()
+
+
+@pytest.mark.xdist_group("rgw")
+@pytest.mark.parametrize("calculation", ["when_required", "when_supported"])
+def test_uploads_fit_a_bucket_with_object_lock_and_a_server_that_then_overwrites_is_named(
+    calculation: str, rgw_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean_environment: None
+) -> None:
+    """This release of Ceph takes If-None-Match only in buckets without versioning, and Object Lock needs versioning."""
+    bucket, client = f"locked-{calculation.replace('_', '-')}", rgw_server.client()
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    retention = {"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}}
+    client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=retention)
+    use(rgw_server, monkeypatch)
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", calculation)
+    store, large = open_store(f"s3://{bucket}/x"), tmp_path / "large"
+    large.write_bytes(os.urandom(17 << 20))
+    store.replace("small", b"1")
+    store.upload(large, "large")
+    store.download("large", tmp_path / "back")
+    assert (store.read("small"), (tmp_path / "back").read_bytes()) == (b"1", large.read_bytes())
+    for key in ("small", "large"):
+        assert client.get_object_retention(Bucket=bucket, Key=f"x/{key}")["Retention"]["Mode"] == "GOVERNANCE"
+    with pytest.raises(StoreUnsuitable, match=r"ignores the condition.*only in buckets without versioning and Object Lock"):
+        Registry(store, "digits").ledger.append(Record(action="held", version="1", strategy="force"))
+
+
+@pytest.mark.xdist_group("rgw")
+def test_objects_are_encrypted_by_the_key_that_was_named_and_a_wrong_key_is_told(
+    rgw_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean_environment: None
+) -> None:
+    use(rgw_server, monkeypatch)
+    monkeypatch.setenv("PENSTOCK_S3_ENCRYPTION", "aws:kms")
+    monkeypatch.setenv("PENSTOCK_S3_KMS_KEY", KMS_KEY)
+    store, large = open_store(address := new_address()), tmp_path / "large"
+    large.write_bytes(os.urandom(17 << 20))
+    store.create("created", b"1")
+    store.upload(large, "large")
+    assert store.read("created") == b"1"
+    store.download("large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == large.read_bytes()
+    for key in ("created", "large"):
+        found = rgw_server.client().head_object(Bucket=BUCKET, Key=f"{address.removeprefix(f's3://{BUCKET}/')}/{key}")
+        assert (found["ServerSideEncryption"], found["SSEKMSKeyId"]) == ("aws:kms", KMS_KEY)
+    monkeypatch.setenv("PENSTOCK_S3_KMS_KEY", "no-such-key")
+    with pytest.raises(StoreError, match="PENSTOCK_S3_KMS_KEY"):
+        open_store(address).replace("other", b"1")
+
+
+@pytest.mark.xdist_group("rgw")
+def test_who_pays_for_requests_is_asked_by_the_server_itself(
+    rgw_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clean_environment: None
+) -> None:
+    bucket, client = rgw_server.make_bucket("payers"), rgw_server.client()
+    client.put_object(Bucket=bucket, Key="a", Body=b"1")
+    client.put_bucket_request_payment(Bucket=bucket, RequestPaymentConfiguration={"Payer": "Requester"})
+    guest = {"Effect": "Allow", "Principal": {"AWS": [f"arn:aws:iam:::user/{GUEST}"]}, "Action": "s3:*"}
+    places = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [{**guest, "Resource": places}]}))
+    assert rgw_server.guest is not None
+    use(rgw_server.guest, monkeypatch)
+    with pytest.raises(AccessDenied, match="PENSTOCK_S3_REQUEST_PAYER=requester"):
+        open_store(f"s3://{bucket}").read("a")
+    monkeypatch.setenv("PENSTOCK_S3_REQUEST_PAYER", "requester")
+    store = open_store(f"s3://{bucket}")
+    assert store.read("a") == b"1"
+    store.create("b", b"2")
+    (tmp_path / "large").write_bytes(bytes(17 << 20))
+    store.upload(tmp_path / "large", "large")
+    assert [it.key for it in store.list()] == ["a", "b", "large"]
 
 
 @pytest.fixture
