@@ -19,10 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
+from components.classifier.progress import PREFIX, SECONDS_VARIABLE
 from pipelines import kfp_inside
 
 GRACE_SECONDS = 10
 """How long steps may take to end after Ctrl-C before they are killed."""
+
+PROGRESS_SECONDS = "0.5"
+"""How often the steps say how far they are."""
 
 
 @dataclass
@@ -91,6 +95,7 @@ def run_local(
         from pipelines.docker import in_containers
 
         arguments, containers = in_containers(arguments, directory, checkpoints)
+        containers["environment"][SECONDS_VARIABLE] = PROGRESS_SECONDS
     request = {
         "pipeline": pipeline,
         "arguments": arguments,
@@ -99,7 +104,7 @@ def run_local(
         "containers": containers,
     }
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
-    ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints}
+    ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS}
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
     follower = _Follower(directory, listener)
     process = subprocess.Popen(
@@ -143,8 +148,9 @@ class _Follower:
         with (self._directory / "run.log").open("a", encoding="utf-8") as log:
             for raw in stream:
                 line = kfp_inside.plain(raw)
-                log.write(line)
-                log.flush()
+                if PREFIX not in line:
+                    log.write(line)
+                    log.flush()
                 for event in kfp_inside.events(line.rstrip()):
                     self._read(event)
 

@@ -1,7 +1,6 @@
 """From encoded pictures to pixels in a scratch file, so that memory does not grow with the source."""
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from components.classifier import images
 from components.classifier.decode import decode, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
+from components.classifier.progress import Progress
 from components.ingest.collection import fingerprint, is_constant
 from components.readers.decoding import in_order, load
 from components.readers.listing import MAX_FILE_BYTES, looks_like_picture
@@ -24,7 +24,6 @@ from components.settings.ingest import IngestSettings
 MAX_DATASET_BYTES = 256 * 2**30
 BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 32, 2**20, 16 * 2**20
 """What one thread takes at a time: so many pictures at most, of so many bytes before and after decoding."""
-PROGRESS_SECONDS = 10
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""
 
@@ -72,7 +71,7 @@ def decode_all(
     sizes = _Sizes()
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     with _PixelFile(scratch, count) as pixels, ThreadPoolExecutor(workers, "decode") as pool:
-        progress = _Progress(count, log)
+        progress = Progress(count, "files", log)
         for batch in in_order(pool, _batches(records, _files_at_once(settings)), work, workers + 2):
             for name, outcome in batch:
                 progress.step()
@@ -213,17 +212,3 @@ class _PixelFile:
         wide.replace(self._path)
         self._file = self._path.open("ab")
         self._shape = (height, width, 3)
-
-
-class _Progress:
-    """One line every few seconds of a long read."""
-
-    def __init__(self, total: int, log: Log) -> None:
-        self._total, self._log, self._done = total, log, 0
-        self._next = time.monotonic() + PROGRESS_SECONDS
-
-    def step(self) -> None:
-        self._done += 1
-        if time.monotonic() > self._next:
-            self._log(f"read {self._done:,} of {self._total:,} files")
-            self._next = time.monotonic() + PROGRESS_SECONDS

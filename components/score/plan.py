@@ -13,7 +13,7 @@ A piece's id hashes all that its rows follow from, so that a piece which was sco
 import hashlib
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,6 +107,11 @@ class Plan:
             for row in table.to_pylist()
         ]
 
+    def pictures(self, pieces: Iterable[Piece]) -> int:
+        """Return how many pictures the pieces hold, estimated from the size of files that do not tell."""
+        parts = [part for piece in pieces for part in self.slices(piece)]
+        return sum(_estimate(part.size) if part.stop is None else part.stop - part.start for part in parts)
+
     def shards(self) -> list[str]:
         """Names of the shards that have work; at least one, since a loop over nothing fails on some runners."""
         return [str(shard) for shard in sorted({piece.shard for piece in self.pieces})] or ["0"]
@@ -179,7 +184,11 @@ def _cut(sources: list[Source], most: int) -> Iterator[list[tuple[Source, int, i
 
 
 def _weight(source: Source) -> int:
-    return source.rows if source.rows is not None else max(1, source.size // 20_000)
+    return source.rows if source.rows is not None else _estimate(source.size)
+
+
+def _estimate(size: int) -> int:
+    return max(1, size // 20_000)
 
 
 def _share(part: tuple[Source, int, int | None]) -> int:

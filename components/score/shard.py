@@ -21,6 +21,7 @@ from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, ImageError, StoreError, UsageError
 from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
+from components.classifier.progress import Progress
 from components.readers import CONTAINERS, PICTURE
 from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import one_line, readable
@@ -191,11 +192,12 @@ def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult,
         reading = Reading(classifier.spec, plan.settings.image_column)
         started = time.monotonic()
         workers = plan.settings.workers or (REMOTE_WORKERS if source.remote else available_cpus())
+        progress = Progress(plan.pictures(pieces), "pictures")
         with Engine(classifier, plan.settings.batch_size, workers) as engine:
             for piece in pieces:
                 part = Path(folder) / f"{piece.id}.parquet"
                 try:
-                    rows = _score_piece(plan, piece, source, reading, engine, part, bundle)
+                    rows = _score_piece(plan, piece, source, reading, engine, part, bundle, progress)
                 except (DataError, StoreError, OSError) as error:
                     output.put_failure(piece, plan.slices(piece), one_line(error, 1000))
                     print(f"piece {piece.number} failed: {error}")
@@ -208,13 +210,16 @@ def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult,
         result.seconds = time.monotonic() - started
 
 
-def _score_piece(plan: Plan, piece: Piece, source: InputSource, reading: Reading, engine: Engine, path: Path, bundle: Path) -> int:
+def _score_piece(
+    plan: Plan, piece: Piece, source: InputSource, reading: Reading, engine: Engine, path: Path, bundle: Path, progress: Progress
+) -> int:
     appearance = Appearance(read_reference(bundle))
     writer = PieceWriter(path, plan.classes, plan.version, plan.settings.review_threshold, plan.settings.probabilities)
     try:
         for scored in engine.score(_records(plan, piece, source, reading)):
             writer.add(scored)
             appearance.add(scored.pixels)
+            progress.step(len(scored.inputs))
     finally:
         writer.close(lambda: {"rows": str(writer.rows), "looks": appearance.to_json()})
     return writer.rows

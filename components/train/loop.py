@@ -141,7 +141,7 @@ class Trainer:
         started = time.perf_counter() - begun.seconds
         self.network.train()
         batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
-        for images, labels in show.steps(batches, f"epoch {number} of {options.epochs}", self.steps, begun.steps):
+        for images, labels in show.steps(batches, options.epochs * self.steps, (number - 1) * self.steps + begun.steps):
             begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels)
             begun.steps += 1
             begun.seconds = time.perf_counter() - started

@@ -1,48 +1,26 @@
-"""What is shown during training: one line per epoch, and a progress bar on a terminal."""
+"""What is shown during training: one line per epoch, and now and then how many steps are done."""
 
-import sys
 from collections.abc import Iterable, Iterator
-from types import TracebackType
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from components.classifier.progress import Progress
 
 T = TypeVar("T")
 
 
 class TrainingProgress:
-    """Prints lines to standard output without delay, and shows steps as a bar when that is a terminal."""
+    """Prints lines to standard output without delay."""
 
     def __init__(self) -> None:
-        self._bar: Progress | None = None
-        if sys.stdout.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(highlight=False), transient=True)
-
-    def __enter__(self) -> "TrainingProgress":
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._bar:
-            self._bar.stop()
+        self._steps: Progress | None = None
 
     def line(self, text: str) -> None:
         """Print one line."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, soft_wrap=True)
-        else:
-            print(text, flush=True)
+        print(text, flush=True)
 
-    def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
-        """Yield the batches, and count them on the bar after the `done` ones."""
-        if self._bar is None:
-            yield from batches
-            return
-        task = self._bar.add_task(label, total=total, completed=done)
+    def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
+        """Yield the batches, and count them as steps of the whole training: `total`, of which `done` were done before these."""
+        self._steps = self._steps or Progress(total, "steps", self.line, done)
         for batch in batches:
             yield batch
-            self._bar.advance(task)
-        self._bar.remove_task(task)
+            self._steps.step()

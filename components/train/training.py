@@ -66,7 +66,8 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
     identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
     checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes)
     try:
-        with stoppable() as stop, atomic_directory(model_path, replace=True) as directory, TrainingProgress() as show:
+        with stoppable() as stop, atomic_directory(model_path, replace=True) as directory:
+            show = TrainingProgress()
             run = _Run(dataset, options, device, show)
             result = run.write(run.trainer.fit(checkpoints, show, stop), directory)
     except StoreError as error:

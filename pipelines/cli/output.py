@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 from rich.text import Text
 
 from components.classifier.errors import PenstockError
@@ -24,6 +25,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other p
 def print_json(value: Any) -> None:
     """Print strict JSON (no NaN) on standard output, keys as given."""
     print(json.dumps(value, indent=1, allow_nan=False, default=str))
+
+
+def hanging(shown: Console, mark: Text, text: Text) -> None:
+    """Print a mark and a text; on a terminal that is too narrow the text goes on below itself, not below the mark."""
+    if not shown.is_terminal:
+        shown.print(Text.assemble(mark, " ", text), soft_wrap=True)
+        return
+    table = Table.grid(Column(width=max(1, mark.cell_len)), Column(overflow="fold"), padding=(0, 1, 0, 0))
+    table.add_row(mark, text)
+    shown.print(table)
 
 
 def fail(error: PenstockError) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.output import console
+from pipelines.cli.output import console, hanging
 from pipelines.local import RunResult
 
 _OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
@@ -103,7 +103,7 @@ def print_decision(result: RunResult) -> None:
     console.print(Text.assemble(("gate: ", "bold"), (outcome, f"bold {colour}"), f"  {decision.summary}"))
     for rule in decision.rules:
         mark, style = _OUTCOMES[rule.outcome]
-        console.print(Text.assemble((f"  {mark} ", style), (f"{rule.rule}: ", "bold"), rule.reason), soft_wrap=True)
+        hanging(console, Text(f"  {mark}", style=style), Text.assemble((f"{rule.rule}: ", "bold"), rule.reason))
     console.print()
 
 

@@ -8,6 +8,7 @@ import pytest
 from kfp import dsl
 
 from components.bundle.dataset import SPLITS, Dataset, digest
+from components.classifier import progress
 from components.classifier.errors import DataError, UsageError
 from components.ingest import ingest as ingest_module
 from components.ingest import published
@@ -127,8 +128,8 @@ def test_what_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path, run: R
 
 
 def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.ingest.pixels.PROGRESS_SECONDS", 0)
-    assert "read 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
+    monkeypatch.setenv(progress.SECONDS_VARIABLE, "1e-9")
+    assert "progress: 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
 
 
 def test_published_sets_name_the_remedy_without_a_network(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_a_training_that_is_killed_at_random_steps_ends_like_an_unbroken_one(
 
 def test_a_stop_is_answered_after_the_step_and_leaves_a_checkpoint_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class StoppedInStep3(TrainingProgress):
-        def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
+        def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
             for number, batch in enumerate(batches):
                 if number == 2:
                     signal.raise_signal(signal.SIGTERM)
@@ -93,7 +93,7 @@ def test_a_stop_is_answered_after_the_step_and_leaves_a_checkpoint_of_it(tmp_pat
 
 def test_the_second_stop_ends_it_at_once(tmp_path: Path) -> None:
     class Hanging(TrainingProgress):
-        def steps(self, batches: Iterable[T], label: str, total: int, done: int = 0) -> Iterator[T]:
+        def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
             pytest.fail("it went on")

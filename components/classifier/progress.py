@@ -1,0 +1,33 @@
+"""How far a long piece of work is: one line now and then, which people read in a log and `penstock run` shows as a bar."""
+
+import os
+import time
+from collections.abc import Callable
+
+SECONDS_VARIABLE = "PENSTOCK_PROGRESS_SECONDS"
+"""The environment variable that says how many seconds lie between two lines; `penstock run` makes it short."""
+_SECONDS = 30.0
+PREFIX = "progress: "
+"""How such a line begins."""
+
+
+class Progress:
+    """Counts what is done and prints a line such as `progress: 1,200 of 5,000 pictures`, at most one per interval."""
+
+    def __init__(self, total: int, unit: str, log: Callable[[str], None] | None = None, done: int = 0) -> None:
+        """`total`: how much there is of `unit`, a plural. `done`: what an earlier run has done of it."""
+        self._total, self._unit, self._log, self._done = total, unit, log or _print_now, done
+        self._seconds = float(os.environ.get(SECONDS_VARIABLE) or _SECONDS)
+        self._next = time.monotonic() + self._seconds
+
+    def step(self, count: int = 1) -> None:
+        """Count `count` more, and print a line when one is due."""
+        self._done += count
+        self._total = max(self._total, self._done)  # an archive's number of pictures is an estimate until it was read
+        if time.monotonic() >= self._next:
+            self._log(f"{PREFIX}{self._done:,} of {self._total:,} {self._unit}")
+            self._next = time.monotonic() + self._seconds
+
+
+def _print_now(line: str) -> None:
+    print(line, flush=True)
