@@ -12,12 +12,13 @@
 | golden.npz | evaluate | pictures and the probabilities that a served version must give for them |
 | report.html | evaluate | the evaluation, for people |
 | MODEL_CARD.md | publish | what the model is for, and its numbers |
+| model.sig | publish, with a key | the signature of all files but the manifest, for the tools of others (OpenSSF Model Signing) |
 | manifest.json | publish, last | SHA-256 of every file, and where they came from: a version exists when this does |
 """
 
 ONNX, WEIGHTS, CONFIG, TRAINING = "model.onnx", "model.safetensors", "config.json", "training.json"
 EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT = "evaluation.json", "predictions.npz", "reference.json", "golden.npz", "report.html"
-CARD, MANIFEST = "MODEL_CARD.md", "manifest.json"
+CARD, SIGNATURE, MANIFEST = "MODEL_CARD.md", "model.sig", "manifest.json"
 
 TRAINED_FILES = (ONNX, WEIGHTS, CONFIG, TRAINING)
 EVALUATED_FILES = (EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT)

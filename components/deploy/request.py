@@ -6,9 +6,9 @@ from typing import Any, get_args
 
 from components.bundle.decision import Decision
 from components.bundle.environment import Deployment
-from components.classifier.errors import RolloutError, UsageError
+from components.classifier.errors import IntegrityError, RolloutError, UsageError
 from components.registry import Record
-from components.registry.ledger import champion_of, deployments, draft_record
+from components.registry.ledger import champion_of, deployments, draft_record, refuse_downgrade
 from components.registry.record import Action, Strategy
 
 
@@ -70,8 +70,8 @@ class DeployRequest:
     def refuse_stale(self, records: list[Record]) -> None:
         """Raise when the ledger has moved on since what the request rests on.
 
-        Overtaken, for strategy quality: another version serves than the gate compared with. RolloutError, for `previous`: going
-        back leads elsewhere now.
+        Overtaken, for strategy quality: another version serves than the gate compared with or, where keys are configured, a newer one.
+        RolloutError, for `previous`: going back leads elsewhere now.
         """
         champion = champion_of(records)
         if self.strategy == "quality" and self.decision is not None and champion != self.decision.champion:
@@ -80,6 +80,10 @@ class DeployRequest:
                 f"overtaken by {champion or 'a rollback to nothing'}: the gate compared {self.version} with {compared}; "
                 "run the pipeline again to compare with what serves"
             )
+        try:
+            refuse_downgrade(champion, self.version, self.draft())
+        except IntegrityError as older:
+            raise Overtaken(str(older)) from older
         if self.asked == PREVIOUS:
             stack = deployments(records)
             if stack[-2:-1] != [self.version]:

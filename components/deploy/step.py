@@ -24,6 +24,7 @@ def deploy(registry: Registry, request: DeployRequest) -> str:
     """
     check_target(request.target, registry.store.url, registry.name, request.serving, request.namespace)
     request.check()
+    registry.ledger.require_key()
     manifest = registry.get(request.version).manifest
     if warning := refuse_forbidden(request, registry.ledger.records(), manifest.checksum):
         print(f"warning: {warning}", flush=True)

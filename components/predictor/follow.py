@@ -4,12 +4,15 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
-from components.classifier.errors import IntegrityError, PenstockError, StoreError, VersionNotFound
+from components.classifier.errors import IntegrityError, PenstockError, RegistryError, StoreError, VersionNotFound
 from components.predictor.loaded_model import LoadedModel, load
 from components.predictor.logs import log
+from components.predictor.metrics import LedgerState
 from components.predictor.server import PredictorServer
 from components.registry import Registry
+from components.registry.ledger import refuse_downgrade
 from components.storage import open_store
 from components.storage.files import write_file
 
@@ -36,18 +39,37 @@ class Follower:
         self._name = name
         self._cache = cache / name
         self._head_file = cache / f"{name}.ledger-head.json"
-        self._head_kept = self._registry.ledger.head = self._remembered_head()
+        self._noted = self._remembered()
+        if self._noted:
+            self._registry.ledger.head = (self._noted["sequence"], self._noted["sha256"])
         self._poll_seconds = poll_seconds
         self._refused = ""
         self._told: type[PenstockError] | None = None
+        self._server: PredictorServer | None = None
 
     def __call__(self, server: PredictorServer) -> None:
-        """Load the champion, then follow the ledger until the process ends; raises PenstockError when there is no sound champion."""
-        server.serve(self.load(champion_of(self._registry), server.settings.threads))
-        self._remember_head()
+        """Load the champion, then follow the ledger until the process ends; raises PenstockError when there is no sound champion.
+
+        Where the ledger was tampered with since an earlier process of this cache, what that one served is loaded.
+        """
+        self._server = server
+        server.serve(self.load(self._first(), server.settings.threads))
+        self._remember()
         while not server.model.draining:
             time.sleep(self._poll_seconds)
             self.check(server)
+
+    def _first(self) -> str:
+        try:
+            champion = champion_of(self._registry)
+        except RegistryError as error:
+            served = str(self._noted.get("served", ""))
+            if not (served and (self._cache / served).is_dir()):
+                raise
+            self._tell(error)
+            return served
+        self._state("trusted")
+        return champion
 
     def check(self, server: PredictorServer) -> None:
         """Switch to the champion if it is another version than the one that serves, and can be loaded."""
@@ -56,6 +78,7 @@ class Follower:
         if champion in ("", serving, self._refused):
             return
         try:
+            refuse_downgrade(serving, champion, self._registry.ledger.deployment())
             server.serve(self.load(champion, server.settings.threads))
         except StoreError as error:
             self._tell(error)
@@ -66,6 +89,7 @@ class Follower:
         else:
             self._refused = ""
             server.metrics.swaps.labels("switched").inc()
+            self._remember()
             self._remove_copies(keep={champion, serving})
 
     def load(self, version: str, threads: int) -> LoadedModel:
@@ -88,29 +112,39 @@ class Follower:
             self._tell(error)
             return ""
         self._told = None
-        self._remember_head()
+        self._state("trusted")
+        self._remember()
         return champion or ""
 
     def _tell(self, error: PenstockError) -> None:
+        untrusted = not isinstance(error, StoreError)
+        self._state("untrusted" if untrusted else "unreachable")
         if self._told is not type(error):
-            told = "the ledger cannot be trusted" if isinstance(error, IntegrityError) else "cannot read the store"
+            told = "the ledger cannot be trusted" if untrusted else "cannot read the store"
             log().warning(f"{told}; the loaded version goes on serving", error=" ".join(str(error).split()))
         self._told = type(error)
 
-    def _remembered_head(self) -> tuple[int, str] | None:
-        """The newest record of this ledger that an earlier process saw, so that its removal is noticed after a restart too."""
+    def _state(self, state: LedgerState) -> None:
+        if self._server is not None:
+            self._server.metrics.tell_ledger(state)
+            self._server.model.ledger = state
+
+    def _remembered(self) -> dict[str, Any]:
+        """What an earlier process noted of this ledger: its newest record, so that its removal is noticed, and the version that served."""
         try:
             seen = json.loads(self._head_file.read_bytes())
         except (FileNotFoundError, ValueError):
-            return None
-        return (seen["sequence"], seen["sha256"]) if seen["store"] == self._registry.store.url else None
+            return {}
+        return dict(seen) if seen["store"] == self._registry.store.url else {}
 
-    def _remember_head(self) -> None:
-        head = self._registry.ledger.head
-        if head is not None and head != self._head_kept:
-            seen = {"store": self._registry.store.url, "sequence": head[0], "sha256": head[1]}
+    def _remember(self) -> None:
+        head, loaded = self._registry.ledger.head, self._server.model.loaded if self._server else None
+        if head is None or loaded is None:
+            return
+        seen = {"store": self._registry.store.url, "sequence": head[0], "sha256": head[1], "served": loaded.version}
+        if seen != self._noted:
             write_file(self._head_file, [json.dumps(seen).encode()])
-            self._head_kept = head
+            self._noted = seen
 
     def _remove_copies(self, keep: set[str]) -> None:
         for folder in self._cache.iterdir():

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -10,6 +11,8 @@ from components.predictor.protocol.request import Predictions
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+
+LedgerState = Literal["trusted", "untrusted", "unreachable"]
 
 
 class Metrics:
@@ -40,6 +43,7 @@ class Metrics:
         self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies held in memory")
         self._info = gauge("model_info", "1 for the model version that serves", "name", "version", "architecture")
         self.swaps = counter("model_swaps", "New champions by outcome: switched or refused", "outcome")
+        self.ledger = gauge("ledger", "1 for what is known of the followed ledger: trusted, untrusted or unreachable", "state")
         self.review_queued = counter("review_queued", "Pictures put into the review queue", "reason")
         self.review_dropped = counter("review_dropped", "Pictures that were not put into the review queue", "why")
 
@@ -48,6 +52,11 @@ class Metrics:
         self._queue_depth.set_function(queue_depth)
         self._in_flight.set_function(in_flight)
         self._pending_bytes.set_function(pending_bytes)
+
+    def tell_ledger(self, state: LedgerState) -> None:
+        """Report whether the ledger that is followed can be read, and trusted."""
+        for it in get_args(LedgerState):
+            self.ledger.labels(it).set(it == state)
 
     def serving(self, loaded: LoadedModel) -> None:
         """Report which version serves from now on."""

@@ -26,6 +26,8 @@ class ServingModel:
         self._review = review
         self.loaded: LoadedModel | None = None
         self.draining = False
+        self.ledger = ""
+        """Whether the ledger that is followed can be trusted; empty where none is."""
 
     def check_name(self, name: str) -> None:
         """Raise RequestError (404) unless this is the model's name."""

@@ -16,12 +16,14 @@ from collections.abc import Callable
 from typing import cast
 
 from components.bundle.decision import Decision
-from components.classifier.errors import IntegrityError, LedgerConflict, ObjectExists, ObjectNotFound, RegistryError
+from components.classifier.errors import IntegrityError, LedgerConflict, ObjectExists, ObjectNotFound, RegistryError, UsageError
 from components.registry.manifest import MAX_BYTES
 from components.registry.record import Action, Record, StoredRecord, Strategy, check_link, complete, read_record
-from components.registry.signing import require_signature, verifies
+from components.registry.signing import require_signature, signs, verifies
 from components.storage import Store
 from components.storage.optimistic import write_optimistically
+
+_TIME = len("YYYYMMDD-HHMMSS")
 
 
 class Ledger:
@@ -77,6 +79,19 @@ class Ledger:
             return last
         return self.append(draft)
 
+    def require_key(self) -> None:
+        """Raise UsageError where a record that is written now would have to be signed and there is no private key."""
+        self._require_key(self.last())
+
+    def _require_key(self, last: Record | None) -> None:
+        if signs() or not (verifies() or (last and last.signature)):
+            return
+        why = "PENSTOCK_VERIFY_KEY is set" if verifies() else "its records are signed"
+        raise UsageError(
+            f"nothing can be recorded in {self._store.url}/{self._prefix}: {why}, and all who verify would refuse an unsigned record; "
+            "set PENSTOCK_SIGNING_KEY"
+        )
+
     def _append(self, decide: Callable[[int], Record | None]) -> Record | None:
         def attempt() -> Record | None:
             count = self._count()
@@ -86,8 +101,9 @@ class Ledger:
             repeated = (record for record in map(self._record, range(count, 0, -1)) if draft.repeats(record)) if draft.run else ()
             if found := next(iter(repeated), None):
                 return found
-            self._last(count)
-            stored = complete(draft, self._name, self._stored(count))
+            last = self._last(count)
+            self._require_key(last)
+            stored = complete(draft, self._name, self.stored(count))
             self._store.create(self._key(count + 1), stored.data)
             self._known[count + 1] = stored
             self.head = (count + 1, stored.digest)
@@ -151,7 +167,7 @@ class Ledger:
 
     def _record(self, sequence: int) -> Record:
         """Return a record that follows the one before it, and is signed when that one is and a key is configured."""
-        stored, before = self._stored(sequence), self._stored(sequence - 1)
+        stored, before = self.stored(sequence), self.stored(sequence - 1)
         assert stored is not None
         if sequence not in self._checked:
             where, record = self._where(sequence), stored.record
@@ -161,7 +177,8 @@ class Ledger:
             self._checked.add(sequence)
         return stored.record
 
-    def _stored(self, sequence: int) -> StoredRecord | None:
+    def stored(self, sequence: int) -> StoredRecord | None:
+        """Return a record with its bytes, as it was read first; None for number 0."""
         if sequence and sequence not in self._known:
             where = self._where(sequence)
             stored = read_record(self._store.read(self._key(sequence), MAX_BYTES), where)
@@ -203,6 +220,22 @@ def draft_record(
         decision=decision.for_ledger() if decision else {},
         manifest_digest=manifest_digest,
         run=run,
+    )
+
+
+def refuse_downgrade(serving: str, champion: str, record: Record | None) -> None:
+    """Raise IntegrityError where keys are configured and a champion was trained before what serves, unless that was meant.
+
+    `record`: the one that made it the champion. It must be a rollback, or name a version by force or by a person; what the gate let
+    through is newer than what it compared with, except after another run was faster, which is not a reason to go back.
+    """
+    if not verifies() or not serving or champion[:_TIME] >= serving[:_TIME]:
+        return
+    if record is not None and (record.action == "rolled_back" or record.strategy in {"manual", "force", "rollback"}):
+        return
+    raise IntegrityError(
+        f"{champion} was trained before {serving}, which serves, and no signed record says that somebody went back to it; "
+        "roll back, or deploy it by name"
     )
 
 

@@ -1,8 +1,8 @@
 """The manifest of a model version: what belongs to it, and the digests by which every reader checks it.
 
 VERSION is `YYYYMMDD-HHMMSS-DIGEST`: the time of training (UTC) and the first 12 hexadecimal digits of the content digest, the
-SHA-256 over the sorted names and SHA-256s of all files but the manifest and the model card. So the name of a version commits to
-its content, and publishing the same files again finds the same name.
+SHA-256 over the sorted names and SHA-256s of all files but the manifest, the model card and the signature. So the name of a
+version commits to its content, and publishing the same files again finds the same name.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.bundle.files import CARD, MANIFEST
+from components.bundle.files import CARD, MANIFEST, SIGNATURE
 from components.classifier.errors import DataError, IntegrityError
 from components.registry.signing import require_signature
 
@@ -106,8 +106,8 @@ def parse(data: bytes, where: str) -> Manifest:
 
 
 def content_digest(files: Mapping[str, FileEntry]) -> str:
-    """Hash the sorted names and digests of all files but the manifest and the model card."""
-    significant = sorted((name, entry.sha256) for name, entry in files.items() if name not in {MANIFEST, CARD})
+    """Hash the sorted names and digests of all files but the manifest and what may differ for equal files: the card and the signature."""
+    significant = sorted((name, entry.sha256) for name, entry in files.items() if name not in {MANIFEST, CARD, SIGNATURE})
     return hashlib.sha256(json.dumps(significant, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from components.bundle.config import BundleConfig
 from components.bundle.evaluation import Headline
-from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST
+from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST, SIGNATURE
 from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable, UsageError
 from components.registry.card import model_card
-from components.registry.manifest import FileEntry, Manifest, hash_files, size_problems, version_name
+from components.registry.manifest import MAX_BYTES, FileEntry, Manifest, hash_files, size_problems, version_name
 from components.registry.registry import ModelVersion, Registry
-from components.registry.signing import sign
+from components.registry.signing import sign, sign_files
 from components.storage.files import explain_os_errors
 from components.storage.store import Progress
 
@@ -35,7 +35,7 @@ def publish_files(
     registry: Registry, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None
 ) -> ModelVersion:
     """Publish files that lie in several places, by their names in the version; else like `publish_directory`."""
-    files = {name: path for name, path in files.items() if name != MANIFEST}
+    files = {name: path for name, path in files.items() if name not in {MANIFEST, SIGNATURE}}
     for name, path in files.items():
         if not path.is_file():
             raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
@@ -86,15 +86,17 @@ class _Publication:
         except StoreUnavailable:
             raise  # what has arrived is kept for the next try
         except StoreError:
-            self._take_back({*self.files, CARD} - before)
+            self._take_back({*self.files, CARD, SIGNATURE} - before)
             raise
 
     def _upload(self) -> Manifest:
         for name in sorted(self.files.keys() - {CARD}):
             self._put(name)
-        card = self._put_card()
-        entry = FileEntry(sha256=hashlib.sha256(card).hexdigest(), size=len(card))
-        manifest = self.draft.model_copy(update={"files": dict(sorted({**self.draft.files, CARD: entry}.items()))})
+        made = {CARD: self._put_card()}
+        if signature := self._put_signature(made[CARD]):
+            made[SIGNATURE] = signature
+        entries = {name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in made.items()}
+        manifest = self.draft.model_copy(update={"files": dict(sorted({**self.draft.files, **entries}.items()))})
         self.registry.refuse(self.draft.version, size_problems(self.registry.sizes(self.draft.version), manifest))
         return manifest.sealed(sign(manifest.body()))
 
@@ -102,17 +104,25 @@ class _Publication:
         self.store.upload(self.files[name], self._key(name))
 
     def _put_card(self) -> bytes:
-        """Write the card unless the store has one: cards of equal versions may differ, and the manifest must fit the one kept."""
-        card = (
-            self.files[CARD].read_bytes()
-            if CARD in self.files
-            else model_card(self.draft, Headline.read(self.files.get(EVALUATION))).encode()
-        )
+        if CARD in self.files:
+            return self._put_once(CARD, self.files[CARD].read_bytes())
+        return self._put_once(CARD, model_card(self.draft, Headline.read(self.files.get(EVALUATION))).encode())
+
+    def _put_signature(self, card: bytes) -> bytes | None:
+        """Write the signature for the tools of others, over the files and the card; None without a key."""
+        with tempfile.TemporaryDirectory() as folder:
+            kept = Path(folder, CARD)
+            kept.write_bytes(card)
+            signature = sign_files({**self.files, CARD: kept}, self.registry.name)
+        return self._put_once(SIGNATURE, signature) if signature else None
+
+    def _put_once(self, name: str, data: bytes) -> bytes:
+        """Write a file unless the store has one: it may differ for equal versions, and the manifest must fit the one kept."""
         try:
-            self.store.create(self._key(CARD), card)
+            self.store.create(self._key(name), data)
         except ObjectExists:
-            return self.store.read(self._key(CARD))
-        return card
+            return self.store.read(self._key(name), MAX_BYTES)
+        return data
 
     def _commit(self, manifest: Manifest) -> ModelVersion:
         with suppress(ObjectExists):  # another publisher of the same files was first

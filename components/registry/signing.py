@@ -1,17 +1,21 @@
-"""The optional signature of a manifest, by model-signing with an elliptic-curve key (extra `signing`).
+"""The optional signatures of manifests, ledger records and model files, by model-signing with an elliptic-curve key (extra `signing`).
 
-The signature is a Sigstore bundle inside the manifest, over the manifest's canonical bytes: one object is written last, so that a
-version is never seen without its signature, and two publishers of the same content cannot mix theirs up.
+Ours is a Sigstore bundle inside the manifest, over the manifest's canonical bytes: one object is written last, so that a
+version is never seen without its signature, and two publishers of the same content cannot mix theirs up. The tools of others
+do not know it: for them `model.sig` lies beside the files, a detached signature as OpenSSF Model Signing 1.0 defines it.
 """
 
 import json
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from components.bundle.files import MANIFEST, SIGNATURE
 from components.classifier.errors import IntegrityError, UsageError, first_line
 
 
@@ -34,24 +38,54 @@ def sign(data: bytes) -> dict[str, Any] | None:
 
     Raises UsageError for a key that cannot be used.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        body = Path(folder, "signed")
+        body.write_bytes(data)
+        signature = _signed(body)
+    bundle: dict[str, Any] | None = json.loads(signature) if signature else None
+    return bundle
+
+
+def sign_files(files: Mapping[str, Path], model: str) -> bytes | None:
+    """Sign the files of a model, by their names in its folder; returns what `model.sig` holds, or None without a private key.
+
+    The manifest, which is written later, is not among them, and verifiers are told to pass it over. Raises UsageError for a key
+    that cannot be used.
+    """
+    if SigningSettings().signing_key is None:
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch, model)  # the signature carries the folder's name as the model's
+        folder.mkdir()
+        for name, path in files.items():
+            try:
+                (folder / name).hardlink_to(path.resolve())
+            except OSError:  # another file system
+                shutil.copyfile(path, folder / name)
+        return _signed(folder)
+
+
+def _signed(content: Path) -> bytes:
+    """Sign a file, or the files of a folder; nothing without a private key."""
     settings = SigningSettings()
     if settings.signing_key is None:
-        return None
+        return b""
     key = _readable(settings.signing_key, "PENSTOCK_SIGNING_KEY")
-    with tempfile.TemporaryDirectory() as folder:
-        body, signature = Path(folder, "signed"), Path(folder, "signature")
-        body.write_bytes(data)
+    with tempfile.TemporaryDirectory() as scratch:
+        signature = Path(scratch, "signature")
         try:
             password = settings.signing_password.encode() if settings.signing_password else None
-            config = _library().signing.Config().use_elliptic_key_signer(private_key=key, password=password)
-            config.sign(body, signature)
+            signing, hashing = _library().signing, _library().hashing
+            config = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
+            if content.is_dir():
+                config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE, MANIFEST], ignore_git_paths=False))
+            config.sign(content, signature)
         except (ValueError, TypeError, AttributeError) as error:  # the last for keys without a curve
             raise UsageError(
                 f"PENSTOCK_SIGNING_KEY {key} cannot sign ({error}); give an elliptic-curve private key (P-256, P-384 or P-521) in PEM "
                 "form, and its password in PENSTOCK_SIGNING_PASSWORD if it has one"
             ) from error
-        bundle: dict[str, Any] = json.loads(signature.read_bytes())
-        return bundle
+        return signature.read_bytes()
 
 
 def require_name(found: str, name: str, about: str) -> None:
@@ -97,6 +131,11 @@ def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) ->
 def verifies() -> bool:
     """Say whether a public key is configured, so that signatures are asked for."""
     return SigningSettings().verify_key is not None
+
+
+def signs() -> bool:
+    """Say whether a private key is configured."""
+    return SigningSettings().signing_key is not None
 
 
 def _library() -> ModuleType:

@@ -157,6 +157,7 @@ def test_a_version_is_rolled_out_and_undone_under_the_policy(guarded: Place) -> 
     deployer = Api(str(guarded.kubeconfig))
     live = guarded.service()
     assert live is not None
+    assert {"name": "PENSTOCK_VERIFY_NAME", "value": "digits"} in live["spec"]["predictor"]["model"]["env"]
     service = {"metadata": {"name": "digits"}, "spec": {"predictor": {"model": {"image": "registry.invalid/evil:1"}}}}
     assert "may not set spec.predictor.model.image" in attempt(deployer, guarded, service, "PATCH")
     foreign = copy.deepcopy(wanted(guarded))

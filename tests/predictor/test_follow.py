@@ -2,13 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -17,15 +18,20 @@ import pytest
 
 from components.bundle.model import Classifier
 from components.registry import Registry
+from components.registry.publication import publish_directory
+from components.storage import open_store
+from tests import tiny
 from tests.predictor.versions import NAME, PREDICT, promote, publish
+from tests.storage.servers import BUCKET, Server, ministack
 
 
 class Serving:
     """`penstock serve` in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str = "") -> None:
         self.folder, self.log = folder, folder / "log"
-        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "serve", "--store", str(folder / "store"), "--port", "0"]
+        where = ["--store", store or str(folder / "store"), "--port", "0"]
+        command = [sys.executable, "-c", "from pipelines.cli import main; main()", "serve", *where]
         environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "PENSTOCK_STOP_WITH_PARENT": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=environment)
@@ -66,6 +72,13 @@ def serving(registry: Registry, tmp_path: Path) -> Iterator[Serving]:
     serving = Serving(tmp_path)
     yield serving
     serving.stop()
+
+
+@pytest.fixture
+def s3(tmp_path: Path, clean_environment: None) -> Iterator[Server]:
+    with ministack(tmp_path / "server") as server:
+        server.make_bucket()
+        yield server
 
 
 def spoil(registry: Registry, version: str, name: str = "model.onnx") -> None:
@@ -121,17 +134,17 @@ def test_a_new_champion_takes_over_and_a_bad_one_does_not(
     assert serving.stop() == 0
 
 
-def test_a_ledger_that_cannot_be_read_for_a_while_changes_nothing_and_is_reported_once(
+def test_a_ledger_that_is_damaged_for_a_while_changes_nothing_and_is_reported_once(
     serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray
 ) -> None:
     with httpx.Client(base_url=serving.url) as client:
         first = answer(client, pictures[0])["model_version"]
         damaged = tmp_path / "store" / "deployments" / NAME / "000002.json"
         damaged.write_text("damaged")
-        serving.wait_for("cannot read the store; the loaded version goes on serving")
+        serving.wait_for("the ledger cannot be trusted; the loaded version goes on serving")
         time.sleep(2.5)
         assert answer(client, pictures[0])["model_version"] == first
-        assert sum("cannot read the store" in event["event"] for event in serving.events()) == 1
+        assert sum("cannot be trusted" in event["event"] for event in serving.events()) == 1
         damaged.unlink()
         _, second = published(tmp_path, 1)
         promote(registry, second)
@@ -155,10 +168,66 @@ def test_records_replaced_or_taken_away_are_reported_and_change_nothing(
         time.sleep(2.5)
         assert answer(client, pictures[0])["model_version"] == second
         assert sum("cannot be trusted" in event["event"] for event in serving.events()) == 1
+        assert state_of(client) == ("untrusted", {"ready": True, "ledger": "untrusted"})
     serving.stop()
+    again = Serving(tmp_path)
+    try:
+        told = again.wait_for("the ledger cannot be trusted; the loaded version goes on serving")
+        assert "000002.json was replaced by another record" in told["error"], "also after a restart"
+        with httpx.Client(base_url=again.url) as client:
+            assert answer(client, pictures[0])["model_version"] == second
+            assert state_of(client) == ("untrusted", {"ready": True, "ledger": "untrusted"})
+            (ledger / "000002.json").write_text(kept)
+            wait_until(lambda: state_of(client)[0] == "trusted")
+    finally:
+        again.stop()
+    shutil.rmtree(tmp_path / ".penstock")
+    (ledger / "000001.json").write_text(kept)
     done = run_serve(tmp_path, "--port", "0")
-    assert "000002.json was replaced by another record" in done.stderr, "also after a restart"
+    assert "000001.json says it is record 2" in done.stderr, "whoever never saw the ledger does not start by a broken one"
     assert done.returncode == 1
+
+
+def state_of(client: httpx.Client) -> tuple[str, dict]:
+    """What the metrics and the health say about the ledger."""
+    lines = client.get("/metrics").text.splitlines()
+    (state,) = [line.split('"')[1] for line in lines if line.startswith("penstock_ledger{") and line.endswith(" 1.0")]
+    return state, client.get("/v2/health/ready").json()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+@pytest.mark.integration
+def test_a_ledger_on_s3_that_was_tampered_with_changes_nothing(
+    s3: Server, tmp_path: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.environment.items():
+        monkeypatch.setenv(name, value)
+    store = open_store(f"s3://{BUCKET}/followed")
+    registry = Registry(store, NAME)
+    directories = [tiny.write_bundle(tmp_path / f"b{n}", seed=n, samples=300 + n) for n in range(2)]
+    first, second = (publish_directory(registry, it).version for it in directories)
+    promote(registry, first)
+    promote(registry, second)
+    serving = Serving(tmp_path, f"s3://{BUCKET}/followed")
+    try:
+        with httpx.Client(base_url=serving.url) as client:
+            assert state_of(client)[0] == "trusted"
+            key = f"deployments/{NAME}/000002.json"
+            kept = store.read(key)
+            for tamper in (lambda: store.replace(key, kept.replace(second.encode(), first.encode())), lambda: store.delete(key)):
+                tamper()
+                wait_until(lambda: state_of(client)[0] == "untrusted")
+                assert answer(client, pictures[0])["model_version"] == second
+                store.replace(key, kept)
+                wait_until(lambda: state_of(client)[0] == "trusted")
+    finally:
+        serving.stop()
 
 
 def test_a_damaged_copy_in_the_cache_is_fetched_again(registry: Registry, tmp_path: Path, pictures: np.ndarray) -> None:

@@ -1,7 +1,10 @@
 """Signatures: made at publish with a private key, asked for at load where a public key is configured."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,9 @@ from components.bundle import files
 from components.classifier.errors import IntegrityError, RegistryError, UsageError
 from components.predictor.loaded_model import load
 from components.registry import Ledger, Manifest, Record, Registry, verify_directory
+from components.registry.ledger import refuse_downgrade
 from components.registry.publication import copy_version, publish_directory
+from components.registry.record import complete
 from components.storage import Store, open_store
 from components.storage.memory import MemoryStore
 from tests import tiny
@@ -46,6 +51,70 @@ def test_a_signed_version_is_verified_wherever_it_is_loaded(registry: Registry, 
     other = Registry(open_store(str(tmp_path / "other")), "digits")
     copy_version(registry, other, published.version)
     assert other.verify(published.version) == []
+
+
+def model_signing(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """OpenSSF's own tool, which knows nothing of ours."""
+    command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_the_tool_of_others_verifies_a_published_version(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (private, public), (_, stranger) = key_pair(tmp_path, "ours"), key_pair(tmp_path, "theirs")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    version = publish_directory(registry, bundles.quick(tmp_path / "bundle", b"1")).version
+    folder = registry.fetch(version, tmp_path / "fetched")
+
+    def verified(key: Path = public) -> str:
+        done = model_signing("verify", "key", folder, "--signature", folder / files.SIGNATURE, "--public_key", key)
+        return "" if done.returncode == 0 else (done.stdout + done.stderr).replace("\\", "")
+
+    assert verified() == ""
+    assert "failed" in verified(stranger).lower()
+    config = folder / files.CONFIG
+    kept = config.read_bytes()
+    config.write_bytes(kept + b"x")
+    assert f"Hash mismatch for '{files.CONFIG}'" in verified()
+    config.unlink()
+    assert f"Missing files in model 'fetched': {files.CONFIG}" in verified()
+    config.write_bytes(kept)
+    (folder / "more").write_bytes(b"")
+    assert "Extra files found in model 'fetched': more" in verified()
+    (folder / "more").unlink()
+    (folder / files.SIGNATURE).write_bytes(b"{}")
+    assert verified() != ""
+    with pytest.raises(IntegrityError, match=rf"{files.SIGNATURE} was changed"):
+        verify_directory(folder)
+
+
+def test_publishing_signed_files_again_or_a_fetched_folder_finds_the_same_version(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unsigned = publish_directory(Registry(open_store(str(tmp_path / "unsigned")), "digits"), bundles.quick(tmp_path / "bundle", b"1"))
+    private, _ = key_pair(tmp_path, "ours")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    published = publish_directory(registry, tmp_path / "bundle")
+    assert (published.version, files.SIGNATURE in published.manifest.files) == (unsigned.version, True)
+    assert publish_directory(registry, tmp_path / "bundle") == published
+    folder = registry.fetch(published.version, tmp_path / "fetched")
+    assert publish_directory(registry, folder) == published
+    other = Registry(open_store(str(tmp_path / "other")), "digits")
+    assert publish_directory(other, folder).version == published.version
+    copied = Registry(open_store(str(tmp_path / "copied")), "digits")
+    assert copy_version(registry, copied, published.version).manifest == published.manifest
+    assert registry.verify(published.version) == copied.verify(published.version) == []
+
+
+def test_of_two_publishers_at_once_one_signature_is_kept_and_fits(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, _ = key_pair(tmp_path, "ours")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    bundle = bundles.quick(tmp_path / "bundle", b"1")
+    with ThreadPoolExecutor(4) as pool:
+        versions = {it.version for it in pool.map(lambda _: publish_directory(registry, bundle), range(4))}
+    (version,) = versions
+    assert registry.verify(version) == []
 
 
 def test_unsigned_foreign_and_forged_versions_are_refused(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +202,7 @@ def test_records_are_signed_and_verified_where_keys_are_configured(keys: None) -
 def forge(store: Store) -> None:
     last = Ledger(store, "digits")
     last._count()
-    stored = last._stored(3)
+    stored = last.stored(3)
     assert stored is not None
     fields = json.loads(stored.data) | {"sequence": 4, "version": "1", "champion": "1", "previous": "3", "before": stored.digest}
     store.create("deployments/digits/000004.json", json.dumps(fields).encode())
@@ -170,7 +239,10 @@ def test_going_back_needs_a_signed_record(keys: None, monkeypatch: pytest.Monkey
     with monkeypatch.context() as stranger:
         stranger.delenv("PENSTOCK_SIGNING_KEY")
         stranger.delenv("PENSTOCK_VERIFY_KEY")
-        Ledger(store, "digits").append(back)
+        with pytest.raises(UsageError, match=r"its records are signed.*set PENSTOCK_SIGNING_KEY"):
+            Ledger(store, "digits").append(back)  # it would have to be removed by hand
+        stored = complete(back, "digits", Ledger(store, "digits").stored(2))
+        store.create("deployments/digits/000003.json", stored.data)
     with pytest.raises(IntegrityError, match=r"000003\.json is not signed"):
         Ledger(store, "digits").champion()
     with pytest.raises(IntegrityError, match=r"000003\.json is not signed"):
@@ -180,10 +252,49 @@ def test_going_back_needs_a_signed_record(keys: None, monkeypatch: pytest.Monkey
     assert Ledger(store, "digits").champion() == "1"
 
 
+def test_who_verifies_and_cannot_sign_changes_nothing(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PENSTOCK_SIGNING_KEY")
+    store = MemoryStore()
+    with pytest.raises(UsageError, match="set PENSTOCK_SIGNING_KEY"):
+        Ledger(store, "digits").append(deployed("1"))
+    with pytest.raises(UsageError, match="set PENSTOCK_SIGNING_KEY"):
+        Ledger(store, "digits").require_key()
+    assert list(store.list()) == []
+
+
+OLD, NEW = "20260101-030405-aaaaaaaaaaaa", "20260102-030405-bbbbbbbbbbbb"
+
+
+@pytest.mark.parametrize(
+    ("record", "allowed"),
+    [
+        (Record(action="deployed", version=OLD, champion=OLD, strategy="quality"), False),
+        (Record(action="deployed", version=OLD, champion=OLD, strategy="force"), True),
+        (Record(action="deployed", version=OLD, champion=OLD, strategy="manual"), True),
+        (Record(action="rolled_back", version=OLD, champion=OLD, strategy="rollback"), True),
+        (Record(action="deployed", version=OLD, champion=OLD, strategy="manual", schema_version=1), True),
+        (None, False),
+    ],
+)
+def test_an_older_version_is_served_only_where_a_person_or_a_rollback_says_so(
+    record: Record | None, allowed: bool, keys: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if allowed:
+        refuse_downgrade(NEW, OLD, record)
+    else:
+        with pytest.raises(IntegrityError, match=f"{OLD} was trained before {NEW}"):
+            refuse_downgrade(NEW, OLD, record)
+    refuse_downgrade(OLD, NEW, None)
+    refuse_downgrade("", OLD, None)
+    monkeypatch.delenv("PENSTOCK_VERIFY_KEY")
+    refuse_downgrade(NEW, OLD, record)
+
+
 def test_an_unsigned_ledger_is_trusted_from_its_first_signed_record_on(keys: None, monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     with monkeypatch.context() as before:
         before.delenv("PENSTOCK_SIGNING_KEY")
+        before.delenv("PENSTOCK_VERIFY_KEY")
         Ledger(store, "digits").append(deployed("1"))
     with pytest.raises(IntegrityError, match="is not signed"):
         Ledger(store, "digits").champion()

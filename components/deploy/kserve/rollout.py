@@ -144,7 +144,9 @@ class Rollout:
 
     def wanted(self, percent: int | None = None) -> Object:
         """Return the InferenceService that serves the version."""
-        return render(self.service, self.version, self.uri, self.settings, self.request.predictor, percent=percent)
+        # The service may have another name than the model whose signed versions it may load.
+        variables = {**self.request.predictor, "PENSTOCK_VERIFY_NAME": self.registry.name}
+        return render(self.service, self.version, self.uri, self.settings, variables, percent=percent)
 
     def going_back_to(self, live: Object | None) -> Object | None:
         """Return what served before `live` was put there by a rollout, or `live` itself where that was confirmed."""

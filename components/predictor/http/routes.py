@@ -50,7 +50,7 @@ def _health(model: ServingModel) -> APIRouter:
 
     async def ready() -> dict[str, Any]:
         _check_ready(model)
-        return {"ready": True}
+        return {"ready": True, **({"ledger": model.ledger} if model.ledger else {})}
 
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         model.check_name(name)
