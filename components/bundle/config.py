@@ -38,6 +38,8 @@ class BundleConfig(JsonFile):
     classes: list[str] = Field(min_length=2)
     input: InputConfig
     temperature: float = Field(gt=0)
+    calibration: str = ""
+    """How the temperature was found; empty in versions of release 0.1.0."""
     trained_at: str
     """UTC, ISO 8601 with seconds; the version's time."""
     dataset_digest: str

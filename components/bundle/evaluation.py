@@ -94,6 +94,8 @@ class Calibration(Strict):
     """
 
     temperature: Annotated[float, Field(gt=0)]
+    how: str = ""
+    """How training found the temperature; empty for versions of release 0.1.0."""
     ece_before: Share
     ece_after: Share
     bins: list[ReliabilityBin]

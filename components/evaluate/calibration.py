@@ -15,11 +15,16 @@ THRESHOLDS = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.
 Floats = npt.NDArray[np.float64]
 
 
-def calibrate(labels: Labels, probabilities: Probabilities, temperature: float) -> Calibration:
+def calibrate(labels: Labels, probabilities: Probabilities, temperature: float, how: str = "") -> Calibration:
     """Compare the shipped probabilities with those before temperature scaling, which are recovered from them."""
     before, after = reliability(labels, uncalibrated(probabilities, temperature)), reliability(labels, probabilities)
     return Calibration(
-        temperature=temperature, ece_before=expected_error(before), ece_after=expected_error(after), bins=after, bins_before=before
+        temperature=temperature,
+        how=how,
+        ece_before=expected_error(before),
+        ece_after=expected_error(after),
+        bins=after,
+        bins_before=before,
     )
 
 

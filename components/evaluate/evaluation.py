@@ -121,7 +121,7 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         per_class=figures.per_class,
         confusion_matrix=figures.confusion_matrix.tolist(),
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
-        calibration=calibration.calibrate(labels, probabilities, config.temperature),
+        calibration=calibration.calibrate(labels, probabilities, config.temperature, config.calibration),
         coverage=calibration.coverage(labels, probabilities),
         slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),

@@ -25,6 +25,7 @@ class Preprocessing:
     mean: list[float]
     std: list[float]
     temperature: float = 1.0
+    calibration: str = ""
 
 
 def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
@@ -36,6 +37,7 @@ def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, 
         classes=info.classes,
         input=InputConfig(height=height, width=width, channels=channels, mean=inside.mean, std=inside.std),
         temperature=inside.temperature,
+        calibration=inside.calibration,
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_digest=info.digest,
         parameters={**options.as_parameters(), **facts},

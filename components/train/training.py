@@ -105,7 +105,7 @@ class _Run:
 
     def write(self, fitted: Fitted, directory: Path) -> TrainingResult:
         """Calibrate, export and check the fitted network, and record how it was made."""
-        inside, calibration = self._calibrate()
+        inside = self._calibrate()
         graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature)
         export_onnx(graph, self._info.spec, directory / files.ONNX)
         facts = {
@@ -119,11 +119,11 @@ class _Run:
         difference = check_export(graph, directory, (self._validation if len(self._validation) else self._training).images)
         _save_weights(self._network, directory, self._options.architecture)
         seconds = time.perf_counter() - self._started
-        more = {"temperature": inside.temperature, "calibration": calibration, "export_difference": difference, "seconds": seconds}
+        more = {"temperature": inside.temperature, "calibration": inside.calibration, "export_difference": difference, "seconds": seconds}
         save_training(directory, fitted, {**facts, **more})
         self._show.line(
             f"done on {describe(self._device)}: {fitted.stop_reason}, best epoch {fitted.best_epoch}, "
-            f"temperature {inside.temperature:.3f} ({calibration}), model.onnx within {difference:.1e} of torch, {seconds:.1f} s"
+            f"temperature {inside.temperature:.3f} ({inside.calibration}), model.onnx within {difference:.1e} of torch, {seconds:.1f} s"
         )
         best = fitted.history[fitted.best_epoch - 1]
         return TrainingResult(
@@ -139,11 +139,10 @@ class _Run:
             export_difference=difference,
         )
 
-    def _calibrate(self) -> tuple[Preprocessing, str]:
+    def _calibrate(self) -> Preprocessing:
         if len(self._validation) == 0:
-            return Preprocessing(self._mean, self._std), "not fitted: no validation pictures"
-        temperature, why = fit_temperature(*self.trainer.predict(self._batches))
-        return Preprocessing(self._mean, self._std, temperature), why
+            return Preprocessing(self._mean, self._std, calibration="not fitted: no validation pictures")
+        return Preprocessing(self._mean, self._std, *fit_temperature(*self.trainer.predict(self._batches)))
 
 
 def _normalisation(options: TrainingSettings, training: Split) -> tuple[list[float], list[float]]:
@@ -174,4 +173,5 @@ def _notes(info: DatasetInfo) -> Iterator[str]:
 
 def _save_weights(network: nn.Module, directory: Path, architecture: str) -> None:
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    save_file(weights, directory / files.WEIGHTS, metadata={"format": "pt", "architecture": architecture})
+    # One entry: safetensors writes several in an order that changes from run to run, and equal weights should be equal files.
+    save_file(weights, directory / files.WEIGHTS, metadata={"architecture": architecture})

@@ -78,6 +78,14 @@ def test_the_weights_alone_rebuild_the_graph(trained: tuple[Path, TrainingResult
         assert file.metadata()["architecture"] == "small_cnn"
 
 
+def test_equal_trainings_give_equal_files(trained: tuple[Path, TrainingResult], digits_dataset: Dataset, tmp_path: Path) -> None:
+    """In a process of its own, because what orders a file by hashes is constant within one."""
+    with training_process(digits_dataset.path, tmp_path / "model") as process:
+        assert process.wait(120) == 0
+    for name in (files.WEIGHTS, files.ONNX):
+        assert (tmp_path / "model" / name).read_bytes() == (trained[0] / name).read_bytes(), name
+
+
 def test_the_files_can_be_read_by_the_next_step(trained: tuple[Path, TrainingResult]) -> None:
     assert {path.name for path in trained[0].iterdir()} == set(files.TRAINED_FILES)
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in [trained[0], *trained[0].iterdir()])
