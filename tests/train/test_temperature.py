@@ -49,8 +49,10 @@ def test_a_small_split_is_fitted_only_where_cross_fitting_shows_a_gain() -> None
     said = [fit_temperature(*drawn(true, CROSS_FITTED // 2, seed)) for seed in range(20) for true in (1.0, 3.0)]
     kept = [what for temperature, what in said if temperature == 1.0]
     fitted = [what for temperature, what in said if temperature != 1.0]
-    assert kept and all("cross-fitting no temperature lowers the loss" in what for what in kept)
-    assert len(fitted) >= 20 and all("cross-fitted loss" in what for what in fitted)
+    assert kept
+    assert all("cross-fitting no temperature lowers the loss" in what for what in kept)
+    assert len(fitted) >= 20
+    assert all("cross-fitted loss" in what for what in fitted)
 
 
 def test_noise_does_not_leave_the_bounds() -> None:
