@@ -10,13 +10,15 @@ from pipelines.catalogue import PIPELINES, load_pipeline
 def compile_pipelines(output: Path) -> list[Path]:
     """Write NAME.yaml for every pipeline into a directory; the same sources give the same bytes.
 
-    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name. Raises UsageError when the second is not known, or
-    when one ends in `:latest`, under which a node may keep an old image and run old code.
+    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name, and what steps ask of the cluster is what the file
+    PENSTOCK_RESOURCES says. Raises UsageError when the second image is not known, when one ends in `:latest`, under which a node
+    may keep an old image and run old code, and when the file names steps that are not there.
     """
     from kfp import compiler
 
     for name in PIPELINES:
         check_images(load_pipeline(name))
+    check_resources()
     output.mkdir(parents=True, exist_ok=True)
     written = []
     for name in PIPELINES:
@@ -24,6 +26,16 @@ def compile_pipelines(output: Path) -> list[Path]:
         compiler.Compiler().compile(load_pipeline(name), package_path=str(path))
         written.append(path)
     return written
+
+
+def check_resources() -> None:
+    """Raise UsageError when PENSTOCK_RESOURCES names a step that no pipeline has: its settings would be lost in silence."""
+    from components.settings.resources import check_steps
+    from pipelines.steps import RESOURCES
+
+    if RESOURCES:
+        executors = [executor for name in PIPELINES for executor in load_pipeline(name).pipeline_spec.deployment_spec["executors"]]
+        check_steps(RESOURCES, {executor.removeprefix("exec-") for executor in executors})
 
 
 def images_of(pipeline: Any) -> dict[str, str]:

@@ -56,7 +56,6 @@ def scoring_pipeline(
         score = score_images(plan=plan.outputs["plan"], shard=shard, gpus=gpus, gpu_resource=gpu_resource, node_selector=node_selector)
         configure(score, "Score", timeout=24 * HOUR)
         use_gpus(score, gpus, gpu_resource, node_selector)
-        score.set_cpu_request("500m").set_memory_request("1Gi")
 
     merge = merge_scores(plan=plan.outputs["plan"], results=dsl.Collected(score.output))
     configure(merge, "Merge", timeout=2 * HOUR)

@@ -4,8 +4,14 @@
 themselves retry what may succeed a moment later (storage, the API server), and every step can be started again.
 """
 
+import os
+
 from kfp import dsl, kubernetes
 
+from components.settings.resources import read_steps, step_resources
+
+RESOURCES = read_steps(os.environ.get("PENSTOCK_RESOURCES", ""))
+"""What each step asks of the cluster beside the defaults, read when a pipeline is compiled."""
 STORAGE_SECRET = "penstock-s3"
 STORAGE_CONFIG = "penstock-storage"
 
@@ -44,15 +50,16 @@ def configure(
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
     otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
     gives the step the credentials of the object store, the public key of signatures and the cluster's own environments: the
-    Secret and ConfigMaps are optional, so that a cluster with workload identity (IRSA) or a local run needs none. Steps that
-    need more CPU or memory ask for it afterwards; without any request, a namespace with a ResourceQuota refuses the pod.
+    Secret and ConfigMaps are optional, so that a cluster with workload identity (IRSA) or a local run needs none. Requests,
+    limits, nodes and labels are those of `step_resources`: a ResourceQuota refuses a pod that lacks one that it counts. Raises
+    UsageError for what PENSTOCK_RESOURCES gets wrong about this step.
     """
     task.set_display_name(display_name)
     task.set_caching_options(False)
     if retries:  # the "max duration" is not the longest pause: it bounds all tries together, from the start of the first
         longest = f"{(retries + 1) * timeout}s"
         task.set_retry(num_retries=retries, backoff_duration="10s", backoff_factor=2.0, backoff_max_duration=longest)
-    task.set_cpu_request("100m").set_memory_request("512Mi")
+    _ask(task)
     kubernetes.set_timeout(task, timeout)
     kubernetes.set_security_context(task, run_as_non_root=True)
     if storage:
@@ -63,6 +70,19 @@ def configure(
         kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
         kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
     return task
+
+
+def _ask(task: dsl.PipelineTask) -> None:
+    asked = step_resources(task.name, RESOURCES)
+    task.set_cpu_request(asked.cpu).set_memory_request(asked.memory).set_cpu_limit(asked.cpu_limit).set_memory_limit(asked.memory_limit)
+    for key, value in asked.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for it in asked.tolerations:
+        kubernetes.add_toleration(task, **{name: value for name, value in it.model_dump().items() if value})
+    for key, value in asked.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    for key, value in asked.annotations.items():
+        kubernetes.add_pod_annotation(task, key, value)
 
 
 def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: dict[str, str]) -> dsl.PipelineTask:

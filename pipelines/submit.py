@@ -54,12 +54,13 @@ def submit(
     import urllib3
     from kfp import compiler
 
-    from pipelines.compile import check_images
+    from pipelines.compile import check_images, check_resources
 
     if not server.host.startswith(("http://", "https://")):
         raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
     loaded = load_pipeline(pipeline)
     check_images(loaded)
+    check_resources()
     _check_answers(server)
     # kfp prints where to look, as a notebook would show it: stdout is for the caller's own answer.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

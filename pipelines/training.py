@@ -64,7 +64,6 @@ def training_pipeline(
 
     data = ingest_dataset(source=source, ingest=ingest).after(preflight)
     configure(data, "Ingest", timeout=6 * HOUR)
-    data.set_memory_request("1Gi")
 
     train = train_model(
         dataset=data.outputs["dataset"],
@@ -81,6 +80,7 @@ def training_pipeline(
     configure(train, "Train", timeout=24 * HOUR)
     use_gpus(train, gpus, preflight.outputs["gpu_resource"], preflight.outputs["node_selector"])
     train.set_cpu_request(preflight.outputs["cpu"]).set_memory_request(preflight.outputs["memory"])
+    train.set_cpu_limit(preflight.outputs["cpu_limit"]).set_memory_limit(preflight.outputs["memory_limit"])
 
     evaluate = evaluate_model(dataset=data.outputs["dataset"], model=train.outputs["model"], store=store, name=name)
     configure(evaluate, "Evaluate", timeout=2 * HOUR)

@@ -26,7 +26,18 @@ def check_parameters(
     policy: dict,
     serving: dict,
     resources: dict,
-) -> NamedTuple("Outputs", [("Output", str), ("cpu", str), ("memory", str), ("gpu_resource", str), ("node_selector", dict)]):  # type: ignore[valid-type]  # kfp reads this form
+) -> NamedTuple(  # type: ignore[valid-type]  # kfp reads this form
+    "Outputs",
+    [
+        ("Output", str),
+        ("cpu", str),
+        ("memory", str),
+        ("cpu_limit", str),
+        ("memory_limit", str),
+        ("gpu_resource", str),
+        ("node_selector", dict),
+    ],
+):
     """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed", and what training asks for.
 
     The parameters are those of the training pipeline. What shapes a pod must be a value of its own, so that it is taken out
@@ -41,4 +52,4 @@ def check_parameters(
     if said := check_service(given):
         print(said)
     asked = Resources.read(resources)
-    return ("passed", asked.cpu, asked.memory, asked.gpu_resource, asked.node_selector)
+    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector)

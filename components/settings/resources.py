@@ -1,11 +1,16 @@
-"""What the training step asks of the cluster."""
+"""What steps ask of the cluster: a training run by its parameters, every step by a file that is read when pipelines are compiled."""
 
 import re
-from typing import Annotated, ClassVar
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from components.settings.base import Settings
+from components.classifier.errors import UsageError
+from components.settings.base import Settings, refuse_unknown
 
 _CPU = re.compile(r"[1-9]\d*m?|0?\.\d+|[1-9]\d*\.\d+")
 _MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
@@ -14,13 +19,13 @@ _LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 
 
 def _cpu(value: str) -> str:
-    if not _CPU.fullmatch(value):
+    if value and not _CPU.fullmatch(value):
         raise ValueError(f"cpu {value!r} is not an amount; use 2, or 500m for half a CPU")
     return value
 
 
 def _memory(value: str) -> str:
-    if not _MEMORY.fullmatch(value):
+    if value and not _MEMORY.fullmatch(value):
         raise ValueError(f"memory {value!r} is not an amount; use 2Gi, or 512Mi")
     return value
 
@@ -31,22 +36,161 @@ def _resource(value: str) -> str:
     return value
 
 
-def _labels(value: dict[str, str]) -> dict[str, str]:
+def _node_labels(value: dict[str, str]) -> dict[str, str]:
     for key, label in value.items():
-        if not re.fullmatch(f"{_PREFIX}?{_LABEL}", key) or not re.fullmatch(f"({_LABEL})?", label):
+        if not _is_label(key, label):
             raise ValueError(f'node_selector {key}={label!r} is not a label of a node; use one such as {{"disk": "ssd"}}')
     return value
 
 
-class Resources(Settings):
+def _pod_labels(value: dict[str, str]) -> dict[str, str]:
+    for key, label in value.items():
+        if not _is_label(key, label):
+            raise ValueError(f'labels {key}={label!r} is not a label of a pod; use one such as {{"team": "vision"}}')
+    return value
+
+
+def _annotation_keys(value: dict[str, str]) -> dict[str, str]:
+    for key in value:
+        if not _is_label(key, ""):
+            raise ValueError(f"annotations has the key {key!r}, which no pod takes; use one such as example.com/owner")
+    return value
+
+
+def _is_label(key: str, label: str) -> bool:
+    return bool(re.fullmatch(f"{_PREFIX}?{_LABEL}", key) and re.fullmatch(f"({_LABEL})?", label))
+
+
+Cpu = Annotated[str, AfterValidator(_cpu)]
+Memory = Annotated[str, AfterValidator(_memory)]
+NodeSelector = Annotated[dict[str, str], AfterValidator(_node_labels)]
+
+
+class _Amounts(Settings):
+    """CPU and memory of one step: what it is promised, and at most."""
+
+    cpu: Cpu = Field("100m", min_length=1)
+    """CPUs that the step is promised."""
+    memory: Memory = Field("512Mi", min_length=1)
+    """Memory that the step is promised."""
+    cpu_limit: Cpu = ""
+    """CPUs that the step may use. Empty: 1, for busy steps 2, and never less than cpu."""
+    memory_limit: Memory = ""
+    """Memory at which the step is ended. Empty: 2Gi, for busy steps 4Gi, and never less than memory."""
+
+    @model_validator(mode="after")
+    def _limits_are_not_below_requests(self) -> Self:
+        for name, asked, limit in (("cpu", self.cpu, self.cpu_limit), ("memory", self.memory, self.memory_limit)):
+            if limit and _amount(limit) < _amount(asked):
+                raise ValueError(f"{name}_limit {limit} is below {name} {asked}; no cluster takes that")
+        return self
+
+    def limits(self, busy: bool) -> tuple[str, str]:
+        """Return the limits of CPU and memory: what is set, or what steps usually have, and never less than the requests."""
+        cpu, memory = ("2", "4Gi") if busy else ("1", "2Gi")
+        return self.cpu_limit or max(cpu, self.cpu, key=_amount), self.memory_limit or max(memory, self.memory, key=_amount)
+
+
+def _amount(quantity: str) -> float:
+    number = quantity.rstrip("mKMGTPEi")
+    unit = quantity[len(number) :]
+    power = " KMGTPE".index(unit[0]) if unit not in ("", "m") else 0
+    return float(number) * (0.001 if unit == "m" else 1024**power if unit.endswith("i") else 1000**power)
+
+
+class Resources(_Amounts):
     """What the training step asks of the cluster: CPU, memory, and the nodes that may train."""
 
     group: ClassVar[str] = "resources"
-    cpu: Annotated[str, AfterValidator(_cpu)] = "500m"
-    """CPUs that the training step is promised; it takes what is free above that."""
-    memory: Annotated[str, AfterValidator(_memory)] = "2Gi"
+    cpu: Cpu = Field("500m", min_length=1)
+    """CPUs that the training step is promised."""
+    memory: Memory = Field("2Gi", min_length=1)
     """Memory that the training step is promised."""
+    cpu_limit: Cpu = ""
+    """CPUs that the training step may use. Empty: 2, or cpu where that is more."""
+    memory_limit: Memory = ""
+    """Memory at which the training step is ended. Empty: 4Gi, or memory where that is more."""
     gpu_resource: Annotated[str, AfterValidator(_resource)] = "nvidia.com/gpu"
     """The name by which the cluster gives GPUs."""
-    node_selector: Annotated[dict[str, str], AfterValidator(_labels)] = Field(default_factory=dict)
+    node_selector: NodeSelector = Field(default_factory=dict)
     """Labels of the nodes that may do the work, such as {"cloud.google.com/gke-accelerator": "nvidia-l4"}."""
+
+
+class Toleration(BaseModel):
+    """A taint of nodes that a step's pod does not mind; the words are Kubernetes'."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    key: str = ""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    value: str = ""
+    effect: Literal["", "NoSchedule", "PreferNoSchedule", "NoExecute"] = ""
+
+
+class StepResources(_Amounts):
+    """What one step of a pipeline asks of the cluster, fixed when the pipeline is compiled."""
+
+    group: ClassVar[str] = "resources of a step"
+    node_selector: NodeSelector = Field(default_factory=dict)
+    """Labels of the nodes that may do the work."""
+    tolerations: list[Toleration] = Field(default_factory=list)
+    """Taints of nodes that the pod tolerates: key, operator, value, effect."""
+    labels: Annotated[dict[str, str], AfterValidator(_pod_labels)] = Field(default_factory=dict)
+    """Labels of the pod."""
+    annotations: Annotated[dict[str, str], AfterValidator(_annotation_keys)] = Field(default_factory=dict)
+    """Annotations of the pod."""
+
+
+STEPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "ingest-dataset": {"memory": "1Gi"},
+        "train-model": {},
+        "evaluate-model": {},
+        "validate-serving": {},
+        "score-images": {"cpu": "500m", "memory": "1Gi"},
+    }
+)
+"""Busy steps, and what they ask for where that is not what all steps ask for; for train-model that is up to each run."""
+
+ALL = "all"
+"""The key of a file of resources for what every step gets; a step's own setting wins, and labels and annotations add up."""
+_OF_THE_RUN = {"train-model": ("cpu", "memory", "cpu_limit", "memory_limit", "node_selector"), "score-images": ("node_selector",)}
+
+
+def read_steps(path: str) -> dict[str, dict[str, Any]]:
+    """Read a file of resources: YAML, what each step gets by its name, and `all`; an empty path is an empty file.
+
+    Raises UsageError for a file that cannot be read, or holds other than mappings.
+    """
+    if not path:
+        return {}
+    try:
+        raw = yaml.safe_load(Path(path).expanduser().read_text("utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"PENSTOCK_RESOURCES={path} cannot be read as YAML: {reason}") from error
+    if not isinstance(raw, dict) or not all(isinstance(it, dict) for it in raw.values()):
+        raise UsageError(f"PENSTOCK_RESOURCES={path} must hold a mapping for each step, such as score-images: {{memory: 2Gi}}")
+    return raw
+
+
+def check_steps(given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Raise UsageError when a file of resources names a step that no pipeline has."""
+    refuse_unknown("PENSTOCK_RESOURCES", given, [ALL, *sorted(known)])
+
+
+def step_resources(step: str, given: Mapping[str, Mapping[str, Any]]) -> StepResources:
+    """Return what a step asks for, limits included: its usual amounts, replaced by those for `all`, and these by its own.
+
+    Raises UsageError for unknown names, amounts out of bounds, and for settings that are up to each run.
+    """
+    up_to_the_run = _OF_THE_RUN.get(step, ())
+    own = given.get(step, {})
+    if named := [name for name in up_to_the_run if name in own]:
+        raise UsageError(f"PENSTOCK_RESOURCES sets {named[0]} of {step}, which each run chooses; set the run's parameter {named[0]}")
+    everywhere = {name: value for name, value in given.get(ALL, {}).items() if name not in up_to_the_run}
+    both: dict[str, Any] = {
+        name: {**everywhere[name], **own[name]} for name in ("labels", "annotations") if name in everywhere and name in own
+    }
+    read = StepResources.read({**STEPS.get(step, {}), **everywhere, **own, **both})
+    cpu, memory = read.limits(busy=step in STEPS)
+    return read.model_copy(update={"cpu_limit": cpu, "memory_limit": memory})

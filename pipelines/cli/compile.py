@@ -15,6 +15,7 @@ def compile_(
     """Compile every pipeline to YAML for Kubeflow.
 
     The steps' image is taken from PENSTOCK_IMAGE, and the predictor's from PENSTOCK_PREDICTOR_IMAGE, or by the first one's name.
+    PENSTOCK_RESOURCES names a file that says what single steps ask of the cluster.
 
     Example: `PENSTOCK_IMAGE=registry.example/penstock-pipeline:0.1.0 penstock compile --output build/pipelines`
     """

@@ -65,6 +65,7 @@ def requested_by_steps() -> dict[str, dict[str, Any]]:
     from pipelines.catalogue import PIPELINES, load_pipeline
 
     defaults = Resources()
+    limits = dict(zip(("cpu", "memory"), defaults.limits(busy=True), strict=True))
     found: dict[str, dict[str, Any]] = {}
     for pipeline in PIPELINES:
         for executor, it in load_pipeline(pipeline).pipeline_spec.deployment_spec["executors"].items():
@@ -73,5 +74,6 @@ def requested_by_steps() -> dict[str, dict[str, Any]]:
             for key, value in resources.items():
                 if match := re.fullmatch(r"resource(Cpu|Memory)(Request|Limit)", key):
                     resource, part = match[1].lower(), f"{match[2].lower()}s"
-                    step[part][resource] = getattr(defaults, resource) if "{{" in str(value) else str(value)
+                    usual = limits[resource] if part == "limits" else getattr(defaults, resource)
+                    step[part][resource] = usual if "{{" in str(value) else str(value)
     return found

@@ -21,7 +21,8 @@ def submit(
     """Compile a pipeline and start a run of it on Kubeflow.
 
     The steps' image is taken from PENSTOCK_IMAGE, and the predictor's from PENSTOCK_PREDICTOR_IMAGE, or by the first one's
-    name. The cluster must be able to pull both. `penstock params PIPELINE` lists what can be set.
+    name. The cluster must be able to pull both. PENSTOCK_RESOURCES names a file that says what single steps ask of the cluster.
+    `penstock params PIPELINE` lists what can be set.
 
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
