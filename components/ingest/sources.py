@@ -37,7 +37,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
         return published.load(address, log)
     _check_address(address)
     with ExitStack() as stack:
-        source, listing, table = _open(address, workspace, stack)
+        source, listing, table = _open(address, settings.names, workspace, stack)
         only_pictures = not isinstance(source, ArchiveSet) and all(looks_like_picture(file.name) for file in listing.files)
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
@@ -58,16 +58,16 @@ def _check_address(address: str) -> None:
         raise UsageError(f"there is no source {address!r}: {hint}use {SOURCE_FORMS}")
 
 
-def _open(address: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:
+def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:
     """The source, its files, and the table of labels where the address is one."""
     source = stack.enter_context(open_source(address))
     listing = source.listing()
     if not source.single:
-        return (*_join_archives(source, listing, workspace, stack), None)
+        return (*_join_archives(source, listing, names, workspace, stack), None)
     (file,) = listing.files
     kind = kind_of(file.name, source.head(file.key, HEAD))
     if kind in {"tar", "zip"}:
-        archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace)))
+        archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace, names)))
         return archive, archive.listing(), None
     if kind == "parquet":
         return source, listing, None
@@ -82,12 +82,14 @@ def _open(address: str, workspace: Path, stack: ExitStack) -> tuple[InputSource,
     )
 
 
-def _join_archives(source: InputSource, listing: Listing, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
+def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
     """Open the shards of a webdataset, where a folder has tar files and no file that is named as a picture or an array."""
     shards = [file for file in listing.files if suffix(file.name) in {".tar", ".tgz"} or file.name.lower().endswith(".tar.gz")]
     if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".parquet"} for file in listing.files):
         return source, listing
-    archives = {file.name: stack.enter_context(closing(ArchiveSource(source.local(file.key), file.name, workspace))) for file in shards}
+    archives = {
+        file.name: stack.enter_context(closing(ArchiveSource(source.local(file.key), file.name, workspace, names))) for file in shards
+    }
     joined = ArchiveSet(listing.address, archives)
     return joined, joined.listing()
 

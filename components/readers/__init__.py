@@ -3,7 +3,7 @@
 | module | what it reads |
 |---|---|
 | places.py | the files of a folder, or of a store (`s3://`) |
-| archives.py | tar and zip |
+| archives.py, zip_names.py | tar and zip |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, idx.py, parquet.py | arrays of pictures, MNIST's format, tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
@@ -21,7 +21,8 @@ One policy holds for all of them, so that the same input gives the same names an
 | a link, device, pipe or sparse file in an archive | refused by name |
 | a name in an archive that leads outside (`..`, absolute, a drive) | refused by name |
 | an encrypted member; one compressed in an unknown way | refused by name |
-| `./`, `//` and, in a zip, backslashes | separate folders and leave no trace in the name |
+| `./`, `//` and, in a zip, backslashes of names that are wholly ASCII | separate folders and leave no trace in the name |
+| names of a zip in a code page that they do not say | refused by name, unless `names` says it (zip_names.py) |
 | a link in a folder | followed; one back into the folders above it is passed over, one that leads nowhere is named |
 | a pipe, device or socket in a folder; a key of a store with `.` or `..` in it | named, never opened |
 | a damaged member of a zip | one unreadable picture |

@@ -39,6 +39,7 @@ from components.readers.listing import (
 )
 from components.readers.places import InputSource
 from components.readers.records import Encoded, PassedOver, Reading, Record, Unreadable
+from components.readers.zip_names import names_of, readings
 
 MAX_MEMBERS = 2_000_000
 MAX_UNPACKED_BYTES = 128 * 2**30
@@ -115,12 +116,12 @@ class ArchiveSource(InputSource):
 
     single = remote = False
 
-    def __init__(self, path: Path, address: str, workspace: Path) -> None:
-        """`address` names the archive in messages; `workspace` takes an unpacked tar.
+    def __init__(self, path: Path, address: str, workspace: Path, names: str = "") -> None:
+        """`address` names the archive in messages; `workspace` takes an unpacked tar; `names`: see `IngestSettings`.
 
         Raises UnsafeArchiveError for an archive beyond the limits, and DataError for one that is cut or damaged.
         """
-        self.address = address
+        self.address, self._names = address, names
         with path.open("rb") as file:
             self._zip = _open_zip(path, address) if file.read(2) == b"PK" else None
         self._path = path if self._zip else _uncompressed(path, address, workspace)
@@ -138,10 +139,10 @@ class ArchiveSource(InputSource):
         listing = Listing(self.address)
         policy = _Policy(self.address, os.fstat(self._file.fileno()).st_size)
         if self._zip:
-            for info, member in _zip_members(self._zip, policy):
+            for info, member in _zip_members(self._zip, policy, self._names):
                 self._note(member, info, listing)
         else:
-            with _opened_tar(self._path, self.address, policy, self._file) as tar:
+            with _opened_tar(self._path, self.address, policy, self._names, self._file) as tar:
                 for entry, member in _tar_members(tar, policy):
                     self._note(member, (entry.offset_data, entry.size), listing)
         inner = [file.name for file in listing.files if suffix(file.name) in ARCHIVE_SUFFIXES]
@@ -214,13 +215,13 @@ def is_tar(head: bytes, name: str) -> bool:
         return False
 
 
-def read_tar(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
+def read_tar(path: Path, name: str, reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
     """Yield all pictures of a tar archive, compressed with gzip, bzip2 or xz or not, streaming.
 
     Raises DataError when it is cut, damaged, or followed by a second archive, UnsafeArchiveError beyond the limits.
     """
     rows, policy = _Rows(name), _Policy(name, path.stat().st_size)
-    with _opened_tar(path, name, policy) as tar:
+    with _opened_tar(path, name, policy, reading.names) as tar:
         for info, member in _tar_members(tar, policy):
             yield from rows.take(member, partial(_tar_content, tar, info))
     yield from rows.orphans()
@@ -231,14 +232,14 @@ def count_zip(path: Path, name: str, _reading: Reading) -> None:
     _open_zip(path, name).close()
 
 
-def read_zip(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
+def read_zip(path: Path, name: str, reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
     """Yield all pictures in the order of the archive's directory; a damaged member is Unreadable, in its place.
 
     Raises DataError when the archive is cut, UnsafeArchiveError beyond the limits.
     """
     rows, policy = _Rows(name), _Policy(name, path.stat().st_size)
     with _open_zip(path, name) as archive:
-        for info, member in _zip_members(archive, policy):
+        for info, member in _zip_members(archive, policy, reading.names):
             yield from rows.take(member, partial(_open_member, archive, info))
     yield from rows.orphans()
 
@@ -319,17 +320,21 @@ def _member_errors() -> Iterator[None]:
         raise ImageError(f"the archive is damaged at this member ({one_line(error)})") from error
 
 
-def _zip_members(archive: zipfile.ZipFile, policy: _Policy) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
-    for info in archive.infolist():
-        kind, remedy = "", _PLAIN_ONLY
+def _zip_members(archive: zipfile.ZipFile, policy: _Policy, names: str) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
+    for info, known, raw in names_of(archive.infolist(), names):
+        kind, remedy, name = "", _PLAIN_ONLY, raw.decode("utf-8", "surrogateescape") if known is None else known
         if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
             kind = "a link or device"
         elif info.flag_bits & 1:
             kind, remedy = "an encrypted member", "unpack it with its password, and give the folder"
         elif info.compress_type not in _METHODS:
             kind, remedy = "a member that is compressed in an unknown way", "make it again with deflate"
-        is_folder = info.is_dir() or info.filename.endswith("\\")
-        yield info, policy.member(info.filename, info.file_size, is_folder=is_folder, kind=kind, remedy=remedy, separators="/\\")
+        elif known is None:
+            kind = f"a name that is not in {names or 'UTF-8'}, and does not say its encoding"
+            remedy = f"say it ({'; '.join(readings(raw))}), or make the archive again with names in UTF-8"
+        separators = "/\\" if raw.isascii() else "/"  # in cp932 and GBK, the second byte of a letter may be that of the backslash
+        is_folder = name.endswith(tuple(separators))
+        yield info, policy.member(name, info.file_size, is_folder=is_folder, kind=kind, remedy=remedy, separators=separators)
 
 
 def _tar_members(tar: tarfile.TarFile, policy: _Policy) -> Iterator[tuple[tarfile.TarInfo, Member]]:
@@ -349,10 +354,10 @@ def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 @contextmanager
-def _opened_tar(path: Path, name: str, policy: _Policy, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
+def _opened_tar(path: Path, name: str, policy: _Policy, names: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
     """A tar, compressed unless it is given as an open file, whose end is checked after its members were read."""
     try:
-        with tarfile.open(path, "r:" if file else "r:*", fileobj=file) as tar:
+        with tarfile.open(path, "r:" if file else "r:*", fileobj=file, encoding=names or "utf-8") as tar:
             yield tar
             _check_end(tar, name, policy.count)
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:

@@ -10,10 +10,14 @@ BLOCK_ROWS, BLOCK_BYTES = 512, 16 * 2**20
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader must know: the shape that the model takes, and which column of a table holds the pictures ("": the only one)."""
+    """What a reader must know."""
 
     spec: ImageSpec
+    """The shape that the model takes."""
     image_column: str = ""
+    """Which column of a Parquet file holds the pictures ("": the only one)."""
+    names: str = ""
+    """Encoding of names in archives that do not say theirs ("": UTF-8 only)."""
 
 
 @dataclass(frozen=True, slots=True)  # there may be millions

@@ -8,6 +8,7 @@ text: `NA` and `None` are values.
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,10 +51,9 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     says two things of one picture.
     """
     try:
-        text = data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
-        header, lines = _json_lines(name, text) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, text)
+        header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it again") from error
+        raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it as 'CSV UTF-8'") from error
     path = next((column for column in PATH_COLUMNS if column in header), None)
     if path is None and not required:
         return None
@@ -76,21 +76,35 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     return Table(name, [column for column in header if column != path], rows, spelled)
 
 
+def text_of_file(data: bytes) -> str:
+    """Decode a text file: UTF-16 by its byte order mark, else UTF-8 with or without one; raises UnicodeDecodeError."""
+    return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+
+
+def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows of a CSV with their line numbers, the header's first, empty lines left out.
+
+    The separator is the one that the header has most of. Raises UnicodeDecodeError, and csv.Error for an open quote.
+    """
+    text = text_of_file(data)
+    first = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+    yield from ((reader.line_num, row) for row in reader if row)
+
+
 def text_of(value: Any) -> str | None:
     """A JSON value as the text that a CSV would hold: 3 is "3", true is "true"; null is None."""
     return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _csv(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
-    header = [column.strip() for column in next(reader, [])]
+def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+    lines = csv_rows(data)
+    header = [column.strip() for column in next(lines, (0, []))[1]]
     rows: list[tuple[int, dict[str, str | None]]] = []
-    for row in reader:
-        if row and len(row) != len(header):
-            raise DataError(f"{name} line {reader.line_num} has {len(row)} fields where the header has {len(header)}; correct it")
-        if row:
-            rows.append((reader.line_num, dict(zip(header, row, strict=True))))
+    for number, row in lines:
+        if len(row) != len(header):
+            raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; correct it")
+        rows.append((number, dict(zip(header, row, strict=True))))
     return header, rows
 
 

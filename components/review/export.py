@@ -14,11 +14,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 
 from components.classifier.decode import decode
 from components.classifier.errors import DataError, ObjectNotFound, UsageError
 from components.classifier.images import encode_png
+from components.readers.listing import some
+from components.readers.table import csv_rows
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture, ReviewQueue
 from components.storage.files import atomic_directory
@@ -104,17 +107,15 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
     """
     path = path / LABELS if path.is_dir() else path
     try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 (byte {error.start}); save it as 'CSV UTF-8'") from error
+        header, *rows = [[field.strip() for field in row] for _, row in csv_rows(path.read_bytes())] or [[]]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a table in UTF-8 ({error}); save it as 'CSV UTF-8'") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give the labels.csv of an export, or its folder") from error
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)
-    rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval=""))
-    if not {"picture", "label"} <= set(rows[0] if rows else header.strip().split(delimiter)):
-        raise DataError(f"{path} has the columns {header.strip()[:80]!r}; 'picture' and 'label' are needed")
-    return [(Path(row["picture"].strip()).stem, row["label"].strip()) for row in rows if row["picture"].strip()]
+    if not {"picture", "label"} <= set(header):
+        raise DataError(f"{path} has the columns {some(header) or 'none'}; 'picture' and 'label' are needed")
+    found = [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
+    return [(Path(row["picture"]).stem, row["label"]) for row in found if row["picture"]]
 
 
 def import_labels(queue: ReviewQueue, rows: Sequence[tuple[str, str]], reviewer: str) -> ImportReport:

@@ -139,6 +139,7 @@ def write_plan(
     wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
     cut = list(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1)))
     basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]
+    basis += [settings.names] if settings.names else []  # pieces of earlier releases are still found
     if any(not source.stamp for source in sources):
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
     ids = [_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]) for piece in cut]

@@ -43,7 +43,7 @@ def make_plan(
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")
         with model.open_input(input) as source:
-            sources, passed_over, refused = classify_inputs(source, Reading(config.input.spec, settings.image_column))
+            sources, passed_over, refused = classify_inputs(source, Reading(config.input.spec, settings.image_column, settings.names))
     return write_plan(
         folder,
         store=store,

@@ -189,7 +189,7 @@ def _score(plan: Plan, pieces: list[Piece], output: Output, result: ShardResult,
                 "a GPU was asked for, and onnxruntime could not use it; check the driver and CUDA, or take device cpu and gpus 0"
             )
         result.device = classifier.device
-        reading = Reading(classifier.spec, plan.settings.image_column)
+        reading = Reading(classifier.spec, plan.settings.image_column, plan.settings.names)
         started = time.monotonic()
         workers = plan.settings.workers or (REMOTE_WORKERS if source.remote else available_cpus())
         progress = Progress(plan.pictures(pieces), "pictures")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from components.classifier.errors import UsageError
 from components.settings.base import Settings
@@ -48,6 +48,20 @@ def parse_channels(value: object) -> int | None:
     return int(text)
 
 
+def check_encoding(value: str) -> str:
+    """Return the name of an encoding, or ""; raises UsageError for one that is not known, or that does not write `/` as ASCII does."""
+    try:
+        if not value or "a/b.1".encode(value) == b"a/b.1":
+            return value
+    except LookupError:
+        pass
+    raise UsageError(f"names={value!r} is not an encoding of file names; use cp932 (Japanese), gbk (Chinese), cp949 (Korean), cp437 …")
+
+
+NameEncoding = Annotated[str, AfterValidator(check_encoding)]
+"""The encoding of file names in archives that do not say theirs."""
+
+
 class IngestSettings(Settings):
     """How a source becomes a dataset; the defaults are right for a folder of pictures of one size.
 
@@ -69,6 +83,8 @@ class IngestSettings(Settings):
     """set_aside leaves damaged pictures out and names them; fail stops the run."""
     max_duplicates: int = Field(0, ge=0)
     """How many pictures may be in two splits; up to it they are dropped from training, above it the source is refused."""
+    names: NameEncoding = ""
+    """Encoding of file names in a zip or tar that do not say theirs, such as cp932 or gbk. Empty: only UTF-8 is taken."""
     extra_training_source: str = ""
     """A second source that is trained on and never tests, such as an export of the review queue. Empty for none."""
 

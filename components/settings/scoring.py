@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field
 from components.bundle.environment import Serving, load_environment
 from components.bundle.numbers import parse_share
 from components.settings.base import Settings
+from components.settings.ingest import NameEncoding
 
 
 class ScoringSettings(Settings):
@@ -21,6 +22,8 @@ class ScoringSettings(Settings):
     """Write the probability of every class, not only of the winner."""
     image_column: str = ""
     """Which column of Parquet files holds the pictures, where several may."""
+    names: NameEncoding = ""
+    """Encoding of file names in a zip or tar that do not say theirs, such as cp932 or gbk. Empty: only UTF-8 is taken."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     workers: int = Field(0, ge=0)

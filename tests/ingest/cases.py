@@ -62,6 +62,23 @@ def zip_of(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str | zipfi
     return path
 
 
+def zip_in(path: Path, members: Mapping[str, bytes], encoding: str, unicode_path: bool = False) -> Path:
+    """A zip whose names are in a code page and do not say so; with `unicode_path` Info-ZIP's field has them in UTF-8 too."""
+
+    class Unmarked(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+            return self.filename.encode(encoding), self.flag_bits & ~0x800
+
+    entries: list[tuple[str | zipfile.ZipInfo, bytes]] = []
+    for name, data in members.items():
+        entry = Unmarked(name)
+        if unicode_path:
+            field = name.encode()
+            entry.extra = struct.pack("<HHBI", 0x7075, 5 + len(field), 1, zlib.crc32(name.encode(encoding))) + field
+        entries.append((entry, data))
+    return zip_of(path, entries)
+
+
 def tar_of(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str, bytes] | tarfile.TarInfo], mode: str = "w") -> Path:
     """A tar of members in the order given; `mode` as tarfile's ("w:gz")."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """One way in: the same input gives the same names and the same refusals in training and in scoring."""
 
 import io
+import re
 import stat
 import tarfile
 import unicodedata
@@ -13,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.classifier.errors import DataError, UnsafeArchiveError
+from components.classifier.errors import DataError, UnsafeArchiveError, UsageError
 from components.readers import archives
 from components.readers.listing import is_hidden, readable
+from components.readers.zip_names import names_of
 from components.storage.memory import MemoryStore
-from tests.ingest.cases import encode, pixels, put, tar_entry, tar_of, zip_of
+from tests.ingest.cases import encode, pixels, put, tar_entry, tar_of, zip_in, zip_of
 from tests.ingest.conftest import Run, run
 from tests.score.conftest import Score, model, score
 
@@ -100,6 +102,83 @@ def test_backslashes_of_a_zip_separate_folders_for_both(run: Run, score: Score, 
     source.write_bytes(source.read_bytes().replace(b"cat/", b"cat\\").replace(b"dog/", b"dog\\"))
     trained, scored = both(run, score, source)
     assert trained == scored == set(GOOD)
+
+
+JAPANESE, CHINESE = ("ソート", "ソニー", "新しい"), ("颜真卿", "王羲之")
+
+
+def pictures_of(*classes: str) -> dict[str, bytes]:
+    return {f"{name}/{k}.png": encode(pixels(kind, k)) for kind, name in enumerate(classes) for k in range(4)}
+
+
+@pytest.mark.parametrize(("classes", "encoding"), [(JAPANESE, "cp932"), (CHINESE, "gbk"), (("größe", "café"), "cp437")])
+def test_names_of_a_zip_in_a_code_page_are_read_by_its_name_or_refused_by_both(
+    run: Run, score: Score, tmp_path: Path, classes: tuple[str, ...], encoding: str
+) -> None:
+    """The second byte of ソ is that of the backslash in cp932: three classes must never become two."""
+    content = pictures_of(*classes)
+    source = zip_in(tmp_path / "a.zip", content, encoding)
+    assert run(source, names=encoding).counts() == dict.fromkeys(sorted(classes), 4)
+    assert [row["input"] for row in score(source, names=encoding).rows] == [f"a.zip/{name}" for name in content]
+    first = next(iter(content))
+    reason = r"a name that is not in UTF-8, and does not say its encoding: '.*0\.png'; say it \(.*"
+    with pytest.raises(UnsafeArchiveError, match=f"{reason}names={encoding} reads '{first}'"):
+        run(source)
+    with pytest.raises(DataError, match=f"none of the {len(content)} inputs could be scored.*{reason}names={encoding} reads '{first}'"):
+        score(source)
+
+
+@pytest.mark.parametrize("unicode_path", [True, False])
+def test_names_of_a_zip_that_say_they_are_utf_8_or_all_are_need_no_option(
+    run: Run, score: Score, tmp_path: Path, unicode_path: bool
+) -> None:
+    content = pictures_of(*CHINESE)
+    source = zip_in(tmp_path / "a.zip", content, "gbk" if unicode_path else "utf-8", unicode_path)
+    trained, scored = both(run, score, source)
+    assert trained == scored == set(content)
+
+
+def test_a_unicode_path_of_another_name_does_not_count(run: Run, tmp_path: Path) -> None:
+    """A tool that renames a member without knowing the field leaves it as it was; its checksum then belongs to another name."""
+    source = zip_in(tmp_path / "a.zip", pictures_of("cat", "dog"), "ascii", unicode_path=True)
+    renamed = re.sub(rb"cat(/\d\.png)(?=up|PK|\x89)", rb"cow\1", source.read_bytes())  # in the headers, not in the field
+    source.write_bytes(renamed)
+    assert set(run(source).counts()) == {"cow", "dog"}
+
+
+def test_one_name_that_is_not_utf_8_makes_all_unmarked_names_of_an_archive_doubtful(run: Run, tmp_path: Path) -> None:
+    """猫 in GBK is valid UTF-8 (è), 狗 is not: the archive is in one encoding, so neither is taken."""
+    source = zip_in(tmp_path / "a.zip", pictures_of("猫", "狗"), "gbk")
+    with pytest.raises(UnsafeArchiveError, match="names=gbk reads '猫/0"):
+        run(source)
+
+
+@given(st.lists(st.text("ソ表能本あ/ab.", min_size=1, max_size=6), min_size=1, max_size=5, unique=True))
+@settings(max_examples=60, deadline=None)
+def test_names_in_a_code_page_come_back_as_they_were_written_or_are_refused(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    path = zip_in(tmp_path_factory.mktemp("names") / "a.zip", dict.fromkeys(names, b"x"), "cp932")
+    with zipfile.ZipFile(path) as archive:
+        assert [name for _, name, _ in names_of(archive.infolist(), "cp932")] == names
+        found = [name for _, name, _ in names_of(archive.infolist())]
+    assert all(name in {None, written} for name, written in zip(found, names, strict=True))
+
+
+def test_names_of_a_tar_in_a_code_page_are_read_by_its_name(run: Run, score: Score, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="gbk") as archive:
+        for name, data in pictures_of(*CHINESE).items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    assert set(run(tmp_path / "a.tar", names="gbk").counts()) == set(CHINESE)
+    assert {row["input"].split("/")[1] for row in score(tmp_path / "a.tar", names="gbk").rows} == set(CHINESE)
+
+
+@pytest.mark.parametrize("name", ["gbkk", "utf-16", "rot13"])
+def test_an_encoding_in_which_no_name_could_be_is_refused(run: Run, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"names='{name}' is not an encoding of file names; use cp932"):
+        run(tmp_path, names=name)
 
 
 def refused_by_both(run: Run, score: Score, source: Path | str, words: str) -> None:

@@ -135,6 +135,12 @@ def test_what_spreadsheets_make_of_the_table_is_read(tmp_path: Path, text: str) 
     assert read_labels(tmp_path) == [("a1", "7")]
 
 
+def test_a_table_in_utf_16_is_read(tmp_path: Path) -> None:
+    """As spreadsheets save "Unicode text"."""
+    (tmp_path / "labels.csv").write_text("picture\tlabel\r\na1.png\tgrün\r\n", "utf-16")
+    assert read_labels(tmp_path) == [("a1", "grün")]
+
+
 def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels\.csv"):
         read_labels(tmp_path)

@@ -1,0 +1,61 @@
+"""The names of a zip's members: zip has three ways to write one that is not ASCII, and only two of them say which encoding it is.
+
+In this order, for each member: the flag for UTF-8 (APPNOTE 4.4.4, bit 11), the Unicode Path field (APPNOTE 4.6.9, written by
+Info-ZIP, WinRAR and 7-Zip; it counts only while it belongs to the name beside it), the encoding that the user names, and UTF-8,
+which macOS writes without the flag, where the names of all members are valid UTF-8. All others are refused by name. The old rule
+that they are in code page 437 is followed by no system that writes such names today.
+"""
+
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+
+USUAL = ("cp932", "gbk", "cp949", "cp437")
+"""Encodings of names that are met most: of Windows in Japan, China and Korea, and the oldest rule."""
+
+_UTF8_FLAG = 0x800
+_UNICODE_PATH = 0x7075
+
+
+def names_of(members: list[zipfile.ZipInfo], encoding: str = "") -> Iterator[tuple[zipfile.ZipInfo, str | None, bytes]]:
+    """Yield each member with its name, None where nothing tells it, and the name's bytes.
+
+    `encoding` is that of the names that do not say theirs ("": UTF-8 where all of them are).
+    """
+    unmarked = [_raw(info) for info in members if _marked(info) is None]
+    known = encoding or ("utf-8" if all(_decoded(raw, "utf-8") is not None for raw in unmarked) else "ascii")
+    for info in members:
+        name, raw = _marked(info), _raw(info)
+        yield info, name if name is not None else _decoded(raw, known), raw
+
+
+def readings(raw: bytes) -> list[str]:
+    """Return how a name reads in the usual encodings, such as `names=gbk reads '猫/1.png'`."""
+    return [f"names={encoding} reads {name!r}" for encoding in USUAL if (name := _decoded(raw, encoding)) is not None]
+
+
+def _raw(info: zipfile.ZipInfo) -> bytes:
+    """The bytes of a name as the archive holds them, up to a zero: zipfile has decoded them by code page 437, which loses nothing."""
+    return info.orig_filename.encode("utf-8" if info.flag_bits & _UTF8_FLAG else "cp437").partition(b"\0")[0]
+
+
+def _marked(info: zipfile.ZipInfo) -> str | None:
+    """The name of a member that says how it is encoded."""
+    raw = _raw(info)
+    if info.flag_bits & _UTF8_FLAG:
+        return raw.decode("utf-8")
+    extra = info.extra
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        field, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == _UNICODE_PATH and len(field) > 5 and field[0] == 1 and struct.unpack_from("<I", field, 1)[0] == zlib.crc32(raw):
+            return _decoded(field[5:], "utf-8")
+    return None
+
+
+def _decoded(raw: bytes, encoding: str) -> str | None:
+    try:
+        return raw.decode(encoding)
+    except UnicodeDecodeError:
+        return None
