@@ -72,6 +72,10 @@ _STRIP_PIXELS = 1_000_000
 """Pixels that are converted at a time, so that a conversion needs little beside the picture itself."""
 
 
+class CostlyPicture(ImageError):
+    """A picture that takes longer to decode than the caller allows here; elsewhere it may be decoded."""
+
+
 class WorkBudget:
     """Memory that all decoding of this process may take together, in bytes; who does not fit in waits."""
 
@@ -106,12 +110,12 @@ WORK = WorkBudget(min(2 * 2**30, max(256 * 2**20, available_memory() // 2)))
 """Half of the memory that the container has, between 256 MiB and 2 GiB."""
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None) -> Pixels:
     """Decode a picture in full, at its own size.
 
     Returns uint8 (H, W, 1) for grey and (H, W, 3) for RGB. Waits where WORK has no memory left for it.
     Raises ImageError, and nothing else, when the bytes are not a picture, are cut or damaged, hold more than `max_pixels`
-    pixels, or are of a kind that would be misread.
+    pixels, or are of a kind that would be misread; CostlyPicture, before anything is decoded, when `cost` is above `max_cost`.
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
@@ -121,6 +125,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
             _check_misread(image, data)
+            _check_cost(image, data, max_cost)
             with WORK.hold(work_bytes(image)):
                 image.load()
                 _check_depth(image)
@@ -158,6 +163,21 @@ def work_bytes(image: Image.Image) -> int:
     return width * height * per_pixel + tile
 
 
+def cost(image: Image.Image, data: bytes) -> int:
+    """Estimate from the header how long decoding takes, as the number of pixels of a PNG that takes as long (25 ns each)."""
+    kind, pixels = image.format or "", image.width * image.height
+    if kind in {"JPEG", "MPO"}:
+        return pixels * (10 + data.count(_START_OF_SCAN)) // 10
+    if kind == "PPM" and data[:2] in _PLAIN_PPM:  # decoded in Python
+        return 30 * pixels * len(image.getbands()) + 400 * data.count(b"#")
+    if kind == "BMP" and _is_run_length(image):
+        return pixels + 20 * len(data)
+    return pixels * _COST.get(kind, 1)
+
+
+_COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 8}
+"""Measured at 25 megapixels. JPEG 2000 holds Python's lock all the time, so that nothing else runs."""
+_PLAIN_PPM = {b"P1", b"P2", b"P3"}
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """How Pillow keeps a pixel; 4 for all other modes."""
 _CODEC_BYTES = {"WEBP": 12, "AVIF": 6, "JPEG2000": 12, "JPEG": 6, "MPO": 6}
@@ -235,19 +255,28 @@ def _check_pixels(image: Image.Image, limit: int) -> None:
         raise ImageError(f"the picture has {image.width}x{image.height} pixels, more than the limit of {limit}; make it smaller")
 
 
+def _check_cost(image: Image.Image, data: bytes, limit: int | None) -> None:
+    if limit is not None and cost(image, data) > limit:
+        raise CostlyPicture(f"the picture takes longer to decode than a PNG of {limit} pixels; make it smaller")
+
+
 def _check_work(image: Image.Image, data: bytes) -> None:
     """Refuse what costs much time for few bytes, and ends that are overwritten by zeros, which decoders fill with grey."""
     kind = image.format or ""
     if kind in {"JPEG", "MPO"} and data.count(_START_OF_SCAN) > MAX_SCANS:
         raise ImageError(f"the JPEG has more than {MAX_SCANS} scans; save it again")
-    if kind == "PPM" and data[:2] in {b"P1", b"P2", b"P3"} and data.count(b"#") > MAX_CHUNKS:
+    if kind == "PPM" and data[:2] in _PLAIN_PPM and data.count(b"#") > MAX_CHUNKS:
         raise ImageError(f"the PPM has more than {MAX_CHUNKS} comments; save it again")
-    if kind == "BMP" and any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ())) and len(data) > MAX_RUN_LENGTH_BYTES:
+    if kind == "BMP" and len(data) > MAX_RUN_LENGTH_BYTES and _is_run_length(image):
         raise ImageError(f"a run-length coded BMP of more than {MAX_RUN_LENGTH_BYTES >> 20} MiB takes too long to decode; save it as PNG")
     if data.endswith(bytes(_ZEROS)) and (
         kind == "WEBP" or (kind in {"JPEG", "MPO"} and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN))
     ):
         raise ImageError("the picture is cut or damaged (its end is overwritten by zeros)")
+
+
+def _is_run_length(image: Image.Image) -> bool:
+    return any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ()))
 
 
 # --- what Pillow is known to misread

@@ -9,5 +9,13 @@ class Unavailable(Exception):
         self.retry_after = retry_after
 
 
+class Disconnected(Exception):
+    """The client closed the connection, so that nobody waits for an answer."""
+
+
+class HandOver(Exception):
+    """A request is too much for the thread that began it; another one takes it from the start."""
+
+
 class ModelFailure(Exception):
     """The model gave a probability that is not finite; status 500."""

@@ -1,86 +1,163 @@
-"""The way in for gRPC: KServe's server hands requests to `KServeModel`, which answers them by the same code as HTTP."""
+"""The way in for gRPC: the Open Inference Protocol's methods, by the same rules, limits and code as HTTP."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable
+from concurrent import futures
+from dataclasses import dataclass
 from typing import Any
 
-from grpc_interceptor import exceptions
+from grpc import aio
+from grpc_interceptor import AsyncExceptionToStatusInterceptor, exceptions
 
-from components.bundle.files import INPUT_NAME, OUTPUT_NAME
+from components.bundle.files import OUTPUT_NAME
 from components.classifier.errors import RequestError
-from components.predictor.errors import Unavailable
+from components.predictor.errors import Disconnected, HandOver, Unavailable
+from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
+from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol import v2
-from components.predictor.protocol.request import Predictions, PredictRequest, parse_options
+from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, parse_options
 from components.predictor.sdk import (
+    GRPCInferenceServiceServicer,
     InferOutput,
     InferRequest,
     InferResponse,
-    InvalidInput,
-    Model,
-    ModelRepositoryExtension,
+    add_GRPCInferenceServiceServicer_to_server,
+    messages,
     to_http_parameters,
 )
 from components.predictor.speed import new_id
 
+_THREADS, _SLACK_BYTES = 2, 64 * 1024
+_MIN_CALLS = 8
+_STATUS: dict[int, Callable[[str], exceptions.GrpcException]] = {
+    404: exceptions.NotFound,
+    413: exceptions.ResourceExhausted,
+    500: exceptions.Internal,
+    503: exceptions.Unavailable,
+}
+"""What gRPC calls the statuses of HTTP; all others are INVALID_ARGUMENT."""
 
-class KServeModel(Model):  # type: ignore[misc]  # kserve has no types
-    """What KServe sees of the model: readiness, metadata, and predictions by gRPC."""
 
-    def __init__(self, model: ServingModel) -> None:
-        super().__init__(model.name)
-        self._model = model
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    status: int
+    message: str
 
-    async def healthy(self) -> bool:
-        """Say whether requests are wanted: a verified version is loaded and the server is not shutting down."""
-        return self._model.loaded is not None and not self._model.draining
 
-    def load(self) -> bool:
-        """Do nothing: KServe calls this for models that are not ready, but the server itself loads the model."""
-        return self._model.loaded is not None
+def grpc_server(model: ServingModel, metrics: Metrics, address: str) -> Any:
+    """Make a gRPC server, not yet started, that listens on `address`; raises RuntimeError when it cannot."""
+    settings = model.settings
+    limit = settings.max_body_bytes + _SLACK_BYTES
+    server = aio.server(
+        futures.ThreadPoolExecutor(_THREADS),
+        interceptors=(AsyncExceptionToStatusInterceptor(),),
+        options=[("grpc.max_send_message_length", limit), ("grpc.max_receive_message_length", limit)],
+        # a message arrives as a whole before its size is known: the number of calls bounds how much arrives at a time
+        maximum_concurrent_rpcs=max(_MIN_CALLS, 4 * settings.max_pending_bytes // settings.max_body_bytes),
+    )
+    add_GRPCInferenceServiceServicer_to_server(Servicer(model, metrics), server)
+    server.add_insecure_port(address)
+    return server
 
-    def start(self) -> None:
-        """Do nothing, for the same reason."""
 
-    def stop(self) -> None:
-        """Keep the model, so that requests in flight are answered while the server shuts down."""
+class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated without types
+    """The protocol's methods; each raises grpc_interceptor's exceptions, which become its status."""
 
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """Return the input's V2 metadata."""
-        return v2.input_metadata(self._model.loaded)
+    def __init__(self, model: ServingModel, metrics: Metrics) -> None:
+        self._model, self._metrics = model, metrics
 
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """Return the outputs' V2 metadata."""
-        return v2.output_metadata(self._model.loaded)
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:
+        """Describe the server."""
+        return messages.ServerMetadataResponse(**v2.server_metadata())
 
-    async def predict(
-        self, payload: InferRequest, headers: Mapping[str, str] | None = None, response_headers: dict[str, str] | None = None
-    ) -> InferResponse:
-        """Answer a gRPC request; HTTP requests come in through http/app.py.
+    async def ServerLive(self, request: Any, context: Any) -> Any:
+        """Say that the process lives."""
+        return messages.ServerLiveResponse(live=True)
 
-        Raises KServe's InvalidInput for a client's mistake, and the interceptor's Unavailable and Internal.
-        """
+    async def ServerReady(self, request: Any, context: Any) -> Any:
+        """Say whether requests are wanted."""
+        return messages.ServerReadyResponse(ready=self._model.ready)
+
+    async def ModelReady(self, request: Any, context: Any) -> Any:
+        """Say whether a model, and a version of it where one is named, serves."""
+        self._current(request.name, request.version)
+        return messages.ModelReadyResponse(ready=self._model.ready)
+
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:
+        """Describe the model that serves."""
+        return messages.ModelMetadataResponse(**v2.model_metadata(self._current(request.name, request.version)))
+
+    async def RepositoryModelLoad(self, request: Any, context: Any) -> Any:
+        """Refuse."""
+        raise exceptions.PermissionDenied("clients cannot load models; deploy another version instead")
+
+    async def RepositoryModelUnload(self, request: Any, context: Any) -> Any:
+        """Refuse."""
+        raise exceptions.PermissionDenied("clients cannot unload models; deploy another version instead")
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:
+        """Answer an inference request."""
+        began = time.perf_counter()
+        answer = await self._infer(request)
+        self._metrics.count_request("grpc", answer.status if isinstance(answer, _Failure) else 200, time.perf_counter() - began)
+        if isinstance(answer, _Failure):
+            raise _STATUS.get(answer.status, exceptions.InvalidArgument)(answer.message)
+        return answer
+
+    async def _infer(self, request: Any) -> Any:
+        """Return the response to an inference request, or its failure."""
+        size, dispatcher = request.ByteSize(), self._model.dispatcher
         try:
-            self._model.current()
-            return await self._model.worker.run(lambda: self._predict(payload))
+            self._model.check_name(request.model_name)
+            loaded = self._model.current(request.model_version)
+            dispatcher.check()
+            try:
+                self._model.hold(size)
+                return await dispatcher.run(lambda limits: self._answer(request, loaded, limits), size)
+            finally:
+                self._model.pending_bytes -= size
         except RequestError as error:
-            raise InvalidInput(str(error)) from error
+            return _Failure(error.status, str(error))
+        except Unavailable as error:
+            return _Failure(503, str(error))
+        except Disconnected:
+            return _Failure(503, "the server is shutting down; ask another replica")
+        except Exception:  # noqa: BLE001 - the last guard: the client must not see what was raised
+            log().exception("request failed", protocol="grpc")
+            return _Failure(500, "the server failed; its log has more")
+
+    def _current(self, name: str, version: str) -> LoadedModel:
+        try:
+            self._model.check_name(name)
+            return self._model.current(version)
+        except RequestError as error:
+            raise _STATUS.get(error.status, exceptions.InvalidArgument)(str(error)) from error
         except Unavailable as error:
             raise exceptions.Unavailable(str(error)) from error
-        except Exception as error:
-            log().exception("request failed", protocol="grpc")
-            raise exceptions.Internal("the server failed; its log has more") from error
 
-    def _predict(self, request: InferRequest) -> InferResponse:
-        loaded = self._model.current()
+    def _answer(self, message: Any, loaded: LoadedModel, limits: RequestLimits) -> Any:
+        """Do all the work of a request, or return None where it is too much; mistakes are returned, as in http/app.py."""
+        try:
+            return self._predict(message, loaded, limits)
+        except HandOver:
+            return None
+        except RequestError as error:
+            return _Failure(error.status, str(error))
+
+    def _predict(self, message: Any, loaded: LoadedModel, limits: RequestLimits) -> Any:
+        """Parse, classify and write; raises RequestError and HandOver."""
+        if len(message.inputs) != 1:
+            raise RequestError("the request must have one input")
+        if len(message.raw_input_contents) > 1 or (message.raw_input_contents and message.inputs[0].HasField("contents")):
+            raise RequestError("the input must have either contents or one entry of raw_input_contents")
+        request = InferRequest.from_grpc(message)
         probabilities, threshold = parse_options(_parameters(request), "parameters")
-        names = [{"name": output.name} for output in request.request_outputs or []]
-        outputs = v2.parse_outputs(names, {}, probabilities)
-        if len(request.inputs) != 1:
-            raise RequestError(f"the request must have one input, {INPUT_NAME!r}")
+        outputs = v2.parse_outputs([{"name": output.name} for output in request.request_outputs or []], {}, probabilities)
         entry = request.inputs[0]
         tensor = v2.Tensor(entry.datatype, list(entry.shape), data=entry.data, raw=entry._raw_data)
-        images, originals = v2.read_images(tensor, loaded.spec, self._model.settings)
+        images, originals = v2.read_images(tensor, loaded.spec, limits)
         identity = request.id or new_id()
         predictions = self._model.predict(loaded, PredictRequest(images, originals, OUTPUT_NAME in outputs, threshold), identity)
         return InferResponse(
@@ -89,19 +166,7 @@ class KServeModel(Model):  # type: ignore[misc]  # kserve has no types
             model_version=loaded.version,
             infer_outputs=[_output(predictions, name, request.use_binary_outputs) for name in outputs],
             use_binary_outputs=request.use_binary_outputs,
-        )
-
-
-class ClosedRepository(ModelRepositoryExtension):  # type: ignore[misc]  # kserve has no types
-    """Refuses to load and unload models, which KServe's gRPC server lets any client do."""
-
-    async def load(self, model_name: str) -> None:
-        """Raise PermissionDenied."""
-        raise exceptions.PermissionDenied("clients cannot load models; deploy another version instead")
-
-    async def unload(self, model_name: str) -> None:
-        """Raise PermissionDenied."""
-        raise exceptions.PermissionDenied("clients cannot unload models; deploy another version instead")
+        ).to_grpc()
 
 
 def _parameters(request: InferRequest) -> dict[str, Any]:

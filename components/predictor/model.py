@@ -3,13 +3,13 @@
 import math
 
 from components.classifier.errors import RequestError
+from components.predictor.dispatch import Dispatcher
 from components.predictor.errors import ModelFailure, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.metrics import Metrics
 from components.predictor.protocol.request import Predictions, PredictRequest
 from components.predictor.reviewing import ReviewWriter
 from components.predictor.settings import PredictorSettings
-from components.predictor.speed import Worker
 
 _BATCH_SIZE = 32
 """Pictures per run of the model: onnxruntime keeps the memory that a run needed."""
@@ -18,10 +18,12 @@ _BATCH_SIZE = 32
 class ServingModel:
     """Predicts with whichever version `loaded` holds; assigning another switches at once, requests in flight keep theirs."""
 
-    def __init__(self, settings: PredictorSettings, worker: Worker, metrics: Metrics, review: ReviewWriter | None = None) -> None:
+    def __init__(self, settings: PredictorSettings, dispatcher: Dispatcher, metrics: Metrics, review: ReviewWriter | None = None) -> None:
         self.name = settings.model_name
         self.settings = settings
-        self.worker = worker
+        self.dispatcher = dispatcher
+        self.pending_bytes = 0
+        """Of the bodies of all requests that are being answered."""
         self._metrics = metrics
         self._review = review
         self.loaded: LoadedModel | None = None
@@ -29,10 +31,21 @@ class ServingModel:
         self.ledger = ""
         """Whether the ledger that is followed can be trusted; empty where none is."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests are wanted: a verified version is loaded and the server is not shutting down."""
+        return self.loaded is not None and not self.draining
+
     def check_name(self, name: str) -> None:
         """Raise RequestError (404) unless this is the model's name."""
         if name != self.name:
             raise RequestError(f"there is no model {name[:64]!r} here; there is {self.name!r}", 404)
+
+    def hold(self, size: int) -> None:
+        """Count bytes of a request's body; raises Unavailable when those of all requests are too many. Subtract them in any case."""
+        self.pending_bytes += size
+        if self.pending_bytes > self.settings.max_pending_bytes:
+            raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
 
     def current(self, version: str = "") -> LoadedModel:
         """Return the version that serves.

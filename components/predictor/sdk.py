@@ -43,25 +43,22 @@ _put_off("kserve")
 _put_off("pandas", DataFrame=object)  # stands in annotations
 
 # ruff: noqa: E402 - only now
-from kserve.errors import InvalidInput
-from kserve.model import Model
 from kserve.model_server import ModelServer, app, parser
-from kserve.protocol.grpc.server import GRPCServer
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceServicer, add_GRPCInferenceServiceServicer_to_server
 from kserve.protocol.infer_type import InferOutput, InferRequest, InferResponse, to_http_parameters
-from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 from kserve.protocol.rest.server import RESTServer, metrics_handler
 
 __all__ = [
-    "GRPCServer",
+    "GRPCInferenceServiceServicer",
     "InferOutput",
     "InferRequest",
     "InferResponse",
-    "InvalidInput",
-    "Model",
-    "ModelRepositoryExtension",
     "ModelServer",
     "RESTServer",
+    "add_GRPCInferenceServiceServicer_to_server",
     "app",
+    "messages",
     "metrics_handler",
     "parser",
     "to_http_parameters",

@@ -11,9 +11,10 @@ from typing import Any
 import uvloop
 
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import PenstockError, UsageError
+from components.classifier.errors import PenstockError, UsageError, first_line
 from components.predictor import logs
-from components.predictor.grpc import ClosedRepository, KServeModel
+from components.predictor.dispatch import Dispatcher
+from components.predictor.grpc import grpc_server
 from components.predictor.http.app import InferenceApp
 from components.predictor.http.limits import GuardedProtocol, enforce_timeouts
 from components.predictor.http.routes import add_error_handlers, add_routes
@@ -22,9 +23,9 @@ from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.reviewing import ReviewWriter
-from components.predictor.sdk import GRPCServer, ModelServer, RESTServer, app
+from components.predictor.sdk import ModelServer, RESTServer, app
 from components.predictor.settings import PredictorSettings
-from components.predictor.speed import Worker, freeze_garbage, tune_interpreter
+from components.predictor.speed import freeze_garbage, tune_interpreter
 
 Loader = Callable[["PredictorServer"], None]
 """Loads a model in the background and calls `serve`; raises PenstockError when it cannot."""
@@ -33,7 +34,10 @@ Loader = Callable[["PredictorServer"], None]
 _MAX_WORKERS = 8
 _REVIEW_SECONDS = 5.0
 _BACKLOG = 2048
-_GRPC_THREADS, _GRPC_SLACK = 2, 64 * 1024
+_ALL = "::"
+"""All addresses of both families."""
+_LAST_SECONDS = 1.0
+"""Before the time for requests in flight ends, no work is begun any more."""
 
 
 class _RestServer(RESTServer):  # type: ignore[misc]  # kserve has no types
@@ -86,9 +90,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         logs.configure(console)
         self.metrics = Metrics()
         self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
-        worker = Worker(max(2, min(available_cpus(), _MAX_WORKERS)), settings.queue_size)
-        self.model = ServingModel(settings, worker, self.metrics, self._review)
-        self.register_model(KServeModel(self.model))
+        dispatcher = Dispatcher(settings, max(2, min(available_cpus(), _MAX_WORKERS)))
+        self.model = ServingModel(settings, dispatcher, self.metrics, self._review)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -108,17 +111,18 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             threads=loaded.threads,
         )
 
-    def run(self, loader: Loader) -> int:
-        """Serve until a signal comes or loading fails; returns the process' exit code."""
+    def run(self, loader: Loader, listening: Callable[[int], object] = bool) -> int:
+        """Serve until a signal comes or loading fails; tells `listening` the port, and returns the process' exit code."""
         GuardedProtocol.max_connections = self.settings.max_connections
         tune_interpreter()
         try:
             listener = self._listen()
+            listening(listener.getsockname()[1])
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(self._run(loader, listener))
         except UsageError as error:
             self.failure = error
-        self.model.worker.close()
+        self.model.dispatcher.close()
         if self._review is not None:
             self._review.close(_REVIEW_SECONDS)
         if self.failure is not None:
@@ -127,11 +131,14 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         return 0
 
     def _listen(self) -> socket.socket:
-        address = (self.settings.host, self.settings.http_port)
+        host, port = self.settings.host, self.settings.http_port
         try:
-            return socket.create_server(address, backlog=_BACKLOG, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+            if host == _ALL and not socket.has_dualstack_ipv6():
+                return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            return socket.create_server((host, port), backlog=_BACKLOG, family=family, dualstack_ipv6=host == _ALL)
         except OSError as error:
-            raise UsageError(f"cannot listen on {address[0]}:{address[1]} ({error.strerror}); choose another host or port") from error
+            raise UsageError(f"cannot listen on {with_port(host, port)} ({error.strerror}); choose another host or port") from error
 
     async def _run(self, loader: Loader, listener: socket.socket) -> None:
         self._loop = asyncio.get_running_loop()
@@ -160,7 +167,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             for task in beside:
                 task.cancel()
             if self._grpc_server is not None:
-                await self._grpc_server.stop()
+                await self._grpc_server.stop(self.settings.grace_seconds)
 
     async def _stop_with_parent(self) -> None:
         parent = os.getppid()
@@ -169,18 +176,13 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self._exit()
 
     async def _start_grpc(self) -> None:
-        """Start KServe's gRPC server, and end the process with it should it fail."""
-        limit = self.settings.max_body_bytes + _GRPC_SLACK
-        options = {"grpc_max_send_message_length": limit, "grpc_max_receive_message_length": limit}
-        repository = ClosedRepository(self.registered_models)
-        self._grpc_server = GRPCServer(self.settings.grpc_port, self.dataplane, repository, options, self.settings.grace_seconds)
-        self._grpc = asyncio.create_task(self._grpc_server.start(_GRPC_THREADS))
-        self._grpc.add_done_callback(self._grpc_ended)
-
-    def _grpc_ended(self, task: asyncio.Task[None]) -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self._fail(UsageError(f"cannot serve gRPC on port {self.settings.grpc_port} ({error}); choose another --grpc_port"))
+        """Start the gRPC server; raises UsageError when its port is taken."""
+        port = self.settings.grpc_port
+        try:
+            self._grpc_server = grpc_server(self.model, self.metrics, with_port(self.settings.host, port))
+        except RuntimeError as error:
+            raise UsageError(f"cannot serve gRPC on port {port} ({first_line(error)}); choose another --grpc_port") from error
+        await self._grpc_server.start()
 
     def _load(self, loader: Loader) -> None:
         try:
@@ -208,5 +210,11 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         asyncio.get_running_loop().call_later(0 if sig == signal.SIGINT else self.settings.drain_seconds, self._exit)
 
     def _exit(self) -> None:
+        self.model.dispatcher.stop_after(self.settings.grace_seconds - _LAST_SECONDS)
         if self._rest_server is not None:
             self._rest_server.uvicorn.should_exit = True
+
+
+def with_port(host: str, port: int) -> str:
+    """Return host and port as addresses have them; IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

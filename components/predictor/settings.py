@@ -17,8 +17,8 @@ class PredictorSettings(BaseSettings):
     """The name in the URL."""
     model_dir: Path = Path("/mnt/models")
     """A model version's folder, with its manifest."""
-    host: str = "0.0.0.0"
-    """The address to listen on."""
+    host: str = "::"
+    """The address to listen on; `::` is all of IPv6 and IPv4, or of IPv4 where there is no IPv6, and 0.0.0.0 all of IPv4."""
     http_port: int = Field(8080, ge=0, le=65535)
     grpc_port: int = Field(8081, ge=0, le=65535)
     enable_grpc: bool = False
@@ -37,6 +37,10 @@ class PredictorSettings(BaseSettings):
     """Pixels of one picture before it is resized; a request may hold four times as many in all."""
     queue_size: int = Field(128, ge=1)
     """Requests that may wait for the model; further ones get 503 and Retry-After."""
+    queue_seconds: float = Field(30, gt=0)
+    """Seconds that a request may wait for the model; after that it gets 503 and Retry-After."""
+    decode_seconds: float = Field(10, gt=0)
+    """Seconds that decoding one large picture may take; after that it gets 413."""
     max_pending_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     """Bytes of request bodies that may be held at once; further ones get 503 and Retry-After."""
     max_connections: int = Field(2048, ge=1)

@@ -18,7 +18,7 @@ def serve(
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = DEFAULT_NAME,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; :: lets other machines in, by IPv6 and IPv4.")] = "127.0.0.1",
     review: Annotated[bool, typer.Option("--review", help="Queue uncertain pictures in the store, for `penstock review`.")] = False,
 ) -> None:
     """Serve the champion over KServe's protocols, and switch to each new champion without dropping a request.
@@ -44,9 +44,10 @@ def serve(
 
 def _run(settings: "PredictorSettings", store: str, name: str) -> int:
     from components.predictor.follow import Follower
-    from components.predictor.server import PredictorServer
+    from components.predictor.server import PredictorServer, with_port
 
-    server = PredictorServer(settings, console=sys.stderr.isatty())
-    address = f"http://{settings.host}:{settings.http_port}"
-    console.print(f"Serving {name} on {address}; {address}/docs shows how to ask. Ctrl-C ends it.", soft_wrap=True)
-    return server.run(Follower(store, name, CACHE))
+    def tell(port: int) -> None:
+        address = f"http://{with_port('localhost' if settings.host in ('::', '0.0.0.0') else settings.host, port)}"
+        console.print(f"Serving {name} on {address}; {address}/docs shows how to ask. Ctrl-C ends it.", soft_wrap=True)
+
+    return PredictorServer(settings, console=sys.stderr.isatty()).run(Follower(store, name, CACHE), tell)

@@ -10,8 +10,9 @@ from benchmarks.serving.peers import BARE, KSERVE, LITSERVE, PEERS, PENSTOCK, RO
 from benchmarks.serving.report import Results, markdown
 from components.classifier.images import ImageSpec
 from components.predictor.protocol import v1, v2
-from components.predictor.settings import PredictorSettings
+from components.predictor.protocol.request import RequestLimits
 
+LIMITS = RequestLimits(max_images=4, max_pixels=10_000, images_here=4, cost_here=10_000)
 SPEC = ImageSpec(28, 28, 1)
 IMAGE = np.arange(784, dtype=np.uint16).astype(np.uint8).reshape(28, 28, 1)
 
@@ -21,9 +22,9 @@ def test_the_predictor_reads_the_same_picture_from_every_row(row: str) -> None:
     request = PENSTOCK.requests[row]
     body, headers = request.body(IMAGE), request.headers(IMAGE)
     if request.path.endswith(":predict"):
-        found = v1.parse(body, SPEC, PredictorSettings())
+        found = v1.parse(body, SPEC, LIMITS)
     else:
-        found, _ = v2.parse(body, int(headers["Inference-Header-Content-Length"]), SPEC, PredictorSettings())
+        found, _ = v2.parse(body, int(headers["Inference-Header-Content-Length"]), SPEC, LIMITS)
     assert np.array_equal(found.images, IMAGE[None])
 
 

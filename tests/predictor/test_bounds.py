@@ -16,12 +16,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from components.bundle.model import Classifier
+from components.predictor.dispatch import Dispatcher
 from components.predictor.http.app import InferenceApp
 from components.predictor.loaded_model import load
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.settings import PredictorSettings
-from components.predictor.speed import Worker
 from components.validate_serving.predictor_process import predictor
 from tests.predictor.test_limits import bomb, connect, read_all
 from tests.predictor.test_watching import value
@@ -87,6 +87,7 @@ def test_the_connection_that_has_been_idle_longest_makes_room(bounded_url: str, 
             while not answer.endswith(b"}"):
                 answer += connection.recv(4096)
             assert answer.startswith(b"HTTP/1.1 200 ")
+            time.sleep(0.01)  # the server's clock counts milliseconds
         assert bounded.post(PREDICT, json={"instances": [pictures[0].tolist()]}).status_code == 200
         assert read_all(held[0]) == b""  # closed
         held[-1].sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -189,13 +190,13 @@ def test_large_bodies_are_worked_on_one_at_a_time_and_small_ones_together(served
     async def highest(body: bytes) -> int:
         watched = Watched(loaded.classifier)
         metrics, settings = Metrics(CollectorRegistry()), PredictorSettings(model_name=NAME)
-        model = ServingModel(settings, Worker(3, 10), metrics)
+        model = ServingModel(settings, Dispatcher(settings, 3), metrics)
         metrics.serving(loaded)
         model.loaded = replace(loaded, classifier=watched, quick=False)  # type: ignore[arg-type]
         transport = httpx.ASGITransport(InferenceApp(lambda scope, receive, send: None, model, metrics, []))  # type: ignore[arg-type]
         async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=30) as client:
             answers = await asyncio.gather(*(client.post(PREDICT, content=body) for _ in range(4)))
-        model.worker.close()
+        model.dispatcher.close()
         assert [answer.status_code for answer in answers] == [200] * 4
         return watched.most
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import grpc
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http
@@ -144,6 +145,68 @@ def test_grpc_refuses_what_http_refuses_and_goes_on(stub: GRPCInferenceServiceSt
     with pytest.raises(grpc.RpcError) as caught:
         stub.ModelInfer(other)
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+    assert stub.ModelInfer(grpc_request(pictures)).model_name == NAME
+
+
+def test_grpc_has_the_rules_of_http(stub: GRPCInferenceServiceStub, url: str, client: httpx.Client, pictures: np.ndarray) -> None:
+    """One table for both protocols: what is asked, by gRPC and by HTTP, and how it ends."""
+    version = client.get(f"/v2/models/{NAME}").json()["versions"][0]
+    codes = {
+        200: grpc.StatusCode.OK,
+        400: grpc.StatusCode.INVALID_ARGUMENT,
+        404: grpc.StatusCode.NOT_FOUND,
+        413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+    many = np.zeros((257, 8, 8, 1), np.uint8)
+    table = [
+        ({}, pictures, 200),
+        ({"model_version": version}, pictures, 200),
+        ({"model_version": "20200101-000000-000000000000"}, pictures, 404),
+        ({"model_name": "other"}, pictures, 404),
+        ({"input": "pixels"}, pictures, 200),  # the model has one input, whatever its name
+        ({"output": "label"}, pictures, 200),
+        ({"output": "other"}, pictures, 400),
+        ({}, many, 413),
+        ({}, pictures[:, :4], 400),
+    ]
+    for change, images, status in table:
+        message = grpc_request(images)
+        message.model_name, message.model_version = change.get("model_name", NAME), change.get("model_version", "")
+        message.inputs[0].name = change.get("input", "image")
+        outputs = [{"name": change["output"]}] if "output" in change else []
+        for output in outputs:
+            message.outputs.add(**output)
+        try:
+            code = stub.ModelInfer(message) and grpc.StatusCode.OK
+        except grpc.RpcError as error:
+            code = error.code()
+        assert code is codes[status], (change, images.shape)
+        path = f"/v2/models/{message.model_name}" + (f"/versions/{message.model_version}" if message.model_version else "") + "/infer"
+        tensor = {"name": message.inputs[0].name, "datatype": "UINT8", "shape": list(images.shape), "data": images.ravel().tolist()}
+        answer = client.post(path, json={"inputs": [tensor], "outputs": outputs})
+        assert answer.status_code == status, (change, answer.text)
+
+
+def test_grpc_describes_server_and_model_as_http_does(stub: GRPCInferenceServiceStub, client: httpx.Client) -> None:
+    server = stub.ServerMetadata(messages.ServerMetadataRequest())
+    assert {"name": server.name, "version": server.version, "extensions": list(server.extensions)} == client.get("/v2").json()
+    http = client.get(f"/v2/models/{NAME}").json()
+    model = stub.ModelMetadata(messages.ModelMetadataRequest(name=NAME, version=http["versions"][0]))
+    assert list(model.versions) == http["versions"]
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in (*model.inputs, *model.outputs)] == [
+        (tensor["name"], tensor["datatype"], tensor["shape"]) for tensor in (*http["inputs"], *http["outputs"])
+    ]
+    assert stub.ModelReady(messages.ModelReadyRequest(name=NAME, version=http["versions"][0])).ready
+    for request, call in ((messages.ModelReadyRequest, stub.ModelReady), (messages.ModelMetadataRequest, stub.ModelMetadata)):
+        with pytest.raises(grpc.RpcError) as caught:
+            call(request(name=NAME, version="1"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_grpc_counts_its_requests_and_refuses_messages_beyond_the_limit(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(grpc_request(np.zeros((9_000_000,), np.uint8)))
+    assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert stub.ModelInfer(grpc_request(pictures)).model_name == NAME
 
 

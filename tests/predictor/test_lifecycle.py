@@ -3,12 +3,15 @@
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import product
 from pathlib import Path
 
 import httpx
@@ -123,6 +126,23 @@ def test_an_unverified_model_never_becomes_ready(served_dir: Path, tmp_path: Pat
         assert process.process.returncode == 1
         assert [event["event"] for event in process.events()][-1] == "cannot serve"
         assert "serving" not in [event["event"] for event in process.events()]
+
+
+@pytest.mark.parametrize(("host", "reached"), [("::", {"127.0.0.1", "[::1]"}), ("0.0.0.0", {"127.0.0.1"}), ("::1", {"[::1]"})])
+def test_the_server_listens_on_the_families_that_its_host_names(served_dir: Path, host: str, reached: set[str]) -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        grpc_port = found.getsockname()[1]
+    with PredictorProcess(NAME, served_dir, "--host", host, "--enable_grpc", "true", "--grpc_port", str(grpc_port)) as process:
+        process.wait(60)
+        port = next(event["port"] for event in process.events() if event["event"] == "listening")
+        for address, number in product(("127.0.0.1", "[::1]"), (port, grpc_port)):
+            with closing(socket.socket(socket.AF_INET6 if "[" in address else socket.AF_INET)) as connection:
+                listens = connection.connect_ex((address.strip("[]"), number)) == 0
+            if number == port or host != "0.0.0.0":  # which gRPC takes for all addresses of both families
+                assert listens == (address in reached), (address, number)
 
 
 def test_wrong_options_are_exit_code_2_and_one_line() -> None:

@@ -14,11 +14,10 @@ from hypothesis.extra import numpy as arrays
 from components.classifier.arrays import to_pictures, to_uint8
 from components.classifier.errors import ImageError, ServingError
 from components.classifier.images import ImageSpec
+from components.predictor.dispatch import Worker
 from components.predictor.errors import Unavailable
 from components.predictor.loaded_model import check_golden, load
 from components.predictor.protocol.request import max_images, to_array
-from components.predictor.settings import PredictorSettings
-from components.predictor.speed import Worker
 from tests.predictor.versions import NAME
 
 JSON = st.recursive(
@@ -101,9 +100,8 @@ def test_golden_pictures_must_give_their_probabilities(served_dir: Path) -> None
 
 
 def test_a_request_holds_fewer_pictures_where_the_model_takes_large_ones() -> None:
-    settings = PredictorSettings(max_images=256)
     for side, limit in ((28, 256), (224, 222), (1024, 10), (5000, 1)):
-        assert max_images(ImageSpec(side, side, 3), settings) == limit
+        assert max_images(ImageSpec(side, side, 3), 256) == limit
 
 
 def test_a_worker_that_is_closed_ends_its_threads_when_their_work_is_done() -> None:

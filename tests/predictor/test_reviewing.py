@@ -12,13 +12,13 @@ from PIL import Image
 from prometheus_client import CollectorRegistry
 
 from components.classifier.errors import StoreUnavailable
+from components.predictor.dispatch import Dispatcher
 from components.predictor.loaded_model import load
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol.request import PredictRequest
 from components.predictor.reviewing import ReviewWriter
 from components.predictor.settings import PredictorSettings
-from components.predictor.speed import Worker
 from components.storage.memory import MemoryStore
 from tests.predictor.versions import NAME
 
@@ -64,7 +64,7 @@ class Reviewed:
         metrics, self.loaded = Metrics(self.registry), load(NAME, served_dir)
         metrics.serving(self.loaded)
         self.writer = ReviewWriter(settings, metrics)
-        self.model = ServingModel(settings, Worker(1, 1), metrics, self.writer)
+        self.model = ServingModel(settings, Dispatcher(settings, 1), metrics, self.writer)
 
     def send(self, originals: list[bytes | None], seed: int = 0) -> None:
         """Send so many pictures in one request, all of them doubtful; `originals` are the bytes in which they came."""

@@ -3,7 +3,6 @@
 Limits on bodies and on waiting are kept here. A client's mistake is a 4xx with `{"error": one line}`.
 """
 
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
 from dataclasses import dataclass
@@ -12,14 +11,15 @@ from typing import Any
 import orjson
 
 from components.classifier.errors import RequestError
-from components.predictor.errors import Unavailable
+from components.predictor.dispatch import never
+from components.predictor.errors import Disconnected, HandOver, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol import v1, v2
-from components.predictor.settings import PredictorSettings
-from components.predictor.speed import QUICK_LIMITS, is_quick, new_id
+from components.predictor.protocol.request import RequestLimits
+from components.predictor.speed import new_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -33,8 +33,6 @@ _CLOSE = (b"connection", b"close")
 _HEADER_LENGTH = b"inference-header-content-length"
 _MAX_ID = 128
 _MAX_DIGITS = 18
-
-_LARGE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +55,6 @@ class InferenceRequest:
     id: str
 
 
-class Disconnected(Exception):
-    """The client closed the connection."""
-
-
 class InferenceApp:
     """ASGI application around `inner`, KServe's; `tasks` are the requests that the server has in hand."""
 
@@ -68,15 +62,13 @@ class InferenceApp:
         self._inner = inner
         self._model = model
         self._settings = model.settings
-        limits = {name: min(limit, getattr(model.settings, name)) for name, limit in QUICK_LIMITS.items()}
-        self._quick = model.settings.model_copy(update=limits)
-        self._one_large = threading.Lock()
+        self._dispatcher = model.dispatcher
         self._metrics = metrics
         self._tasks = tasks
         self._v1 = f"/v1/models/{model.name}:predict"
         self._v2 = f"/v2/models/{model.name}/infer"
-        self._pending_bytes = self._in_flight = 0
-        metrics.watch(lambda: model.worker.depth, lambda: self._in_flight, lambda: self._pending_bytes)
+        self._in_flight = 0
+        metrics.watch(lambda: model.dispatcher.depth, lambda: self._in_flight, lambda: model.pending_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request, or hand it on."""
@@ -146,49 +138,50 @@ class InferenceApp:
             if scope["method"] != "POST":
                 return error_response(405, "inference requests are sent by POST", [(b"allow", b"POST")])
             loaded = self._model.current(version)
-            self._model.worker.check()
+            self._dispatcher.check()
             header_length = _check_headers(headers, protocol)
             body = await self._read(headers, receive)
             try:
-                return await self._work(InferenceRequest(loaded, protocol, body, header_length, request_id))
+                return await self._work(InferenceRequest(loaded, protocol, body, header_length, request_id), scope)
             finally:
-                self._pending_bytes -= len(body)
+                self._model.pending_bytes -= len(body)
         except RequestError as error:
             return error_response(error.status, str(error))
         except Unavailable as error:
             return error_response(503, str(error), [(b"retry-after", str(error.retry_after).encode())])
         except Disconnected:
-            raise
+            if _gone(scope)():
+                raise
+            return error_response(503, "the server is shutting down; ask another replica", [(b"retry-after", b"5")])
         except Exception:  # noqa: BLE001 - the last guard: the client must not see what was raised
             log().exception("request failed", request_id=request_id)
             return error_response(500, f"the server failed; its log has more under request id {request_id}")
 
-    async def _work(self, request: InferenceRequest) -> Response:
-        """Answer a quick request at once, and others on a worker's thread, so that the server stays responsive."""
-        if request.loaded.quick and is_quick(len(request.body), len(self._tasks)):
-            response = self._answer(request, self._quick)
-            if response.status == 200:
-                return response  # otherwise the worker finds out whether the quick limits were too small, or the request is wrong
-        return await self._model.worker.run(lambda: self._answer(request, self._settings))
+    async def _work(self, request: InferenceRequest, scope: Scope) -> Response:
+        """Answer a quick request at once, and others on a thread, so that the server stays responsive."""
+        if request.loaded.quick and self._dispatcher.is_quick(len(request.body), len(self._tasks)):
+            response = self._answer(request, self._dispatcher.quick_limits)
+            if response is not None:
+                return response
+        return await self._dispatcher.run(lambda limits: self._answer(request, limits), len(request.body), _gone(scope))
 
-    def _answer(self, request: InferenceRequest, settings: PredictorSettings) -> Response:
-        """Do all the work of a request; mistakes are caught here, so that a traceback does not keep the parsed body alive."""
+    def _answer(self, request: InferenceRequest, limits: RequestLimits) -> Response | None:
+        """Do all the work of a request, or return None; mistakes are caught here, for a traceback would keep the parsed body alive."""
         try:
-            if len(request.body) <= _LARGE_BYTES:
-                return self._predict(request, settings)
-            with self._one_large:  # parsing holds Python's lock anyway, and the memory of several would add up
-                return self._predict(request, settings)
+            return self._predict(request, limits)
+        except HandOver:
+            return None
         except RequestError as error:
             return error_response(error.status, str(error))
 
-    def _predict(self, request: InferenceRequest, settings: PredictorSettings) -> Response:
-        """Parse, classify and write; raises RequestError."""
+    def _predict(self, request: InferenceRequest, limits: RequestLimits) -> Response:
+        """Parse, classify and write; raises RequestError and HandOver."""
         loaded = request.loaded
         if request.protocol == "v1":
-            predict_request = v1.parse(request.body, loaded.spec, settings)
+            predict_request = v1.parse(request.body, loaded.spec, limits)
             predictions = self._model.predict(loaded, predict_request, request.id)
             return Response(200, v1.render(predictions, predict_request.return_probabilities), _JSON)
-        predict_request, options = v2.parse(request.body, request.header_length, loaded.spec, settings)
+        predict_request, options = v2.parse(request.body, request.header_length, loaded.spec, limits)
         predictions = self._model.predict(loaded, predict_request, request.id)
         data, json_length = v2.render(predictions, options, request.id)
         return Response(200, data, _JSON) if json_length is None else Response(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
@@ -204,19 +197,14 @@ class InferenceApp:
                 _check_connected(message)
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
-                self._pending_bytes += len(chunk)
+                self._model.hold(len(chunk))
                 _check_size(size, self._settings.max_body_bytes)
-                self._check_pending()
                 if not message.get("more_body"):
                     return b"".join((*chunks, chunk)) if chunks else chunk
                 chunks.append(chunk)
         except BaseException:
-            self._pending_bytes -= size
+            self._model.pending_bytes -= size
             raise
-
-    def _check_pending(self) -> None:
-        if self._pending_bytes > self._settings.max_pending_bytes:
-            raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
 
     async def _send(self, send: Send, response: Response, request_id: str) -> None:
         headers = [*response.headers, (b"content-length", str(len(response.body)).encode()), (b"x-request-id", request_id.encode())]
@@ -237,6 +225,12 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     if 0 < len(given) <= _MAX_ID and all(33 <= byte <= 126 for byte in given):
         return given.decode("ascii")
     return new_id()
+
+
+def _gone(scope: Scope) -> Callable[[], bool]:
+    """Return what says whether the client has closed the connection (http/limits.py)."""
+    gone: Callable[[], bool] = scope.get("state", {}).get("gone", never)
+    return gone
 
 
 def _check_connected(message: MutableMapping[str, Any]) -> None:

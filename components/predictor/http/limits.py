@@ -84,11 +84,6 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reserves.discard(self)
         super().connection_lost(exc)
 
-    @property
-    def gone(self) -> bool:
-        """Whether the connection is closed, so that nobody waits for an answer; may be asked from any thread."""
-        return bool(self.transport.is_closing())
-
     def _make_room(self, now: float) -> bool:
         """Close connections that have been idle longest, several at a time; says whether there is room for this one."""
         if self._room == 0 and now > self._full_until:
@@ -197,7 +192,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers_complete, self._arriving = True, 0
         self.waiting_since = time.monotonic()
         super().on_headers_complete()
-        self.scope["state"]["connection"] = self
+        self.scope["state"]["gone"] = self.transport.is_closing  # so that work for nobody is dropped
         self.headers = []  # of trailers, which would otherwise pass for headers
 
     def _head_size(self) -> int:
@@ -225,6 +220,8 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         self.waiting_since, self._arriving = None, 0
         super().on_message_complete()
+        if self.flow.read_paused and not self.pipeline:
+            self.flow.resume_reading()  # so that it is noticed when the client leaves
 
     def on_response_complete(self) -> None:
         """Stop counting what was stored for the last request."""

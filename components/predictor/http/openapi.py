@@ -24,8 +24,8 @@ def document(loaded: LoadedModel, settings: PredictorSettings) -> Json:
     description = (
         f"Classifies pictures as one of {len(loaded.classes)} classes by model `{name}`, version `{loaded.version}`, over KServe's V1 "
         f"protocol and the Open Inference Protocol (V2). Pictures are {loaded.spec} (height x width x channels) as arrays of whole "
-        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. At most {max_images(loaded.spec, settings)} pictures and "
-        f"{settings.max_body_bytes} bytes per request. "
+        "numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. "
+        f"At most {max_images(loaded.spec, settings.max_images)} pictures and {settings.max_body_bytes} bytes per request. "
         'Every failure is `{"error": "one line"}`; 503 carries Retry-After.'
     )
     return {
@@ -167,7 +167,7 @@ def _schemas(loaded: LoadedModel, settings: PredictorSettings) -> Json:
                 "instances": {
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": max_images(loaded.spec, settings),
+                    "maxItems": max_images(loaded.spec, settings.max_images),
                     "items": {"anyOf": [_array(loaded), encoded, wrapped]},
                 },
                 **options,

@@ -1,6 +1,5 @@
 """Routes beside inference, on KServe's FastAPI application: health, metadata, metrics and the API's description."""
 
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from components.predictor.model import ServingModel
 from components.predictor.protocol import v2
 from components.predictor.sdk import metrics_handler
 
-PLATFORM = "onnxruntime_onnx"
 _GET = ["GET", "HEAD"]
 
 
@@ -69,7 +67,7 @@ def _metadata(model: ServingModel) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
 
     async def server() -> dict[str, Any]:
-        return {"name": "penstock-predictor", "version": installed("penstock"), "extensions": ["binary_tensor_data"]}
+        return v2.server_metadata()
 
     async def models() -> dict[str, Any]:
         return {"models": [model.name]}
@@ -77,14 +75,7 @@ def _metadata(model: ServingModel) -> APIRouter:
     async def metadata(name: str, version: str = "") -> dict[str, Any]:
         model.check_name(name)
         loaded = model.current(version)
-        return {
-            "name": loaded.name,
-            "versions": [loaded.version],
-            "platform": PLATFORM,
-            "inputs": v2.input_metadata(loaded),
-            "outputs": v2.output_metadata(loaded),
-            "classes": loaded.classes,
-        }
+        return {**v2.model_metadata(loaded), "classes": loaded.classes}
 
     router.add_api_route("/v2", server, methods=_GET)
     router.add_api_route("/v1/models", models, methods=_GET)

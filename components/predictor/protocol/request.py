@@ -2,7 +2,7 @@
 
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -12,11 +12,11 @@ import numpy.typing as npt
 import orjson
 
 from components.classifier import images
-from components.classifier.decode import decode, is_picture
+from components.classifier.decode import CostlyPicture, decode, is_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
+from components.predictor.errors import Disconnected, HandOver
 from components.predictor.loaded_model import LoadedModel
-from components.predictor.settings import PredictorSettings
 
 _MAX_BATCH_BYTES = 32 * 1024 * 1024
 _UNCHECKED_BYTES = 64 * 1024
@@ -27,6 +27,26 @@ _INTEGERS = {int}
 _NUMBERS = ({float}, {int, float})
 _DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n\t")
+
+Slow = Callable[[bytes, ImageSpec, int, Callable[[], bool]], tuple[Pixels, int]]
+"""Decodes a picture that takes long: bytes, what the model takes, most pixels, whether the client is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a request may hold, and how much of it the thread that has it may do."""
+
+    max_images: int
+    max_pixels: int
+    """Of one picture; all pictures of a request may have four times as many."""
+    images_here: int
+    """A request of more pictures is handed over to another thread."""
+    cost_here: int
+    """A picture that costs more to decode (decode.cost) is decoded by `slow`, or the request is handed over."""
+    slow: Slow | None = None
+    gone: Callable[[], bool] = bool
+    """Whether the client has left."""
+
 
 Original = bytes | None
 """A picture's bytes as they came; None where an array came."""
@@ -63,7 +83,7 @@ class Predictions:
         return [names[index] for index in self.classes]
 
 
-def load_json(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> dict[str, Any]:
+def load_json(body: bytes, spec: ImageSpec, limits: RequestLimits) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises RequestError, with the place of the mistake, for anything else.
@@ -71,7 +91,7 @@ def load_json(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> dict
     if not body:
         raise RequestError("the body is empty; send a JSON object")
     if len(body) > _UNCHECKED_BYTES:
-        _check_structure(body, spec, settings)
+        _check_structure(body, spec, limits)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -93,12 +113,12 @@ def _what_instead(body: bytes) -> str:
     return f"the body is a picture itself; {wanted}" if is_picture(body) else ""
 
 
-def _check_structure(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> None:
+def _check_structure(body: bytes, spec: ImageSpec, limits: RequestLimits) -> None:
     """Refuse JSON that would take far more memory than its bytes: each `{}` or `[]` becomes 80 bytes.
 
     Pictures as nested lists have at most one list per pixel, and each value takes at least a digit and a comma.
     """
-    limit = max_images(spec, settings)
+    limit = max_images(spec, limits.max_images)
     lists = min(limit * (1 + spec.height * (1 + spec.width)), len(body) // (2 * spec.channels + 2)) + _SPARE_LISTS
     if body.count(b"[") > lists or body.count(b"{") > 2 * limit + _SPARE_LISTS:
         raise RequestError(f"the body holds more lists or objects than pictures need, whose limit is {limit}; send several requests", 413)
@@ -124,17 +144,19 @@ def parse_options(parameters: Any, where: str) -> tuple[bool, float | None]:
     return probabilities, float(threshold)
 
 
-def max_images(spec: ImageSpec, settings: PredictorSettings) -> int:
+def max_images(spec: ImageSpec, limit: int) -> int:
     """How many pictures one request may hold: as set, or fewer where the model takes large ones."""
-    return max(1, min(settings.max_images, _MAX_BATCH_BYTES // (spec.height * spec.width * spec.channels)))
+    return max(1, min(limit, _MAX_BATCH_BYTES // (spec.height * spec.width * spec.channels)))
 
 
-def check_count(number: int, spec: ImageSpec, settings: PredictorSettings) -> None:
-    """Raise RequestError for no pictures, or for more than one request may hold."""
+def check_count(number: int, spec: ImageSpec, limits: RequestLimits) -> None:
+    """Raise RequestError for no pictures, or for more than one request may hold, and HandOver for more than this thread may do."""
     if number == 0:
         raise RequestError("no pictures in the request; send at least one")
-    if number > (limit := max_images(spec, settings)):
+    if number > (limit := max_images(spec, limits.max_images)):
         raise RequestError(f"{number} pictures in one request, the limit is {limit}; send several requests", 413)
+    if number > limits.images_here:
+        raise HandOver
 
 
 class PictureReader:
@@ -143,13 +165,17 @@ class PictureReader:
     One picture may have `max_pixels` pixels, all together four times as many: a few kilobytes of PNG can hold billions.
     """
 
-    def __init__(self, spec: ImageSpec, max_pixels: int) -> None:
+    def __init__(self, spec: ImageSpec, limits: RequestLimits) -> None:
         self._spec = spec
-        self._max_pixels = max_pixels
-        self._left = _MAX_PIXELS_FACTOR * max_pixels
+        self._limits = limits
+        self._max_pixels = limits.max_pixels
+        self._left = _MAX_PIXELS_FACTOR * limits.max_pixels
 
     def read(self, data: bytes, where: str) -> Pixels:
-        """Decode one picture to what the model takes; raises RequestError that starts with `where`."""
+        """Decode one picture to what the model takes.
+
+        Raises RequestError that starts with `where`, HandOver where it is too much for this thread, and Disconnected.
+        """
         if self._left <= 0:
             raise RequestError(
                 f"{where}: the pictures of this request have more than {_MAX_PIXELS_FACTOR * self._max_pixels} pixels; "
@@ -157,9 +183,21 @@ class PictureReader:
                 413,
             )
         try:
-            pixels = decode(data, min(self._max_pixels, self._left))
+            return self._decode(data, min(self._max_pixels, self._left))
         except ImageError as error:
             raise RequestError(f"{where}: {_without_library_text(str(error))}") from error
+
+    def _decode(self, data: bytes, max_pixels: int) -> Pixels:
+        try:
+            pixels = decode(data, max_pixels, self._limits.cost_here)
+        except CostlyPicture:
+            if self._limits.slow is None:
+                raise HandOver from None
+            if self._limits.gone():
+                raise Disconnected from None
+            prepared, number = self._limits.slow(data, self._spec, max_pixels, self._limits.gone)
+            self._left -= number
+            return prepared
         self._left -= pixels.shape[0] * pixels.shape[1]
         return images.prepare(pixels, self._spec)
 

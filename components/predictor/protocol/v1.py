@@ -13,6 +13,7 @@ from components.predictor.protocol.request import (
     PictureReader,
     Predictions,
     PredictRequest,
+    RequestLimits,
     check_count,
     decode_base64,
     list_lengths,
@@ -20,26 +21,25 @@ from components.predictor.protocol.request import (
     parse_options,
     to_array,
 )
-from components.predictor.settings import PredictorSettings
 
 _NAMES = ("image_bytes", "image", "data")
 
 
-def parse(body: bytes, spec: ImageSpec, settings: PredictorSettings) -> PredictRequest:
+def parse(body: bytes, spec: ImageSpec, limits: RequestLimits) -> PredictRequest:
     """Read a request's body.
 
     An instance is an array of the model's size, or a picture of any size as `{"b64": …}` or its string alone, bare or under
     `image_bytes`, `image` or `data`, as clients of other servers send them. The options stand beside `instances`, or in
     `parameters`. Raises RequestError that names the instance.
     """
-    document = load_json(body, spec, settings)
+    document = load_json(body, spec, limits)
     instances = document.get("instances")
     if type(instances) is not list:
         raise RequestError('the body must have "instances", a list of pictures' + _hint(document))
-    check_count(len(instances), spec, settings)
+    check_count(len(instances), spec, limits)
     probabilities, threshold = parse_options(document, "the body")
     inner_probabilities, inner_threshold = parse_options(document.get("parameters"), "parameters")
-    reader = PictureReader(spec, settings.max_pixels)
+    reader = PictureReader(spec, limits)
     images = np.empty((len(instances), *spec.shape), np.uint8)
     originals: list[Original] = []
     for index, instance in enumerate(instances):

@@ -7,6 +7,7 @@ The one input holds numbers or encoded pictures (in JSON as base64). The outputs
 import math
 import struct
 from dataclasses import dataclass
+from importlib.metadata import version as installed
 from itertools import chain
 from typing import Any
 
@@ -24,6 +25,7 @@ from components.predictor.protocol.request import (
     PictureReader,
     Predictions,
     PredictRequest,
+    RequestLimits,
     check_count,
     decode_base64,
     list_lengths,
@@ -32,7 +34,6 @@ from components.predictor.protocol.request import (
     parse_options,
     to_array,
 )
-from components.predictor.settings import PredictorSettings
 
 LABEL, CONFIDENCE, NEEDS_REVIEW = "label", "confidence", "needs_review"
 OUTPUTS = (LABEL, CONFIDENCE, NEEDS_REVIEW, OUTPUT_NAME)
@@ -68,7 +69,7 @@ class Tensor:
     raw: bytes | None = None
 
 
-def parse(body: bytes, header_length: int | None, spec: ImageSpec, settings: PredictorSettings) -> tuple[PredictRequest, OutputOptions]:
+def parse(body: bytes, header_length: int | None, spec: ImageSpec, limits: RequestLimits) -> tuple[PredictRequest, OutputOptions]:
     """Read a request's body; `header_length` is the size of its JSON part where binary data follows.
 
     Raises RequestError, saying what was expected and what came.
@@ -78,14 +79,14 @@ def parse(body: bytes, header_length: int | None, spec: ImageSpec, settings: Pre
         if not 0 < header_length <= len(body):
             raise RequestError(f"Inference-Header-Content-Length is {header_length}, but the body has {len(body)} bytes")
         header, raw = body[:header_length], body[header_length:]
-    document = load_json(header, spec, settings)
+    document = load_json(header, spec, limits)
     identity = document.get("id")
     if identity is not None and type(identity) is not str:
         raise RequestError("id must be a string")
     parameters = document.get("parameters")
     probabilities, threshold = parse_options(parameters, "parameters")
     outputs = parse_outputs(document.get("outputs"), parameters or {}, probabilities)
-    images, originals = read_images(_parse_tensor(document.get("inputs"), raw), spec, settings)
+    images, originals = read_images(_parse_tensor(document.get("inputs"), raw), spec, limits)
     return PredictRequest(images, originals, OUTPUT_NAME in outputs, threshold), OutputOptions(identity or None, outputs)
 
 
@@ -150,6 +151,22 @@ def to_bytes(datatype: str, values: list[Any]) -> bytes:
     return np.array(values, _OUTPUT_DTYPES[datatype]).tobytes()
 
 
+def server_metadata() -> dict[str, Any]:
+    """Describe the server as V2 metadata does."""
+    return {"name": "penstock-predictor", "version": installed("penstock"), "extensions": ["binary_tensor_data"]}
+
+
+def model_metadata(loaded: LoadedModel) -> dict[str, Any]:
+    """Describe the model that serves as V2 metadata does."""
+    return {
+        "name": loaded.name,
+        "versions": [loaded.version],
+        "platform": "onnxruntime_onnx",
+        "inputs": input_metadata(loaded),
+        "outputs": output_metadata(loaded),
+    }
+
+
 def input_metadata(loaded: LoadedModel | None) -> list[dict[str, Any]]:
     """Describe the input as V2 metadata does; other datatypes than UINT8 are accepted too."""
     return [{"name": INPUT_NAME, "datatype": "UINT8", "shape": [-1, *(loaded.spec.shape if loaded else ())]}]
@@ -174,7 +191,7 @@ def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:
 
 def _parse_tensor(inputs: Any, raw: bytes | None) -> Tensor:
     if type(inputs) is not list or len(inputs) != 1 or type(inputs[0]) is not dict:
-        raise RequestError(f'the body must have "inputs", a list of one tensor named {INPUT_NAME!r}')
+        raise RequestError('the body must have "inputs", a list of one tensor')
     entry = inputs[0]
     datatype, shape = entry.get("datatype"), entry.get("shape")
     if type(entry.get("name")) is not str or type(datatype) is not str or type(shape) is not list:
@@ -200,7 +217,7 @@ def _parse_tensor(inputs: Any, raw: bytes | None) -> Tensor:
     return Tensor(datatype, shape, raw=raw)
 
 
-def read_images(tensor: Tensor, spec: ImageSpec, settings: PredictorSettings) -> tuple[Pixels, list[Original]]:
+def read_images(tensor: Tensor, spec: ImageSpec, limits: RequestLimits) -> tuple[Pixels, list[Original]]:
     """Turn a tensor into pictures, uint8 (N, H, W, C), and the bytes they came in where they were encoded.
 
     Numbers have shape [N, H, W, C], or [N, H, W] where the model takes grey; encoded pictures [N] or [N, 1], where N may be
@@ -210,13 +227,13 @@ def read_images(tensor: Tensor, spec: ImageSpec, settings: PredictorSettings) ->
     if not 0 < len(shape) <= _MAX_DIMENSIONS or not all(type(size) is int and size >= _UNKNOWN for size in shape):
         raise RequestError("inputs[0].shape must be a list of whole numbers that are not negative")
     if tensor.datatype == "BYTES":
-        return _encoded_pictures(tensor, spec, settings)
+        return _encoded_pictures(tensor, spec, limits)
     if tensor.datatype not in DTYPES:
         raise RequestError(f"inputs[0].datatype must be UINT8, BYTES or another of {', '.join(DTYPES)}")
     grey = spec.channels == 1 and shape[1:] == list(spec.shape[:2])
     if (not grey and shape[1:] != list(spec.shape)) or shape[0] == _UNKNOWN:
         raise RequestError(f"inputs[0].shape must be {shape_text(spec)}, got {shape}")
-    check_count(shape[0], spec, settings)
+    check_count(shape[0], spec, limits)
     try:
         images = to_pictures(_numbers(tensor).reshape(shape), spec)
     except ImageError as error:
@@ -244,19 +261,19 @@ def _numbers(tensor: Tensor) -> npt.NDArray[Any]:
     return values.astype(np.float64) if dtype.kind == "f" else values  # FP32 of only 0 and 1 is refused like 0.0 and 1.0
 
 
-def _encoded_pictures(tensor: Tensor, spec: ImageSpec, settings: PredictorSettings) -> tuple[Pixels, list[Original]]:
+def _encoded_pictures(tensor: Tensor, spec: ImageSpec, limits: RequestLimits) -> tuple[Pixels, list[Original]]:
     shape = tensor.shape
     if shape not in ([shape[0]], [shape[0], 1]):
         raise RequestError(f"inputs[0].shape must be [N] for encoded pictures, got {shape}")
     if shape[0] != _UNKNOWN:
-        check_count(shape[0], spec, settings)
-    limit = max_images(spec, settings) if shape[0] == _UNKNOWN else shape[0]
+        check_count(shape[0], spec, limits)
+    limit = max_images(spec, limits.max_images) if shape[0] == _UNKNOWN else shape[0]
     elements = _elements(tensor, limit)
     if shape[0] == _UNKNOWN:
-        check_count(len(elements), spec, settings)
+        check_count(len(elements), spec, limits)
     elif len(elements) != shape[0]:
         raise RequestError(f"inputs[0].shape says {shape[0]} elements, but {'more' if len(elements) > shape[0] else len(elements)} came")
-    reader = PictureReader(spec, settings.max_pixels)
+    reader = PictureReader(spec, limits)
     images = np.empty((len(elements), *spec.shape), np.uint8)
     for index, element in enumerate(elements):
         images[index] = reader.read(element, f"inputs[0], element {index}")

@@ -1,0 +1,179 @@
+"""Where a request's work is done, the same for HTTP and gRPC: on the event loop, on one of a few threads, or alone.
+
+| a request | is worked on |
+|---|---|
+| small and alone, for a quick model | on the event loop: a few milliseconds at most |
+| others up to 1 MiB, pictures that cost at most 2,000,000 pixels each | by one of a few threads |
+| all others | one at a time, by a thread of its own, whose costly pictures a process decodes (decoding.py) |
+
+So a request that takes long holds only requests of its own kind. Whoever finds a request too much for it raises HandOver, and
+the next begins anew. Work whose client has gone, or that waited too long, is dropped before it begins.
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+from components.predictor.decoding import DecoderProcess
+from components.predictor.errors import Disconnected, Unavailable
+from components.predictor.protocol.request import RequestLimits
+from components.predictor.settings import PredictorSettings
+
+R = TypeVar("R")
+Work = Callable[[RequestLimits], R | None]
+"""Does a request's work within limits; None where it is too much for them."""
+_Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
+_Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+_QUICK_BYTES = 16 * 1024
+_QUICK_IMAGES, _QUICK_COST = 4, 65_536
+_LARGE_BYTES = 1024 * 1024
+_COST_HERE = 2_000_000
+_GATHER_SECONDS = 0.001
+
+
+def never() -> bool:
+    """Whether a client has gone of whom that is not known."""
+    return False
+
+
+class Dispatcher:
+    """Gives each request to the event loop, to a worker or to the one for heavy work."""
+
+    def __init__(self, settings: PredictorSettings, threads: int) -> None:
+        self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST)
+        self._limits = replace(self.quick_limits, images_here=settings.max_images, cost_here=_COST_HERE)
+        self._decoder = DecoderProcess(settings.decode_seconds)
+        self._heavy_limits = replace(self._limits, slow=self._decoder.decode)
+        self._patience = settings.queue_seconds
+        self._workers, self._heavy = Worker(threads, settings.queue_size), Worker(1, settings.queue_size)
+        self._stop_at = math.inf
+
+    @property
+    def depth(self) -> int:
+        """Requests that are worked on by a thread, or wait for one."""
+        return self._workers.depth + self._heavy.depth
+
+    def check(self) -> None:
+        """Raise Unavailable when no more small requests are taken."""
+        self._workers.check()
+
+    @staticmethod
+    def is_quick(size: int, requests_in_hand: int) -> bool:
+        """Say whether a request is small and alone, so that the event loop may answer it."""
+        return requests_in_hand <= 1 and size <= _QUICK_BYTES
+
+    async def run(self, work: Work[R], size: int, gone: Callable[[], bool] = never) -> R:
+        """Do a request's work on a thread; `size` is its number of bytes, `gone` says whether its client has left.
+
+        Raises what the work raises, Unavailable when too many wait or it waited too long, and Disconnected.
+        """
+        since = time.monotonic()
+        if size <= _LARGE_BYTES:
+            result = await self._workers.run(lambda: self._begin(work, self._limits, since, gone))
+            if result is not None:
+                return result
+        limits = replace(self._heavy_limits, gone=lambda: gone() or time.monotonic() > self._stop_at)
+        result = await self._heavy.run(lambda: self._begin(work, limits, since, gone))
+        if result is None:
+            raise RuntimeError("a request was handed over by the last that could take it")
+        return result
+
+    def _begin(self, work: Work[R], limits: RequestLimits, since: float, gone: Callable[[], bool]) -> R | None:
+        now = time.monotonic()
+        if gone():
+            raise Disconnected
+        if now > self._stop_at:
+            raise Unavailable("the server is shutting down; ask another replica", retry_after=5)
+        if now - since > self._patience:
+            raise Unavailable(f"the request waited for more than {self._patience:g} seconds; try again later", retry_after=10)
+        return work(limits)
+
+    def stop_after(self, seconds: float) -> None:
+        """Begin no work after `seconds`, and end what is still being decoded then."""
+        self._stop_at = time.monotonic() + seconds
+
+    def close(self) -> None:
+        """Let the threads end when their work is done, and the decoding process at once."""
+        self._workers.close()
+        self._heavy.close()
+        self._decoder.close()
+
+
+class Worker:
+    """Runs blocking work on a few threads; at most `queue_size` jobs wait beside those that run."""
+
+    def __init__(self, threads: int, queue_size: int) -> None:
+        self.limit = threads + queue_size
+        self.depth = 0
+        """Jobs that run or wait."""
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads = [threading.Thread(target=self._work, name=f"penstock-work-{k}", daemon=True) for k in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def check(self) -> None:
+        """Raise Unavailable when the queue is full."""
+        if self.depth >= self.limit:
+            raise Unavailable(f"{self.depth} requests are being worked on or waiting, which is the limit; try again in a moment")
+
+    async def run(self, function: Callable[[], R]) -> R:
+        """Run a function on a thread and wait for what it returns or raises; raises Unavailable when the queue is full."""
+        self.check()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self.depth += 1
+        self._jobs.put((function, future))
+        try:
+            return await future
+        finally:
+            del future  # breaks a cycle: an exception's traceback holds the future, and the future the exception
+
+    def close(self) -> None:
+        """Let the threads end when their work is done."""
+        for _ in self._threads:
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            outcomes: list[_Outcome] = []
+            until = time.monotonic() + _GATHER_SECONDS
+            while job is not None:
+                outcomes.append(_run(job))
+                job = self._next() if time.monotonic() < until else None
+            loop = outcomes[0][0].get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._deliver, outcomes)
+
+    def _next(self) -> _Job | None:
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return None
+        if job is None:
+            self._jobs.put(None)  # the outer loop must see it
+        return job
+
+    def _deliver(self, outcomes: list[_Outcome]) -> None:
+        self.depth -= len(outcomes)
+        for future, result, error in outcomes:
+            if future.done():  # the client's task was cancelled
+                continue
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+
+def _run(job: _Job) -> _Outcome:
+    function, future = job
+    if future.cancelled():  # nobody waits for it
+        return future, None, None
+    try:
+        return future, function(), None
+    except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
+        return future, None, error

@@ -1,0 +1,216 @@
+"""Where work is done: requests that take long hold only their own kind, and work that nobody waits for is dropped."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.classifier.decode import CostlyPicture, decode
+from components.classifier.errors import ImageError, RequestError
+from components.classifier.images import ImageSpec, from_bytes
+from components.predictor.decoding import DecoderProcess
+from components.predictor.dispatch import Dispatcher, Worker
+from components.predictor.errors import Disconnected, Unavailable
+from components.predictor.protocol.request import RequestLimits
+from components.predictor.settings import PredictorSettings
+from components.validate_serving.predictor_process import predictor
+from tests.predictor.test_limits import bomb, connect
+from tests.predictor.versions import NAME, PREDICT, b64
+
+SPEC = ImageSpec(8, 8, 1)
+
+
+def encoded(side: int, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((side, side)).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def never() -> bool:
+    return False
+
+
+def test_what_takes_long_to_decode_is_known_from_the_header(pictures: np.ndarray) -> None:
+    plain = encoded(256, "PNG")
+    assert decode(plain, max_cost=256 * 256).shape == (256, 256, 1)
+    jpeg = encoded(256, "JPEG", progressive=True)
+    end = jpeg.rfind(b"\xff\xd9")
+    scans = jpeg[:end] + jpeg[jpeg.rfind(b"\xff\xda") : end] * 50 + jpeg[end:]
+    costly = [encoded(256, "JPEG2000"), encoded(256, "WEBP"), scans, b"P2\n100 100\n255\n" + b"1 " * 10_000]
+    for data in costly:
+        with pytest.raises(CostlyPicture, match="longer"):
+            decode(data, max_cost=256 * 256)
+        assert decode(data).size
+
+
+def test_a_process_decodes_like_this_one_and_names_the_same_reasons() -> None:
+    decoder = DecoderProcess(10)
+    data = encoded(3000, "WEBP")
+    try:
+        pixels, number = decoder.decode(data, SPEC, 25_000_000, never)
+        np.testing.assert_array_equal(pixels, from_bytes(data, SPEC))
+        assert number == 9_000_000
+        for wrong in (data[: len(data) // 2], b"nothing", b""):
+            with pytest.raises(ImageError) as here:
+                decode(wrong)
+            with pytest.raises(ImageError) as there:
+                decoder.decode(wrong, SPEC, 25_000_000, never)
+            assert str(here.value) == str(there.value)
+        with pytest.raises(ImageError, match="more than the limit of 100"):
+            decoder.decode(data, SPEC, 100, never)
+        os.kill(decoder._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        decoder.decode(data, SPEC, 25_000_000, never)
+    finally:
+        decoder.close()
+
+
+SLOW = b"P2\n3000 3000\n255\n" + b"1 " * 9_000_000
+"""Takes about 7 seconds."""
+
+
+def test_a_decode_that_takes_too_long_or_whose_client_is_gone_is_ended() -> None:
+    decoder = DecoderProcess(1.5)
+    small = encoded(8, "PNG")
+    try:
+        with pytest.raises(RequestError, match=r"longer than 1\.5 seconds") as caught:
+            decoder.decode(SLOW, SPEC, 25_000_000, never)
+        assert caught.value.status == 413
+        first = decoder._process
+        assert first is None
+        decoder._seconds = 60
+        began = time.monotonic()
+        with pytest.raises(Disconnected):
+            decoder.decode(SLOW, SPEC, 25_000_000, lambda: True)
+        assert time.monotonic() - began < 4
+        assert decoder.decode(small, SPEC, 25_000_000, never)[1] == 64
+    finally:
+        decoder.close()
+
+
+def test_work_is_handed_over_until_somebody_can_do_it_and_dropped_when_it_is_too_late() -> None:
+    async def scenario() -> None:
+        settings = PredictorSettings(queue_seconds=0.2)
+        dispatcher = Dispatcher(settings, 1)
+        tried: list[RequestLimits] = []
+
+        def heavy(limits: RequestLimits) -> str | None:
+            tried.append(limits)
+            return "done" if limits.slow else None
+
+        assert await dispatcher.run(heavy, 100) == "done"
+        assert [limits.slow is not None for limits in tried] == [False, True]
+        tried.clear()
+        assert await dispatcher.run(heavy, 2_000_000) == "done"  # large ones go there at once
+        assert len(tried) == 1
+        with pytest.raises(Disconnected):
+            await dispatcher.run(lambda limits: pytest.fail("nobody waits"), 100, lambda: True)
+        waits = asyncio.ensure_future(dispatcher.run(lambda limits: time.sleep(0.5) or "slow", 100))
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable, match=r"more than 0\.2 seconds"):
+            await dispatcher.run(lambda limits: "late", 100)
+        assert await waits == "slow"
+        dispatcher.stop_after(-1)
+        with pytest.raises(Unavailable, match="shutting down"):
+            await dispatcher.run(lambda limits: "late", 100)
+        dispatcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_job_is_not_begun() -> None:
+    async def scenario() -> list[str]:
+        worker, done = Worker(1, 10), []
+        first = asyncio.ensure_future(worker.run(lambda: time.sleep(0.1)))
+        second = asyncio.ensure_future(worker.run(lambda: done.append("second")))
+        await asyncio.sleep(0.02)
+        second.cancel()
+        await first
+        await worker.run(lambda: done.append("third"))
+        worker.close()
+        return done
+
+    assert asyncio.run(scenario()) == ["third"]
+
+
+def test_memory_that_is_waited_for_never_holds_the_event_loop() -> None:
+    """Only a decode that needs more than SMALL_WORK may wait for memory; the event loop decodes no such picture."""
+    from components.classifier import decode as module
+
+    limits = Dispatcher(PredictorSettings(), 1).quick_limits
+    for kind, mode in (("PNG", "RGBA"), ("TIFF", "RGBA"), ("WEBP", "RGB"), ("JPEG", "RGB"), ("JPEG2000", "RGB"), ("BMP", "RGB")):
+        buffer = io.BytesIO()
+        Image.new(mode, (256, 256)).save(buffer, kind)
+        with Image.open(io.BytesIO(buffer.getvalue())) as image:
+            assert image.width * image.height <= limits.cost_here
+            assert module.work_bytes(image) <= module.SMALL_WORK
+
+
+def test_pictures_that_take_long_do_not_hold_small_requests(url: str, client: httpx.Client, pictures: np.ndarray) -> None:
+    body = {"instances": [pictures[0].tolist()]}
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((4900, 4900)).convert("RGB").save(buffer, "JPEG", progressive=True)
+    assert len(buffer.getvalue()) < 700_000  # a small body with much work
+    slow = {"instances": [{"b64": b64(buffer.getvalue())}] * 2}
+    done: list[float] = []
+
+    def send() -> None:
+        assert httpx.post(f"{url}{PREDICT}", json=slow, timeout=60).status_code == 200
+        done.append(time.monotonic())
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    answered = 0
+    while len(done) < len(threads):
+        began = time.monotonic()
+        assert client.post(PREDICT, json=body).status_code == 200
+        assert time.monotonic() - began < 1
+        answered += 1
+        time.sleep(0.05)
+    assert answered
+    for thread in threads:
+        thread.join()
+
+
+def test_large_pictures_whose_clients_are_gone_are_not_decoded(url: str, client: httpx.Client, pictures: np.ndarray) -> None:
+    heavy = json.dumps({"instances": [{"b64": b64(encoded(4900, "WEBP"))}] * 4}).encode()
+    head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(heavy)}\r\n\r\n".encode()
+    for _ in range(20):  # a minute of work
+        with closing(connect(url)) as connection:
+            connection.sendall(head + heavy)
+            time.sleep(0.02)
+    began = time.monotonic()
+    one = {"instances": [{"b64": b64(bomb(1500))}]}
+    assert client.post(PREDICT, json=one).status_code == 200
+    assert time.monotonic() - began < 10
+
+
+def test_sigterm_ends_in_time_under_load_and_everybody_gets_an_answer(served_dir: Path) -> None:
+    heavy = json.dumps({"instances": [{"b64": b64(encoded(4900, "WEBP"))}] * 4}).encode()
+    options = ("--drain_seconds", "0", "--grace_seconds", "4")
+    with predictor(NAME, served_dir, 60, *options) as (process, started):
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(httpx.post, started.url + PREDICT, content=heavy, timeout=60) for _ in range(12)]
+            with httpx.Client(base_url=started.url) as client:
+                while "penstock_queue_depth 12.0" not in client.get("/metrics").text:
+                    time.sleep(0.02)
+            process.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert process.process.wait(20) == 0
+            assert time.monotonic() - began < 8
+            statuses = {future.result().status_code for future in asked}
+        assert 503 in statuses
+        assert statuses <= {200, 503}
