@@ -42,6 +42,14 @@ class Step:
     """Its output artifacts by name: `uri`, a path here, and `metadata`."""
 
 
+def trained_files(directory: Path) -> tuple[Path, Path] | None:
+    """Return the folders of a run's trained model and its evaluation, or None where the run did not come that far."""
+    steps = [("train-model", "model"), ("evaluate-model", "evaluation")]
+    found = [kfp_inside.step_outputs(directory / "artifacts", step)[1].get(name) for step, name in steps]
+    model, evaluation = (Path(artifact["uri"]) if artifact else None for artifact in found)
+    return (model, evaluation) if model and evaluation else None
+
+
 @dataclass
 class RunResult:
     """The result of a local run."""

@@ -37,7 +37,7 @@ def demo(
     arguments = prepare("training", settings or [], env="dev", store=store, name=DEFAULT_NAME)
     console.print(Text.assemble(("Training on ", ""), (arguments["source"], "bold"), ", step by step as on Kubeflow:"))
     result = execute("training", arguments)
-    check(result)
+    check(result, arguments)
     print_training(result, arguments)
 
     registry = Registry(open_store(arguments["store"]), arguments["name"])

@@ -1,6 +1,7 @@
 """`penstock models`: what is in the registry, what served when, and the ways to change it."""
 
 import itertools
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOp
 if TYPE_CHECKING:
     from components.registry import Registry
 
-app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, approve, copy, delete and roll back model versions.")
+app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
 
 VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.", show_default=False)]
 ActorOption = Annotated[
@@ -247,6 +248,32 @@ def delete(
         typer.confirm(f"Delete version {version} of {name} from {registry.store.url} for good?", abort=True)
     registry.delete(version)
     view.say(f"{version} is deleted.")
+
+
+@app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(help="A training run's folder, or one with all files of a model.", show_default=False)],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = DEFAULT_NAME,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish a model that a run has trained and evaluated, or that was trained elsewhere, as the publish step does.
+
+    The same files give the same version, however often. Nothing is deployed: `penstock run deployment` does that.
+
+    Example: `penstock models publish .penstock/runs/20260102-030405-1a2b`
+    """
+    from components.publish.publishing import publish as publish_files
+    from pipelines.local import trained_files
+
+    trained = trained_files(directory)
+    model, evaluation = trained or (directory, directory)
+    version = publish_files(model, evaluation, store=store, name=name, run=directory.resolve().name if trained else "")
+    if as_json:
+        print_json({"version": version, "uri": _registry(store, name).uri(version)})
+        return
+    view.say(f"[green]{version}[/] is in {escape(_registry(store, name).uri(version))}.")
+    view.say(f"What the gate says of it: penstock gate explain {version} --store {escape(store)} --name {escape(name)}")
 
 
 @app.command()

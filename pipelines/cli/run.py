@@ -9,7 +9,7 @@ import typer
 from components.classifier.errors import PenstockError
 from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, print_json
 from pipelines.cli.progress import Printer, display_names
-from pipelines.local import RunResult, new_run_directory, run_local
+from pipelines.local import RunResult, new_run_directory, run_local, trained_files
 
 RUNS = Path(".penstock/runs")
 CHECKPOINTS = Path(".penstock/checkpoints")
@@ -50,7 +50,7 @@ def run(
     result = execute(pipeline, arguments, quiet=as_json, verbose=verbose, docker=docker)
     if as_json:
         print_json(as_plain(result))
-    check(result)
+    check(result, arguments)
     if not as_json:
         from pipelines.cli.summary import print_summary
 
@@ -88,14 +88,17 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
     return result
 
 
-def check(result: RunResult) -> None:
-    """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log."""
+def check(result: RunResult, arguments: dict[str, Any]) -> None:
+    """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log, and where a model is that was not published."""
     if result.interrupted:
         more = f"; the same command goes on from the checkpoint in {_checkpoints()}" if _left_checkpoint(result) else ""
         raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running{more} (log: {result.log})")
     if not result.succeeded:
         failed = next((step.name for step in result.steps if step.state == "failed"), "the run")
-        raise RunFailed(f"{failed}: {result.error or 'ended without a message'} (log: {result.log})")
+        trained = trained_files(result.directory) if failed == "publish-model" else None
+        command = f"penstock models publish {result.directory} --store {arguments.get('store')} --name {arguments.get('name')}"
+        kept = f"; the trained model is in {trained[0]}, and `{command}` goes on from there" if trained else ""
+        raise RunFailed(f"{failed}: {result.error or 'ended without a message'}{kept} (log: {result.log})")
 
 
 def _checkpoints() -> str:

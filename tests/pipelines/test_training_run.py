@@ -1,6 +1,7 @@
 """The training pipeline for real, through kfp's own local runner: a gate that passes, then one that holds."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -90,6 +91,25 @@ def test_an_interrupted_training_leaves_its_checkpoint_from_which_the_same_comma
     assert not any((tmp_path / "store").rglob("models"))
     assert not any(path.name == "model" and any(path.iterdir()) for path in (tmp_path / ".penstock").rglob("model") if path.is_dir())
     assert _still_running(str(tmp_path)) == []
+
+
+def test_a_run_that_cannot_publish_keeps_the_model_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = [*command("run", "training", "--store", "store", "--name", "digits", "--set", "epochs=2", "--set", "augmentation=none", "-v")]
+    process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert any("epoch 1:" in line for line in process.stdout)
+    (tmp_path / "store" / "models").write_text("in the way")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 1
+    said = re.search(r"publish-model: .* the trained model is in (\S+), and `penstock (.*)` goes on from there", errors)
+    assert said, errors
+    assert (Path(said[1]) / "model.onnx").is_file()
+    (tmp_path / "store" / "models").unlink()
+    done = penstock(*said[2].split(), "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    registry = Registry(open_store(str(tmp_path / "store")), "digits")
+    assert [done.json["version"]] == list(registry.versions())
+    assert registry.get(done.json["version"]).manifest.run == Path(said[2].split()[2]).name
 
 
 def _interrupt(folder: Path, line_before: str, number: signal.Signals) -> str:

@@ -54,6 +54,15 @@ def test_list_is_newest_first_and_marks_who_serves(registry: Registry) -> None:
     assert printed("list", "--name", "nothing") == []
 
 
+def test_a_model_that_was_trained_elsewhere_is_published_by_its_folder(registry: Registry, tmp_path: Path) -> None:
+    bundle = bundles.evaluated(tmp_path / "elsewhere", samples=1200, trained_at="2026-05-01T00:00:00+00:00")
+    published = printed("publish", str(bundle))
+    assert printed("publish", str(bundle)) == published
+    assert registry.verify(published["version"]) == []
+    (bundle / files.GOLDEN).unlink()
+    assert files.GOLDEN in str(call("publish", str(bundle)).exception)
+
+
 def test_a_damaged_version_does_not_spoil_the_list(registry: Registry) -> None:
     version = registry.resolve("previous")
     registry.store.replace(f"models/digits/{version}/{files.MANIFEST}", b"{}")
