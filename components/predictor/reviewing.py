@@ -1,6 +1,7 @@
 """Puts pictures that need review into the review queue, by a thread of its own and with bounded memory."""
 
 import hashlib
+import os
 import threading
 import time
 from collections import OrderedDict, deque
@@ -20,6 +21,7 @@ _MAX_RECENT = 10_000
 _PAUSES = (0.5, 2.0)
 """Seconds before the second and the third try to write an entry."""
 _WARN_SECONDS = 60.0
+_HOUR = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,22 @@ class _Waiting:
     key: bytes
     entry: ReviewEntry
     size: int
+
+
+class HourlyLimit:
+    """At most so many an hour of each kind, at once or spread: a bucket that fills steadily."""
+
+    def __init__(self, per_hour: float) -> None:
+        self._per_hour = max(1.0, per_hour)
+        self._buckets: dict[tuple[str, ...], tuple[float, float]] = {}
+
+    def take(self, *kind: str, now: float | None = None) -> bool:
+        """Say whether one more of this kind fits in, and count it."""
+        now = time.monotonic() if now is None else now
+        left, before = self._buckets.get(kind, (self._per_hour, now))
+        left = min(self._per_hour, left + (now - before) * self._per_hour / _HOUR)
+        self._buckets[kind] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
 
 
 class ReviewWriter:
@@ -38,6 +56,9 @@ class ReviewWriter:
 
     def __init__(self, settings: PredictorSettings, metrics: Metrics) -> None:
         self._threshold, self._rate = settings.review_threshold, settings.audit_rate
+        given = settings.audit_key.get_secret_value().encode()
+        self._key = hashlib.blake2b(given, digest_size=32).digest() if given else os.urandom(32)
+        self._hourly = HourlyLimit(settings.review_per_hour / settings.replicas)
         self._queue = ReviewQueue(open_store(settings.review_store), settings.model_name)
         self._metrics = metrics
         self._waiting: deque[_Waiting] = deque()
@@ -52,7 +73,7 @@ class ReviewWriter:
     def offer(self, request: PredictRequest, predictions: Predictions, request_id: str) -> None:
         """Queue the pictures of a request that need review; returns at once."""
         for index, confidence in enumerate(predictions.confidence):
-            drawn = drawn_for_audit(request.images[index], self._rate)
+            drawn = drawn_for_audit(request.images[index], self._rate, self._key)
             if drawn or confidence < self._threshold:
                 self._add(request, predictions, index, "audit" if drawn else "low_confidence", request_id)
 
@@ -74,6 +95,9 @@ class ReviewWriter:
         with self._change:
             if key in self._recent:
                 self._recent.move_to_end(key)
+                return
+            if not self._hourly.take(version, predictions.labels[index], reason):
+                self._metrics.review_dropped.labels("rate").inc()
                 return
             if len(self._waiting) >= _MAX_WAITING or self._bytes + size > _MAX_WAITING_BYTES:
                 self._metrics.review_dropped.labels("full").inc()

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 MEBIBYTE = 1024 * 1024
@@ -29,6 +29,12 @@ class PredictorSettings(BaseSettings):
     """Where pictures that need review are queued (a store address); empty: nowhere."""
     audit_rate: float = Field(0.01, ge=0, le=1)
     """Share of all pictures that are queued too, whatever the confidence."""
+    audit_key: SecretStr = SecretStr("")
+    """Decides with a picture which ones these are, so that no sender can; give all replicas the same. Empty: a new one per process."""
+    review_per_hour: int = Field(200, ge=1)
+    """Pictures per hour that are queued of one class, version and reason; further ones are dropped and counted."""
+    replicas: int = Field(1, ge=1)
+    """How many predictors share `review_per_hour`."""
 
     max_body_bytes: int = Field(8 * MEBIBYTE, ge=1024)
     max_images: int = Field(256, ge=1)

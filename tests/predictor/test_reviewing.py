@@ -17,7 +17,7 @@ from components.predictor.loaded_model import load
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol.request import PredictRequest
-from components.predictor.reviewing import ReviewWriter
+from components.predictor.reviewing import HourlyLimit, ReviewWriter
 from components.predictor.settings import PredictorSettings
 from components.storage.memory import MemoryStore
 from tests.predictor.versions import NAME
@@ -60,7 +60,7 @@ class Reviewed:
         monkeypatch.setattr("components.predictor.reviewing.open_store", lambda url: self.store)
         self.store = GatedStore()
         self.registry = CollectorRegistry()
-        settings = PredictorSettings(model_name=NAME, review_store="gated", review_threshold=1.0, audit_rate=0)
+        settings = PredictorSettings(model_name=NAME, review_store="gated", review_threshold=1.0, audit_rate=0, review_per_hour=10_000)
         metrics, self.loaded = Metrics(self.registry), load(NAME, served_dir)
         metrics.serving(self.loaded)
         self.writer = ReviewWriter(settings, metrics)
@@ -134,3 +134,22 @@ def test_a_picture_that_could_not_be_written_is_tried_again_when_it_is_sent_agai
     reviewed.send([None])
     reviewed.writer.close(10)
     assert reviewed.queued() == 1
+
+
+def test_an_hourly_limit_fills_steadily_for_each_kind_of_its_own() -> None:
+    limit = HourlyLimit(60)
+    assert sum(limit.take("v", "cat", now=0.0) for _ in range(100)) == 60
+    assert limit.take("v", "dog", now=0.0)
+    assert not limit.take("v", "cat", now=59.0)
+    assert limit.take("v", "cat", now=60.0)
+    assert not limit.take("v", "cat", now=60.0)
+    assert sum(limit.take("v", "cat", now=10_000.0) for _ in range(100)) == 60  # no more than an hour's in store
+
+
+def test_more_pictures_of_a_class_than_fit_in_an_hour_are_dropped_and_counted(reviewed: Reviewed) -> None:
+    reviewed.writer._hourly = HourlyLimit(1)
+    reviewed.store.gate.set()
+    reviewed.send([None] * 40)
+    classes = len(reviewed.loaded.classes)
+    assert reviewed.dropped("rate") >= 40 - classes
+    wait_for(lambda: reviewed.queued() == 40 - reviewed.dropped("rate"))

@@ -171,14 +171,20 @@ def test_the_labels_have_a_label_exactly_when_those_who_count_agree(said: list[t
         assert summary.label == said[-1][1], "who resolves last decides"
 
 
-def test_the_audit_sample_is_drawn_by_the_picture_alone() -> None:
+KEY = b"0123456789abcdef"
+
+
+def test_the_audit_sample_is_drawn_by_the_picture_and_a_secret_key_alone() -> None:
     pictures = [queue_of.noise(seed) for seed in range(4000)]
-    drawn = [drawn_for_audit(picture, 0.1) for picture in pictures]
-    assert drawn == [drawn_for_audit(picture.copy(), 0.1) for picture in pictures]
+    drawn = [drawn_for_audit(picture, 0.1, KEY) for picture in pictures]
+    assert drawn == [drawn_for_audit(picture.copy(), 0.1, KEY) for picture in pictures]
+    assert sum(drawn) > 2 * sum(
+        one and drawn_for_audit(picture, 0.1, b"another key 0123") for picture, one in zip(pictures, drawn, strict=True)
+    )
     assert 0.08 < np.mean(drawn) < 0.12
-    assert not any(drawn_for_audit(picture, 0) for picture in pictures)
-    assert all(drawn_for_audit(picture, 1) for picture in pictures)
-    assert all(drawn_for_audit(picture, 0.2) for picture, small in zip(pictures, drawn, strict=True) if small)
+    assert not any(drawn_for_audit(picture, 0, KEY) for picture in pictures)
+    assert all(drawn_for_audit(picture, 1, KEY) for picture in pictures)
+    assert all(drawn_for_audit(picture, 0.2, KEY) for picture, small in zip(pictures, drawn, strict=True) if small)
 
 
 def test_a_resolution_is_stored_under_the_name_that_older_releases_read() -> None:
