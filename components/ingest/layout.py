@@ -1,10 +1,13 @@
 """Which class and which split a file belongs to, read from its path.
 
 1. Wrapper folders (one folder alone, without pictures beside it, that holds folders) are unwrapped.
-2. Where all folders are named train, test, val … they are splits; else they are classes.
-3. A picture belongs to the class at the top, however deep it lies.
+2. Where all folders are named train, test, val … they are splits; else they are classes. Names that are only like those
+   (training_set, seg_test, val2017) are splits where the same class folders lie in them, and are refused where not.
+3. A picture belongs to the class at the top, however deep it lies. Where the same folders lie in every class, nothing tells
+   which of the two are the classes: refused.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -15,6 +18,7 @@ from components.classifier.errors import DataError
 from components.readers.listing import Listing, SourceFile, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
+from components.readers.table import is_table
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -26,6 +30,8 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+_WORD_END = re.compile(r"(?<=.)(set|data|images?|imgs?)$")
 WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog/1.png), or train/ and test/ with such folders in them"
 
 
@@ -107,14 +113,13 @@ def arrange(listing: Listing) -> Layout:
     layout = Layout(_unwrap(tree))
     if layout.root:
         layout.notes.append(f"the classes are in folder {layout.root.rstrip('/')}")
-    splits = _splits(tree, layout)
+    splits = _splits(tree, layout, listing)
     if splits is None:
         _check_classes(tree, layout.root, listing)
         _place(listing, tree, layout, layout.root, None)
     else:
-        inner = _common_wrapper(tree, layout.root, list(splits))
-        for name, split in splits.items():
-            _place(listing, tree, layout, f"{layout.root}{name}/{inner}", split)
+        for top, split in zip(_tops(tree, layout.root, list(splits)), splits.values(), strict=True):
+            _place(listing, tree, layout, top, split)
     return layout
 
 
@@ -157,12 +162,22 @@ def _unwrap(tree: _Tree) -> str:
         root = child
 
 
-def _splits(tree: _Tree, layout: Layout) -> dict[str, SplitName] | None:
+def split_like(name: str) -> SplitName | None:
+    """The split that a folder's name speaks of, in one of its words: training_set, seg_test, val2017, TrainImages; None for two or none."""
+    words = {_WORD_END.sub("", word.casefold()) for word in _WORD.findall(name)}
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 else None
+
+
+def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitName] | None:
     """Which folders of the root are splits; None when they are classes."""
     root = layout.root
     names = tree.folders.get(root, [])
     filled = [name for name in names if tree.below(f"{root}{name}/")]
     found = {name: SPLIT_NAMES[name.casefold()] for name in filled if name.casefold() in SPLIT_NAMES}
+    like = {name: split for name in filled if (split := split_like(name))}
+    if len(like) > len(found) and "train" in like.values() and len(set(like.values())) > 1:
+        found = _by_likeness(tree, layout, like, len(filled), listing)
     others = [name for name in filled if name not in found]
     holding = [name for name in found if tree.folders.get(f"{root}{name}/")]
     if not found or (others and not holding):
@@ -170,6 +185,27 @@ def _splits(tree: _Tree, layout: Layout) -> dict[str, SplitName] | None:
     _refuse_mixed(root, tree, found, others, holding)
     layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
     return found
+
+
+def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folders: int, listing: Listing) -> dict[str, SplitName]:
+    """The folders that are splits by names like train and test, as the same class folders lie in them; none where they may be classes.
+
+    Raises DataError where they are nothing but that by their names, and hold other folders or pictures only.
+    """
+    held = [set(tree.folders.get(top, ())) for top in _tops(tree, layout.root, list(like))]
+    shared = set.intersection(*held)
+    if len(shared) > 1 or (shared and all(len(names) == 1 for names in held)):
+        told = ", ".join(f"{name}/ is the {split} split" for name, split in like.items())
+        layout.notes.append(f"{told}: the same class folders lie in them ({some(sorted(shared))})")
+        return like
+    if folders > len(like):
+        return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
+    tables = [file.name for file in listing.files if is_table(file.name)]
+    found = f"; there is also {some(tables)}: a table of labels names the pictures' paths, and is itself the source" if tables else ""
+    raise DataError(
+        f"{' and '.join(layout.root + name for name in like)} look like splits, and no class folders are in all of them; {WANTED}"
+        f"{found}. Where these are the classes, rename them"
+    )
 
 
 def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str]) -> None:
@@ -191,6 +227,14 @@ def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: l
             raise DataError(f"folders {some(same)} are both the {split} split; merge them into one")
     if "train" not in found.values():
         raise DataError(f"there are only {some(found)} and no train folder in {root or 'the source'}; add train/ with its class folders")
+
+
+def _tops(tree: _Tree, root: str, splits: list[str]) -> list[str]:
+    """The folder of each split that holds its class folders: below a wrapper of its own name (train/train), or one that all have."""
+    if all(tree.folders.get(f"{root}{name}/") == [name] and not tree.pictures.get(f"{root}{name}/") for name in splits):
+        return [f"{root}{name}/{name}/" for name in splits]
+    inner = _common_wrapper(tree, root, splits)
+    return [f"{root}{name}/{inner}" for name in splits]
 
 
 def _common_wrapper(tree: _Tree, root: str, splits: list[str]) -> str:
@@ -217,6 +261,12 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
     if not tree.below(root):
         kinds = some(file.name for file in listing.files)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
+    inside = [{name for name in tree.folders.get(f"{root}{folder}/", ()) if tree.below(f"{root}{folder}/{name}/")} for folder in folders]
+    if len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        raise DataError(
+            f"the same folders ({some(sorted(inside[0]))}) lie in {some(folders)}: which are the classes, and which are splits or parts? "
+            f"Splits are called train, test and val, and lie above the classes; for anything else give a table of labels as the source"
+        )
 
 
 def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:

@@ -295,3 +295,56 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, run: Run) -> Non
             run(data)
     finally:
         (data / "dog").chmod(0o755)
+
+
+LIKE_SPLITS = [
+    ("training_set", "test_set", ""),
+    ("seg_train", "seg_test", ""),
+    ("seg_train/seg_train", "seg_test/seg_test", ""),
+    ("train_images", "test_images", ""),
+    ("TrainImages", "TestImages", ""),
+    ("train2017", "test2017", "images/"),
+    ("my trainset", "my testset", ""),
+    ("train", "dataset-test", ""),
+]
+
+
+@pytest.mark.parametrize(("train", "test", "inner"), LIKE_SPLITS)
+def test_folders_that_are_splits_by_likeness_are_splits_and_never_classes(
+    tmp_path: Path, run: Run, train: str, test: str, inner: str
+) -> None:
+    folder(tmp_path / "data" / train / inner, {"cat": 8, "dog": 8})
+    folder(tmp_path / "data" / test / inner, {"cat": 3, "dog": 3}, seed=500)
+    found = run(tmp_path / "data")
+    assert found.counts() == {"cat": 11, "dog": 11}
+    assert {name.partition("/")[0] for name in found.files("test")} == {test.partition("/")[0]}
+    assert "the same class folders lie in them (cat, dog)" in found.said
+
+
+def test_folders_like_splits_without_class_folders_are_refused(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data", ["train_images", "test_images"])
+    put(tmp_path / "data" / "train.csv", "image_id,label\ntrain_images_000.png,cat\n")
+    with pytest.raises(DataError, match=r"test_images and train_images look like splits, and no class folders .*there is also train\.csv"):
+        run(tmp_path / "data")
+
+
+def test_names_with_the_word_of_a_split_are_classes_beside_others(tmp_path: Path, run: Run) -> None:
+    names = ["bus", "test tube", "train station", "valley"]
+    assert run(folder(tmp_path / "data", names)).info.classes == names
+    assert run(folder(tmp_path / "more", ["contest", "training shoes", "detrain"])).info.classes == ["contest", "detrain", "training shoes"]
+
+
+def test_a_folder_that_is_not_a_split_beside_folders_like_splits_is_refused(tmp_path: Path, run: Run) -> None:
+    for name in ("seg_train/seg_train", "seg_test/seg_test"):
+        folder(tmp_path / "data" / name, ["cat", "dog"], seed=len(name))
+    folder(tmp_path / "data" / "seg_pred", ["seg_pred"])
+    with pytest.raises(DataError, match=r"there are folders that are not splits: seg_pred"):
+        run(tmp_path / "data")
+
+
+@pytest.mark.parametrize("inside", [("train", "test"), ("cat", "dog")])
+def test_the_same_folders_in_every_class_are_refused(tmp_path: Path, run: Run, inside: tuple[str, str]) -> None:
+    for k, name in enumerate(("first", "second", "third")):
+        folder(tmp_path / "data" / name, inside, seed=100 * k)
+    with pytest.raises(DataError, match=rf"the same folders \({', '.join(sorted(inside))}\) lie in first, second, third: which are"):
+        run(tmp_path / "data")
