@@ -13,6 +13,7 @@ PenstockError                      exit code 1
 │   ├── ObjectExists               a create-only write met an object that was there before
 │   ├── AccessDenied               credentials missing, wrong, or without the right
 │   ├── StoreUnavailable           no answer within the deadline; trying again later may help
+│   ├── DiskError                  a disk of this machine does not take what is written: full, or read-only
 │   └── StoreUnsuitable            the server ignores or lacks what the registry stands on
 ├── RegistryError                  model versions and the deployment ledger
 │   ├── VersionNotFound            no such model version
@@ -92,6 +93,10 @@ class AccessDenied(StoreError):
 
 class StoreUnavailable(StoreError):
     """The store gave no usable answer within the deadline."""
+
+
+class DiskError(StoreError):
+    """A disk of this machine does not take what is written: it is full, read-only or broken."""
 
 
 class StoreUnsuitable(StoreError):

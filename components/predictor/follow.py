@@ -4,17 +4,20 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from components.classifier.errors import IntegrityError, PenstockError, RegistryError, StoreError, VersionNotFound
+from components.classifier.errors import DiskError, IntegrityError, PenstockError, RegistryError, StoreError, VersionNotFound, first_line
 from components.predictor.loaded_model import LoadedModel, load
 from components.predictor.logs import log
-from components.predictor.metrics import LedgerState
+from components.predictor.metrics import Behind, LedgerState
 from components.predictor.server import PredictorServer
 from components.registry import Registry
 from components.registry.ledger import refuse_downgrade
 from components.storage import open_store
 from components.storage.files import write_file
+
+_DISK_SECONDS = 30.0
+"""Between two tries to copy a version to a disk that did not take it."""
 
 
 def champion_of(registry: Registry) -> str:
@@ -43,7 +46,8 @@ class Follower:
         if self._noted:
             self._registry.ledger.head = (self._noted["sequence"], self._noted["sha256"])
         self._poll_seconds = poll_seconds
-        self._refused = ""
+        self._refused = self._waits = ""
+        self._retry_at = 0.0
         self._told: type[PenstockError] | None = None
         self._server: PredictorServer | None = None
 
@@ -75,22 +79,39 @@ class Follower:
         """Switch to the champion if it is another version than the one that serves, and can be loaded."""
         champion = self._champion()
         serving = server.model.current().version
-        if champion in ("", serving, self._refused):
+        if champion == serving:
+            self._behind(server, champion, "")
+        if champion in ("", serving, self._refused) or (champion == self._waits and time.monotonic() < self._retry_at):
             return
         try:
             refuse_downgrade(serving, champion, self._registry.ledger.deployment())
             server.serve(self.load(champion, server.settings.threads))
+        except DiskError as error:
+            self._retry_at = time.monotonic() + _DISK_SECONDS
+            if self._behind(server, champion, "disk"):
+                log().error("the cache does not take the new champion", version=champion, still_serving=serving, error=first_line(error))
         except StoreError as error:
-            self._tell(error)
+            if self._behind(server, champion, "store"):
+                self._tell(error)
         except PenstockError as error:
             self._refused = champion
+            self._behind(server, champion, "refused")
             server.metrics.swaps.labels("refused").inc()
             log().error("new champion refused", version=champion, still_serving=serving, error=" ".join(str(error).split()))
         else:
             self._refused = ""
+            self._behind(server, champion, "")
             server.metrics.swaps.labels("switched").inc()
             self._remember()
             self._remove_copies(keep={champion, serving})
+
+    def _behind(self, server: PredictorServer, champion: str, why: Behind | Literal[""]) -> bool:
+        """Report why the champion does not serve ("": it does); says whether that is new."""
+        told = f"{champion}: {why}" if why else ""
+        server.metrics.tell_behind(why)
+        before, server.model.behind = server.model.behind, told
+        self._waits = champion if why == "disk" else ""
+        return told != before
 
     def load(self, version: str, threads: int) -> LoadedModel:
         """Fetch a version into the cache, verify it and load it."""

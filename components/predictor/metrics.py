@@ -12,6 +12,8 @@ from components.predictor.protocol.request import Predictions
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 
+Behind = Literal["refused", "disk", "store"]
+"""Why another version than the champion serves."""
 LedgerState = Literal["trusted", "untrusted", "unreachable"]
 
 
@@ -44,6 +46,7 @@ class Metrics:
         self._info = gauge("model_info", "1 for the model version that serves", "name", "version", "architecture")
         self.swaps = counter("model_swaps", "New champions by outcome: switched or refused", "outcome")
         self.ledger = gauge("ledger", "1 for what is known of the followed ledger: trusted, untrusted or unreachable", "state")
+        self.behind = gauge("behind", "1 while another version than the champion serves, by why: refused, disk or store", "why")
         self.review_queued = counter("review_queued", "Pictures put into the review queue", "reason")
         self.review_dropped = counter("review_dropped", "Pictures that were not put into the review queue", "why")
 
@@ -57,6 +60,11 @@ class Metrics:
         """Report whether the ledger that is followed can be read, and trusted."""
         for it in get_args(LedgerState):
             self.ledger.labels(it).set(it == state)
+
+    def tell_behind(self, why: Behind | Literal[""]) -> None:
+        """Report whether, and why, another version than the ledger's champion serves."""
+        for it in get_args(Behind):
+            self.behind.labels(it).set(it == why)
 
     def serving(self, loaded: LoadedModel) -> None:
         """Report which version serves from now on."""

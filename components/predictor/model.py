@@ -30,6 +30,8 @@ class ServingModel:
         self.draining = False
         self.ledger = ""
         """Whether the ledger that is followed can be trusted; empty where none is."""
+        self.behind = ""
+        """The champion that does not serve, and why; empty where it does."""
 
     @property
     def ready(self) -> bool:

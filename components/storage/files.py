@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.classifier.errors import AccessDenied, StoreError
+from components.classifier.errors import AccessDenied, DiskError, StoreError
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free space or choose another place",
@@ -25,25 +25,25 @@ _REMEDIES = {
 
 
 @contextmanager
-def explain_os_errors(action: str) -> Iterator[None]:
-    """Turn an OSError into a StoreError that says what was being done and what helps; AccessDenied where a right is missing."""
+def explain_os_errors(action: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
+    """Turn an OSError into a StoreError, or `kind`, that says what was being done and what helps; AccessDenied where a right is missing."""
     try:
         yield
     except OSError as error:
         if error.errno in {errno.EACCES, errno.EPERM}:
             raise AccessDenied(f"{action}: permission denied for user {os.getuid()}; give it the right or choose another place") from error
         remedy = _REMEDIES.get(error.errno or 0, f"{error.strerror or error}; check the path and try again")
-        raise StoreError(f"{action}: {remedy}") from error
+        raise kind(f"{action}: {remedy}") from error
 
 
 def write_file(destination: Path, chunks: Iterable[bytes]) -> None:
     """Write pieces to a file under a temporary name beside it, then rename; on failure nothing is left behind.
 
-    Makes the folder where it is missing. Raises StoreError where the disk does not let it.
+    Makes the folder where it is missing. Raises DiskError where the disk does not let it.
     """
     temporary = destination.parent / f".tmp-{uuid.uuid4().hex}"
     try:
-        with explain_os_errors(f"cannot write {destination}"):
+        with explain_os_errors(f"cannot write {destination}", DiskError):
             destination.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 for chunk in chunks:
@@ -59,17 +59,17 @@ def atomic_directory(destination: Path, *, replace: bool = False) -> Iterator[Pa
     """Give a new folder beside `destination` that takes its name when the block ends well, and is removed otherwise.
 
     `destination` must be absent or empty by then, or with `replace` a single writer's: what lay there before goes only at the
-    end, and folders that the writer left when it was killed are removed. Raises StoreError where the disk does not let it.
+    end, and folders that the writer left when it was killed are removed. Raises DiskError where the disk does not let it.
     """
     prefix = f".{destination.name}.unfinished-"
-    with explain_os_errors(f"cannot write to {destination.parent}"):
+    with explain_os_errors(f"cannot write to {destination.parent}", DiskError):
         destination.parent.mkdir(parents=True, exist_ok=True)
         for left in destination.parent.glob(f"{glob.escape(prefix)}*") if replace else ():
             shutil.rmtree(left, ignore_errors=True)
         working = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
     try:
         yield working
-        with explain_os_errors(f"cannot write {destination}"):
+        with explain_os_errors(f"cannot write {destination}", DiskError):
             _let_others_read(working)
             if replace and destination.exists():
                 shutil.rmtree(destination)

@@ -1,5 +1,6 @@
 """`penstock serve`: follows the ledger's champion, swaps without losing a request, and never serves what is not sound."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,12 +12,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from components.bundle.model import Classifier
+from components.predictor.dispatch import Dispatcher
+from components.predictor.follow import Follower, champion_of
+from components.predictor.metrics import Metrics
+from components.predictor.model import ServingModel
+from components.predictor.settings import PredictorSettings
 from components.registry import Registry
 from components.registry.publication import publish_directory
 from components.storage import open_store
@@ -314,3 +323,49 @@ def test_ten_promotions_under_load_lose_no_request(serving: Serving, registry: R
     assert set(good) <= {version for _, version in seen}
     assert bad not in {version for _, version in seen}
     assert sum(seen.values()) > 500
+
+
+def test_a_full_disk_is_told_once_as_what_it_is_and_tried_again_later(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, numbers = PredictorSettings(model_name=NAME), CollectorRegistry()
+    metrics = Metrics(numbers)
+    model = ServingModel(settings, Dispatcher(settings, 1), metrics)
+    server: Any = SimpleNamespace(settings=settings, metrics=metrics, model=model, serve=lambda loaded: setattr(model, "loaded", loaded))
+    follower = Follower(str(tmp_path / "store"), NAME, tmp_path / "cache")
+    first = champion_of(registry)
+    model.loaded = follower.load(first, 1)
+    _, second = published(tmp_path, seed=7)
+    promote(registry, second)
+
+    told: list[str] = []
+
+    def tell(event: str, error: str = "", **_: object) -> None:
+        told.append(f"{event}: {error}")
+
+    monkeypatch.setattr("components.predictor.follow.log", lambda: SimpleNamespace(error=tell, warning=tell))
+
+    def full(**_: object) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def behind() -> float | None:
+        return numbers.get_sample_value("penstock_behind", {"why": "disk"})
+
+    with monkeypatch.context() as patched:
+        patched.setattr("components.storage.files.tempfile.mkdtemp", full)
+        for _ in range(3):
+            follower._retry_at = 0
+            follower.check(server)
+    assert len(told) == 1
+    assert "the cache does not take the new champion: " in told[0]
+    assert "the disk is full" in told[0]
+    assert behind() == 1
+    assert model.behind == f"{second}: disk"
+    assert model.loaded.version == first
+    follower.check(server)  # not yet
+    assert model.loaded.version == first
+    follower._retry_at = 0
+    follower.check(server)
+    assert model.loaded.version == second
+    assert (behind(), model.behind) == (0, "")
+    model.dispatcher.close()

@@ -48,7 +48,8 @@ def _health(model: ServingModel) -> APIRouter:
 
     async def ready() -> dict[str, Any]:
         _check_ready(model)
-        return {"ready": True, **({"ledger": model.ledger} if model.ledger else {})}
+        told = {"ledger": model.ledger, "behind": model.behind}
+        return {"ready": True, **{name: value for name, value in told.items() if value}}
 
     async def model_ready(name: str, version: str = "") -> dict[str, Any]:
         model.check_name(name)
