@@ -70,6 +70,13 @@ class InferenceClient:
         """Return the model's V2 metadata: versions, tensors and classes."""
         return self.ask("GET", f"/v2/models/{self._name}")
 
+    def models(self) -> list[str]:
+        """Return the names of the models that the server has."""
+        document = self.ask("GET", "/v1/models")
+        if not isinstance(document.get("models"), list):
+            raise self._unexpected("V1", json.dumps(document))
+        return [str(name) for name in document["models"]]
+
     def predict(self, instances: list[Any], **options: Any) -> dict[str, Any]:
         """Send a V1 request, `options` beside the instances.
 

@@ -4,11 +4,12 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from components.bundle.environment import environment_names
 from components.bundle.policy import Policy
 from components.settings.base import bounds
 from components.settings.ingest import NAMED_SOURCES, IngestSettings
@@ -49,6 +50,17 @@ TEXTS = {
     "resources": "What the training step asks of the cluster",
 }
 """Parameters that belong to no group of settings, and the groups themselves."""
+
+
+_CHOICES = {
+    "source": NAMED_SOURCES,
+    "environment": environment_names(),
+    "strategy": ("quality", "force"),
+    "target": ("local", "kserve"),
+    "input": ("golden",),
+    "version": ("champion", "previous"),
+}
+"""Values that a shell completes, of parameters that a model does not bound."""
 
 
 def described(pipeline: Callable[..., Any]) -> Callable[..., Any]:
@@ -93,6 +105,25 @@ def meaning_of(field: FieldInfo) -> str:
     """Return a setting's description with its bounds."""
     limits = bounds(field)
     return f"{field.description}{f' {limits[0].upper()}{limits[1:]}.' if limits else ''}"
+
+
+def values_of(defaults: Mapping[str, Any]) -> dict[str, list[str]]:
+    """All names that a run sets, of parameters and of settings in groups, each with its values where there are only a few."""
+    known: dict[str, list[str]] = {}
+    for name in defaults:
+        if name in GROUPS:
+            known |= {leaf: _choices(field.annotation) for leaf, field in settings(name, defaults)}
+        elif name in _CHOICES:
+            known[name] = list(_CHOICES[name])
+        else:
+            known[name] = [] if name in TEXTS else _choices(field_of(name, defaults).annotation)
+    return known
+
+
+def _choices(annotation: Any) -> list[str]:
+    if annotation is bool:
+        return ["true", "false"]
+    return [str(value) for value in get_args(annotation)] if get_origin(annotation) is Literal else []
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,9 @@ from components.settings.names import check_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file
 
+MIN_PREFIX = 4
+"""Characters that the beginning of a version's name has at least where it stands for the version."""
+
 
 @dataclass(frozen=True)
 class ModelVersion:
@@ -135,6 +138,25 @@ class Registry:
         if not version:
             raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}: {self._why_no(selector)} ({self._there_are()})")
         return self.get(version).version
+
+    def match(self, selector: str) -> str:
+        """Return the version that people mean: "champion", "previous", or the beginning of a name or of its last part.
+
+        A full name, and a text that begins no complete version's name, are returned as they are. Raises VersionNotFound where there is
+        no champion or previous version, and UsageError where several versions begin so.
+        """
+        if selector in {"champion", "previous"}:
+            return self.resolve(selector)
+        if VERSION_PATTERN.fullmatch(selector) or len(selector) < MIN_PREFIX:
+            return selector
+        found = [version for version in self.newest() if version.startswith(selector) or version.rpartition("-")[2].startswith(selector)]
+        if len(found) > 1:
+            raise UsageError(f"several versions of {self.name} begin with {selector!r}: {', '.join(found[:5])}; give more of the name")
+        return found[0] if found else selector
+
+    def select(self, selector: str) -> str:
+        """Like `match`, and raises VersionNotFound unless the version is complete."""
+        return self.resolve(self.match(selector))
 
     def delete(self, version: str) -> None:
         """Remove a version, its manifest first, so that it ceases to exist at once.

@@ -1,6 +1,8 @@
 """The `penstock` command: one module per group of commands, put together here."""
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 
@@ -11,10 +13,11 @@ from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
-from pipelines.cli.params import params
+from pipelines.cli.params import WithParameters, params
 from pipelines.cli.predict import predict
+from pipelines.cli.project import default_map, read_project
 from pipelines.cli.report import report
-from pipelines.cli.run import run
+from pipelines.cli.run import run, train
 from pipelines.cli.serve import serve
 from pipelines.cli.submit import submit
 
@@ -23,11 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train image classifiers and let only good ones through to production.",
 )
 app.command("demo")(demo)
-app.command("run")(run)
-app.command("submit")(submit)
+app.command("train")(train)
+app.command("run", cls=WithParameters)(run)
+app.command("submit", cls=WithParameters)(submit)
 app.command("params")(params)
 app.command("compile")(compile_)
 app.command("lint")(lint)
@@ -38,6 +43,22 @@ app.command("report")(report)
 app.add_typer(models.app, name="models")
 app.add_typer(gate.app, name="gate")
 app.add_typer(review.app, name="review")
+
+
+def print_version(wanted: bool) -> None:
+    """Print which release this is, and end."""
+    if wanted:
+        print(f"penstock {metadata.version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version, and end.", is_eager=True, callback=print_version)] = False,
+) -> None:
+    """Train image classifiers and let only good ones through to production."""
+    context.default_map = default_map(read_project(), context.command)
 
 
 def main() -> None:

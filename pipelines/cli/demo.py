@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, console
+from pipelines.cli.output import DEFAULT_STORE, SettingsOption, console
+from pipelines.cli.project import DEFAULT_NAME
 from pipelines.cli.run import check, execute, prepare
 from pipelines.cli.summary import print_training
 
@@ -25,7 +26,7 @@ _START_SECONDS = 60.0
 
 def demo(
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
+    settings: SettingsOption = None,
 ) -> None:
     """Train a classifier of handwritten digits, gate it, deploy it, and send the real predictor pictures it has never seen.
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
     from components.bundle.decision import Decision
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Why a model version is promoted or held, and how many test pictures a policy needs.")
 
-VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.")]
 EnvironmentOption = Annotated[
     str, typer.Option("--env", envvar="PENSTOCK_ENV", help="Whose policy decides: dev, staging, prod, or the path of an environment file.")
 ]
@@ -45,7 +45,7 @@ def explain(
     env: EnvironmentOption = "dev",
     policy: PolicyOption = "{}",
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run the gate's decision on a version again, from its stored evaluation.
@@ -56,12 +56,10 @@ def explain(
     """
     from components.bundle.environment import load_environment
     from components.gate.step import explain as judge_again
-    from components.registry import Registry
-    from components.storage import open_store
 
     rules = load_environment(env).policy.override(_json(policy), "--policy")
-    registry = Registry(open_store(store), name)
-    selected = registry.resolve(version)
+    registry = open_registry(store, name)
+    selected = registry.select(version)
     with tempfile.TemporaryDirectory(prefix="penstock-gate-") as scratch:
         decision = judge_again(registry, selected, rules, env, Path(scratch) / "version")
     history = _history(registry.ledger, decision)

@@ -2,21 +2,18 @@
 
 import itertools
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
-
-if TYPE_CHECKING:
-    from components.registry import Registry
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.project import chosen_name, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
 
-VersionArgument = Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.", show_default=False)]
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")
 ]
@@ -28,7 +25,7 @@ _COLOURS = {"deployed": "green", "approved": "green", "held": "yellow", "awaitin
 @app.command("list")
 def list_versions(
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="How many versions at most; 0 for all.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,7 +33,7 @@ def list_versions(
 
     Example: `penstock models list --limit 5`
     """
-    registry = _registry(store, name)
+    registry = open_registry(store, name)
     champion, previous = registry.ledger.champion(), registry.ledger.previous()
     marks = {previous: "previous", champion: "champion"}
     found = (view.row(registry, version, marks.get(version, "")) for version in registry.newest())
@@ -45,7 +42,7 @@ def list_versions(
         print_json(rows)
         return
     if not rows:
-        view.say(f"No version of {escape(name)} in {escape(registry.store.url)} yet: run `penstock run` first.")
+        view.say(f"No version of {escape(registry.name)} in {escape(registry.store.url)} yet: run `penstock run` first.")
         return
     table = view.table("version", "architecture", "accuracy", "classes", "size", "serves")
     for row in rows:
@@ -60,15 +57,13 @@ def list_versions(
 
 
 @app.command()
-def show(
-    version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False
-) -> None:
+def show(version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = "", as_json: JsonOption = False) -> None:
     """Show a version: where it came from, its numbers and parameters, its files and their digests.
 
     Example: `penstock models show champion`
     """
-    registry = _registry(store, name)
-    found = registry.get(registry.resolve(version))
+    registry = open_registry(store, name)
+    found = registry.get(registry.select(version))
     manifest = found.manifest
     if as_json:
         print_json({"uri": found.uri, **manifest.model_dump(mode="json")})
@@ -83,15 +78,13 @@ def show(
 
 
 @app.command()
-def verify(
-    version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = DEFAULT_NAME, as_json: JsonOption = False
-) -> None:
+def verify(version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: NameOption = "", as_json: JsonOption = False) -> None:
     """Hash a version's files again and name each that is missing, changed or extra; the exit code is 1 if there is one.
 
     Example: `penstock models verify previous`
     """
-    registry = _registry(store, name)
-    version = registry.resolve(version) if version in {"champion", "previous"} else version
+    registry = open_registry(store, name)
+    version = registry.match(version)
     problems = registry.verify(version)
     if as_json:
         print_json({"version": version, "intact": not problems, "problems": problems})
@@ -106,7 +99,7 @@ def verify(
 @app.command()
 def history(
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="How many records at most, the newest; 0 for all.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
@@ -114,14 +107,14 @@ def history(
 
     Example: `penstock models history --json`
     """
-    registry = _registry(store, name)
+    registry = open_registry(store, name)
     records = registry.ledger.records()
     shown = records[-limit:] if limit else records
     if as_json:
         print_json([record.model_dump(mode="json") for record in shown])
         return
     if not records:
-        view.say(f"Nothing of {escape(name)} has been deployed in {escape(registry.store.url)} yet.")
+        view.say(f"Nothing of {escape(registry.name)} has been deployed in {escape(registry.store.url)} yet.")
         return
     for record in shown:
         colour = _COLOURS[record.action]
@@ -139,7 +132,7 @@ def diff(
     first: VersionArgument,
     second: VersionArgument = "champion",
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Show what differs between two versions: origin, classes, parameters, numbers and files.
@@ -148,8 +141,8 @@ def diff(
     """
     from components.registry import differences
 
-    registry = _registry(store, name)
-    a, b = (registry.get(registry.resolve(selector)).manifest for selector in (first, second))
+    registry = open_registry(store, name)
+    a, b = (registry.get(registry.select(selector)).manifest for selector in (first, second))
     found = differences(a, b)
     if as_json:
         print_json(
@@ -179,7 +172,7 @@ def rollback(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.")] = "",
     actor: ActorOption = "",
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Make the version that served before serve again, or another one by `--to`; its files are checked first.
@@ -190,7 +183,7 @@ def rollback(
     """
     from components.deploy.local import rollback as roll_back
 
-    registry = _registry(store, name)
+    registry = open_registry(store, name)
     before = registry.ledger.champion()
     record = roll_back(registry, to=to, actor=actor or _user(), reason=reason)
     if as_json:
@@ -208,7 +201,7 @@ def approve(
     reason: Annotated[str, typer.Option("--reason", help="Why, for the ledger.")] = "",
     actor: ActorOption = "",
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Approve a version that the gate let through, in an environment that asks for approval; the deployment pipeline goes on from it.
@@ -219,7 +212,7 @@ def approve(
     """
     from components.deploy.approval import approve as give_approval
 
-    record = give_approval(_registry(store, name), version, environment=env, actor=actor or _user(), reason=reason)
+    record = give_approval(open_registry(store, name), version, environment=env, actor=actor or _user(), reason=reason)
     if as_json:
         print_json(record.model_dump(mode="json"))
         return
@@ -231,21 +224,22 @@ def approve(
 
 @app.command()
 def delete(
-    version: Annotated[str, typer.Argument(help="A version's name.", show_default=False)],
+    version: VersionArgument,
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Delete a version for good; the champion is never deleted.
 
     Example: `penstock models delete 20260102-030405-0123456789ab --yes`
     """
-    registry = _registry(store, name)
+    registry = open_registry(store, name)
+    version = registry.match(version)
     registry.refuse_champion(version)
     if not registry.sizes(version):
         registry.get(version)  # which says what versions there are
     if not yes:
-        typer.confirm(f"Delete version {version} of {name} from {registry.store.url} for good?", abort=True)
+        typer.confirm(f"Delete version {version} of {registry.name} from {registry.store.url} for good?", abort=True)
     registry.delete(version)
     view.say(f"{version} is deleted.")
 
@@ -254,7 +248,7 @@ def delete(
 def publish(
     directory: Annotated[Path, typer.Argument(help="A training run's folder, or one with all files of a model.", show_default=False)],
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Publish a model that a run has trained and evaluated, or that was trained elsewhere, as the publish step does.
@@ -266,13 +260,14 @@ def publish(
     from components.publish.publishing import publish as publish_files
     from pipelines.local import trained_files
 
+    name = chosen_name(store, name)
     trained = trained_files(directory)
     model, evaluation = trained or (directory, directory)
     version = publish_files(model, evaluation, store=store, name=name, run=directory.resolve().name if trained else "")
     if as_json:
-        print_json({"version": version, "uri": _registry(store, name).uri(version)})
+        print_json({"version": version, "uri": open_registry(store, name).uri(version)})
         return
-    view.say(f"[green]{version}[/] is in {escape(_registry(store, name).uri(version))}.")
+    view.say(f"[green]{version}[/] is in {escape(open_registry(store, name).uri(version))}.")
     view.say(f"What the gate says of it: penstock gate explain {version} --store {escape(store)} --name {escape(name)}")
 
 
@@ -281,7 +276,7 @@ def copy(
     version: VersionArgument,
     to: Annotated[str, typer.Option("--to", help="The other store: a directory or s3://bucket/prefix.", show_default=False)],
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
 ) -> None:
     """Copy a version to another store, checked by digest; run it again after a break, and what arrived intact is kept.
 
@@ -291,8 +286,9 @@ def copy(
 
     from components.registry.publication import copy_version
 
-    source, target = _registry(store, name), _registry(to, name)
-    version = source.resolve(version)
+    source = open_registry(store, name)
+    target = open_registry(to, source.name)
+    version = source.select(version)
     total = sum(entry.size for entry in source.get(version).manifest.files.values())
     with Progress(
         TextColumn(version),
@@ -309,13 +305,6 @@ def copy(
         f"{version} is in {escape(copied.uri)}: {len(copied.manifest.files)} files, {view.size_text(total)}, all digests checked.",
         soft_wrap=True,
     )
-
-
-def _registry(store: str, name: str) -> "Registry":
-    from components.registry import Registry
-    from components.storage import open_store
-
-    return Registry(open_store(store), name)
 
 
 def _user() -> str:

@@ -9,16 +9,39 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from components.classifier.errors import PenstockError
+from pipelines.cli.project import DEFAULT_STORE as DEFAULT_STORE
+from pipelines.cli.project import complete_name, complete_pipeline, complete_setting, complete_version
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-DEFAULT_STORE, DEFAULT_NAME = ".penstock/store", "digits"
-
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie: a directory or s3://bucket/prefix.")
 ]
-NameOption = Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")]
+NameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        envvar="PENSTOCK_NAME",
+        help="The model's name.",
+        show_default="the store's only model, or digits",
+        autocompletion=complete_name,
+    ),
+]
+SettingsOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.", autocompletion=complete_setting),
+]
+PipelineArgument = Annotated[
+    str,
+    typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE", autocompletion=complete_pipeline),
+]
+VersionArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A version's name or its beginning, or `champion` or `previous`.", show_default=False, autocompletion=complete_version
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other programs.")]
 
 

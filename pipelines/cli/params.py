@@ -2,35 +2,60 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import Annotated
+from typing import Any
 
-import typer
 from rich.table import Table
 from rich.text import Text
+from typer.core import TyperCommand
 
-from pipelines.cli.output import JsonOption, console, print_json
+from pipelines.catalogue import PIPELINES
+from pipelines.cli.output import JsonOption, PipelineArgument, console, print_json
 from pipelines.descriptions import TEXTS, Row, rows
 
 
 def params(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
+    pipeline: PipelineArgument,
     as_json: JsonOption = False,
 ) -> None:
     """List the parameters of a pipeline, for `--set NAME=VALUE`.
 
     Example: `penstock params training`
     """
-    listed = list(rows(_defaults(pipeline)))
     if as_json:
-        print_json([vars(row) for row in listed])
-        return
+        print_json([vars(row) for row in rows(_defaults(pipeline))])
+    else:
+        print_parameters(pipeline)
+
+
+def print_parameters(pipeline: str) -> None:
+    """Print all parameters of a pipeline: those with a field of their own, then each group's."""
+    listed = list(rows(_defaults(pipeline)))
     for group, members in groupby(listed, lambda row: row.group):
-        table = Table(title=f"{group}: {TEXTS[group]}" if group else "", title_justify="left", header_style="bold")
+        table = Table(
+            title=f"{group}: {TEXTS[group]}" if group else f"Parameters of {pipeline}, for --set NAME=VALUE",
+            title_justify="left",
+            header_style="bold",
+        )
         for heading in ("name", "default", "meaning"):
             table.add_column(heading, overflow="fold")
         for row in members:
             table.add_row(Text(row.name, style="bold"), Text(row.default), Text(row.meaning))
         console.print(table)
+
+
+class WithParameters(TyperCommand):
+    """A command on a pipeline, whose help lists the parameters of the one that is named: `penstock run training --help`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Remember which pipeline is named; help is printed before the arguments are read."""
+        ctx.meta["pipeline"] = next((word for word in args if word in PIPELINES), "")
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the usual help, and below it the parameters."""
+        super().format_help(ctx, formatter)
+        if pipeline := ctx.meta.get("pipeline"):
+            print_parameters(pipeline)
 
 
 def document(pipelines: Iterable[str]) -> str:
@@ -71,6 +96,4 @@ def _defaults(pipeline: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    from pipelines.catalogue import PIPELINES
-
     print(document(PIPELINES), end="")

@@ -10,7 +10,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from components.classifier.errors import InferenceError, PenstockError, UsageError
-from pipelines.cli.output import DEFAULT_NAME, JsonOption, NameOption, console, print_json
+from pipelines.cli.output import JsonOption, NameOption, console, print_json
 
 if TYPE_CHECKING:
     from components.inference_client import InferenceClient
@@ -35,7 +35,7 @@ class Prediction:
 
 def predict(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures, of any size and usual format.")],
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     url: Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Where the predictor answers.")] = DEFAULT_URL,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Less confident predictions need review; default: the server's.")
@@ -53,7 +53,7 @@ def predict(
     if missing:
         raise UsageError(f"no such file: {', '.join(missing)}; give the paths of pictures")
     options = {"return_probabilities": probabilities} | ({} if threshold is None else {"threshold": threshold})
-    client = InferenceClient(url, name, seconds=_SECONDS)
+    client = InferenceClient(url, name or _served(url), seconds=_SECONDS)
     found = [_ask(client, path, options) for path in images]
     if as_json:
         print_json([prediction.row() for prediction in found])
@@ -63,16 +63,33 @@ def predict(
         raise PenstockError(f"{len(failed)} of {len(found)} pictures were refused ({failed[0].file}: {failed[0].error})")
 
 
+def _served(url: str) -> str:
+    """The only model that the server has; raises PenstockError when it has several, or does not answer."""
+    from components.inference_client import InferenceClient
+
+    try:
+        names = InferenceClient(url, "", seconds=_SECONDS).models()
+    except InferenceError as error:
+        raise _no_predictor(error) from error
+    if len(names) != 1:
+        raise UsageError(f"{url} serves {', '.join(names) or 'no model'}; give the model by --name")
+    return names[0]
+
+
+def _no_predictor(error: InferenceError) -> PenstockError:
+    if not error.status:
+        return PenstockError(f"no predictor answers: {error}; start one with `penstock serve`, or give --url")
+    return PenstockError(f"{error}; this is not a Penstock predictor, give its address by --url")
+
+
 def _ask(client: "InferenceClient", path: Path, options: dict[str, Any]) -> Prediction:
     """Send one picture; returns the server's refusal as the picture's own, and raises PenstockError for anything worse."""
     try:
         document = client.predict([{"b64": base64.b64encode(path.read_bytes()).decode()}], **options)
         return Prediction(str(path), document["predictions"][0], document["model_version"])
     except InferenceError as error:
-        if not error.status:
-            raise PenstockError(f"no predictor answers: {error}; start one with `penstock serve`, or give --url") from error
-        if not error.detail:
-            raise PenstockError(f"{error}; this is not a Penstock predictor, give its address by --url") from error
+        if not error.status or not error.detail:
+            raise _no_predictor(error) from error
         if error.status in (404, 405):
             raise PenstockError(f"{error.detail}; give the model by --name") from error
         return Prediction(str(path), {}, error=error.detail.removeprefix("instances[0]: "))

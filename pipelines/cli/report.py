@@ -8,28 +8,27 @@ from rich.text import Text
 
 from components.classifier.errors import StoreError, UsageError
 from components.storage.files import write_file
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.project import open_registry
 
 
 def report(
-    version: Annotated[str, typer.Argument(help="A version's name, or `champion` or `previous`.")],
+    version: VersionArgument,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write; without it, report-VERSION.html in this folder.")
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Write a version's evaluation report, with the gate's decision, as one HTML file.
 
     Example: `penstock report champion --output report.html`
     """
-    from components.registry import Registry
     from components.report.published_report import stored_report
-    from components.storage import open_store
 
-    registry = Registry(open_store(store), name)
-    selected = registry.resolve(version)
+    registry = open_registry(store, name)
+    selected = registry.select(version)
     destination = output or Path(f"report-{selected}.html")
     _write(destination, stored_report(registry, selected))
     if as_json:

@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+from pipelines.cli.project import chosen_name, open_registry
 
 if TYPE_CHECKING:
     from components.review.accuracy import LiveAccuracy, Proportion
@@ -53,7 +54,7 @@ ReviewerOption = Annotated[str, typer.Option(envvar="PENSTOCK_REVIEWER", help="W
 @app.command("list")
 def list_entries(
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     version: VersionOption = "",
     state: StateOption = State.any,
     reason: WhyOption = Why.any,
@@ -83,7 +84,7 @@ def list_entries(
 def export(
     directory: Annotated[Path, typer.Argument(help="A new folder.")],
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     labelled: Annotated[
         bool, typer.Option("--labelled", help="Export what people agree on, as train/CLASS/…: a source for training only.")
     ] = False,
@@ -99,6 +100,7 @@ def export(
     """
     from components.review.export import PAGE, newest_by_picture, write_for_review, write_labelled
 
+    name = chosen_name(store, name)
     queue = _queue(store, name)
     entries = newest_by_picture(_chosen(queue, version, State.labelled if labelled else state, reason))
     entries = entries[:limit] if limit else entries
@@ -121,7 +123,7 @@ def label(
     picture: Annotated[str, typer.Argument(help="A picture's ID, or its beginning.")],
     label: Annotated[str, typer.Argument(help="The class it shows; '-' for none of them or unclear.")],
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     reviewer: ReviewerOption = "",
     resolve: Annotated[bool, typer.Option("--resolve", "--settle", help="End a disagreement: replace all earlier labels.")] = False,
     as_json: JsonOption = False,
@@ -154,7 +156,7 @@ def label(
 def import_(
     path: Annotated[Path, typer.Argument(help="A labels.csv, or the folder that holds it.")],
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     reviewer: ReviewerOption = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -181,7 +183,7 @@ def import_(
 @app.command()
 def accuracy(
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     version: Annotated[str, typer.Option("--version", help="champion, previous or a version.")] = "champion",
     as_json: JsonOption = False,
 ) -> None:
@@ -189,12 +191,9 @@ def accuracy(
 
     Example: `penstock review accuracy`
     """
-    from components.registry import Registry
     from components.review.accuracy import live_accuracy
-    from components.storage import open_store
 
-    opened = open_store(store)
-    resolved = Registry(opened, name).resolve(version)
+    resolved = open_registry(store, name).select(version)
     result = live_accuracy(resolved, _queue(store, name).entries(resolved))
     if as_json:
         print_json(asdict(result))
@@ -226,7 +225,7 @@ def _queue(store: str, name: str) -> "ReviewQueue":
     from components.review.queue import ReviewQueue
     from components.storage import open_store
 
-    return ReviewQueue(open_store(store), name)
+    return ReviewQueue(open_store(store), chosen_name(store, name))
 
 
 def _chosen(queue: "ReviewQueue", version: str, state: State, reason: Why) -> "list[QueuedPicture]":

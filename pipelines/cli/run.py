@@ -5,15 +5,28 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from components.classifier.errors import PenstockError
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, JsonOption, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
+from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
 from pipelines.local import RunResult, new_run_directory, run_local, trained_files
 
 RUNS = Path(".penstock/runs")
 CHECKPOINTS = Path(".penstock/checkpoints")
 """Where a training that was interrupted finds its checkpoint, unless PENSTOCK_CHECKPOINTS names another place."""
+
+RunNameOption = Annotated[
+    str,
+    typer.Option(
+        "--name",
+        envvar="PENSTOCK_NAME",
+        help="The model's name.",
+        show_default="the source's for a training, else the store's only model",
+        autocompletion=complete_name,
+    ),
+]
 
 
 class RunFailed(PenstockError):
@@ -27,18 +40,18 @@ class Interrupted(PenstockError):
 
 
 def run(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
+    pipeline: PipelineArgument,
+    settings: SettingsOption = None,
     env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")] = "",
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
-    name: Annotated[str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.")] = DEFAULT_NAME,
+    name: RunNameOption = "",
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of their images.")] = False,
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line that the steps print.")] = False,
 ) -> None:
     """Run a pipeline on this machine, with no cluster.
 
-    `penstock params PIPELINE` lists what can be set.
+    `penstock run PIPELINE --help` lists what can be set. What penstock.yaml in this folder says holds where nothing else is said.
 
     Example: `penstock run training --set source=digits --set epochs=10 --env dev`
     """
@@ -57,10 +70,28 @@ def run(
         print_summary(pipeline, result, arguments)
 
 
+def train(
+    source: Annotated[str, typer.Argument(help="A folder with one folder per class, or any other source.", metavar="DIR")],
+    settings: SettingsOption = None,
+    env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")] = "",
+    store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
+    name: RunNameOption = "",
+    as_json: JsonOption = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line that the steps print.")] = False,
+) -> None:
+    """Train on a folder of pictures: short for `penstock run training --set source=DIR`.
+
+    Example: `penstock train data/pets --set image_size=64`
+    """
+    chosen = [f"source={source}", *(settings or [])]
+    run("training", chosen, env=env, store=store, name=name, as_json=as_json, verbose=verbose, docker=False)
+
+
 def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: str) -> dict[str, Any]:
     """Turn options into a pipeline's arguments; everything that can be refused before a run is refused here.
 
-    Raises UsageError, and what the steps' own checks raise.
+    The command line comes before penstock.yaml. Without a name, a source other than digits gives its own. Raises UsageError, and what
+    the steps' own checks raise.
     """
     from components.preflight.checks import CHECKS
     from pipelines.catalogue import load_pipeline
@@ -69,12 +100,24 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
     loaded = load_pipeline(pipeline)
     defaults = parameter_defaults(loaded)
     options = {"store": store, "name": name, "target": "local", "environment": env}
-    arguments = defaults | {key: value for key, value in options.items() if key in defaults and value} | parse_settings(loaded, settings)
+    given = parse_settings(loaded, [*project_settings(pipeline), *settings])
+    arguments = defaults | {key: value for key, value in options.items() if key in defaults and value} | given
     if "://" not in arguments["store"]:
         arguments["store"] = str(Path(arguments["store"]).expanduser().absolute())
+    unnamed = not name and "name" not in given
+    if unnamed:
+        arguments["name"] = _name_of(pipeline, arguments)
     for _ in CHECKS[pipeline](arguments, True):
         pass
+    if unnamed and arguments["name"] != DEFAULT_NAME:
+        errors.print(Text(f"The model is called {arguments['name']}; --name gives it another name."), soft_wrap=True)
     return arguments
+
+
+def _name_of(pipeline: str, arguments: dict[str, Any]) -> str:
+    if pipeline != "training":
+        return chosen_name(arguments["store"], "")
+    return name_of_source(arguments["source"])
 
 
 def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.output import DEFAULT_NAME, DEFAULT_STORE, NameOption, StoreOption, console
+from pipelines.cli.output import DEFAULT_STORE, NameOption, StoreOption, console
+from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
     from components.predictor.settings import PredictorSettings
@@ -16,7 +17,7 @@ CACHE = Path(".penstock/cache")
 
 def serve(
     store: StoreOption = DEFAULT_STORE,
-    name: NameOption = DEFAULT_NAME,
+    name: NameOption = "",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8080,
     host: Annotated[str, typer.Option(help="Address to listen on; :: lets other machines in, by IPv6 and IPv4.")] = "127.0.0.1",
     review: Annotated[bool, typer.Option("--review", help="Queue uncertain pictures in the store, for `penstock review`.")] = False,
@@ -29,15 +30,15 @@ def serve(
 
     from components.classifier.errors import UsageError, VersionNotFound
     from components.predictor.settings import PredictorSettings
-    from components.registry import Registry
-    from components.storage import open_store
 
+    registry = open_registry(store, name)
+    name = registry.name
     try:
         settings = PredictorSettings(model_name=name, host=host, http_port=port)
     except ValidationError as error:
         first = error.errors()[0]
         raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
-    if not Registry(open_store(store), name).ledger.champion():  # checked before the server starts, which takes seconds
+    if not registry.ledger.champion():  # checked before the server starts, which takes seconds
         raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
     sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))
 

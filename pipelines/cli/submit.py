@@ -3,14 +3,16 @@
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
-from pipelines.cli.output import JsonOption, console, print_json
+from pipelines.cli.output import JsonOption, PipelineArgument, SettingsOption, console, errors, print_json
+from pipelines.cli.project import DEFAULT_NAME, name_of_source, project_settings, read_project
 
 
 def submit(
-    pipeline: Annotated[str, typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE")],
+    pipeline: PipelineArgument,
     host: Annotated[str, typer.Option("--host", envvar="KFP_HOST", help="Address of Kubeflow Pipelines.")],
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A run parameter; may be given again.")] = None,
+    settings: SettingsOption = None,
     namespace: Annotated[str, typer.Option("--namespace", envvar="KFP_NAMESPACE", help="The profile, on a multi-user Kubeflow.")] = "",
     token: Annotated[str, typer.Option("--token", envvar="KFP_TOKEN", help="A bearer token.")] = "",
     ca: Annotated[str, typer.Option("--ca", help="Certificates of a private CA.")] = "",
@@ -22,16 +24,25 @@ def submit(
 
     The steps' image is taken from PENSTOCK_IMAGE, and the predictor's from PENSTOCK_PREDICTOR_IMAGE, or by the first one's
     name. The cluster must be able to pull both. PENSTOCK_RESOURCES names a file that says what single steps ask of the cluster.
-    `penstock params PIPELINE` lists what can be set.
+    `penstock submit PIPELINE --help` lists what can be set.
 
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
     from pipelines.catalogue import load_pipeline
-    from pipelines.parameters import check_groups, parse_settings
+    from pipelines.parameters import check_groups, parameter_defaults, parse_settings
     from pipelines.submit import Server
     from pipelines.submit import submit as send
 
-    arguments = parse_settings(load_pipeline(pipeline), settings or [])
+    loaded = load_pipeline(pipeline)
+    project, known = read_project(), parameter_defaults(loaded)
+    chosen = {"store": project.store, "name": project.name, "environment": project.environment}
+    arguments = {key: value for key, value in chosen.items() if value and key in known}
+    arguments |= parse_settings(loaded, [*project_settings(pipeline), *(settings or [])])
+    if "name" not in arguments and arguments.get("source", DEFAULT_NAME) != DEFAULT_NAME:
+        arguments["name"] = name_of_source(arguments["source"])
+        errors.print(
+            Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
+        )
     check_groups(arguments)
     sent = send(pipeline, arguments, Server(host, namespace, token, ca), experiment=experiment, service_account=service_account)
     if as_json:
