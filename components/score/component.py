@@ -79,7 +79,7 @@ def merge_scores(
     Args:
         plan: What plan_shards wrote.
         results: What each shard returned.
-        predictions: predictions.parquet, passed_over.parquet and summary.json.
+        predictions: predictions.parquet or predictions/, _passed_over/ and summary.json.
         summary: The run in a few lines of Markdown.
         metrics: Rows, errors, part that needs review, images per second.
     """

@@ -14,15 +14,13 @@ from components.classifier.errors import DataError
 from components.score.appearance import read_reference
 from components.score.drift import Drift
 from components.score.model import Model
-from components.score.output import INCOMPLETE, PASSED_OVER, PREDICTIONS, SUMMARY, Output
+from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output
+from components.score.parts import GROUP_ROWS, PART_BYTES, PartsWriter, arranged, group_rows
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Plan
 from components.score.rows import PASSED, schema
 from components.score.summary import Summary, Tally
 
-GROUP_ROWS = 65_536
-GROUP_VALUES = 8 * 2**20
-"""A row group holds so many rows, fewer where every row has many probabilities: always as many for the same classes."""
 MAX_NAMED = 10
 
 
@@ -30,24 +28,29 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     """Write the output's files into a folder, commit them to the output's store, and return the summary.
 
     `results`: one JSON line per shard (`shard.ShardResult`). Raises DataError naming every piece that failed and every
-    container that was refused; then the rows of the rest are kept as incomplete.parquet, and what was there before stays.
+    container that was refused; then the rows of the rest are kept in _incomplete/, and what was there before stays.
     Raises it too, after the commit, when not one of the inputs could be scored.
     """
     output = Output(plan.output)
     folder.mkdir(parents=True, exist_ok=True)
     if output.is_complete(plan):
         return _committed(plan, output, folder)
-    with tempfile.TemporaryDirectory(prefix="penstock-merge-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="_merging-") as scratch:
         model = Model(plan.store, plan.name, plan.version)
         tally = Tally(plan.classes, read_reference(model.reference(Path(scratch) / "model")))
-        problems = [reason for _, reason in plan.refused] + _write(plan, output, folder, Path(scratch), tally)
-    if problems and output.is_complete(plan):
-        return _committed(plan, output, folder)  # another run of the same plan was first, and tidied up
-    if problems:
-        raise _failed(plan, output, folder, problems)
+        columns = schema(plan.classes, plan.settings.probabilities)
+        group = group_rows(len(plan.classes), plan.settings.probabilities)
+        predictions = PartsWriter(Path(scratch) / "rows", columns, group, None if plan.settings.layout == "file" else PART_BYTES)
+        problems = [reason for _, reason in plan.refused] + _write(plan, output, predictions, folder, Path(scratch), tally)
+        if problems and output.is_complete(plan):
+            return _committed(plan, output, folder)  # another run of the same plan was first, and tidied up
+        if problems:
+            output.put_incomplete(predictions.parts)
+            raise _failed(plan, problems)
+        names = arranged(folder, predictions.parts, columns, group, plan.settings)
     summary = _summary(plan, tally, [json.loads(result) for result in results])
     summary.save(folder / SUMMARY)
-    output.commit(plan, folder)
+    output.commit(plan, folder, names)
     return _checked(summary)
 
 
@@ -66,16 +69,12 @@ def _checked(summary: Summary) -> Summary:
     return summary
 
 
-def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally) -> list[str]:
-    """Write both Parquet files; returns why pieces are missing, one line each."""
+def _write(plan: Plan, output: Output, predictions: PartsWriter, folder: Path, scratch: Path, tally: Tally) -> list[str]:
+    """Write the rows, and what was passed over; returns why pieces are missing, one line each."""
     problems: list[str] = []
     columns = schema(plan.classes, plan.settings.probabilities)
-    group = min(GROUP_ROWS, max(1, GROUP_VALUES // len(plan.classes))) if plan.settings.probabilities else GROUP_ROWS
-    with (
-        _Grouped(folder / PREDICTIONS, columns, group) as predictions,
-        _Grouped(folder / PASSED_OVER, PASSED_SCHEMA, GROUP_ROWS) as passed_over,
-    ):
-        for batch in _batches(plan.folder / "passed_over.parquet"):
+    with predictions, PartsWriter((folder / PASSED_OVER).parent, PASSED_SCHEMA, GROUP_ROWS, None) as passed_over:
+        for batch in _row_groups(plan.folder / "passed_over.parquet"):
             passed_over.write(batch)
             tally.add_passed_over(batch)
         for piece in plan.pieces:
@@ -83,7 +82,7 @@ def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally
             if not output.get_part(piece, path):
                 problems.append(output.failure(piece))
                 continue
-            for batch in _batches(path):
+            for batch in _row_groups(path):
                 is_row = pc.is_null(batch[PASSED])
                 rows = batch.filter(is_row).select(columns.names).cast(columns)
                 predictions.write(rows)
@@ -95,48 +94,17 @@ def _write(plan: Plan, output: Output, folder: Path, scratch: Path, tally: Tally
                     tally.add_passed_over(notes)
             tally.appearance.merge(pq.read_metadata(path).metadata[b"looks"].decode())
             path.unlink()
+    passed_over.parts[0].rename(folder / PASSED_OVER)
     return problems
 
 
-class _Grouped:
-    """Writes Parquet in row groups of one size, so that the bytes do not depend on how the rows arrived."""
-
-    def __init__(self, path: Path, columns: pa.Schema, size: int) -> None:
-        self._writer = pq.ParquetWriter(path, columns, compression="zstd")
-        self._columns, self._size = columns, size
-        self._waiting: list[pa.Table] = []
-
-    def __enter__(self) -> "_Grouped":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._flush(last=True)
-        self._writer.close()
-
-    def write(self, rows: pa.Table) -> None:
-        self._waiting.append(rows)
-        if sum(len(table) for table in self._waiting) >= self._size:
-            self._flush()
-
-    def _flush(self, last: bool = False) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting).cast(self._columns).combine_chunks()
-        start = 0
-        while len(table) - start >= self._size or (last and start < len(table)):
-            self._writer.write_table(table.slice(start, self._size).combine_chunks(), row_group_size=self._size)
-            start += self._size
-        self._waiting = [table.slice(start)] if start < len(table) else []
-
-
-def _batches(path: Path) -> Iterator[pa.Table]:
+def _row_groups(path: Path) -> Iterator[pa.Table]:
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             yield file.read_row_group(group)
 
 
-def _failed(plan: Plan, output: Output, folder: Path, problems: list[str]) -> DataError:
-    output.put_incomplete(folder / PREDICTIONS)
+def _failed(plan: Plan, problems: list[str]) -> DataError:
     named = "; ".join(problems[:MAX_NAMED]) + (f"; and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else "")
     kept = f"the other rows are kept in {plan.output}/{INCOMPLETE}"
     return DataError(f"not everything was scored: {named}; correct or remove these and run again ({kept})")

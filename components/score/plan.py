@@ -153,12 +153,18 @@ def write_plan(
         "settings": settings.model_dump(),
         "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
         "refused": refused,
-        "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused]),
+        "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused, *_form(settings)]),
     }
     _write_slices(folder / "slices.parquet", cut)
     pq.write_table(_passed_table(passed_over), folder / "passed_over.parquet")
     (folder / "plan.json").write_text(json.dumps(content, allow_nan=False), "utf-8")
     return Plan.load(folder)
+
+
+def _form(settings: ScoringSettings) -> list[str]:
+    """What of the output's form is not the default: keys of earlier releases knew none."""
+    usual = ScoringSettings()
+    return [f"{name}={getattr(settings, name)}" for name in ("layout", "partition_by") if getattr(settings, name) != getattr(usual, name)]
 
 
 def _cut(sources: list[Source], most: int) -> Iterator[list[tuple[Source, int, int | None]]]:

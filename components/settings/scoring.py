@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from components.bundle.environment import Serving, load_environment
 from components.bundle.numbers import parse_share
@@ -24,10 +24,20 @@ class ScoringSettings(Settings):
     """Which column of Parquet files holds the pictures, where several may."""
     names: NameEncoding = ""
     """Encoding of file names in a zip or tar that do not say theirs, such as cp932 or gbk. Empty: only UTF-8 is taken."""
+    layout: Literal["auto", "file", "dataset"] = "auto"
+    """file writes predictions.parquet, dataset parts of about 128 MiB in predictions/, auto a dataset where one part is not enough."""
+    partition_by: Literal["", "label", "needs_review"] = ""
+    """Write the dataset in directories by the values of this column, such as predictions/label=cat/, as Hive and Spark do."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     workers: int = Field(0, ge=0)
     """Decoding threads per shard; 0 takes one per CPU, and 10 for files that are fetched over the network."""
+
+    @model_validator(mode="after")
+    def _one_file_has_no_directories(self) -> "ScoringSettings":
+        if self.partition_by and self.layout == "file":
+            raise ValueError("partition_by writes a dataset; leave layout out, or set layout=dataset")
+        return self
 
     @classmethod
     def in_environment(cls, values: dict[str, Any], environment: str) -> "ScoringSettings":

@@ -47,7 +47,7 @@ class Done:
 
     @property
     def passed_over(self) -> dict[str, str]:
-        return {row["input"]: row["reason"] for row in pq.read_table(self.output / "passed_over.parquet").to_pylist()}
+        return {row["input"]: row["reason"] for row in pq.read_table(self.output / "_passed_over" / "passed_over.parquet").to_pylist()}
 
     @property
     def names(self) -> list[str]:

@@ -57,7 +57,7 @@ def test_the_manifest_vouches_for_the_files(score: Score, tmp_path: Path) -> Non
     done = score(folder, output=tmp_path / "output")
     assert set(json.loads((done.output / "manifest.json").read_text())["files"]) == {
         "predictions.parquet",
-        "passed_over.parquet",
+        "_passed_over/passed_over.parquet",
     }
     with (done.output / "predictions.parquet").open("ab") as file:
         file.write(b"x")
@@ -78,14 +78,14 @@ def test_a_container_that_cannot_be_used_is_named_and_the_others_are_kept(score:
     folder, output = mixed(tmp_path / "in"), tmp_path / "output"
     with pytest.raises(DataError, match=r"not everything was scored: b\.npy is cut") as failure:
         score(folder, output=output, shards=3)
-    assert str(output / "incomplete.parquet") in str(failure.value)
-    assert pq.read_table(output / "incomplete.parquet")["input"].to_pylist() == ["a.npy"] * 3 + ["c.npy"] * 3
+    assert str(output / "_incomplete") in str(failure.value)
+    assert pq.read_table(output / "_incomplete")["input"].to_pylist() == ["a.npy"] * 3 + ["c.npy"] * 3
     assert not (output / "predictions.parquet").exists()
     assert not (output / "manifest.json").exists()
     (folder / "b.npy").unlink()
     assert len(score(folder, output=output, shards=3).rows) == 6
     assert sorted(path.name for path in output.iterdir() if path.name != ".tmp") == [
-        "manifest.json", "passed_over.parquet", "predictions.parquet", "summary.json",
+        "_passed_over", "manifest.json", "predictions.parquet", "summary.json",
     ]  # fmt: skip
 
 
@@ -100,7 +100,7 @@ def test_a_shard_that_fails_is_named_and_what_was_there_before_stays(score: Scor
         score(folder, output=output, shards=3)
     assert (output / "predictions.parquet").read_bytes() == before
     assert (output / "manifest.json").exists()
-    assert pq.read_table(output / "incomplete.parquet")["input"].to_pylist() == ["a.tar/1.png", "c.tar/1.png"]
+    assert pq.read_table(output / "_incomplete")["input"].to_pylist() == ["a.tar/1.png", "c.tar/1.png"]
     cases.put(folder / "b.tar", whole)
     assert score(folder, output=output, shards=3).names == ["a.tar/1.png", "b.tar/1.png", "c.tar/1.png"]
 

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.score import plan as planning
-from components.score.output import FILES
+from components.score.output import MANIFEST, SUMMARY
+from components.score.parts import PREDICTIONS
 from components.score.plan import Plan
 from components.score.shard import score_shard
 from tests.score import cases
@@ -52,7 +53,7 @@ def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model
     for rows, complete in ((5, 0), (12, 1), (4, 1)):
         killed = subprocess.run([sys.executable, "-c", KILLED, str(plan.folder), str(rows)], check=False)
         assert killed.returncode == -9
-        assert [name for name in FILES if (output / name).exists()] == []
+        assert [name for name in (PREDICTIONS, SUMMARY, MANIFEST) if (output / name).exists()] == []
         parts = list(output.glob("_parts/*.parquet"))
         assert len(parts) == complete
         assert all(pq.read_table(part).num_rows == 10 for part in parts)
@@ -71,7 +72,9 @@ def test_the_bytes_depend_on_no_number_of_shards_threads_or_batches(
     unbroken = score(pictures, probabilities=True)
     again = score(pictures, shards=shards, workers=workers, batch_size=batch_size, probabilities=True)
     assert again.data == unbroken.data
-    assert (again.output / "passed_over.parquet").read_bytes() == (unbroken.output / "passed_over.parquet").read_bytes()
+    assert (again.output / "_passed_over" / "passed_over.parquet").read_bytes() == (
+        unbroken.output / "_passed_over" / "passed_over.parquet"
+    ).read_bytes()
 
 
 def test_a_finished_run_is_found_and_a_changed_input_is_not(score: Score, model: Model, pictures: Path, tmp_path: Path) -> None:
