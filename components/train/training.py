@@ -21,7 +21,7 @@ from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches
 from components.train.checkpoint import Checkpoints, checkpoint_address
-from components.train.export import check_export, export_onnx
+from components.train.export import check_export, export_onnx, facts_of
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.pixel_statistics import mean_and_std
 from components.train.process_env import stoppable
@@ -107,7 +107,6 @@ class _Run:
         """Calibrate, export and check the fitted network, and record how it was made."""
         inside = self._calibrate()
         graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature)
-        export_onnx(graph, self._info.spec, directory / files.ONNX)
         facts = {
             "device_used": describe(self._device),
             "augmentation_used": self._augmentation,
@@ -115,7 +114,9 @@ class _Run:
             "parameter_count": self._parameters,
             **self._origin,
         }
-        config(self._info, self._options, inside, facts).save(directory)
+        described = config(self._info, self._options, inside, facts)
+        described.save(directory)
+        export_onnx(graph, self._info.spec, directory / files.ONNX, facts_of(described))
         difference = check_export(graph, directory, (self._validation if len(self._validation) else self._training).images)
         _save_weights(self._network, directory, self._options.architecture)
         seconds = time.perf_counter() - self._started

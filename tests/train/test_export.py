@@ -1,10 +1,12 @@
 """model.onnx gives what torch gives, for every size of batch, and tells nothing about the machine that made it."""
 
+import json
 import socket
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -13,9 +15,9 @@ from components.bundle import files
 from components.bundle.config import BundleConfig, InputConfig
 from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError
-from components.classifier.images import ImageSpec
+from components.classifier.images import ImageSpec, encode_png, from_bytes
 from components.classifier.network import ServingGraph, build
-from components.train.export import check_export, export_onnx
+from components.train.export import check_export, export_onnx, facts_of
 
 MEAN, STD, TEMPERATURE = 0.3, 0.25, 1.7
 
@@ -28,8 +30,7 @@ def exported(directory: Path, architecture: str, spec: ImageSpec, classes: int =
         network.train()(torch.randn(4, spec.channels, spec.height, spec.width))
     mean, std = [MEAN] * spec.channels, [STD] * spec.channels
     graph = ServingGraph(network, mean, std, TEMPERATURE)
-    export_onnx(graph, spec, directory / files.ONNX)
-    BundleConfig(
+    config = BundleConfig(
         name="noise",
         architecture=architecture,
         classes=[f"class {k}" for k in range(classes)],
@@ -39,7 +40,9 @@ def exported(directory: Path, architecture: str, spec: ImageSpec, classes: int =
         dataset_digest="0" * 64,
         parameters={},
         code_version="test",
-    ).save(directory)
+    )
+    config.save(directory)
+    export_onnx(graph, spec, directory / files.ONNX, facts_of(config))
     return graph
 
 
@@ -115,3 +118,34 @@ def test_a_file_that_differs_from_the_network_does_not_count(grey: tuple[Path, S
 def test_each_family_of_architectures_is_exported(tmp_path: Path, architecture: str, shape: tuple[int, int, int]) -> None:
     spec = ImageSpec(*shape)
     assert check_export(exported(tmp_path, architecture, spec), tmp_path, none(spec)) <= 1e-4
+
+
+def test_the_file_says_what_it_takes_and_gives(grey: tuple[Path, ServingGraph]) -> None:
+    directory, _ = grey
+    facts = {entry.key: entry.value for entry in onnx.load(directory / files.ONNX).metadata_props}
+    assert json.loads(facts["penstock.classes"]) == BundleConfig.load(directory).classes
+    assert "8x8" in facts["penstock.preprocessing"]
+    assert "601-2 luma" in facts["penstock.preprocessing"]
+    assert facts["penstock.name"] == "noise"
+    asked = onnxruntime.InferenceSession(directory / files.ONNX, providers=["CPUExecutionProvider"]).get_modelmeta().custom_metadata_map
+    assert asked == facts
+
+
+def test_an_equal_network_gives_an_equal_file(grey: tuple[Path, ServingGraph], tmp_path: Path) -> None:
+    exported(tmp_path, "small_cnn", ImageSpec(8, 8, 1))
+    assert (tmp_path / files.ONNX).read_bytes() == (grey[0] / files.ONNX).read_bytes()
+
+
+def test_the_example_of_the_documentation_gives_what_the_predictor_gives(
+    grey: tuple[Path, ServingGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text("utf-8")
+    example = page.partition("```python\n")[2].partition("```")[0]
+    picture = np.random.default_rng(3).integers(0, 256, (19, 13, 3), dtype=np.uint8)
+    (tmp_path / "picture.png").write_bytes(encode_png(picture))
+    (tmp_path / files.ONNX).write_bytes((grey[0] / files.ONNX).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, np.ndarray] = {}
+    exec(compile(example, "docs/onnx.md", "exec"), found)
+    pixels = from_bytes((tmp_path / "picture.png").read_bytes(), ImageSpec(8, 8, 1))
+    np.testing.assert_allclose(found["probabilities"], Classifier(grey[0]).probabilities(pixels[None]), atol=1e-6)
