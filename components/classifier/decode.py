@@ -68,6 +68,8 @@ _TURNS = {
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _ZEROS = 32
 """As many zero bytes do not end a compressed picture."""
+_PIXELS_PER_ZERO = 4096
+"""But in WebP: the flat end of a good picture takes one zero byte for every 8,900 pixels and more (measured on pictures of one colour)."""
 _STRIP_PIXELS = 1_000_000
 """Pixels that are converted at a time, so that a conversion needs little beside the picture itself."""
 
@@ -269,7 +271,8 @@ def _check_work(image: Image.Image, data: bytes) -> None:
         raise ImageError(f"the PPM has more than {MAX_CHUNKS} comments; save it again")
     if kind == "BMP" and len(data) > MAX_RUN_LENGTH_BYTES and _is_run_length(image):
         raise ImageError(f"a run-length coded BMP of more than {MAX_RUN_LENGTH_BYTES >> 20} MiB takes too long to decode; save it as PNG")
-    if data.endswith(bytes(_ZEROS)) and (
+    blank = image.width * image.height // _PIXELS_PER_ZERO if kind == "WEBP" else 0
+    if data.endswith(bytes(_ZEROS + blank)) and (
         kind == "WEBP" or (kind in {"JPEG", "MPO"} and data.rfind(_END_OF_IMAGE) < data.rfind(_START_OF_SCAN))
     ):
         raise ImageError("the picture is cut or damaged (its end is overwritten by zeros)")

@@ -251,3 +251,11 @@ def test_from_bytes_is_decode_and_prepare() -> None:
     data, spec = encode(pixels(2)), ImageSpec(7, 9, 1)
     np.testing.assert_array_equal(from_bytes(data, spec), prepare(decode(data), spec))
     assert str(spec) == "7x9x1"
+
+
+@pytest.mark.parametrize("quality", [10, 75, 100])
+@pytest.mark.parametrize("side", [300, 1000, 2400])
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_blank_webp_is_not_damaged_for_the_zeros_at_its_end(side: int, level: int, quality: int) -> None:
+    data = encode(Image.new("RGB", (side, side), (level, level, level)), "WEBP", quality=quality)
+    assert abs(decode(data).astype(int) - level).max() <= 2
