@@ -68,6 +68,8 @@ class DatasetInfo:
     """One entry per check: name, passed, detail."""
     set_aside: list[dict[str, str]] = field(default_factory=list)
     """One entry per file that was left out: file, reason."""
+    group: str = ""
+    """The column whose values each lie in one split; "" where every picture stands for itself."""
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
 

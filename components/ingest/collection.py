@@ -41,6 +41,8 @@ class Collection:
     """How many pictures in two splits are accepted without being asked for."""
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """Further attributes, N values each."""
+    group: str = ""
+    """The column whose values must each lie in one split; "" where pictures stand for themselves."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -19,6 +19,7 @@ from components.classifier.images import ImageSpec
 from components.ingest import extra, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
+from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
 from components.readers.listing import counted, some
 from components.settings.ingest import IngestSettings
@@ -38,10 +39,12 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
     path = Path(path)
     with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options)
+        add_groups(collection, options)
         _tell_found(source, collection, log)
         keep = np.ones(len(collection), bool)
         checks = _check(collection, keep, options)
         splits = split.assign(collection, keep, options)
+        checks += check_groups(collection, splits, bool(options.extra_training_source))
         more = _extra(collection, options, scratch, log) if options.extra_training_source else None
         info = _write(source, path, collection, splits, [*checks, more.check] if more else checks, options, more)
         _tell_result(info, [*checks, more.check] if more else checks, log)
@@ -127,6 +130,7 @@ def _write(
         shape=(height, width, channels),
         counts=counts,
         seed=options.split_seed,
+        group=collection.group,
         checks=[check.as_dict() for check in checks],
         set_aside=[*collection.set_aside, *(more.set_aside if more else [])],
     )

@@ -2,7 +2,7 @@
 
 Within a class the different pictures are ranked by a keyed hash of their pixels; the first become test, the next validation.
 So shares are exact per class (stratified), copies of a picture stay together, names and order of files do not matter, and
-adding pictures to a source moves hardly any of the others to another split.
+adding pictures to a source moves hardly any of the others to another split. With groups, whole groups are split (groups.py).
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from components.bundle.dataset import SplitName
 from components.ingest.collection import SPLIT_CODE, Collection
+from components.ingest.groups import assign_groups
 from components.settings.ingest import IngestSettings
 
 
@@ -19,6 +20,7 @@ def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     """Give each picture its split: int8 (N,) of SPLIT_CODE; pictures that are not kept get SPLIT_CODE[None].
 
     Each class has at least one picture in each split that is split off; `checks.check_classes` has made that possible.
+    Raises DataError where groups do not allow it.
     """
     fractions: dict[SplitName, float] = {}
     if "test" not in collection.given_splits:
@@ -26,6 +28,9 @@ def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     if "validation" not in collection.given_splits:
         fractions["validation"] = options.validation_fraction
     result = np.where(keep, np.maximum(collection.given, SPLIT_CODE["train"]), SPLIT_CODE[None]).astype(np.int8)
+    if collection.group:
+        assign_groups(collection, fractions, options.split_seed, result)
+        return result
     for label in range(len(collection.classes)):
         pool = np.flatnonzero((result == SPLIT_CODE["train"]) & (collection.labels == label))
         _split_class(collection, pool, fractions, options.split_seed, result)

@@ -85,6 +85,10 @@ class IngestSettings(Settings):
     """How many pictures may be in two splits; up to it they are dropped from training, above it the source is refused."""
     names: NameEncoding = ""
     """Encoding of file names in a zip or tar that do not say theirs, such as cp932 or gbk. Empty: only UTF-8 is taken."""
+    group_column: str = ""
+    """Column of columns.csv or the table of labels: all pictures with one value of it, such as a patient's, stay in one split."""
+    group_pattern: str = ""
+    """The same by a regular expression on the picture's path, of which the first bracket is the group, such as /(p[0-9]+)_"""
     extra_training_source: str = ""
     """A second source that is trained on and never tests, such as an export of the review queue. Empty for none."""
 
@@ -92,6 +96,12 @@ class IngestSettings(Settings):
     def _agree(self) -> "IngestSettings":
         if self.image_size is not None and not all(1 <= side <= MAX_SIDE for side in self.image_size):
             raise ValueError(f"image_size {self.image_size[0]}x{self.image_size[1]} is out of range; height and width are 1 to {MAX_SIDE}")
+        if self.group_column and self.group_pattern:
+            raise ValueError("group_column and group_pattern both say what a group is; set one of them")
+        try:
+            re.compile(self.group_pattern)
+        except re.error as error:
+            raise ValueError(f"group_pattern {self.group_pattern!r} is not a regular expression ({error})") from error
         if self.validation_fraction + self.test_fraction >= 1:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} and test_fraction={self.test_fraction} leave nothing to train on; "
