@@ -66,12 +66,15 @@ def step_outputs(pipeline_root: Path, task: str) -> tuple[dict[str, Any], dict[s
     return parameters, artifacts
 
 
-def run_pipeline(pipeline: Any, arguments: dict[str, Any], pipeline_root: str, workspace_root: str, runner: Any) -> dict[str, Any] | None:
+def run_pipeline(
+    pipeline: Any, arguments: dict[str, Any], pipeline_root: str, workspace_root: str, runner: Any, run_id: str
+) -> dict[str, Any] | None:
     """Run a pipeline by kfp's local runner without its retries; returns its outputs, or None when a step failed.
 
-    Retries answer lost pods. On one machine there are none, and repeating a wrong parameter would only make it slow.
+    Steps that ask for the run's ID get `run_id`; by itself kfp gives them eight random digits. Retries answer lost
+    pods. On one machine there are none, and repeating a wrong parameter would only make it slow.
     """
-    from kfp import local
+    from kfp import dsl, local
     from kfp.local import pipeline_orchestrator
     from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -81,6 +84,9 @@ def run_pipeline(pipeline: Any, arguments: dict[str, Any], pipeline_root: str, w
     for component in [copy.root, *copy.components.values()]:
         for task in component.dag.tasks.values():
             task.ClearField("retry_policy")
+            for given in task.inputs.parameters.values():
+                if given.runtime_value.constant.string_value == dsl.PIPELINE_JOB_ID_PLACEHOLDER:
+                    given.runtime_value.constant.string_value = run_id
     try:
         outputs: dict[str, Any] = pipeline_orchestrator.run_local_pipeline(copy, arguments)
     except RuntimeError as error:  # how kfp says that a step failed; the step's own output holds the cause

@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from components.classifier.progress import PREFIX, SECONDS_VARIABLE
 from pipelines import kfp_inside
+from pipelines.local_runs import LocalRun, RunStep, drop_artifacts
 
 GRACE_SECONDS = 10
 """How long steps may take to end after Ctrl-C before they are killed."""
@@ -105,6 +106,7 @@ def run_local(
         arguments, containers = in_containers(arguments, directory, checkpoints)
         containers["environment"][SECONDS_VARIABLE] = PROGRESS_SECONDS
     request = {
+        "id": directory.name,
         "pipeline": pipeline,
         "arguments": arguments,
         "pipeline_root": str(directory / "artifacts"),
@@ -114,6 +116,9 @@ def run_local(
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
     ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS}
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
+    record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, time=datetime.now(UTC).isoformat(), pid=os.getpid())
+    record.save(directory)
+    started = time.monotonic()
     follower = _Follower(directory, listener)
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.local_runner", str(directory / "request.json")],
@@ -140,7 +145,17 @@ def run_local(
 
             remove_containers(directory.name)
         shutil.rmtree(directory / "tmp", ignore_errors=True)
-    return follower.result(interrupted)
+    result = follower.result(interrupted)
+    _ended(record, result, time.monotonic() - started).save(directory)
+    drop_artifacts(directory.parent)
+    return result
+
+
+def _ended(record: LocalRun, result: RunResult, seconds: float) -> LocalRun:
+    status = "interrupted" if result.interrupted else "succeeded" if result.succeeded else "failed"
+    steps = [RunStep(name=step.name, state=step.state, seconds=round(step.seconds, 2)) for step in result.steps]
+    ended = {"status": status, "seconds": round(seconds, 2), "outcome": result.outputs, "error": result.error, "steps": steps}
+    return record.model_copy(update=ended)
 
 
 class _Follower:

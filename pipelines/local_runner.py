@@ -27,7 +27,7 @@ def main(request_path: str) -> int:
     pipeline = load_pipeline(request["pipeline"])
     arguments = {**parameter_defaults(pipeline), **request["arguments"]}
     workspace = tempfile.mkdtemp(prefix="workspace-")
-    outputs = run_pipeline(pipeline, arguments, request["pipeline_root"], workspace, _runner(request["containers"]))
+    outputs = run_pipeline(pipeline, arguments, request["pipeline_root"], workspace, _runner(request["containers"]), request["id"])
     if outputs is None:
         return 1
     write_file(Path(request["result"]), [json.dumps({"outputs": outputs}, default=str).encode()])

@@ -10,7 +10,7 @@ from rich.markup import escape
 from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
-from pipelines.cli.project import chosen_name, open_registry
+from pipelines.cli.project import chosen_name, model_names, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
 
@@ -21,6 +21,9 @@ ActorOption = Annotated[
 
 _COLOURS = {"deployed": "green", "approved": "green", "held": "yellow", "awaiting": "yellow", "rolled_back": "yellow", "failed": "red"}
 
+_WIDE = 75
+"""Columns from which on a list of versions has room for more than accuracy and who serves."""
+
 
 @app.command("list")
 def list_versions(
@@ -29,10 +32,14 @@ def list_versions(
     limit: Annotated[int, typer.Option("--limit", min=0, help="How many versions at most; 0 for all.")] = 20,
     as_json: JsonOption = False,
 ) -> None:
-    """List the model versions, newest first, and say which one serves.
+    """List the model versions, newest first, and say which one serves; without a name, the models of a store that has several.
 
     Example: `penstock models list --limit 5`
     """
+    names = [] if name else model_names(store)
+    if len(names) > 1:
+        _list_models(store, names, as_json)
+        return
     registry = open_registry(store, name)
     champion, previous = registry.ledger.champion(), registry.ledger.previous()
     marks = {previous: "previous", champion: "champion"}
@@ -44,16 +51,31 @@ def list_versions(
     if not rows:
         view.say(f"No version of {escape(registry.name)} in {escape(registry.store.url)} yet: run `penstock run` first.")
         return
-    table = view.table("version", "architecture", "accuracy", "classes", "size", "serves")
+    wide = console.width >= _WIDE
+    table = view.table("version", *(["architecture"] if wide else []), "accuracy", *(["classes", "size"] if wide else []), "serves")
     for row in rows:
+        serves = f"[green]{row['serves']}[/]" if row["serves"] == "champion" else row["serves"]
         if "problem" in row:
-            table.add_row(row["version"], f"[red]{escape(row['problem'])}[/]", "", "", "", row["serves"])
-        else:
-            table.add_row(
-                row["version"], escape(row["architecture"]), view.number(row["accuracy"]), str(row["classes"]), view.size_text(row["size"]),
-                f"[green]{row['serves']}[/]" if row["serves"] == "champion" else row["serves"],
-            )  # fmt: skip
+            problem = [f"[red]{escape(row['problem'])}[/]", *[""] * (3 if wide else 0)]
+            table.add_row(row["version"], *problem, serves)
+            continue
+        architecture = [escape(row["architecture"])] if wide else []
+        more = [str(row["classes"]), view.size_text(row["size"])] if wide else []
+        table.add_row(row["version"], *architecture, view.number(row["accuracy"]), *more, serves)
     console.print(table)
+
+
+def _list_models(store: str, names: list[str], as_json: bool) -> None:
+    registries = [open_registry(store, name) for name in names]
+    rows = [{"name": it.name, "versions": len(list(it.newest())), "champion": it.ledger.champion()} for it in registries]
+    if as_json:
+        print_json(rows)
+        return
+    table = view.table("model", "versions", "champion")
+    for row in rows:
+        table.add_row(escape(str(row["name"])), str(row["versions"]), str(row["champion"] or "none yet"))
+    console.print(table)
+    view.say("The versions of one: penstock models list --name NAME")
 
 
 @app.command()

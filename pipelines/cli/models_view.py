@@ -67,7 +67,10 @@ def table(*columns: str, heads: bool = True) -> Table:
     table = Table(box=None, show_header=heads, pad_edge=False, header_style="bold")
     for column in columns:
         table.add_column(
-            column, overflow="fold", no_wrap=column == "version", justify="right" if column in {"size", "#", "accuracy"} else "left"
+            column,
+            overflow="fold",
+            no_wrap=column in {"version", "champion", "serves"},
+            justify="right" if column in {"size", "#", "accuracy"} else "left",
         )
     return table
 

@@ -12,8 +12,8 @@ from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, Se
 from pipelines.cli.progress import Printer, display_names
 from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
 from pipelines.local import RunResult, new_run_directory, run_local, trained_files
+from pipelines.local_runs import RUNS
 
-RUNS = Path(".penstock/runs")
 CHECKPOINTS = Path(".penstock/checkpoints")
 """Where a training that was interrupted finds its checkpoint, unless PENSTOCK_CHECKPOINTS names another place."""
 
@@ -60,6 +60,11 @@ def run(
         from pipelines.docker import check_engine
 
         check_engine(pipeline)
+    run_prepared(pipeline, arguments, as_json=as_json, verbose=verbose, docker=docker)
+
+
+def run_prepared(pipeline: str, arguments: dict[str, Any], *, as_json: bool, verbose: bool = False, docker: bool = False) -> None:
+    """Run a pipeline with arguments that were checked, and print how it went; raises Interrupted and RunFailed."""
     result = execute(pipeline, arguments, quiet=as_json, verbose=verbose, docker=docker)
     if as_json:
         print_json(as_plain(result))
@@ -134,7 +139,8 @@ def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, ve
 def check(result: RunResult, arguments: dict[str, Any]) -> None:
     """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log, and where a model is that was not published."""
     if result.interrupted:
-        more = f"; the same command goes on from the checkpoint in {_checkpoints()}" if _left_checkpoint(result) else ""
+        again = f"`penstock runs resume {result.directory.name}` or the same command goes on from the checkpoint in {_checkpoints()}"
+        more = f"; {again}" if _left_checkpoint(result) else ""
         raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running{more} (log: {result.log})")
     if not result.succeeded:
         failed = next((step.name for step in result.steps if step.state == "failed"), "the run")
@@ -159,6 +165,7 @@ def _left_checkpoint(result: RunResult) -> bool:
 def as_plain(result: RunResult) -> dict[str, Any]:
     """A run's result for `--json`."""
     return {
+        "run": result.directory.name,
         "succeeded": result.succeeded,
         "outputs": result.outputs,
         "error": result.error,

@@ -46,6 +46,7 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     report = result.directory / "report.html"  # the artifact has no suffix, and browsers show it as text
     shutil.copyfile(result.artifact("gate-model", "report"), report)
     console.print(Text(f"report    {report}"), soft_wrap=True)
+    console.print(Text(f"run       {result.directory.name}  (penstock runs show {result.directory.name})"), soft_wrap=True)
 
 
 def print_scoring(result: RunResult) -> None:

@@ -37,7 +37,7 @@ def talk(words: str = "hello"):
     with dsl.Else(name="ignored"):
         speak(words="goodbye")
 
-outputs = run_pipeline(talk, {"words": sys.argv[1]}, sys.argv[2], sys.argv[3], local.SubprocessRunner(use_venv=False))
+outputs = run_pipeline(talk, {"words": sys.argv[1]}, sys.argv[2], sys.argv[3], local.SubprocessRunner(use_venv=False), "run-7")
 print("outputs", json.dumps(outputs))
 """
 

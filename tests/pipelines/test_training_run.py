@@ -1,5 +1,6 @@
 """The training pipeline for real, through kfp's own local runner: a gate that passes, then one that holds."""
 
+import json
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 from components.registry import Registry, verify_directory
 from components.storage import open_store
+from pipelines.local_runs import list_runs
 from tests.pipelines.runs import Done, command, environment, penstock
 
 pytestmark = pytest.mark.xdist_group("training_run")
@@ -79,6 +81,24 @@ def test_the_branch_that_was_not_taken_is_said(held: Done, promoted: Done) -> No
     assert held.json["not_taken"] == ["deploy"]
 
 
+def test_a_run_has_one_id_in_its_folder_the_version_the_ledger_and_the_list(
+    held: Done, promoted: Done, registry: Registry, folder: Path
+) -> None:
+    records = registry.ledger.records()
+    for run, record in ((promoted, records[0]), (held, records[-1])):
+        assert Path(run.json["directory"]).name == run.json["run"] == record.run
+        assert registry.get(record.version).manifest.run == record.run
+    listed = json.loads(penstock("runs", "list", "--json", cwd=folder).out)
+    assert [(it["id"], it["status"], it["outcome"]["decision"]) for it in listed] == [
+        (held.json["run"], "succeeded", "hold"),
+        (promoted.json["run"], "succeeded", "deploy"),
+    ]
+    shown = penstock("runs", "show", promoted.json["run"], cwd=folder).out
+    assert "train-model" in shown
+    assert "epochs" in shown
+    assert "epoch 1:" in penstock("runs", "log", "last", cwd=folder).out
+
+
 def test_the_second_challenger_was_compared_with_the_champion(held: Done, promoted: Done, registry: Registry) -> None:
     (last,) = [record for record in registry.ledger.records() if record.version == held.json["outputs"]["version"]]
     assert last.decision["compared_with"] == promoted.json["outputs"]["version"]
@@ -88,6 +108,7 @@ def test_an_interrupted_training_leaves_its_checkpoint_from_which_the_same_comma
     errors = _interrupt(tmp_path, "epoch 1:", signal.SIGINT)
     assert f"the same command goes on from the checkpoint in {tmp_path / '.penstock/checkpoints'}" in errors
     _interrupt(tmp_path, "note: resumed from the checkpoint of", signal.SIGTERM)
+    assert [run.status for run in list_runs(tmp_path / ".penstock/runs")] == ["interrupted", "interrupted"]
     assert not any((tmp_path / "store").rglob("models"))
     assert not any(path.name == "model" and any(path.iterdir()) for path in (tmp_path / ".penstock").rglob("model") if path.is_dir())
     assert _still_running(str(tmp_path)) == []

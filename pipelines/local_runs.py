@@ -1,0 +1,128 @@
+"""The records of local runs: what ran, how it ended, and how long its files are kept.
+
+`.penstock/runs/ID/`: `run.json` (this record), `request.json`, `run.log`, `report.html` of a training, and `artifacts/`, what steps left.
+The ID is also the `run` of the version's manifest and of the ledger's record.
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.classifier.errors import UsageError
+from components.storage.files import write_file
+
+RUNS = Path(".penstock/runs")
+RECORD = "run.json"
+MAX_WITH_ARTIFACTS = 5
+"""Runs whose steps' outputs are kept, the newest ones: what is worth keeping is in the model store."""
+
+Status = Literal["running", "succeeded", "failed", "interrupted", "lost"]
+
+
+class RunStep(BaseModel):
+    """A step of a run."""
+
+    name: str
+    state: str
+    seconds: float = 0.0
+
+
+class LocalRun(BaseModel):
+    """A run on this machine. `outcome` is what it returned, such as version and decision; `time` its start, UTC."""
+
+    model_config = ConfigDict(frozen=True)
+    id: str
+    pipeline: str
+    arguments: dict[str, Any]
+    time: str
+    pid: int
+    status: Status = "running"
+    seconds: float = 0.0
+    outcome: dict[str, Any] = {}
+    error: str = ""
+    steps: list[RunStep] = []
+
+    def save(self, directory: Path) -> None:
+        """Write the record into the run's folder, in place of the one before."""
+        write_file(directory / RECORD, [self.model_dump_json(indent=1).encode()])
+
+
+def list_runs(root: Path = RUNS) -> list[LocalRun]:
+    """Return the recorded runs, newest first; one whose process is gone without an end is `lost`."""
+    return [run for folder in sorted(root.glob("*/"), reverse=True) if (run := _read(folder))]
+
+
+def find_run(selector: str, root: Path = RUNS) -> LocalRun:
+    """Return a run by its ID, a unique beginning of it, or `last`; raises UsageError where that is none, or several."""
+    runs = list_runs(root)
+    found = runs[:1] if selector == "last" else [run for run in runs if run.id.startswith(selector)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"several runs begin with {selector!r}: {', '.join(run.id for run in found[:5])}; give more of the ID")
+    raise UsageError(f"no run {selector!r} in {root}; `penstock runs list` shows the {len(runs)} that there are")
+
+
+def folder_size(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
+
+
+def drop_artifacts(root: Path = RUNS) -> None:
+    """Remove the steps' outputs of all but the newest runs; a run that trained a model and did not succeed keeps its own."""
+    ended = [run for run in list_runs(root) if run.status != "running"]
+    for run in ended[MAX_WITH_ARTIFACTS:]:
+        trained = any(step.name == "train-model" and step.state == "succeeded" for step in run.steps)
+        if run.status == "succeeded" or not trained:
+            shutil.rmtree(root / run.id / "artifacts", ignore_errors=True)
+
+
+def remove_run(run: LocalRun, root: Path = RUNS) -> None:
+    """Remove a run's folder; raises UsageError while it goes on."""
+    if run.status == "running":
+        raise UsageError(f"run {run.id} goes on (process {run.pid}); end it first")
+    shutil.rmtree(root / run.id)
+
+
+def _read(folder: Path) -> LocalRun | None:
+    try:
+        run = LocalRun.model_validate_json((folder / RECORD).read_bytes())
+    except (OSError, ValidationError):
+        return _of_release_0_1(folder)
+    return run.model_copy(update={"status": "lost"}) if run.status == "running" and not _lives(run.pid) else run
+
+
+def _of_release_0_1(folder: Path) -> LocalRun | None:
+    """A run of before there were records, by what it left."""
+    try:
+        request = json.loads((folder / "request.json").read_text("utf-8"))
+        started = (folder / "request.json").stat().st_mtime
+        result = folder / "result.json"
+        outcome = json.loads(result.read_text("utf-8"))["outputs"] if result.exists() else {}
+        return LocalRun(
+            id=folder.name,
+            pipeline=request["pipeline"],
+            arguments=request["arguments"],
+            time=time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(started)),
+            pid=0,
+            status="succeeded" if result.exists() else "lost",
+            seconds=result.stat().st_mtime - started if result.exists() else 0.0,
+            outcome=outcome,
+        )
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

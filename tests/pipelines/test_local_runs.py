@@ -1,0 +1,82 @@
+"""The records of local runs, and how long their files are kept."""
+
+import os
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from components.classifier.errors import UsageError
+from pipelines.cli import runs as commands
+from pipelines.local_runs import MAX_WITH_ARTIFACTS, LocalRun, RunStep, drop_artifacts, find_run, list_runs
+
+
+def record(root: Path, number: int, *, status: str = "succeeded", pid: int = 0, trained: bool = True) -> LocalRun:
+    folder = root / f"2026010{number}-030405-abc{number}"
+    (folder / "artifacts").mkdir(parents=True)
+    (folder / "artifacts" / "model").write_bytes(bytes(1000))
+    steps = [RunStep(name="train-model", state="succeeded")] if trained else []
+    run = LocalRun(
+        id=folder.name,
+        pipeline="training",
+        arguments={"epochs": 7, "name": "pets"},
+        time=f"2026-01-0{number}T03:04:05+00:00",
+        pid=pid,
+        status=status,  # type: ignore[arg-type]
+        steps=steps,
+    )
+    run.save(folder)
+    return run
+
+
+def test_runs_are_listed_newest_first_and_one_whose_process_is_gone_is_lost(tmp_path: Path) -> None:
+    record(tmp_path, 1)
+    record(tmp_path, 2, status="running", pid=2**22 + 1)
+    record(tmp_path, 3, status="running", pid=os.getpid())
+    (tmp_path / "stray").mkdir()
+    assert [run.status for run in list_runs(tmp_path)] == ["running", "lost", "succeeded"]
+
+
+def test_a_run_of_release_0_1_is_read_from_its_request(tmp_path: Path) -> None:
+    folder = tmp_path / "20260101-030405-abc1"
+    folder.mkdir()
+    (folder / "request.json").write_text('{"pipeline": "training", "arguments": {"name": "pets"}}')
+    assert [(run.pipeline, run.status) for run in list_runs(tmp_path)] == [("training", "lost")]
+    (folder / "result.json").write_text('{"outputs": {"version": "x"}}')
+    assert [(run.status, run.outcome) for run in list_runs(tmp_path)] == [("succeeded", {"version": "x"})]
+
+
+def test_a_run_is_found_by_its_beginning(tmp_path: Path) -> None:
+    first, second = record(tmp_path, 1), record(tmp_path, 2)
+    assert find_run("last", tmp_path).id == second.id
+    assert find_run("20260101", tmp_path).id == first.id
+    with pytest.raises(UsageError, match="several runs begin with '202601'"):
+        find_run("202601", tmp_path)
+    with pytest.raises(UsageError, match="no run 'x'"):
+        find_run("x", tmp_path)
+
+
+def test_outputs_are_kept_of_the_newest_runs_and_of_models_that_are_nowhere_else(tmp_path: Path) -> None:
+    unpublished = record(tmp_path, 1, status="failed")
+    record(tmp_path, 2, status="failed", trained=False)
+    record(tmp_path, 3)
+    newest = [record(tmp_path, 4 + number) for number in range(MAX_WITH_ARTIFACTS)]
+    drop_artifacts(tmp_path)
+    kept = {folder.parent.name for folder in tmp_path.glob("*/artifacts")}
+    assert kept == {unpublished.id, *(run.id for run in newest)}
+    assert len(list_runs(tmp_path)) == 3 + MAX_WITH_ARTIFACTS
+
+
+def test_prune_and_rm_leave_runs_that_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / ".penstock/runs"
+    running = record(root, 1, status="running", pid=os.getpid())
+    record(root, 2)
+    last = record(root, 3)
+    assert "1 runs removed" in CliRunner().invoke(commands.app, ["prune", "--keep", "1"]).stdout
+    assert [run.id for run in list_runs(root)] == [last.id, running.id]
+    refused = CliRunner().invoke(commands.app, ["rm", running.id, "--yes"])
+    assert isinstance(refused.exception, UsageError)
+    assert CliRunner().invoke(commands.app, ["rm", "last"], input="y\n").exit_code == 0
+    assert [run.id for run in list_runs(root)] == [running.id]
+    assert "pets" in CliRunner().invoke(commands.app, ["list"]).stdout
