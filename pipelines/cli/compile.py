@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cli.output import JsonOption, console, print_json
+from pipelines.cli.output import JsonOption, console, print_json, warn_of_default_image
 
 
 def compile_(
@@ -21,6 +21,7 @@ def compile_(
     """
     from pipelines.compile import compile_pipelines
 
+    warn_of_default_image()
     written = compile_pipelines(output)
     if as_json:
         print_json([str(path) for path in written])

@@ -1,6 +1,7 @@
 """What all commands share: consoles, `--json`, and the options that name a store and a model."""
 
 import json
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,8 @@ from pipelines.cli.project import complete_name, complete_pipeline, complete_set
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
+_printed: list[bool] = []
+"""Whether JSON was printed: standard output holds one document."""
 
 StoreOption = Annotated[
     str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie: a directory or s3://bucket/prefix.")
@@ -47,6 +50,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for other p
 
 def print_json(value: Any) -> None:
     """Print strict JSON (no NaN) on standard output, keys as given."""
+    _printed.append(True)
     print(json.dumps(value, indent=1, allow_nan=False, default=str))
 
 
@@ -60,6 +64,17 @@ def hanging(shown: Console, mark: Text, text: Text) -> None:
     shown.print(table)
 
 
+def warn_of_default_image() -> None:
+    """Say on standard error that no cluster can pull the image that the steps have when PENSTOCK_IMAGE names none."""
+    from components.step_image import DEFAULT_IMAGE, IMAGE
+
+    if IMAGE == DEFAULT_IMAGE:
+        text = f"warning: PENSTOCK_IMAGE is not set, and a cluster that does not have {IMAGE} cannot pull it; name one in a registry"
+        errors.print(Text(text, style="yellow"), soft_wrap=True)
+
+
 def fail(error: PenstockError) -> None:
-    """Print an error of ours on standard error: one line, cause and remedy."""
+    """Print an error of ours on standard error: one line, cause and remedy; with --json also as JSON, unless the command printed some."""
+    if "--json" in sys.argv[1:] and not _printed:
+        print_json({"error": " ".join(str(error).split()), "exit_code": error.exit_code})
     errors.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())), soft_wrap=True)

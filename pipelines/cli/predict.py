@@ -1,6 +1,9 @@
 """`penstock predict`: classifies pictures with a running predictor."""
 
 import base64
+import csv
+import glob
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,13 +37,16 @@ class Prediction:
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE…", help="Pictures, of any size and usual format.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE…", help="Pictures of any size and usual format, folders of them, or globs.")
+    ],
     name: NameOption = "",
-    url: Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Where the predictor answers.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Where the predictor answers, such as localhost:8080.")] = DEFAULT_URL,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Less confident predictions need review; default: the server's.")
     ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Show every class' probability.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one line per picture.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Classify pictures with the running predictor (`penstock serve`, or a KServe URL).
@@ -49,18 +55,44 @@ def predict(
     """
     from components.inference_client import InferenceClient
 
-    missing = [str(path) for path in images if not path.is_file()]
-    if missing:
-        raise UsageError(f"no such file: {', '.join(missing)}; give the paths of pictures")
+    pictures = [picture for path in images for picture in _pictures(path)]
+    url = url if "://" in url else f"http://{url}"
     options = {"return_probabilities": probabilities} | ({} if threshold is None else {"threshold": threshold})
     client = InferenceClient(url, name or _served(url), seconds=_SECONDS)
-    found = [_ask(client, path, options) for path in images]
+    found = [_ask(client, path, options) for path in pictures]
     if as_json:
         print_json([prediction.row() for prediction in found])
+    elif as_csv:
+        _print_csv(found)
     else:
         console.print(_table(found, probabilities))
     if failed := [prediction for prediction in found if prediction.error]:
         raise PenstockError(f"{len(failed)} of {len(found)} pictures were refused ({failed[0].file}: {failed[0].error})")
+
+
+def _pictures(path: Path) -> list[Path]:
+    """A file itself, the pictures below a folder, or what a glob matches, in order; raises UsageError where there are none."""
+    from components.readers.listing import looks_like_picture
+
+    if path.is_file():
+        return [path]
+    found = sorted(path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - may be absolute
+    pictures = [file for file in found if file.is_file() and looks_like_picture(file.name)]
+    if not pictures:
+        wrong = f"no picture in {path}" if path.is_dir() else f"no such file: {path}"
+        raise UsageError(f"{wrong}; give the paths of pictures, folders or globs")
+    return pictures
+
+
+def _print_csv(found: list[Prediction]) -> None:
+    classes = list(dict.fromkeys(name for prediction in found for name in prediction.answer.get("probabilities", {})))
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["file", "label", "confidence", "needs_review", "model_version", "error", *(f"probability_{name}" for name in classes)])
+    for prediction in found:
+        answer = prediction.answer
+        known = [answer.get(key, "") for key in ("label", "confidence", "needs_review")]
+        each = [answer.get("probabilities", {}).get(name, "") for name in classes]
+        writer.writerow([prediction.file, *known, prediction.version, prediction.error, *each])
 
 
 def _served(url: str) -> str:
@@ -106,7 +138,7 @@ def _table(found: list[Prediction], probabilities: bool) -> Table:
         row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", review]
         if probabilities:
             ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
-            row.append(", ".join(f"{label} {value:.3f}" for label, value in ranked[:5]))
+            row.append(", ".join(f"{label} {value:.3f}" for label, value in ranked))
         table.add_row(*row)
     return table
 

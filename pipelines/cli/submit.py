@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from pipelines.cli.output import JsonOption, PipelineArgument, SettingsOption, console, errors, print_json
+from pipelines.cli.output import JsonOption, PipelineArgument, SettingsOption, console, errors, print_json, warn_of_default_image
 from pipelines.cli.project import DEFAULT_NAME, name_of_source, project_settings, read_project
 
 
@@ -44,6 +44,7 @@ def submit(
             Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
         )
     check_groups(arguments)
+    warn_of_default_image()
     sent = send(pipeline, arguments, Server(host, namespace, token, ca), experiment=experiment, service_account=service_account)
     if as_json:
         print_json({"run_id": sent.run_id, "url": sent.url})

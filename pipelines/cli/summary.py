@@ -1,6 +1,7 @@
 """The result of a finished run: the table per class, the gate's decision with its reasons, and where to look next."""
 
 import json
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,12 +42,31 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     print_evaluation(registry, version)
     print_decision(result)
     champion = registry.ledger.champion()
+    if result.outputs["decision"] == "hold":
+        print_after_hold(version, arguments)
     console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
     console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
     report = result.directory / "report.html"  # the artifact has no suffix, and browsers show it as text
     shutil.copyfile(result.artifact("gate-model", "report"), report)
     console.print(Text(f"report    {report}"), soft_wrap=True)
     console.print(Text(f"run       {result.directory.name}  (penstock runs show {result.directory.name})"), soft_wrap=True)
+
+
+def print_after_hold(version: str, arguments: dict[str, Any]) -> None:
+    """Print the commands that explain a hold, say how many test pictures it takes, and deploy despite it where that is allowed."""
+    from components.bundle.environment import load_environment
+
+    environment = arguments["environment"]
+    model = f"--store {shlex.quote(arguments['store'])} --name {arguments['name']}"
+    commands = [("why", f"penstock gate explain {version} --env {environment} {model}")]
+    commands.append(("what it takes", f"penstock gate plan --policy {environment}"))
+    rules = load_environment(environment).deployment
+    if "manual" in rules.strategies and rules.held != "refuse":
+        override = f"penstock run deployment --env {environment} {model} --set version={version} --set actor=YOU --set reason=WHY"
+        commands.append(("deploy it anyway", override))
+    for purpose, command in commands:
+        console.print(Text.assemble((f"  {purpose:<18}", "dim"), command), soft_wrap=True)
+    console.print()
 
 
 def print_scoring(result: RunResult) -> None:

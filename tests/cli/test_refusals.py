@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
+from tests.pipelines import runs
 
 
 class Refused:
@@ -110,3 +111,14 @@ def test_what_scoring_would_refuse_is_refused_before_it_starts(
     refused = penstock(monkeypatch, capsys, "run", "scoring", "--set", "batch_size=0")
     assert refused.code == 2
     assert "batch_size must be at least 1, not 0" in refused.text
+
+
+def test_a_json_command_that_fails_prints_its_error_as_one_document(tmp_path: Path) -> None:
+    ended = runs.penstock("models", "show", "champion", "--json", cwd=tmp_path)
+    assert ended.code == ended.json["exit_code"] == 1
+    assert ended.json["error"].startswith("digits has no champion")
+    assert ended.err.startswith("error: digits has no champion")
+
+
+def test_the_default_image_is_warned_of_when_pipelines_are_compiled(tmp_path: Path) -> None:
+    assert "a cluster that does not have penstock-pipeline" in runs.penstock("compile", "--output", "out", cwd=tmp_path).err

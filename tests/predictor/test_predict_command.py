@@ -1,5 +1,6 @@
 """`penstock predict`: asks the running predictor, and says what is wrong in one line."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -60,6 +61,25 @@ def test_what_is_wrong_is_said_with_the_remedy(url: str, files: list[str], optio
     done = runner.invoke(app, ["predict", files[0], *options])
     assert isinstance(done.exception, PenstockError)
     assert words in str(done.exception)
+
+
+def test_folders_globs_and_addresses_without_a_scheme_are_taken(url: str, files: list[str]) -> None:
+    folder, address = Path(files[0]).parent, url.removeprefix("http://")
+    (folder / "notes.txt").write_text("not a picture")
+    for given in (str(folder), str(folder / "*.png")):
+        done = runner.invoke(app, ["predict", given, "--url", address, "--json"])
+        assert [row["file"] for row in json.loads(done.stdout)] == files
+    (folder / "empty").mkdir()
+    refused = runner.invoke(app, ["predict", str(folder / "empty"), "--url", address])
+    assert "no picture in" in str(refused.exception)
+
+
+def test_csv_has_a_line_per_picture_and_all_probabilities_when_asked(url: str, files: list[str], expected: np.ndarray) -> None:
+    done = runner.invoke(app, ["predict", *files, "--url", url, "--csv", "--probabilities"])
+    rows = list(csv.DictReader(done.stdout.splitlines()))
+    assert [row["file"] for row in rows] == files
+    each = [[float(value) for key, value in row.items() if key.startswith("probability_")] for row in rows]
+    np.testing.assert_allclose(each, expected[:3], atol=1e-6)
 
 
 def test_a_missing_file_is_wrong_usage(url: str) -> None:
