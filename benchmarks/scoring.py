@@ -4,8 +4,9 @@
 
 The model is `small_cnn` for 28x28 grey pictures (untrained: the time is the same). `bare` reads arrays from memory and does
 nothing with the answers; `bare png` decodes each file with the product's own `from_bytes`, one after another, and then runs the model.
-`npy` and `png` are whole runs in one process: plan, model, scoring, both Parquet files, merge. Seconds of the clock, and of the CPU,
-which other load on the machine disturbs less.
+`dataloader` reads the files as torchvision users do: `read_image` in torch's DataLoader with a process per CPU, then the same model.
+`npy` and `png` are whole runs: plan, model, scoring, both Parquet files, merge, with as many processes as the product chooses. Seconds of
+the clock, and of the CPU (children included), which other load on the machine disturbs less.
 """
 
 import argparse
@@ -23,6 +24,8 @@ import numpy as np
 import onnxruntime
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+from torchvision.io import ImageReadMode, read_image
 
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
@@ -73,10 +76,29 @@ def score(store: str, version: str, source: Path, folder: Path) -> Path:
 
 
 def measure(images: int, work: Callable[[], object]) -> tuple[float, float]:
-    """Images a second by the clock, and a CPU second, of one call."""
-    started, used = time.perf_counter(), time.process_time()
+    """Images per second of the clock, and per CPU second of this process and those that it started, of one call."""
+    started, used = time.perf_counter(), cpu_seconds()
     work()
-    return images / (time.perf_counter() - started), images / (time.process_time() - used)
+    return images / (time.perf_counter() - started), images / (cpu_seconds() - used)
+
+
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class Pictures(Dataset[torch.Tensor]):
+    """Files as torchvision reads them, for torch's DataLoader."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = [str(path) for path in files]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        return read_image(self._files[number], ImageReadMode.GRAY)
 
 
 def main() -> None:
@@ -102,10 +124,15 @@ def main() -> None:
             for start in range(0, len(files), 64):
                 bare.probabilities(np.stack([from_bytes(path.read_bytes(), SPEC) for path in files[start : start + 64]]), 64)
 
-        rates: dict[str, list[tuple[float, float]]] = {"bare": [], "npy": [], "bare png": [], "png": []}
+        def dataloader() -> None:
+            for batch in DataLoader(Pictures(files), batch_size=64, num_workers=available_cpus()):
+                bare.probabilities(batch.permute(0, 2, 3, 1).numpy(), 64)
+
+        rates: dict[str, list[tuple[float, float]]] = {"bare": [], "npy": [], "bare png": [], "png": [], "dataloader": []}
         for repeat in range(options.repeats):
             rates["bare"].append(measure(options.images, lambda: bare.probabilities(pictures, 64)))
             rates["bare png"].append(measure(options.images, bare_png))
+            rates["dataloader"].append(measure(options.images, dataloader))
             for kind, source in (("npy", folder / "pictures.npy"), ("png", folder / "png")):
                 place = folder / f"{kind}-{repeat}"
                 rates[kind].append(measure(options.images, lambda source=source, place=place: score(store, version, source, place)))
@@ -117,6 +144,7 @@ def main() -> None:
         "images_per_cpu_second": {kind: round(value) for kind, value in cpu.items()},
         "npy_to_bare": {"clock": round(clock["npy"] / clock["bare"], 2), "cpu": round(cpu["npy"] / cpu["bare"], 2)},
         "png_to_bare_png": {"clock": round(clock["png"] / clock["bare png"], 2), "cpu": round(cpu["png"] / cpu["bare png"], 2)},
+        "png_to_dataloader": {k: round(rate["png"] / rate["dataloader"], 2) for k, rate in (("clock", clock), ("cpu", cpu))},
         "all": {kind: [[round(a), round(b)] for a, b in pairs] for kind, pairs in rates.items()},
         "cpus": available_cpus(),
         "load": os.getloadavg()[0],

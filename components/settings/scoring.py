@@ -31,7 +31,7 @@ class ScoringSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto, cpu or cuda."""
     workers: int = Field(0, ge=0)
-    """Decoding threads per shard; 0 takes one per CPU, and 10 for files that are fetched over the network."""
+    """CPUs that a shard uses, in processes of their own where it has many pictures; 0 takes all. Over the network: threads, 10 if 0."""
 
     @model_validator(mode="after")
     def _one_file_has_no_directories(self) -> "ScoringSettings":

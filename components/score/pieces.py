@@ -1,0 +1,155 @@
+"""Scores pieces with one loaded model: in this process, or in several that each take pieces of their own.
+
+Decoding small pictures is work of Python's interpreter, which runs one thread at a time: threads hide waiting, processes add CPUs.
+Pixels and answers never leave the process that made them: what a process gives back is a finished part in the output.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import connection, util
+from pathlib import Path
+from typing import NamedTuple, Self
+
+from components.bundle.model import Classifier
+from components.classifier.cpu import available_cpus
+from components.classifier.errors import DataError, EvaluationError, StoreError, UsageError
+from components.readers import CONTAINERS, PICTURE
+from components.readers.decoding import REMOTE_WORKERS
+from components.readers.listing import one_line, readable
+from components.readers.records import Encoded, Reading, Record
+from components.score.appearance import Appearance, read_reference
+from components.score.engine import Engine
+from components.score.model import Model
+from components.score.output import Output
+from components.score.plan import Piece, Plan
+from components.score.rows import PieceWriter
+
+MAX_REASON = 1000
+"""Characters of the reason that is kept for a piece that failed."""
+
+
+class Outcome(NamedTuple):
+    """What became of a piece: its rows, or the reason why it could not be scored."""
+
+    number: int
+    rows: int
+    problem: str = ""
+
+
+class PieceScorer:
+    """A loaded model and an open input; closing it ends its threads."""
+
+    def __init__(self, plan_folder: Path, bundle: Path, device: str, processes: int = 1) -> None:
+        """`processes`: how many share this machine's CPUs, and the connections to a store.
+
+        Raises UsageError for a device that is not there, IntegrityError for a damaged model version.
+        """
+        self._plan, self._bundle = Plan.load(plan_folder), bundle
+        self._output = Output(self._plan.output)
+        classifier = Classifier(bundle, threads=max(1, available_cpus() // processes), device=device)
+        if device == "cuda" and classifier.device != "cuda":
+            raise UsageError(
+                "a GPU was asked for, and onnxruntime could not use it; check the driver and CUDA, or take device cpu and gpus 0"
+            )
+        self.device: str = classifier.device
+        settings = self._plan.settings
+        self._reading = Reading(classifier.spec, settings.image_column, settings.names)
+        with ExitStack() as stack:
+            self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-pieces-")))
+            self._source = stack.enter_context(Model(self._plan.store, self._plan.name, self._plan.version).open_input(self._plan.input))
+            threads = REMOTE_WORKERS if self._source.remote else available_cpus()
+            threads = max(1, (settings.workers or threads) // processes)
+            self._engine = stack.enter_context(Engine(classifier, settings.batch_size, threads))
+            self._open = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads and close the input."""
+        self._open.close()
+
+    def score(self, piece: Piece, step: Callable[[int], object] = lambda rows: None) -> Outcome:
+        """Score a piece and keep it in the output, or the reason why its input cannot be used; `step` hears of each batch's rows."""
+        part = self._folder / f"{piece.id}.parquet"
+        try:
+            rows = self._write(piece, part, step)
+        except (DataError, StoreError, OSError) as error:
+            self._output.put_failure(piece, self._plan.slices(piece), one_line(error, MAX_REASON))
+            return Outcome(piece.number, 0, str(error) or repr(error))
+        else:
+            self._output.put_part(piece, part)
+            return Outcome(piece.number, rows)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _write(self, piece: Piece, path: Path, step: Callable[[int], object]) -> int:
+        plan = self._plan
+        appearance = Appearance(read_reference(self._bundle))
+        writer = PieceWriter(path, plan.classes, plan.version, plan.settings.review_threshold, plan.settings.probabilities)
+        try:
+            for scored in self._engine.score(self._records(piece)):
+                writer.add(scored)
+                appearance.add(scored.pixels)
+                step(len(scored.inputs))
+        finally:
+            writer.close(lambda: {"rows": str(writer.rows), "looks": appearance.to_json()})
+        return writer.rows
+
+    def _records(self, piece: Piece) -> Iterator[Record]:
+        for part in self._plan.slices(piece):
+            shown = readable(part.name)
+            if part.kind == PICTURE:
+                yield Encoded(shown, 0, partial(self._source.read, part.name), part.size)
+            else:
+                yield from CONTAINERS[part.kind].read(self._source.local(part.name), shown, self._reading, part.start, part.stop)
+
+
+def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes: int) -> Iterator[Outcome]:
+    """Score pieces on the CPU in several processes; yields what became of each as it ends, in any order.
+
+    Raises EvaluationError when one of the processes is ended from outside; what is complete is kept.
+    """
+    spawn = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads may hang
+    pool = ProcessPoolExecutor(processes, spawn, _open_here, (plan_folder, bundle, processes))
+    try:
+        for future in as_completed([pool.submit(_score_here, piece) for piece in pieces]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise EvaluationError(
+            "a process that scores was ended from outside, probably for its memory; give the step more memory, or set workers=1"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_here: PieceScorer
+
+
+def _open_here(plan_folder: Path, bundle: Path, processes: int) -> None:
+    global _here
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _here = PieceScorer(plan_folder, bundle, "cpu", processes)
+    util.Finalize(None, _here.close, exitpriority=10)  # atexit is not run in such a process
+
+
+def _score_here(piece: Piece) -> Outcome:
+    return _here.score(piece)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, killed included: a piece that nobody waits for should not use the CPU."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    os._exit(1)
