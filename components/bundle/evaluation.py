@@ -22,7 +22,10 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class Proportion(Strict):
-    """`correct` of `n` pictures, with the Wilson score interval (Wilson 1927) at `confidence_level`."""
+    """`correct` of `n` pictures, with the Wilson score interval (Wilson 1927) at `confidence_level`.
+
+    `method` "wilson, groups": that of as many independent pictures as the groups tell (see `Groups`).
+    """
 
     value: Share
     correct: Count
@@ -37,6 +40,14 @@ class Proportion(Strict):
         if self.correct > self.n or abs(self.value - self.correct / self.n) > 1e-12:
             raise ValueError(f"{self.value} is not {self.correct} of {self.n}")
         return self
+
+
+class Groups(Strict):
+    """Test pictures of `n` groups by `column`, such as patients; they tell of the accuracy what `effective` independent pictures tell."""
+
+    column: str
+    n: Annotated[int, Field(ge=1)]
+    effective: Annotated[float, Field(gt=0)]
 
 
 class ClassResult(Strict):
@@ -240,6 +251,8 @@ class Evaluation(Strict, JsonFile):
     n: Annotated[int, Field(ge=1)]
     classes: Annotated[list[str], Field(min_length=2)]
     accuracy: Proportion
+    groups: Groups | None = None
+    """Null where every test picture stands for itself."""
     balanced_accuracy: Share
     macro_f1: Share
     """Mean F1 of the classes that have test pictures."""

@@ -103,6 +103,22 @@ def effective_interval(share: float, effective: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def effective_pictures(correct: Sequence[int], sizes: Sequence[int]) -> float:
+    """How many independent pictures tell as much as these groups of pictures, from how many of each group's `sizes` are correct.
+
+    The share's variance is that between groups (ratio estimator, as a cluster bootstrap gives it in the limit), with two groups of average
+    size added, one all right and one all wrong (as A. Agresti and B. A. Coull, The American Statistician 52 (1998) 119-126, add pictures):
+    where no group has a mistake, as many as there are groups and not as many as there are pictures.
+    """
+    import numpy as np
+
+    size = np.append(np.asarray(sizes, np.float64), [np.mean(sizes)] * 2)
+    right = np.append(np.asarray(correct, np.float64), [0.0, float(np.mean(sizes))])
+    share, groups = right.sum() / size.sum(), len(size)
+    variance = groups / (groups - 1) * float(((right - share * size) ** 2).sum()) / size.sum() ** 2
+    return float(min(share * (1 - share) / variance, np.sum(sizes)))
+
+
 def macro_f1_interval(macro_f1: float, confusion_matrix: Sequence[Sequence[int]]) -> tuple[float, float]:
     """95% interval of the mean F1 of the classes that have pictures; rows of the matrix are labels, columns predictions.
 

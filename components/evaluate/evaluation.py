@@ -98,6 +98,14 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
     columns = slices.read_columns(scored.test.columns_path, len(labels))
     figures = metrics.measure(labels, probabilities, info.classes)
     predicted = metrics.predicted_classes(probabilities)
+    accuracy, groups, doubts = figures.accuracy, None, list[str]()
+    if info.group:
+        of_pictures = slices.read_groups(scored.test.columns_path, info.group, columns.files or [])
+        accuracy, groups = metrics.by_groups(accuracy, labels == predicted, info.group, of_pictures)
+        doubts.append(
+            f"the test pictures are of {groups.n} groups ({info.group}): the intervals of accuracy and macro F1 count groups; recalls per "
+            "class and the comparison with the champion count pictures, and look surer than they are"
+        )
     return Evaluation(
         name=config.name,
         architecture=config.architecture,
@@ -110,7 +118,8 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         test_digest=split_digest(info.classes, scored.test),
         n=len(labels),
         classes=info.classes,
-        accuracy=figures.accuracy,
+        accuracy=accuracy,
+        groups=groups,
         balanced_accuracy=figures.balanced_accuracy,
         macro_f1=figures.macro_f1,
         weighted_f1=figures.weighted_f1,
@@ -128,7 +137,7 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
         size_bytes=size_bytes,
         champion=champion,
-        warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *columns.left_out],
+        warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *columns.left_out, *doubts],
     )
 
 

@@ -9,9 +9,9 @@ from sklearn import metrics as sk
 from sklearn.exceptions import UndefinedMetricWarning
 
 from components.bundle.dataset import Labels
-from components.bundle.evaluation import ClassResult, Confusion, Mistake, Proportion, TopK
+from components.bundle.evaluation import ClassResult, Confusion, Groups, Mistake, Proportion, TopK
 from components.bundle.model import Probabilities
-from components.classifier.intervals import proportion_interval
+from components.classifier.intervals import effective_interval, effective_pictures, proportion_interval
 
 TOP_K = (2, 3, 5)
 MAX_CONFUSIONS = 10
@@ -43,6 +43,18 @@ def proportion(correct: int, n: int) -> Proportion:
     # At 0 and at n correct a bound meets the value in theory, and misses it by a rounding error in floating point.
     low, high = min(max(low, 0.0), value), max(min(high, 1.0), value)
     return Proportion(value=value, correct=int(correct), n=int(n), low=low, high=high)
+
+
+def by_groups(accuracy: Proportion, correct: npt.NDArray[np.bool_], column: str, groups: list[str]) -> tuple[Proportion, Groups]:
+    """Give an accuracy the interval that counts groups; `correct` (N,) says which pictures are, `groups` which each is of."""
+    _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
+    sizes = np.bincount(member)
+    effective = effective_pictures(np.bincount(member, correct).astype(int).tolist(), sizes.tolist())
+    low, high = effective_interval(accuracy.value, effective)
+    method = f"{accuracy.method}, groups"
+    return accuracy.model_copy(update={"low": low, "high": high, "method": method}), Groups(
+        column=column, n=len(sizes), effective=effective
+    )
 
 
 def predicted_classes(probabilities: Probabilities) -> Labels:

@@ -81,6 +81,19 @@ def read_columns(path: Path | None, n: int) -> Columns:
     return Columns(files, groups, left_out)
 
 
+def read_groups(path: Path | None, column: str, files: list[str]) -> list[str]:
+    """The group of each picture of a split; one without a value is a group of its own.
+
+    Raises EvaluationError where the column is missing.
+    """
+    from pyarrow import parquet
+
+    if path is None or column not in parquet.read_schema(path).names:
+        raise EvaluationError(f"the dataset has groups by column {column!r}, and {path} does not hold it; run ingest again")
+    values = parquet.read_table(path, columns=[column])[column].to_pylist()
+    return [value or f"\0{file}" for value, file in zip(values, files, strict=True)]
+
+
 def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns) -> list[Slice]:
     """Accuracy of every slice, and the p-value of its being worse than the other pictures."""
     correct = labels == predicted

@@ -9,7 +9,14 @@ from fractions import Fraction
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import Evaluation
 from components.bundle.numbers import as_computed, as_written, plain, show
-from components.classifier.intervals import ONE_SIDED, calibration_error, macro_f1_interval, p_below, proportion_interval
+from components.classifier.intervals import (
+    ONE_SIDED,
+    calibration_error,
+    effective_interval,
+    macro_f1_interval,
+    p_below,
+    proportion_interval,
+)
 
 QUANTILE = 1.959963984540054
 """Of the standard normal distribution, 2.5% lie beyond."""
@@ -19,24 +26,46 @@ def accuracy(bound: float, evaluation: Evaluation) -> RuleResult:
     """The share of correct test pictures against its floor (exact binomial test)."""
     share = evaluation.accuracy
     figure = Fraction(share.correct, share.n)
-    shown = figure < as_written(bound) and p_below(share.correct, share.n, bound) <= ONE_SIDED
-    return _floor("minimum_accuracy", "accuracy", figure, bound, shown, f" ({share.correct} of {share.n})")
+    if evaluation.groups:
+        below = as_computed(_accuracy_interval(evaluation)[1]) < as_written(bound)
+    else:
+        below = p_below(share.correct, share.n, bound) <= ONE_SIDED
+    detail = f" ({share.correct} of {share.n}{_groups(evaluation)})"
+    return _floor("minimum_accuracy", "accuracy", figure, bound, figure < as_written(bound) and below, detail)
+
+
+def _accuracy_interval(evaluation: Evaluation) -> tuple[float, float]:
+    """95% interval of the accuracy; by groups, where the dataset has them."""
+    if evaluation.groups:
+        return effective_interval(evaluation.accuracy.value, evaluation.groups.effective)
+    return proportion_interval(evaluation.accuracy.correct, evaluation.n)
+
+
+def _groups(evaluation: Evaluation) -> str:
+    groups = evaluation.groups
+    if groups is None:
+        return ""
+    return f", of {groups.n} groups by {groups.column}, as sure as {groups.effective:.0f} independent ones"
 
 
 def accuracy_lower_bound(bound: float, evaluation: Evaluation) -> RuleResult:
     """The lower end of the accuracy's 95% interval; insufficient while the floor lies inside the interval."""
-    low, high = (as_computed(end) for end in proportion_interval(evaluation.accuracy.correct, evaluation.n))
+    low, high = (as_computed(end) for end in _accuracy_interval(evaluation))
     floor = as_written(bound)
     outcome: Outcome = "pass" if low >= floor else "insufficient" if high >= floor else "fail"
     ends = {"pass": f"lies at or above the floor {plain(bound)}", "fail": f"lies below the floor {plain(bound)}"}
     end = ends.get(outcome, f"has the floor {plain(bound)} inside")
-    reason = f"the accuracy's 95% interval, {show(low, bound)} to {show(high, bound)} with {evaluation.n} pictures, {end}"
+    reason = (
+        f"the accuracy's 95% interval, {show(low, bound)} to {show(high, bound)} with {evaluation.n} pictures{_groups(evaluation)}, {end}"
+    )
     return figure_result("minimum_accuracy_lower_bound", outcome, reason, low, bound)
 
 
 def macro_f1(bound: float, evaluation: Evaluation) -> RuleResult:
     """The mean F1 of the classes that have test pictures against its floor (interval of `macro_f1_interval`)."""
     _, high = macro_f1_interval(evaluation.macro_f1, evaluation.confusion_matrix)
+    if evaluation.groups:
+        high = max(high, effective_interval(evaluation.macro_f1, evaluation.groups.effective)[1])
     return _floor("minimum_macro_f1", "macro F1", as_computed(evaluation.macro_f1), bound, as_computed(high) < as_written(bound))
 
 

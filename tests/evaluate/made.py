@@ -19,13 +19,20 @@ def pictures(n: int, seed: int = 0) -> np.ndarray:
     return images
 
 
-def write_dataset(directory: Path, labels: np.ndarray, classes: list[str], images: np.ndarray | None = None) -> dataset.Dataset:
-    """A dataset whose test split has these labels; training and validation are empty."""
+def write_dataset(
+    directory: Path, labels: np.ndarray, classes: list[str], images: np.ndarray | None = None, groups: list[str | None] | None = None
+) -> dataset.Dataset:
+    """A dataset whose test split has these labels, and groups by patient; training and validation are empty."""
     labels = np.asarray(labels, np.int64)
     images = pictures(len(labels)) if images is None else images
     counts = {part: dict.fromkeys(classes, 0) for part in dataset.SPLITS}
-    info = dataset.DatasetInfo(source="made", classes=classes, shape=(SIDE, SIDE, 1), counts=counts, seed=0)
-    dataset.write(directory, info, {"train": (images[:0], labels[:0]), "validation": (images[:0], labels[:0]), "test": (images, labels)})
+    info = dataset.DatasetInfo(
+        source="made", classes=classes, shape=(SIDE, SIDE, 1), counts=counts, seed=0, group="patient" if groups else ""
+    )
+    columns = {"test": {"file": [f"{k}.png" for k in range(len(labels))], "patient": groups}} if groups else None
+    parts: dict[dataset.SplitName, tuple[np.ndarray, np.ndarray]]
+    parts = {"train": (images[:0], labels[:0]), "validation": (images[:0], labels[:0]), "test": (images, labels)}
+    dataset.write(directory, info, parts, columns)  # type: ignore[arg-type]
     return dataset.Dataset.load(directory)
 
 

@@ -256,3 +256,27 @@ def test_colour_pictures_are_evaluated(tmp_path: Path) -> None:
     data = tiny.write_dataset(tmp_path / "data", size=12, channels=3)
     model = tiny.write_bundle(tmp_path / "model", size=12, channels=3, golden=False)
     assert evaluate(data.path, model, tmp_path / "out").accuracy.value > 0.9
+
+
+def test_groups_of_the_dataset_make_the_intervals_wider_and_are_told(tmp_path: Path) -> None:
+    labels = np.arange(60) % 3
+    table = np.eye(3)[np.where(np.arange(60) < 10, (labels + 1) % 3, labels)] * 0.97 + 0.01
+    plain = run(tmp_path / "plain", labels, table)
+    made.write_dataset(tmp_path / "data", labels, CLASSES, groups=[f"p{k // 10}" if k else None for k in range(60)])
+    grouped = evaluate(tmp_path / "data", tmp_path / "plain" / "model", tmp_path / "out")
+    assert grouped.groups is not None
+    assert (grouped.groups.column, grouped.groups.n) == ("patient", 7)
+    assert grouped.accuracy.value == plain.accuracy.value
+    assert grouped.accuracy.low < plain.accuracy.low < plain.accuracy.high < grouped.accuracy.high
+    assert any("the test pictures are of 7 groups (patient)" in line for line in grouped.warnings)
+    assert plain.groups is None
+    assert Evaluation.load(tmp_path / "out").groups == grouped.groups
+
+
+def test_a_dataset_whose_column_of_groups_is_missing_is_refused(tmp_path: Path) -> None:
+    labels = np.arange(6) % 3
+    made.write_dataset(tmp_path / "data", labels, CLASSES, groups=["a"] * 6)
+    (tmp_path / "data" / "test" / "columns.parquet").unlink()
+    made.write_model(tmp_path / "model", np.eye(3)[labels], CLASSES)
+    with pytest.raises(EvaluationError, match="groups by column 'patient'"):
+        evaluate(tmp_path / "data", tmp_path / "model", tmp_path / "out")

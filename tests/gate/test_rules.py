@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from components.bundle.decision import RuleResult
+from components.bundle.evaluation import Groups
 from components.bundle.policy import Policy
 from components.classifier.intervals import macro_f1_interval
 from components.gate.decide import decide
@@ -48,6 +49,19 @@ def test_accuracy_is_compared_exactly_and_shown_so(correct: int, n: int, bound: 
     if shown:
         assert result.shown == shown
         assert shown in result.reason
+
+
+@pytest.mark.parametrize(
+    ("rule", "bound", "alone"),
+    [("minimum_accuracy", 0.99, "fail"), ("minimum_accuracy_lower_bound", 0.9, "pass"), ("minimum_macro_f1", 0.99, "fail")],
+)
+def test_groups_make_the_gate_less_sure_and_are_named(rule: str, bound: float, alone: str) -> None:
+    """360 pictures of 12 patients tell what some 20 independent ones tell."""
+    judged = good(360, 345)
+    assert judge(rule, bound, judged).outcome == alone
+    grouped = judge(rule, bound, judged.model_copy(update={"groups": Groups(column="patient", n=12, effective=20.0)}))
+    assert grouped.outcome == "insufficient"
+    assert rule == "minimum_macro_f1" or ", of 12 groups by patient, as sure as 20 independent ones" in grouped.reason
 
 
 @pytest.mark.parametrize(("bound", "outcome"), [(0.95, "pass"), (0.97, "insufficient"), (0.995, "fail")])
