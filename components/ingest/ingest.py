@@ -156,4 +156,6 @@ def _tell_result(info: DatasetInfo, checks: list[Check], log: Log) -> None:
     for name in SPLITS:
         counts = info.counts[name].values()
         log(f"{name}: {sum(counts):,} pictures, {min(counts):,} to {max(counts):,} per class")
+        if lacking := [class_name for class_name, count in info.counts[name].items() if not count]:
+            log(f"warning: the {name} split has no picture of {some(lacking)}")
     log(f"{counted(len(info.set_aside), 'file')} set aside; dataset digest {info.digest[:12]}")

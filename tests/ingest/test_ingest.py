@@ -185,3 +185,9 @@ def test_labels_follow_their_pictures(tmp_path: Path, run: Run) -> None:
     for file, (name, image) in found.files().items():
         kind, seed = ("cat", "dog").index(name), int(file[-7:-4])
         np.testing.assert_array_equal(image, pixels(kind, seed))
+
+
+def test_a_class_that_a_given_validation_split_lacks_is_named(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data" / "train", ["cat", "cow", "dog"])
+    folder(tmp_path / "data" / "val", ["cat", "dog"], seed=300)
+    assert "warning: the validation split has no picture of cow" in run(tmp_path / "data").lines
