@@ -83,6 +83,9 @@ $(TOOLS):
 simulate-gate: $(INSTALLED) ## Simulate every rule of the gate and write the table of docs/gate.md (minutes, seeded)
 	$(BIN)/python -m benchmarks.gate
 
+simulate-canary: $(INSTALLED) ## Simulate the judge of live canaries and write the table of docs/rollout.md (seconds, seeded)
+	$(BIN)/python -m benchmarks.canary
+
 bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
 
 bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass; OPTIONS='--help' lists what it takes, as for the others
@@ -100,4 +103,4 @@ bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, L
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate bench bench-evaluation bench-scoring bench-registry bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-registry bench-serving clean

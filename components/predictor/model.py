@@ -10,6 +10,7 @@ from components.predictor.metrics import Metrics
 from components.predictor.protocol.request import Predictions, PredictRequest
 from components.predictor.reviewing import ReviewWriter
 from components.predictor.settings import PredictorSettings
+from components.predictor.shadow import Shadow
 
 _BATCH_SIZE = 32
 """Pictures per run of the model: onnxruntime keeps the memory that a run needed."""
@@ -18,14 +19,21 @@ _BATCH_SIZE = 32
 class ServingModel:
     """Predicts with whichever version `loaded` holds; assigning another switches at once, requests in flight keep theirs."""
 
-    def __init__(self, settings: PredictorSettings, dispatcher: Dispatcher, metrics: Metrics, review: ReviewWriter | None = None) -> None:
+    def __init__(
+        self,
+        settings: PredictorSettings,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        review: ReviewWriter | None = None,
+        shadow: Shadow | None = None,
+    ) -> None:
         self.name = settings.model_name
         self.settings = settings
         self.dispatcher = dispatcher
         self.pending_bytes = 0
         """Of the bodies of all requests that are being answered."""
         self._metrics = metrics
-        self._review = review
+        self._review, self._shadow = review, shadow
         self.loaded: LoadedModel | None = None
         self.draining = False
         self.ledger = ""
@@ -75,4 +83,6 @@ class ServingModel:
         self._metrics.count_predictions(predictions)
         if self._review is not None:
             self._review.offer(request, predictions, request_id)
+        if self._shadow is not None:
+            self._shadow.offer(request, predictions)
         return predictions

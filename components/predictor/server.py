@@ -25,6 +25,7 @@ from components.predictor.model import ServingModel
 from components.predictor.reviewing import ReviewWriter
 from components.predictor.sdk import ModelServer, RESTServer, app
 from components.predictor.settings import PredictorSettings
+from components.predictor.shadow import Shadow, ShadowMetrics
 from components.predictor.speed import freeze_garbage, tune_interpreter
 
 Loader = Callable[["PredictorServer"], None]
@@ -90,8 +91,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         logs.configure(console)
         self.metrics = Metrics()
         self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
+        self._shadow = Shadow(settings, ShadowMetrics()) if settings.shadow_share else None
         dispatcher = Dispatcher(settings, max(2, min(available_cpus(), _MAX_WORKERS)))
-        self.model = ServingModel(settings, dispatcher, self.metrics, self._review)
+        self.model = ServingModel(settings, dispatcher, self.metrics, self._review, self._shadow)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -123,6 +125,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         except UsageError as error:
             self.failure = error
         self.model.dispatcher.close()
+        if self._shadow is not None:
+            self._shadow.close()
         if self._review is not None:
             self._review.close(_REVIEW_SECONDS)
         if self.failure is not None:

@@ -35,6 +35,10 @@ class PredictorSettings(BaseSettings):
     """Pictures per hour that are queued of one class, version and reason; further ones are dropped and counted."""
     replicas: int = Field(1, ge=1)
     """How many predictors share `review_per_hour`."""
+    shadow_share: float = Field(0, ge=0, le=1)
+    """Share of the requests that is copied to a challenger's service, while there is one; 0: none."""
+    shadow_url: str = ""
+    """Where that service is; empty: `<model>-canary-predictor` in the same namespace."""
 
     max_body_bytes: int = Field(8 * MEBIBYTE, ge=1024)
     max_images: int = Field(256, ge=1)

@@ -57,6 +57,16 @@ class KServeSettings(BaseSettings):
     """Standard mode: try the version in an InferenceService of its own before it takes the traffic."""
     canary_steps: tuple[Percent, ...] = ()
     """Knative mode: percents of the traffic, one after another, such as [10, 50]."""
+    canary_requests: int = Field(0, ge=0)
+    """How many live requests both versions must have answered at each step of a canary before it goes on; 0: golden requests only."""
+    canary_seconds: float = Field(1800, gt=0)
+    """How long these requests may take to come, at each step."""
+    canary_error: float = Field(0.05, gt=0, le=0.5)
+    """The stated error of the comparison: with what probability, at most, a challenger that equals the champion is undone."""
+    canary_agreement: float = Field(0, ge=0, lt=1)
+    """With a shadow: the least share of pictures to which champion and challenger give the same class; 0: not asked for."""
+    shadow_share: float = Field(0, ge=0, le=1)
+    """Standard mode: the share of its requests that a version, while it serves, copies to a canary."""
 
     timeout_seconds: float = Field(300, gt=0)
     """How long a version may take to serve before it is undone."""
@@ -75,6 +85,12 @@ class KServeSettings(BaseSettings):
             raise ValueError("canary_steps need mode Knative: Standard mode has no traffic split and ignores it; set canary instead")
         if self.canary and not self.standard:
             raise ValueError("canary is for mode Standard; in Knative mode set canary_steps")
+        if self.canary_requests and not (self.canary or self.canary_steps):
+            raise ValueError("canary_requests needs a canary: set canary, or in Knative mode canary_steps")
+        if self.canary_agreement and not (self.canary and self.canary_requests):
+            raise ValueError("canary_agreement compares by a shadow: it needs canary and canary_requests")
+        if self.shadow_share and not self.standard:
+            raise ValueError("shadow_share is for mode Standard; in Knative mode canary_steps split the traffic itself")
         if self.url and not self.url.startswith(("http://", "https://")):
             raise ValueError(f"url takes an address such as https://gateway.example, got {self.url!r}")
         return self

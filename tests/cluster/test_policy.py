@@ -120,6 +120,10 @@ ATTEMPTS: dict[str, tuple[Callable[[Object], object], str]] = {
     "all of a Secret": (model(envFrom=[{"secretRef": {"name": "penstock-s3"}}]), "may not set spec.predictor.model.envFrom"),
     "a Secret in a variable": (model(env=[{"name": "PENSTOCK_AUDIT_RATE", "valueFrom": SECRET}]), "in spec.predictor.model.env, as values"),
     "another key to verify with": (model(env=[{"name": "PENSTOCK_VERIFY_KEY", "value": "/tmp/mine"}]), "may set only PENSTOCK_AUDIT_RATE"),
+    "pictures to somebody else": (
+        model(env=[{"name": "PENSTOCK_SHADOW_URL", "value": "https://evil.example"}]),
+        "may set only PENSTOCK_AUDIT_RATE",
+    ),
     "a mounted Secret": (model(volumeMounts=[{"name": "keys", "mountPath": "/keys"}]), "may not set spec.predictor.model.volumeMounts"),
     "storage by a Secret's key": (model(storage={"key": "x", "path": "y"}), "may not set spec.predictor.model.storage"),
     "another bucket": (uri(lambda it: it.replace("s3://", "s3://their-")), "may deploy from s3://"),

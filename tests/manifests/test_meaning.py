@@ -217,7 +217,7 @@ def test_the_admission_policy_lets_through_what_the_deploy_step_renders(tmp_path
     assert selector.items() <= namespace["labels"].items()
     assert namespace["annotations"]["penstock/store"].startswith("s3://")
     text, settings = yaml.safe_dump(only(objects, "ValidatingAdmissionPolicy"), width=10_000), KServeSettings()
-    variables = {"PENSTOCK_VERIFY_NAME", *load_environment("prod").serving.variables()}
+    variables = {"PENSTOCK_VERIFY_NAME", "PENSTOCK_SHADOW_SHARE", *load_environment("prod").serving.variables()}
     made = [
         render("digits", "v", "s3://b/", KServeSettings(mode=mode), dict.fromkeys(variables, "x"), percent=1)
         for mode in ("Standard", "Knative")

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections.abc import Callable
 
 from components.classifier.errors import RolloutConflict, RolloutError
 from components.deploy.kserve.cluster import Cluster, Stale
@@ -11,25 +12,34 @@ from components.settings.serving import KServeSettings
 from components.storage.optimistic import write_optimistically
 
 
+def apart_name(service: str) -> str:
+    """Return the name of the service in which a version is tried apart."""
+    return f"{service}-canary"
+
+
 def shares(settings: KServeSettings, live: Object | None) -> list[int | None]:
     """Return the percents of the traffic that the new version gets, one after another; None, always the last, is all of it."""
     return [*(settings.canary_steps if live is not None else ()), None]
 
 
-def try_apart(cluster: Cluster, wanted: Object, golden: Golden, settings: KServeSettings, tell: Say) -> None:
+def try_apart(
+    cluster: Cluster, wanted: Object, golden: Golden, settings: KServeSettings, tell: Say, live: Callable[[Watcher, Object], None]
+) -> None:
     """Serve the version in an InferenceService `<name>-canary`, send its golden requests, and delete the service again.
 
-    Raises NotServed when it does not serve, RolloutConflict when others change it too. Standard mode does not split traffic, so
-    users never meet the canary.
+    `live` is called meanwhile, to judge it on copies of live requests. Raises NotServed when it does not serve or is worse,
+    RolloutConflict when others change it too. Standard mode does not split traffic, so users never meet the canary.
     """
     apart = copy.deepcopy(wanted)
-    name = apart["metadata"]["name"] = f"{wanted['metadata']['name']}-canary"
+    name = apart["metadata"]["name"] = apart_name(wanted["metadata"]["name"])
     apart["spec"]["predictor"].update(minReplicas=1, maxReplicas=1)
     own = settings.model_copy(update={"url": "", "host": ""})
     _put(cluster, apart)
     tell(f"{name}: {golden.version} applied")
     try:
-        Watcher(cluster, name, own, tell).wait(apart, golden, time.monotonic() + settings.timeout_seconds)
+        watcher = Watcher(cluster, name, own, tell)
+        watcher.wait(apart, golden, time.monotonic() + settings.timeout_seconds)
+        live(watcher, apart)
     finally:
         try:
             _take_away(cluster, name)

@@ -20,6 +20,8 @@ from components.classifier.errors import RegistryError, RolloutConflict, Rollout
 from components.deploy.kserve import canary
 from components.deploy.kserve.cluster import Cluster, Stale, connect
 from components.deploy.kserve.journal import Journal
+from components.deploy.kserve.judge import Bounds, judge
+from components.deploy.kserve.live import Meter, compare, looks_of
 from components.deploy.kserve.service import (
     Object,
     adoption_patch,
@@ -146,7 +148,14 @@ class Rollout:
         """Return the InferenceService that serves the version."""
         # The service may have another name than the model whose signed versions it may load.
         variables = {**self.request.predictor, "PENSTOCK_VERIFY_NAME": self.registry.name}
+        if self.settings.shadow_share:
+            variables["PENSTOCK_SHADOW_SHARE"] = f"{self.settings.shadow_share:g}"
         return render(self.service, self.version, self.uri, self.settings, variables, percent=percent)
+
+    def wanted_apart(self) -> Object:
+        """Return the same for a canary that gets copies of requests: it queues none of their pictures for review once more."""
+        variables = {"PENSTOCK_VERIFY_NAME": self.registry.name, "PENSTOCK_REVIEW_THRESHOLD": "0", "PENSTOCK_AUDIT_RATE": "0"}
+        return render(self.service, self.version, self.uri, self.settings, {**self.request.predictor, **variables})
 
     def going_back_to(self, live: Object | None) -> Object | None:
         """Return what served before `live` was put there by a rollout, or `live` itself where that was confirmed."""
@@ -190,11 +199,36 @@ class Rollout:
 
     def _try_apart(self) -> None:
         assert self.golden is not None
+        champion = version_of(self.live(), self.models)
+
+        def live(watcher: Watcher, apart: Object) -> None:
+            self._compare((self.service, canary.apart_name(self.service)), champion, 1, lambda: watcher.require_served(apart), shadow=True)
+
         try:
-            canary.try_apart(self.cluster, self.wanted(), self.golden, self.settings, self.tell)
+            canary.try_apart(self.cluster, self.wanted_apart(), self.golden, self.settings, self.tell, live)
         except NotServed as failure:
             self.registry.ledger.append(self.request.draft_failure(f"canary: {failure}"))
             raise RolloutError(f"{self.version} failed as a canary: {failure}; {self.service} was not touched") from failure
+
+    def _compare(self, services: tuple[str, ...], champion: str, steps: int, still: Callable[[], None], *, shadow: bool = False) -> None:
+        """Judge the version on live requests beside the champion, where that is asked for; raises NotServed when it is worse."""
+        least = self.settings.canary_requests
+        if not least or not champion or champion == self.version:
+            return
+        meter = Meter(self.cluster, services)
+        if shadow and not meter.shadow_share:
+            self.tell(
+                f"{self.service}: {champion} copies no requests, since it was deployed without serving.shadow_share; "
+                f"golden requests alone have judged {self.version}"
+            )
+            return
+        agreement = self.settings.canary_agreement if shadow else 0.0
+        bounds = Bounds(least, looks_of(least, steps), self.settings.canary_error, agreement)
+        self.tell(f"{self.service}: waits for {least} live requests to {self.version} beside {champion}")
+        if problem := compare(meter, champion, self.version, bounds, self.settings.canary_seconds, still):
+            raise NotServed(f"on live requests: {problem}")
+        _, told = judge(meter.counts(champion), meter.counts(self.version), meter.pairs(champion), bounds)
+        self.tell(f"{self.service}: {told}; it is not worse")
 
     def _apply(self, percent: int | None, first: Object | None) -> None:
         """Put the version on the cluster, bound to what was read first; raises RolloutConflict when that is gone."""
@@ -248,6 +282,12 @@ class Rollout:
             if problem := self.watcher.traffic(self.golden, percent):
                 raise NotServed(f"at {percent} percent of the traffic: {problem}")
             self.tell(f"{self.service}: {percent} percent of the traffic is answered as evaluated")
+            self._compare(
+                (self.service,),
+                version_of(self.replaced, self.models),
+                len(steps) - 1,
+                lambda share=percent: self.watcher.require_served(self.wanted(share), share),  # type: ignore[misc]
+            )
 
     def _record(self) -> str:
         """Write the record while the version still is what the cluster serves; returns "deployed" or "unchanged"."""

@@ -107,7 +107,7 @@ def observe(cluster: Cluster, service: str, uri: str, digest: str = "", *, stand
         deployments = cluster.all("Deployment", labels)
     replica_sets, pods = cluster.all("ReplicaSet", labels), cluster.all("Pod", labels)
     events: list[Object] = []
-    if any(not _is_true(pod, "Ready") for pod in pods):
+    if any(not is_ready(pod) for pod in pods):
         events = cluster.all("Event", fields="type=Warning")
     return read(live, deployments, replica_sets, pods, events, uri, digest, standard=standard)
 
@@ -202,11 +202,11 @@ def _pod_state(pod: Object, events: Sequence[Object]) -> PodState:
         for c in status.get("conditions") or []
         if c["type"] == "PodScheduled" and c["status"] == "False" and c.get("reason") == "Unschedulable"
     ]
-    ready = _is_true(pod, "Ready")
+    ready = is_ready(pod)
     return PodState(
         name=pod["metadata"]["name"],
         ready=ready,
-        address=_address(pod),
+        address=pod_address(pod),
         unschedulable=unschedulable[0] if unschedulable else "",
         containers=tuple(
             [_container_state(c, init=True) for c in status.get("initContainerStatuses") or []]
@@ -216,7 +216,13 @@ def _pod_state(pod: Object, events: Sequence[Object]) -> PodState:
     )
 
 
-def _address(pod: Object) -> str:
+def is_ready(pod: Object) -> bool:
+    """Say whether a pod is ready."""
+    return _is_true(pod, "Ready")
+
+
+def pod_address(pod: Object) -> str:
+    """Return where a pod answers, as http://IP:PORT; empty while it has no address."""
     address = pod.get("status", {}).get("podIP", "")
     ports = [port for container in pod["spec"]["containers"] for port in container.get("ports") or []]
     port = next((p["containerPort"] for p in ports), 8080)

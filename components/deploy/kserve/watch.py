@@ -105,9 +105,13 @@ class Watcher:
         self._tell(f"watched for {self._settings.settle_seconds:g} s more")
         until = time.monotonic() + self._settings.settle_seconds
         while time.monotonic() < until:
-            self._look(applied, float("inf"), 100, settled=True)
+            self.require_served(applied)
             time.sleep(POLL_SECONDS)
         self.wait(applied, golden, max(deadline, time.monotonic() + ANSWER_SECONDS))
+
+    def require_served(self, applied: Object, percent: int = 100) -> None:
+        """Look once at a version that has served before; raises NotServed and RolloutConflict as `wait` does."""
+        self._look(applied, float("inf"), percent, settled=True)
 
     def traffic(self, golden: Golden, percent: int) -> str:
         """Send golden requests through the users' address; returns what is wrong, or nothing.

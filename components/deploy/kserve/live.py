@@ -1,0 +1,156 @@
+"""Reads what predictors count of live requests, and lets the judge compare the versions until it has seen enough."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import urllib3
+from prometheus_client.parser import text_string_to_metric_families
+
+from components.deploy.kserve.cluster import Cluster
+from components.deploy.kserve.judge import Bounds, Counts, Pairs, judge, sizes_of_looks
+from components.deploy.kserve.state import SERVICE_LABEL, is_ready, pod_address
+
+POLL_SECONDS = 2.0
+_SCRAPE_SECONDS = 5.0
+_WANTED = {
+    "penstock_requests_total": "code",
+    "penstock_request_seconds_bucket": "le",
+    "penstock_confidence_bucket": "le",
+    "penstock_shadow_pictures_total": "outcome",
+}
+"""The samples that are counted, and the label that each is told apart by."""
+Samples = Counter[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Scraped:
+    """What one predictor has counted since its start, the version that it serves, and the share of requests that it copies."""
+
+    version: str
+    samples: Samples
+    shadow_share: float = 0.0
+
+
+@dataclass
+class _Pod:
+    version: str
+    base: Samples
+    last: Samples
+    earlier: Samples = field(default_factory=Counter)
+    """Counted by processes of this pod that ended since."""
+
+
+class Meter:
+    """What the versions behind some InferenceServices did since this was made, by the predictors' own counts."""
+
+    def __init__(self, cluster: Cluster, services: Sequence[str]) -> None:
+        self._cluster, self._services = cluster, services
+        self._pods: dict[str, _Pod] = {}
+        self.shadow_share = 0.0
+        """The largest share of requests that one of the pods copies to a challenger."""
+        for name, scraped in self._scrape():
+            self._pods[name] = _Pod(scraped.version, scraped.samples, scraped.samples)
+
+    def read(self) -> None:
+        """Ask all pods again; one that does not answer keeps what it said before."""
+        for name, scraped in self._scrape():
+            pod = self._pods.setdefault(name, _Pod(scraped.version, Counter(), Counter()))
+            if scraped.samples.total() < pod.last.total():  # it was started again
+                pod.earlier += pod.last - pod.base
+                pod.base = Counter()
+            pod.last = scraped.samples
+
+    def counts(self, version: str) -> Counts:
+        """Return what a version did."""
+        samples = self._samples(version)
+        codes = {code: n for (name, code), n in samples.items() if name == "penstock_requests_total"}
+        return Counts(
+            requests=sum(codes.values()),
+            errors=sum(n for code, n in codes.items() if code.startswith("5")),
+            seconds=_histogram(samples, "penstock_request_seconds_bucket"),
+            confidence=_histogram(samples, "penstock_confidence_bucket"),
+        )
+
+    def pairs(self, champion: str) -> Pairs:
+        """Return what the champion's shadow compared."""
+        samples = self._samples(champion)
+        agreed, differed = (samples["penstock_shadow_pictures_total", it] for it in ("agreed", "differed"))
+        return Pairs(agreed + differed, agreed)
+
+    def _samples(self, version: str) -> Samples:
+        total: Samples = Counter()
+        for pod in self._pods.values():
+            if pod.version == version:
+                total += pod.earlier + (pod.last - pod.base)
+        return total
+
+    def _scrape(self) -> list[tuple[str, Scraped]]:
+        found = []
+        for service in self._services:
+            for pod in self._cluster.all("Pod", f"{SERVICE_LABEL}={service}"):
+                address = pod_address(pod) if is_ready(pod) else ""
+                if address and (scraped := scrape(address)) is not None:
+                    self.shadow_share = max(self.shadow_share, scraped.shadow_share)
+                    found.append((str(pod["metadata"]["name"]), scraped))
+        return found
+
+
+def scrape(address: str) -> Scraped | None:
+    """Read a predictor's metrics; None where it does not answer, or serves no version."""
+    try:
+        timeout = urllib3.Timeout(_SCRAPE_SECONDS)
+        answer = urllib3.request("GET", f"{address}/metrics", retries=False, redirect=False, timeout=timeout)
+    except urllib3.exceptions.HTTPError:
+        return None
+    if answer.status != 200:
+        return None
+    samples: Samples = Counter()
+    version, share = "", 0.0
+    for family in text_string_to_metric_families(answer.data.decode("utf-8", "replace")):
+        for sample in family.samples:
+            if label := _WANTED.get(sample.name):
+                samples[sample.name, sample.labels.get(label, "")] += int(sample.value)
+            elif sample.name == "penstock_model_info":
+                version = sample.labels.get("version", "")
+            elif sample.name == "penstock_shadow_share":
+                share = sample.value
+    return Scraped(version, samples, share) if version else None
+
+
+def compare(meter: Meter, champion: str, challenger: str, bounds: Bounds, seconds: float, still: Callable[[], None]) -> str:
+    """Compare until both versions have answered enough; returns what is wrong with the challenger, or nothing.
+
+    `still` is called at each poll and raises where the rollout itself has failed. Looks are made at sizes that were fixed beforehand.
+    """
+    sizes, end, told = sizes_of_looks(bounds.least), time.monotonic() + seconds, ""
+    while True:
+        still()
+        meter.read()
+        ours, theirs, pairs = meter.counts(challenger), meter.counts(champion), meter.pairs(champion)
+        enough = min(ours.requests, theirs.requests, *([pairs.pictures] if bounds.agreement else [])) >= bounds.least
+        if enough or (sizes and ours.requests >= sizes[0]):
+            sizes = [size for size in sizes if size > ours.requests]
+            verdict, told = judge(theirs, ours, pairs, bounds)
+            if verdict == "worse":
+                return told
+            if verdict == "passed":
+                return ""
+        if time.monotonic() > end:
+            return (
+                f"only {ours.requests} live requests came to it and {theirs.requests} to the champion in {seconds:g} s, and "
+                f"{bounds.least} of each were to be seen; lower serving.canary_requests, or raise serving.canary_seconds or the share"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def looks_of(least: int, steps: int) -> int:
+    """Return how often a rollout of some steps looks at its data at most: `compare` makes one look more where the champion is late."""
+    return steps * (len(sizes_of_looks(least)) + 1)
+
+
+def _histogram(samples: Samples, name: str) -> tuple[int, ...]:
+    """Return how many lie in each bucket, from the counts up to each edge."""
+    upto = [n for _, n in sorted((float(le), n) for (found, le), n in samples.items() if found == name)]
+    return tuple(b - a for a, b in zip([0, *upto], upto, strict=False))
