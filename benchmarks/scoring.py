@@ -49,7 +49,7 @@ def write_store(folder: Path) -> tuple[str, str]:
     bundle = tiny.write_bundle(folder / "bundle", size=28, golden=False)
     torch.manual_seed(0)
     network = build("small_cnn", SPEC, 10).eval()
-    export_onnx(ServingGraph(network, [0.5], [0.25], 1.0).eval(), SPEC, bundle / "model.onnx")
+    export_onnx(ServingGraph(network, [0.5], [0.25], 1.0).eval(), SPEC, bundle / "model.onnx", {})
     store = str(folder / "store")
     registry = Registry(open_store(store), "digits")
     version = publish_directory(registry, bundle).version
