@@ -1,6 +1,6 @@
 """Images a second of batch scoring, beside a bare onnxruntime loop over the same pictures in the same run.
 
-    python -m benchmarks.scoring [--images 20000] [--repeats 5]
+    python -m benchmarks.scoring [--images 100000] [--repeats 5]
 
 The model is `small_cnn` for 28x28 grey pictures (untrained: the time is the same). `bare` reads arrays from memory and does
 nothing with the answers; `bare png` decodes each file with the product's own `from_bytes`, one after another, and then runs the model.
@@ -104,7 +104,7 @@ class Pictures(Dataset[torch.Tensor]):
 def main() -> None:
     """Measure in turns, so that other load on the machine falls on all alike; print medians and ratios as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--images", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     sys.stdout = sys.stderr  # the steps' own lines

@@ -13,8 +13,8 @@ from components.score.output import Output
 from components.score.pieces import Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
 
-MIN_PICTURES = 8192
-"""With fewer pictures a shard is scored in this process: another one takes a second to start."""
+MIN_PICTURES = 40_000
+"""With fewer pictures a shard is scored in this process: others take seconds of CPU to start."""
 PROCESS_BYTES = 2**30
 """Memory that one process is reckoned with: Python, onnxruntime, the network and a few groups of pictures."""
 
