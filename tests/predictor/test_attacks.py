@@ -1,0 +1,176 @@
+"""What one client can do on purpose, all of it at once: health is answered, memory stays below the limit, good requests go on."""
+
+import io
+import json
+import multiprocessing
+import os
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.validate_serving.predictor_process import predictor
+from tests.predictor.test_limits import bomb, connect
+from tests.predictor.versions import NAME, PREDICT, b64
+
+SECONDS = 20.0
+GIBIBYTE = 2**30
+
+
+def picture(side: int, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    Image.radial_gradient("L").resize((side, side)).convert("RGB").save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def many_scans() -> bytes:
+    jpeg = picture(3000, "JPEG", progressive=True)
+    end = jpeg.rfind(b"\xff\xd9")
+    return jpeg[:end] + jpeg[jpeg.rfind(b"\xff\xda") : end] * 80 + jpeg[end:]
+
+
+def one_large_tile() -> bytes:
+    """A TIFF of 16x16 pixels whose only tile has 32768x32768."""
+    tags = [(256, 16), (257, 16), (258, 8), (259, 8), (262, 1), (277, 1), (322, 32768), (323, 32768), (324, 200), (325, 8)]
+    return (
+        b"II*\0\x08\0\0\0"
+        + struct.pack("<H", len(tags))
+        + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        + bytes(100)
+    )
+
+
+def posted(body: bytes) -> bytes:
+    return f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def encoded(*pictures: bytes) -> bytes:
+    return posted(json.dumps({"instances": [{"b64": b64(data)} for data in pictures]}).encode())
+
+
+ENDLESS = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n".encode()
+ATTACKS: dict[str, Callable[[], bytes]] = {
+    "trailers": lambda: ENDLESS + b"a:b\r\n" * 2_000_000,
+    "one endless trailer": lambda: ENDLESS + b"a:" + b"b" * 8_000_000,
+    "scans": lambda: encoded(many_scans()),
+    "comments": lambda: encoded(b"P2\n" + b"#\n" * 90_000 + b"8 8\n255\n" + b"1 " * 64),
+    "webp": lambda: encoded(*[picture(4900, "WEBP")] * 4),
+    "jpeg 2000": lambda: encoded(*[picture(2500, "JPEG2000", quality_layers=[200])] * 2),
+    "png bombs": lambda: encoded(*[bomb(4900)] * 4),
+    "tile": lambda: encoded(one_large_tile()),
+    "lists": lambda: posted(b'{"instances": [' + b"[],".join([b""] * 1_000_000) + b"1]}"),
+    "pipelined": lambda: b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 250,
+    "headers": lambda: b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 60_000,
+}
+
+
+@contextmanager
+def running(*functions: Callable[[], None]) -> Iterator[None]:
+    """Run functions each in a process of its own, that takes the CPU only when nobody else wants it."""
+
+    def kindly(function: Callable[[], None]) -> None:
+        os.nice(15)
+        function()
+
+    context = multiprocessing.get_context("fork")  # spawned ones could not be given closures
+    processes = [context.Process(target=kindly, args=(function,)) for function in functions]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.join()
+
+
+def resident(pid: int) -> int:
+    """Bytes that a process and its children hold now."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    total = 0
+    for number in (pid, *children):
+        with suppress(OSError):
+            total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return total
+
+
+@pytest.mark.integration
+def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) -> None:
+    messages = {name: make() for name, make in ATTACKS.items()}
+    good = {"instances": [pictures[0].tolist()]}
+    with predictor(NAME, served_dir, 60) as (process, started), ExitStack() as stack:
+        pid = process.process.pid
+        health: list[float] = []
+        answered: list[float] = []
+        peak: list[int] = []
+        with httpx.Client(base_url=started.url, timeout=30) as client:
+            for message in messages.values():  # each kind once, so that what it loads for good counts as before
+                _send(started.url, message, 1)
+            time.sleep(3)
+            assert client.post(PREDICT, json=good).status_code == 200
+        before, end = resident(pid), time.monotonic() + SECONDS
+
+        def attack(name: str) -> Callable[[], None]:
+            def run() -> None:
+                leave = 0.0
+                while time.monotonic() < end:
+                    _send(started.url, messages[name], leave)
+                    leave = 0.3 - leave  # one client in two leaves at once
+
+            return run
+
+        def probe() -> None:
+            while time.monotonic() < end:
+                began = time.monotonic()
+                with closing(connect(started.url)) as connection:
+                    connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+                health.append(time.monotonic() - began)
+                peak.append(resident(pid))
+                time.sleep(0.1)
+
+        def use() -> None:
+            with httpx.Client(base_url=started.url, timeout=30) as client:
+                while time.monotonic() < end:
+                    began = time.monotonic()
+                    with suppress(httpx.HTTPError):
+                        if client.post(PREDICT, json=good).status_code == 200:
+                            answered.append(time.monotonic() - began)
+                    time.sleep(0.05)
+
+        for _ in range(500):  # connections that are held and say nothing
+            with suppress(OSError):
+                stack.enter_context(closing(connect(started.url)))
+        with running(*(attack(name) for name in messages)):
+            user = threading.Thread(target=use)
+            user.start()
+            probe()
+            user.join()
+        assert process.process.poll() is None
+        figures = {
+            "health_max": max(health),
+            "good_median": float(np.median(answered)),
+            "good_p99": float(np.quantile(answered, 0.99)),
+            "good": len(answered),
+            "peak_mib": max(peak) >> 20,
+            "before_mib": before >> 20,
+        }
+        assert max(peak) < GIBIBYTE, figures
+        assert max(health) < 1, figures
+        assert len(answered) > SECONDS, figures
+        assert not [event for event in process.events() if event["level"] == "error"]
+
+
+def _send(url: str, message: bytes, wait: float) -> None:
+    """Send bytes, wait for an answer for a while, and leave."""
+    with suppress(OSError), closing(connect(url)) as connection:
+        connection.sendall(message)
+        connection.settimeout(max(wait, 0.01))
+        while connection.recv(65536):
+            continue
