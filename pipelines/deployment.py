@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.deploy.component import choose_version, deploy_version
+from components.deploy.component import choose_version, conclude_run, deploy_version
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_service_token, use_signing_key
+from pipelines.steps import HOUR, MINUTE, configure, configure_conclusion, use_service_token, use_signing_key
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
 
@@ -34,30 +34,46 @@ def deployment_pipeline(
     1. choose says which version is meant.
     2. validate_serving boots the real server on the version and compares its answers.
     3. deploy makes it the champion, or puts back what served before.
+    4. However that ends, conclude makes sure that a version which was not seen to serve does not stay, and tells the outcome.
     """
+    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     choose = choose_version(
         version=version, store=store, name=name, environment=environment, actor=actor, reason=reason, target=target, serving=serving
     )
     configure(choose, "Choose version", timeout=10 * MINUTE)
 
-    validate = validate_serving(version=choose.output, store=store, name=name, environment=environment)
-    configure(validate, "Validate serving", timeout=30 * MINUTE)
-
-    deploy = deploy_version(
-        version=validate.outputs["Output"],
-        asked=version,
+    conclude = conclude_run(
+        version=version,
         store=store,
         name=name,
         environment=environment,
         actor=actor,
-        reason=reason,
         target=target,
         namespace=namespace,
-        run=dsl.PIPELINE_JOB_ID_PLACEHOLDER,
+        run=run,
         serving=serving,
     )
-    configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
-    use_service_token(deploy)
-    use_signing_key(deploy)
+    configure_conclusion(conclude)
 
-    return Outputs(version=choose.output, outcome=deploy.output)
+    with dsl.ExitHandler(conclude, name="rollout"):
+        validate = validate_serving(version=choose.output, store=store, name=name, environment=environment)
+        configure(validate, "Validate serving", timeout=30 * MINUTE)
+
+        deploy = deploy_version(
+            version=validate.outputs["Output"],
+            asked=version,
+            store=store,
+            name=name,
+            environment=environment,
+            actor=actor,
+            reason=reason,
+            target=target,
+            namespace=namespace,
+            run=run,
+            serving=serving,
+        )
+        configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
+        use_service_token(deploy)
+        use_signing_key(deploy)
+
+    return Outputs(version=choose.output, outcome=conclude.outputs["Output"])

@@ -29,6 +29,7 @@ _CONFIG_KEYS = (
     "PENSTOCK_ENVIRONMENT",
 )
 SERVICE_SECRET, SERVICE_TOKEN = "penstock-service", "PENSTOCK_KSERVE_TOKEN"
+WEBHOOK_SECRET = "penstock-notify"
 CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
 ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER = "penstock-environments", "/etc/penstock/environments"
 VERIFY_CONFIG, VERIFY_FOLDER = "penstock-verify", "/etc/penstock/verify"
@@ -101,6 +102,20 @@ def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: di
 def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the step the bearer token that golden requests need where an ingress asks for one; the Secret is optional."""
     return kubernetes.use_secret_as_env(task, SERVICE_SECRET, {SERVICE_TOKEN: SERVICE_TOKEN}, optional=True)
+
+
+def use_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Give the step the address to which the outcome is posted, and that of Kubeflow's UI; the Secret is optional."""
+    names = ("PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI")
+    return kubernetes.use_secret_as_env(task, WEBHOOK_SECRET, {name: name for name in names}, optional=True)
+
+
+def configure_conclusion(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Apply the settings of the step that concludes a run: it may have to put a version back, and to record that."""
+    configure(task, "Conclude", timeout=1 * HOUR)
+    use_service_token(task)
+    use_webhook(task)
+    return use_signing_key(task)
 
 
 def use_signing_key(task: dsl.PipelineTask) -> dsl.PipelineTask:

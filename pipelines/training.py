@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from kfp import dsl
 
-from components.deploy.component import deploy_model
+from components.deploy.component import conclude_run, deploy_model
 from components.evaluate.component import evaluate_model
 from components.gate.component import gate_model, record_hold
 from components.ingest.component import ingest_dataset
@@ -13,7 +13,7 @@ from components.publish.component import publish_model
 from components.train.component import train_model
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_gpus, use_service_token, use_signing_key
+from pipelines.steps import HOUR, MINUTE, configure, configure_conclusion, use_gpus, use_service_token, use_signing_key
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 
@@ -55,6 +55,7 @@ def training_pipeline(
     6. gate decides by the environment's policy: deploy or hold.
     7. On deploy, validate_serving boots the real server on the version and compares its answers; deploy makes it the champion.
        On hold, the decision and its reasons are recorded.
+    8. However that ends, conclude makes sure that a version which was not seen to serve does not stay, and tells the outcome.
     """
     given = dict(locals())
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
@@ -102,36 +103,50 @@ def training_pipeline(
     )
     configure(gate, "Gate", timeout=10 * MINUTE)
 
-    with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
-        validate = validate_serving(version=publish.output, store=store, name=name, environment=environment)
-        configure(validate, "Validate serving", timeout=30 * MINUTE)
-        deploy = deploy_model(
-            version=validate.outputs["Output"],
-            decision=gate.outputs["decision"],
-            store=store,
-            name=name,
-            environment=environment,
-            strategy=strategy,
-            actor=actor,
-            reason=reason,
-            target=target,
-            namespace=namespace,
-            run=run,
-            serving=serving,
-        )
-        configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
-        use_service_token(deploy)
-        use_signing_key(deploy)
-    with dsl.Else(name="hold"):
-        hold = record_hold(
-            version=publish.output,
-            decision=gate.outputs["decision"],
-            store=store,
-            name=name,
-            actor=actor,
-            run=run,
-        )
-        configure(hold, "Hold", timeout=10 * MINUTE)
-        use_signing_key(hold)
+    conclude = conclude_run(
+        version="",
+        store=store,
+        name=name,
+        environment=environment,
+        actor=actor,
+        target=target,
+        namespace=namespace,
+        run=run,
+        serving=serving,
+    )
+    configure_conclusion(conclude)
+
+    with dsl.ExitHandler(conclude, name="rollout"):
+        with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
+            validate = validate_serving(version=publish.output, store=store, name=name, environment=environment)
+            configure(validate, "Validate serving", timeout=30 * MINUTE)
+            deploy = deploy_model(
+                version=validate.outputs["Output"],
+                decision=gate.outputs["decision"],
+                store=store,
+                name=name,
+                environment=environment,
+                strategy=strategy,
+                actor=actor,
+                reason=reason,
+                target=target,
+                namespace=namespace,
+                run=run,
+                serving=serving,
+            )
+            configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
+            use_service_token(deploy)
+            use_signing_key(deploy)
+        with dsl.Else(name="hold"):
+            hold = record_hold(
+                version=publish.output,
+                decision=gate.outputs["decision"],
+                store=store,
+                name=name,
+                actor=actor,
+                run=run,
+            )
+            configure(hold, "Hold", timeout=10 * MINUTE)
+            use_signing_key(hold)
 
     return Outputs(version=publish.output, decision=gate.outputs["Output"])

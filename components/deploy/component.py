@@ -114,3 +114,40 @@ def approve_version(version: str, store: str, name: str, environment: str, actor
     record = approve(registry, version.strip(), environment=environment, actor=actor, reason=reason, run=run)
     print(f"{record.version} is approved for {record.environment} by {record.actor} (record {record.sequence}); deploy it by its name")
     return "approved"
+
+
+@component
+def conclude_run(
+    status: dsl.PipelineTaskFinalStatus,
+    summary: dsl.Output[dsl.Markdown],
+    version: str,
+    store: str,
+    name: str,
+    environment: str,
+    actor: str,
+    target: str,
+    namespace: str,
+    run: str,
+    serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> str:
+    """Put back what served before where the deploy step was cut off, and tell people the outcome, which is returned.
+
+    Args:
+        status: How the steps before ended, from Kubeflow.
+        summary: The outcome as a page.
+        version: What was asked for; empty: what the run published.
+        run: The run's id, by which its records are found.
+    """
+    from pathlib import Path
+
+    from components.deploy.conclusion import conclude, notify
+    from components.deploy.request import DeployRequest
+    from components.registry import Registry
+    from components.storage import open_store
+
+    request = DeployRequest(version.strip(), "manual", None, environment, actor, "", target, namespace, run, serving)
+    outcome = conclude(Registry(open_store(store), name), request, status.state)
+    Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
+    Path(summary.path).write_text(outcome.markdown(), "utf-8")
+    print(outcome.headline, notify(outcome), sep="\n")
+    return outcome.decision

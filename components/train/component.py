@@ -23,12 +23,12 @@ def train_model(
     """Train, calibrate and export a model; returns the device that was used.
 
     The parameters from `name` to `gpus` are fields of settings.training.TrainingSettings; `training` holds its other fields.
+    The store's folder `checkpoints` takes the checkpoints where no other folder is named.
 
     Args:
         dataset: A dataset version, as ingest writes it.
         dataset_digest: What the dataset holds, for the model's metadata.
         model: model.onnx, model.safetensors, config.json and training.json.
-        store: The model store; its folder `checkpoints` takes the checkpoints where no other place is named.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
     """
     from components.train.process_env import prepare_environment

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from components.deploy.conclusion import Outcome, conclude
 from tests.cluster import place as bad
 from tests.cluster.api import Api
 from tests.cluster.place import SETTLE, TIMEOUT, Place
@@ -142,3 +143,28 @@ def test_one_that_slept_through_another_rollout_never_puts_old_over_new(place: P
     assert "RolloutConflict: another deployer changed digits meanwhile" in out
     assert place.served() == "v3"
     assert place.ledger() == [("deployed", "v1", "v1"), ("deployed", "v3", "v3")]
+
+
+@pytest.mark.parametrize("first", [False, True], ids=["before it something served", "nothing served before"])
+def test_what_a_step_left_that_was_killed_is_put_back_by_the_end_of_its_run_and_of_no_other(place: Place, first: bool) -> None:
+    if not first:
+        place.deploy("v1", settle_seconds=0)
+    before = place.ledger()
+    code, out = step(place, "v2", "cut-off", r"POST /v2/models/digits/infer", "before")
+    assert code == -signal.SIGKILL, out
+    assert place.served() == "v2"
+
+    def ended(run: str) -> Outcome:
+        return conclude(place.registry, place.request("v2", run=run), "RUNNING")
+
+    if not first:
+        assert ended("another").decision == "failed"
+        assert place.served() == "v2"
+    outcome = ended("cut-off")
+    assert (outcome.decision, outcome.version) == ("failed", place.versions["v2"])
+    assert "the deploy step ended before it was seen to serve; " in outcome.reason
+    assert place.served() == ("" if first else "v1")
+    added = [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")] if not first else [("failed", "v2", "")]
+    assert place.ledger() == before + added
+    assert ended("cut-off").decision == "failed"
+    assert place.ledger() == before + added

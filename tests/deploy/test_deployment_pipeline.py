@@ -97,7 +97,7 @@ def test_the_command_deploys_and_goes_back(registry: Registry, tmp_path: Path) -
         given = [part for setting in settings for part in ("--set", setting)]
         done = penstock("run", "deployment", "--store", registry.store.url, "--name", "digits", *given, "--json", cwd=tmp_path)
         assert done.code == 0, done.out + done.err
-        assert done.steps == ["choose-version", "validate-serving", "deploy-version"]
+        assert done.steps == ["choose-version", "validate-serving", "deploy-version", "conclude-run"]
         return str(done.json["outputs"]["outcome"])
 
     assert run(versions[0]) == "deployed"

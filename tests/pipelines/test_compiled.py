@@ -205,10 +205,10 @@ def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> 
     for name, _ in each.tasks():
         settings = each.kubernetes[f"exec-{name}"]
         secrets = {secret["secretName"] for secret in settings["secretAsEnv"]}
-        writes = name.startswith(("publish-", "deploy-", "approve-")) or name == "record-hold"
-        assert secrets == {"penstock-s3"} | ({"penstock-service"} if name.startswith("deploy-") else set()) | (
-            {"penstock-signing"} if writes else set()
-        ), "only what publishes or writes the ledger can sign"
+        asks = name.startswith(("deploy-", "conclude-"))
+        writes = asks or name.startswith(("publish-", "approve-")) or name == "record-hold"
+        expected = {"penstock-s3": True, "penstock-service": asks, "penstock-signing": writes, "penstock-notify": name == "conclude-run"}
+        assert secrets == {secret for secret, needed in expected.items() if needed}, "only what publishes or writes the ledger can sign"
         assert [volume["secretName"] for volume in settings.get("secretAsVolume", [])] == (["penstock-signing"] if writes else [])
         config, verify = settings["configMapAsEnv"]
         assert [config["configMapName"], verify["configMapName"]] == ["penstock-storage", "penstock-verify"]

@@ -79,7 +79,7 @@ def test_a_new_setting_is_one_field_of_a_model(monkeypatch: pytest.MonkeyPatch, 
     class Reached(Exception):
         """The work of the step would begin."""
 
-    def train(dataset: str, model: str, settings: More) -> None:
+    def train(dataset: str, model: str, settings: More, store: str) -> None:
         reached.append(settings)
         raise Reached
 

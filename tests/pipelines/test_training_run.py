@@ -42,7 +42,7 @@ def held(folder: Path, promoted: Done) -> Done:
 
 def test_a_good_model_is_validated_and_deployed(promoted: Done, registry: Registry) -> None:
     assert promoted.code == 0, promoted.err
-    assert promoted.steps[-2:] == ["validate-serving", "deploy-model"]
+    assert promoted.steps[-3:] == ["validate-serving", "deploy-model", "conclude-run"]
     assert promoted.json["outputs"]["decision"] == "deploy"
     first = registry.ledger.records()[0]
     assert (first.action, first.version, first.champion) == ("deployed", promoted.json["outputs"]["version"], first.version)
@@ -69,7 +69,7 @@ def test_the_version_is_complete(promoted: Done, registry: Registry, tmp_path: P
 def test_a_model_below_the_floor_is_held_and_the_champion_stays(held: Done, promoted: Done, registry: Registry) -> None:
     assert held.code == 0, held.err
     assert held.json["outputs"]["decision"] == "hold"
-    assert held.steps[-1] == "record-hold"
+    assert held.steps[-2:] == ["record-hold", "conclude-run"]
     assert "deploy-model" not in held.steps
     last = registry.ledger.records()[-1]
     assert (last.action, last.version) == ("held", held.json["outputs"]["version"])

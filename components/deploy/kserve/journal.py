@@ -18,10 +18,10 @@ class Journal:
     def __init__(self, registry: Registry) -> None:
         self._store, self._prefix = registry.store, f"rollouts/{registry.name}"
 
-    def write(self, live: Object, stable: Object | None) -> None:
-        """Note what to go back to from the generation after `live`; None: to nothing."""
+    def write(self, live: Object, stable: Object | None, run: str = "") -> None:
+        """Note what to go back to from the generation after `live` (None: to nothing), and the run that makes it."""
         try:
-            self._store.create(self._key(live, 1), json.dumps({"stable": stable}, indent=1, sort_keys=True).encode())
+            self._store.create(self._key(live, 1), json.dumps({"stable": stable, "run": run}, indent=1, sort_keys=True).encode())
         except ObjectExists:
             return
 
@@ -31,14 +31,23 @@ class Journal:
 
     def stable(self, live: Object) -> Object | None:
         """Return what to go back to from `live`, whose generation is known."""
+        stable: Object | None = self._entry(live).get("stable")
+        return stable
+
+    def run_of(self, live: Object) -> str:
+        """Return the run that made the generation of `live`; empty where none is noted."""
+        return str(self._entry(live).get("run", ""))
+
+    def _entry(self, live: Object) -> Object:
         key = self._key(live, 0)
         try:
-            stable: Object | None = json.loads(self._store.read(key))["stable"]
+            entry: Object = json.loads(self._store.read(key))
+            entry["stable"]
         except ObjectNotFound:
-            return None
+            return {}
         except (ValueError, KeyError) as error:
             raise RegistryError(f"{self._store.url}/{key} cannot be read; delete it, then deploy the version that should serve") from error
-        return stable
+        return entry
 
     def _key(self, live: Object, later: int) -> str:
         metadata = live["metadata"]

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NoReturn
 
 from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError, UsageError
@@ -62,6 +63,29 @@ def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -
     return Rollout(registry, request, settings, connect(settings.namespace), tell).run()
 
 
+def put_back_unconfirmed(registry: Registry, request: DeployRequest, tell: Say = say) -> str:
+    """Put back what served before, where a run applied a version and its step ended before that was seen to serve.
+
+    `request`: its version is the one that the run meant, if that is known. Returns what was found and done, or nothing where the service
+    serves what the ledger says, or what another run applied. Raises UsageError for a cluster that cannot be reached.
+    """
+    settings = KServeSettings.read(request.serving, request.namespace)
+    rollout = Rollout(registry, request, settings, connect(settings.namespace), tell)
+    live = rollout.live()
+    serves = version_of(live, rollout.models)
+    if live is None or not serves or serves == champion_of(registry.ledger.records()):
+        return ""
+    first = live["metadata"]["generation"] == 1 and serves == request.version  # nothing notes who made a service
+    if not first and (not request.run or rollout.journal.run_of(live) != request.run):
+        return ""
+    rollout = Rollout(registry, replace(request, version=serves), settings, rollout.cluster, tell)
+    rollout.replaced, rollout.stable = live, rollout.going_back_to(live)
+    try:
+        rollout.undo("the deploy step ended before it was seen to serve")
+    except RolloutError as undone:  # how an undo ends
+        return str(undone)
+
+
 class Stopped(RolloutError):
     """The step was told to end while the version was not yet seen to serve."""
 
@@ -70,7 +94,7 @@ class Stopped(RolloutError):
 def stopping() -> Iterator[None]:
     """Raise Stopped at SIGTERM: a step whose node is drained must not leave what nobody has seen to serve.
 
-    A run that is terminated in Kubeflow gives no time for that; the next deployment knows by the journal.
+    A run that is terminated in Kubeflow may give no time for that; its exit handler knows by the journal, and the next deployment too.
     This says nothing about the version: run again, the step starts anew.
     """
 
@@ -134,7 +158,7 @@ class Rollout:
                 self._shift_traffic(steps, deadline)
                 self.watcher.settle(self.wanted(), self.golden, deadline)
         except NotServed as failure:
-            self._undo(str(failure))
+            self.undo(str(failure))
         except (Stopped, Overtaken):
             self._restore(self.stable)
             raise
@@ -258,7 +282,7 @@ class Rollout:
         if agrees(live, wanted):
             return
         if not agrees_in_spec(live, wanted):  # nothing else makes a new generation
-            self.journal.write(live, self.stable)
+            self.journal.write(live, self.stable, self.request.run)
         self.cluster.apply(with_lock(wanted, live), force=self.settings.take_over)
 
     def _refuse_change(self, first: Object | None, now: Object | None, *, only_ours: bool = False) -> None:
@@ -306,7 +330,7 @@ class Rollout:
         self.tell(f"{self.service}: {self.version} serves, and is recorded")
         return "deployed"
 
-    def _undo(self, reason: str) -> NoReturn:
+    def undo(self, reason: str) -> NoReturn:
         """Record the failure, put back what served before, confirm that it serves, record that, and raise RolloutError."""
         self.tell(f"{self.service}: {self.version} failed: {reason}")
         records = self.registry.ledger.records()
@@ -373,11 +397,11 @@ class Rollout:
     def _put_back(self, live: Object, stable: Object) -> None:
         if live["spec"]["predictor"].get("canaryTrafficPercent"):
             # The traffic leaves the failed revision at once; the old spec is a new revision, which must start first.
-            self.journal.write(live, stable)
+            self.journal.write(live, stable, self.request.run)
             none = applied_part(live)
             none["spec"]["predictor"]["canaryTrafficPercent"] = 0
             live = self.cluster.apply(with_lock(none, live), force=True)
-        self.journal.write(live, stable)
+        self.journal.write(live, stable, self.request.run)
         self.cluster.apply(with_lock(stable, live), force=True)
 
     def _confirm_restored(self, stable: Object, reason: str) -> str:

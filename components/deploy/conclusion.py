@@ -1,0 +1,131 @@
+"""The end of a run that deploys: what served before is back if the deploy step was cut off, and people are told the outcome."""
+
+import itertools
+import os
+from dataclasses import dataclass, replace
+
+import requests
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
+
+from components.bundle.markdown import escape, table
+from components.deploy.request import DeployRequest
+from components.registry import Record, Registry
+from components.registry.ledger import champion_of
+
+WEBHOOK, UI = "PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI"
+"""Environment variables: where to post the outcome, and the address of Kubeflow's UI, for a link to the run."""
+_SECONDS = (5.0, 15.0)
+_RECENT = 50
+"""Versions among which a run's own is looked for, newest first."""
+_DONE = {"deployed": "deployed", "rolled_back": "deployed", "held": "held", "awaiting": "awaiting", "failed": "failed"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a run, for people."""
+
+    name: str
+    """The model's."""
+    decision: str
+    """deployed, unchanged, held, awaiting (approval) or failed."""
+    version: str
+    champion: str
+    """Who serves now; empty while nothing does."""
+    reason: str
+    link: str = ""
+    """The run's page, where the UI's address is known."""
+
+    @property
+    def headline(self) -> str:
+        """The outcome in one line."""
+        about = f"{self.name}: {self.version or 'the version'} {_SAID[self.decision]}"
+        return f"{about}{f': {self.reason}' if self.reason else ''} ({self.champion or 'nothing'} serves)"
+
+    def markdown(self) -> str:
+        """The outcome as a page of Kubeflow's UI."""
+        rows = [("version", self.version), ("outcome", self.decision), ("reason", self.reason), ("serves now", self.champion)]
+        return "\n".join([f"# {escape(self.headline)}", "", *table(("", ""), rows), ""])
+
+
+_SAID = {
+    "deployed": "serves",
+    "unchanged": "served already",
+    "held": "was held",
+    "awaiting": "awaits approval (`penstock models approve`)",
+    "failed": "was not deployed",
+}
+
+
+def conclude(registry: Registry, request: DeployRequest, state: str) -> Outcome:
+    """Put back what served before where the run's deploy step was cut off, and return the run's outcome.
+
+    `request`: its version is the one that was asked for, or nothing where the run trained it. `state`: how the steps before ended,
+    as Kubeflow says. Raises UsageError and StoreError where the cluster or the store cannot be reached.
+    """
+    if not request.version:
+        request = replace(request, version=_published_by(registry, request.run))
+    undone = ""
+    if request.target == "kserve":
+        from components.deploy.kserve.rollout import put_back_unconfirmed
+
+        undone = put_back_unconfirmed(registry, request)
+    outcome = outcome_of(registry.name, registry.ledger.records(), request, state)
+    return replace(outcome, reason=undone or outcome.reason, link=_link(request.run))
+
+
+def _published_by(registry: Registry, run: str) -> str:
+    recent = itertools.islice(registry.newest(), _RECENT)
+    return next((version for version in recent if run and registry.get(version).manifest.run == run), "")
+
+
+def outcome_of(name: str, records: list[Record], request: DeployRequest, state: str) -> Outcome:
+    """Return what the ledger's records, and the state in which the steps ended, say about a run."""
+    mine = [record for record in records if request.run and record.run == request.run]
+    failed = next((record for record in mine if record.action == "failed"), None)  # what was put back comes after it
+    last = failed or next((record for record in reversed(mine) if record.action in _DONE), None)
+    champion = champion_of(records)
+    if last is not None:
+        return Outcome(name, _DONE[last.action], last.version, champion, last.reason)
+    if state in {"COMPLETE", "SUCCEEDED"}:
+        return Outcome(name, "unchanged", request.version, champion, "")
+    return Outcome(
+        name, "failed", request.version, champion, f"the run ended as {state} before anything was recorded; its steps' logs say why"
+    )
+
+
+def notify(outcome: Outcome) -> str:
+    """Post an outcome to the webhook, if one is configured; returns what happened, in one line, and never fails.
+
+    The body is `{"text": ...}`, which Slack, Mattermost, Rocket.Chat and Google Chat read.
+    """
+    address = os.environ.get(WEBHOOK, "").strip()
+    if not address:
+        return f"nobody is notified: {WEBHOOK} is not set"
+    link = f" <{outcome.link}|the run>" if outcome.link else ""
+    try:
+        _post(address, {"text": _slack(outcome.headline) + link})
+    except requests.HTTPError as error:
+        return f"warning: the webhook was not notified: it answers {error.response.status_code}; look at {WEBHOOK}"
+    except (requests.RequestException, ValueError) as error:  # its text would tell the address, which is a secret
+        return f"warning: the webhook was not notified: {type(error).__name__}; look at {WEBHOOK}"
+    return "the webhook is notified"
+
+
+def _may_pass(error: BaseException) -> bool:
+    if isinstance(error, requests.HTTPError):
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    return isinstance(error, requests.ConnectionError | requests.Timeout)
+
+
+@retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(3), wait=wait_exponential(max=10), reraise=True)
+def _post(address: str, body: dict[str, str]) -> None:
+    requests.post(address, json=body, timeout=_SECONDS, allow_redirects=False).raise_for_status()
+
+
+def _slack(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _link(run: str) -> str:
+    address = os.environ.get(UI, "").strip().rstrip("/")
+    return f"{address}/#/runs/details/{run}" if address and run else ""
