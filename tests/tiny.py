@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from components.bundle import dataset, files
-from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig
 from components.bundle.golden import save_golden
 from components.bundle.model import Classifier
 
@@ -63,8 +63,12 @@ def write_bundle(
     trained_at: str = "2026-01-02T03:04:05+00:00",
     dataset_digest: str = "0" * 64,
     golden: bool = True,
+    familiarity: bool = False,
 ) -> Path:
-    """Write model.onnx, model.safetensors, config.json, training.json (and golden.npz) of a model trained on `samples` digits."""
+    """Write model.onnx, model.safetensors, config.json, training.json (and golden.npz) of a model trained on `samples` digits.
+
+    With `familiarity` it has a second output: pictures about as bright as digits are familiar.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     coef, intercept = _weights(size, channels, samples, seed)
     weight, bias = coef.T / 255, intercept
@@ -75,12 +79,27 @@ def write_bundle(
         helper.make_node("Div", ["logits", "temperature"], ["scaled"]),
         helper.make_node("Softmax", ["scaled"], ["probabilities"], axis=1),
     ]
+    outputs, constants = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])], []
+    if familiarity:
+        means = digits(size, channels)[0].mean(axis=(1, 2, 3))
+        centre, limit = means.mean(), np.quantile(np.abs(means - means.mean()), 0.995)
+        outputs.append(helper.make_tensor_value_info("familiarity", TensorProto.FLOAT, ["batch"]))
+        constants = [numpy_helper.from_array(np.float32(v), n) for n, v in (("centre", centre), ("limit", limit), ("one", 1))]
+        nodes += [
+            helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2, 3], keepdims=0),
+            helper.make_node("Sub", ["mean", "centre"], ["away"]),
+            helper.make_node("Div", ["away", "limit"], ["apart"]),
+            helper.make_node("Mul", ["apart", "apart"], ["squared"]),
+            helper.make_node("Add", ["squared", "one"], ["inverse"]),
+            helper.make_node("Reciprocal", ["inverse"], ["familiarity"]),
+        ]
     graph = helper.make_graph(
         nodes,
         "tiny",
         [helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", size, size, channels])],
-        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", 10])],
+        outputs,
         [
+            *constants,
             numpy_helper.from_array(np.ascontiguousarray(weight, np.float32), "weight"),
             numpy_helper.from_array(bias, "bias"),
             numpy_helper.from_array(np.float32(temperature), "temperature"),
@@ -95,6 +114,7 @@ def write_bundle(
         classes=classes or CLASSES,
         input=InputConfig(height=size, width=size, channels=channels, mean=[0.0] * channels, std=[1.0] * channels),
         temperature=temperature,
+        familiarity=FamiliarityConfig(threshold=0.5, quantile=0.01, pictures=100, layer="", features=1) if familiarity else None,
         trained_at=trained_at,
         dataset_digest=dataset_digest,
         parameters={"samples": samples, "seed": seed},
@@ -102,5 +122,5 @@ def write_bundle(
     ).save(directory)
     if golden:
         images, _ = digits(size, channels)
-        save_golden(directory, images[:16], Classifier(directory, threads=1).probabilities(images[:16]))
+        save_golden(directory, images[:16], *Classifier(directory, threads=1).answer(images[:16]))
     return directory

@@ -26,6 +26,23 @@ class InputConfig(BaseModel):
         return ImageSpec(self.height, self.width, self.channels)
 
 
+FAMILIARITY_THRESHOLD = 0.5
+
+
+class FamiliarityConfig(BaseModel):
+    """The graph's second output: how familiar a picture looks, 0 to 1. Pictures below `threshold` are unfamiliar."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    threshold: float = Field(gt=0, lt=1)
+    quantile: float = Field(gt=0, lt=1)
+    """The share of held-out pictures of the training's kind that are called unfamiliar."""
+    pictures: int = Field(ge=1)
+    """Held-out pictures that set the threshold."""
+    layer: str
+    """The layer whose input is compared with that of the training pictures; empty: the logits are."""
+    features: int = Field(ge=1)
+
+
 class BundleConfig(JsonFile):
     """What `config.json` holds: all that is needed to name the model's outputs and to reproduce it."""
 
@@ -40,6 +57,8 @@ class BundleConfig(JsonFile):
     temperature: float = Field(gt=0)
     calibration: str = ""
     """How the temperature was found; empty in versions of release 0.1.0."""
+    familiarity: FamiliarityConfig | None = None
+    """Null in versions of release 0.1.0, and where there were no validation pictures: then nothing is called unfamiliar."""
     trained_at: str
     """UTC, ISO 8601 with seconds; the version's time."""
     dataset_digest: str

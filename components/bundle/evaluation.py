@@ -114,6 +114,20 @@ class Calibration(Strict):
     bins_before: list[ReliabilityBin]
 
 
+class Unfamiliar(Strict):
+    """Of `n` test pictures, `count` look like nothing that the model was trained on; about `expected` should, by the threshold's making."""
+
+    count: Count
+    n: Annotated[int, Field(ge=1)]
+    share: Share
+    low: Share
+    high: Share
+    """95% Wilson interval of the share."""
+    expected: Share
+    accuracy: Share | None
+    """Of the unfamiliar pictures; null when there are none."""
+
+
 class CoveragePoint(Strict):
     """With review below `threshold`: `coverage` is answered without a person, at `accuracy` (null when nothing is)."""
 
@@ -269,6 +283,8 @@ class Evaluation(Strict, JsonFile):
     """Row: label, column: prediction, in the order of `classes`."""
     largest_confusions: Annotated[list[Confusion], Field(max_length=10)]
     calibration: Calibration
+    unfamiliar: Unfamiliar | None = None
+    """Null for a model that cannot say it."""
     coverage: list[CoveragePoint]
     slices: list[Slice]
     mistakes: list[Mistake]

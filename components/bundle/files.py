@@ -2,7 +2,7 @@
 
 | file | written by | what it is |
 |---|---|---|
-| model.onnx | train | uint8 pictures in, calibrated probabilities out: normalisation and temperature are inside |
+| model.onnx | train | uint8 pictures in, calibrated probabilities and familiarity out: normalisation and temperature are inside |
 | model.safetensors | train | the weights, for further training |
 | config.json | train | `BundleConfig`: classes, shape, architecture, parameters, dataset digest |
 | training.json | train | the epochs, and what stopped them |
@@ -23,5 +23,5 @@ CARD, SIGNATURE, MANIFEST = "MODEL_CARD.md", "model.sig", "manifest.json"
 TRAINED_FILES = (ONNX, WEIGHTS, CONFIG, TRAINING)
 EVALUATED_FILES = (EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT)
 
-INPUT_NAME, OUTPUT_NAME = "image", "probabilities"
+INPUT_NAME, OUTPUT_NAME, FAMILIARITY = "image", "probabilities", "familiarity"
 """The tensors of model.onnx, and of the V2 inference protocol."""

@@ -50,10 +50,14 @@ class Reference(Strict, JsonFile):
     """Mean pixel of a picture, 0 to 255."""
     contrast: Histogram
     """Standard deviation of a picture's pixels, 0 to 127.5."""
+    familiarity: Histogram | None = None
+    """0 to 1; null for a version that cannot say it."""
 
     @classmethod
-    def of(cls, classes: list[str], probabilities: Probabilities, brightness: Floats, contrast: Floats) -> Self:
-        """Summarise pictures: `probabilities` (N, K), `brightness` and `contrast` (N,)."""
+    def of(
+        cls, classes: list[str], probabilities: Probabilities, brightness: Floats, contrast: Floats, familiarity: Floats | None = None
+    ) -> Self:
+        """Summarise pictures: `probabilities` (N, K), `brightness`, `contrast` and `familiarity` (N,)."""
         return cls(
             n=len(probabilities),
             classes=classes,
@@ -61,6 +65,7 @@ class Reference(Strict, JsonFile):
             confidence=Histogram.of(np.clip(probabilities.max(axis=1), 0, 1), CONFIDENCE_EDGES),
             brightness=Histogram.of(brightness, BRIGHTNESS_EDGES),
             contrast=Histogram.of(contrast, CONTRAST_EDGES),
+            familiarity=None if familiarity is None else Histogram.of(familiarity, CONFIDENCE_EDGES),
         )
 
     @classmethod

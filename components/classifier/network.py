@@ -117,23 +117,30 @@ class TorchvisionAdapter(nn.Module):
 class ServingGraph(nn.Module):
     """The graph of model.onnx: uint8 pictures (N, H, W, C) in, calibrated probabilities float32 (N, K) out.
 
-    `mean` and `std` are per channel, of pixels / 255.
+    `mean` and `std` are per channel, of pixels / 255. `familiarity` runs the network on normalised pictures and returns logits and a second
+    output float32 (N,); without it there is only one output.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
+    def __init__(
+        self, network: nn.Module, mean: list[float], std: list[float], temperature: float, familiarity: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.network = network
+        self.familiarity = familiarity
         self.temperature = temperature
         self.register_buffer("scale", torch.tensor([1 / (255 * s) for s in std]).view(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(1, -1, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Normalise, classify and calibrate."""
         pictures = image.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
-        return torch.softmax(self.network(pictures) / self.temperature, dim=1)
+        if self.familiarity is None:
+            return torch.softmax(self.network(pictures) / self.temperature, dim=1)
+        logits, familiarity = self.familiarity(self.network, pictures)
+        return torch.softmax(logits / self.temperature, dim=1), familiarity
 
 
 class SmallCNN(nn.Module):

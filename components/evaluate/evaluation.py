@@ -11,12 +11,13 @@ import numpy as np
 
 from components.bundle import files
 from components.bundle.dataset import Dataset, Labels, Split
-from components.bundle.evaluation import Champion, Evaluation
+from components.bundle.evaluation import Champion, Evaluation, Unfamiliar
 from components.bundle.golden import choose_golden, save_golden
 from components.bundle.model import Classifier, Probabilities
 from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
+from components.classifier.intervals import proportion_interval
 from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import ChampionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
@@ -98,6 +99,7 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
     columns = slices.read_columns(scored.test.columns_path, len(labels))
     figures = metrics.measure(labels, probabilities, info.classes)
     predicted = metrics.predicted_classes(probabilities)
+    unfamiliar = _unfamiliar(scored, predicted)
     accuracy, groups, doubts = figures.accuracy, None, list[str]()
     if info.group:
         of_pictures = slices.read_groups(scored.test.columns_path, info.group, columns.files or [])
@@ -131,14 +133,34 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         confusion_matrix=figures.confusion_matrix.tolist(),
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
         calibration=calibration.calibrate(labels, probabilities, config.temperature, config.calibration),
+        unfamiliar=unfamiliar,
         coverage=calibration.coverage(labels, probabilities),
         slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
         size_bytes=size_bytes,
         champion=champion,
-        warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *columns.left_out, *doubts],
+        warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *_strange(unfamiliar), *columns.left_out, *doubts],
     )
+
+
+def _unfamiliar(scored: _Scored, predicted: Labels) -> Unfamiliar | None:
+    rows, config = scored.classifier.unfamiliar(scored.scores.familiarity), scored.classifier.config.familiarity
+    if rows is None or config is None:
+        return None
+    count, n = int(rows.sum()), len(rows)
+    low, high = proportion_interval(count, n)
+    accuracy = float((predicted == scored.labels)[rows].mean()) if count else None
+    return Unfamiliar(count=count, n=n, share=count / n, low=low, high=high, expected=config.quantile, accuracy=accuracy)
+
+
+def _strange(found: Unfamiliar | None) -> list[str]:
+    if found is None or found.low <= found.expected:
+        return []
+    return [
+        f"{found.count} of {found.n} test pictures look unfamiliar, {found.expected:.0%} were expected: "
+        "the test pictures are of another kind than those of training and validation"
+    ]
 
 
 def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, champion: Champion | None) -> list[str]:
@@ -165,13 +187,13 @@ def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, ch
 def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None, output: Path) -> None:
     probabilities, images = scored.scores.probabilities, scored.test.images
     predictions = Predictions(scored.labels, probabilities, champion, images[[mistake.index for mistake in evaluation.mistakes]])
-    rows, seen = choose_golden(scored.labels), scored.appearance
+    rows, seen, familiarity = choose_golden(scored.labels), scored.appearance, scored.scores.familiarity
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
         staging = Path(name)
         predictions.save(staging)
-        Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast).save(staging)
-        save_golden(staging, images[rows], probabilities[rows])
+        Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast, familiarity).save(staging)
+        save_golden(staging, images[rows], probabilities[rows], None if familiarity is None else familiarity[rows])
         (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)
         _move(staging, output)

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from components.bundle.evaluation import Latency
 from components.bundle.model import Classifier, Probabilities
@@ -22,9 +23,10 @@ TIME_LIMIT_S = 2.0
 
 @dataclass(frozen=True)
 class Scores:
-    """`probabilities` float32 (N, K), the seconds that they took, and the size of the batches."""
+    """`probabilities` float32 (N, K), `familiarity` (N,) or None, the seconds that they took, and the size of the batches."""
 
     probabilities: Probabilities
+    familiarity: npt.NDArray[np.float32] | None
     seconds: float
     batch_size: int
 
@@ -37,9 +39,9 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
     batch_size = max(1, min(MAX_BATCH, BATCH_PIXELS // (classifier.spec.height * classifier.spec.width), len(images)))
     classifier.probabilities(images[:batch_size])  # the first run allocates; it is not timed
     start = time.perf_counter()
-    probabilities = classifier.probabilities(images, batch_size)
+    probabilities, familiarity = classifier.answer(images, batch_size)
     seconds = time.perf_counter() - start
-    finite = np.isfinite(probabilities).all(axis=1)
+    finite = np.isfinite(probabilities).all(axis=1) & (True if familiarity is None else np.isfinite(familiarity))
     if not finite.all():
         raise EvaluationError(
             f"the model gives NaN or infinite scores for {int((~finite).sum())} of {len(images)} test pictures "
@@ -51,7 +53,7 @@ def score(classifier: Classifier, images: Pixels) -> Scores:
             f"the model's scores are not probabilities for {int(wrong.sum())} of {len(images)} test pictures "
             f"(they must be 0 or more and sum to 1); export it again with its softmax"
         )
-    return Scores(probabilities, seconds, batch_size)
+    return Scores(probabilities, familiarity, seconds, batch_size)
 
 
 def measure_latency(classifier: Classifier, images: Pixels, scores: Scores) -> Latency:

@@ -9,12 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle import files
-from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
+from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, load_golden_familiarity
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import ImageSpec, Pixels
 from components.predictor.speed import QUICK_SECONDS
+
+Floats = npt.NDArray[np.float32]
 
 _SMALL_SECONDS = 0.001
 _MIN_SPEEDUP = 1.4
@@ -57,7 +59,7 @@ def load(name: str, directory: Path, threads: int = 0) -> LoadedModel:
     version = manifest.version
     pictures, expected = load_golden(directory)
     classifier, used = _load_classifier(directory, threads, pictures[:1])
-    check_golden(classifier, pictures, expected)
+    check_golden(classifier, pictures, expected, load_golden_familiarity(directory))
     quick = _seconds(classifier, pictures[:1]) < QUICK_SECONDS
     return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0])
 
@@ -93,20 +95,25 @@ def _seconds(classifier: Classifier, picture: Pixels) -> float:
     return best
 
 
-def check_golden(classifier: Classifier, pictures: Pixels, expected: npt.NDArray[np.float32]) -> None:
-    """Raise ServingError unless the golden pictures give their probabilities, within GOLDEN_TOLERANCE."""
+def check_golden(classifier: Classifier, pictures: Pixels, expected: Floats, familiarity: Floats | None = None) -> None:
+    """Raise ServingError unless the golden pictures give their probabilities and familiarity, within GOLDEN_TOLERANCE."""
     if len(pictures) == 0 or expected.shape != (len(pictures), len(classifier.classes)):
         raise ServingError(
             f"{files.GOLDEN} holds {len(pictures)} pictures and probabilities of shape {expected.shape}, "
             f"but the model has {len(classifier.classes)} classes; publish the model version again"
         )
     try:
-        found = classifier.probabilities(pictures)
+        found = classifier.answer(pictures)
     except ValueError as error:
         raise ServingError(f"{files.GOLDEN} does not fit the model ({error}); publish the model version again") from error
-    distance = difference(found, expected)
-    if distance > GOLDEN_TOLERANCE:
-        raise ServingError(
-            f"golden pictures give probabilities up to {distance:.4g} away from the evaluated ones "
-            f"(allowed: {GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
-        )
+    distances = {"probabilities": difference(found.probabilities, expected)}
+    if familiarity is not None and found.familiarity is not None:
+        distances["familiarity"] = difference(found.familiarity, familiarity)
+    for what, distance in distances.items():
+        if distance > GOLDEN_TOLERANCE:
+            raise ServingError(
+                f"golden pictures give {what} up to {distance:.4g} away from the evaluated ones "
+                f"(allowed: {GOLDEN_TOLERANCE}); the model is not the one that was evaluated: publish it again"
+            )
+    if (familiarity is None) != (found.familiarity is None):
+        raise ServingError(f"{files.GOLDEN} and the model disagree on whether there is a familiarity; publish the model version again")

@@ -11,6 +11,7 @@ from components.predictor.protocol.request import Predictions
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+FAMILIARITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
 
 Behind = Literal["refused", "disk", "store"]
 """Why another version than the champion serves."""
@@ -39,7 +40,12 @@ class Metrics:
             "penstock_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS, registry=registry
         )
         self._low_confidence = counter("low_confidence", "Pictures that need review", "version")
+        self._familiarity = Histogram(
+            "penstock_familiarity", "How familiar pictures look", ["version"], buckets=FAMILIARITY_BUCKETS, registry=registry
+        )
+        self._unfamiliar = counter("unfamiliar", "Pictures that look like nothing that the version was trained on", "version")
         self._by_version: dict[str, tuple[list[Counter], Histogram, Counter]] = {}
+        self._strange: dict[str, tuple[Histogram, Counter]] = {}
         self._queue_depth = gauge("queue_depth", "Requests that wait for the model or run")
         self._in_flight = gauge("requests_in_flight", "Inference requests without a response yet")
         self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies held in memory")
@@ -71,6 +77,8 @@ class Metrics:
         version = loaded.version
         predictions = [self._predictions.labels(version, label) for label in loaded.classes]
         self._by_version[version] = (predictions, self._confidence.labels(version), self._low_confidence.labels(version))
+        if loaded.classifier.config.familiarity is not None:
+            self._strange[version] = (self._familiarity.labels(version), self._unfamiliar.labels(version))
         self._info.clear()
         self._info.labels(loaded.name, version, loaded.classifier.config.architecture).set(1)
 
@@ -81,10 +89,16 @@ class Metrics:
 
     def count_predictions(self, predictions: Predictions) -> None:
         """Count the predictions of a request."""
-        by_class, confidence, low_confidence = self._by_version[predictions.model.version]
+        version = predictions.model.version
+        by_class, confidence, low_confidence = self._by_version[version]
         self._images.inc(len(predictions.classes))
         for index, value, needs_review in zip(predictions.classes, predictions.confidence, predictions.needs_review, strict=True):
             by_class[index].inc()
             confidence.observe(value)
             if needs_review:
                 low_confidence.inc()
+        if predictions.unfamiliar is not None:
+            familiarity, unfamiliar = self._strange[version]
+            for value in predictions.familiarity:
+                familiarity.observe(value)
+            unfamiliar.inc(sum(predictions.unfamiliar))

@@ -73,13 +73,19 @@ class ServingModel:
 
         Raises ModelFailure when the model gives a probability that is not finite.
         """
-        probabilities = loaded.classifier.probabilities(request.images, _BATCH_SIZE)
+        probabilities, familiarity = loaded.classifier.answer(request.images, _BATCH_SIZE)
         confidence: list[float] = probabilities.max(axis=1).tolist()
-        if not math.isfinite(sum(confidence)):
+        familiar: list[float] = [] if familiarity is None else familiarity.tolist()
+        if not math.isfinite(sum(confidence) + sum(familiar)):
             raise ModelFailure(f"model version {loaded.version} gave a probability that is not finite")
         threshold = self.settings.review_threshold if request.threshold is None else request.threshold
         needs_review = [value < threshold for value in confidence]
-        predictions = Predictions(loaded, probabilities, probabilities.argmax(axis=1).tolist(), confidence, needs_review)
+        unfamiliar: list[bool] | None = None
+        if (about := loaded.classifier.config.familiarity) is not None:
+            unfamiliar = [value < about.threshold for value in familiar]
+            needs_review = [doubtful or strange for doubtful, strange in zip(needs_review, unfamiliar, strict=True)]
+        classes: list[int] = probabilities.argmax(axis=1).tolist()
+        predictions = Predictions(loaded, probabilities, classes, confidence, needs_review, familiar, unfamiliar)
         self._metrics.count_predictions(predictions)
         if self._review is not None:
             self._review.offer(request, predictions, request_id)

@@ -51,7 +51,8 @@ class ReviewWriter:
     """Writes to the queue of one model from a thread of its own; pictures that do not fit in the buffer are dropped and counted.
 
     Which pictures are queued depends on the server's settings, not on a request's options: those less confident than
-    `review_threshold`, and those drawn for the audit sample. A picture that was queued recently is not queued again.
+    `review_threshold`, those that look unfamiliar, and those drawn for the audit sample. A picture that was queued recently is not
+    queued again.
     """
 
     def __init__(self, settings: PredictorSettings, metrics: Metrics) -> None:
@@ -72,10 +73,14 @@ class ReviewWriter:
 
     def offer(self, request: PredictRequest, predictions: Predictions, request_id: str) -> None:
         """Queue the pictures of a request that need review; returns at once."""
+        strange = predictions.unfamiliar or [False] * len(predictions.confidence)
         for index, confidence in enumerate(predictions.confidence):
-            drawn = drawn_for_audit(request.images[index], self._rate, self._key)
-            if drawn or confidence < self._threshold:
-                self._add(request, predictions, index, "audit" if drawn else "low_confidence", request_id)
+            if drawn_for_audit(request.images[index], self._rate, self._key):
+                self._add(request, predictions, index, "audit", request_id)
+            elif strange[index]:
+                self._add(request, predictions, index, "unfamiliar", request_id)
+            elif confidence < self._threshold:
+                self._add(request, predictions, index, "low_confidence", request_id)
 
     def close(self, seconds: float) -> None:
         """Write what is waiting, for `seconds` at most."""
@@ -113,6 +118,7 @@ class ReviewWriter:
                 version=version,
                 request_id=request_id,
                 reason=reason,
+                familiarity=predictions.familiarity[index] if predictions.familiarity else None,
             )
             self._waiting.append(_Waiting(key, entry, size))
             self._bytes += size

@@ -1,11 +1,11 @@
 """The queue in the store: one entry per picture and model version, however often and to whichever replica it is sent.
 
     reviews/NAME/pictures/ID.png                       the picture, as sent (an array as PNG)
-    reviews/NAME/entries/VERSION/ID.REASON.json        what the model predicted; REASON is low_confidence or audit
+    reviews/NAME/entries/VERSION/ID.REASON.json        what the model predicted; REASON is low_confidence, unfamiliar or audit
     reviews/NAME/labels/ID/000001.json                 what people labelled it: see labels.py
 
 ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG, with another compression, or grey saved
-as RGB is one picture, as in ingest. Every object is create-only, so that replicas need no lock. The two reasons are
+as RGB is one picture, as in ingest. Every object is create-only, so that replicas need no lock. The reasons are
 kept apart, because only the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit
 later is in both.
 """
@@ -30,7 +30,7 @@ from components.review.labels import LabelRecord, LabelSummary, summarize
 from components.storage import Store
 from components.storage.optimistic import write_optimistically
 
-Reason = Literal["low_confidence", "audit"]
+Reason = Literal["low_confidence", "unfamiliar", "audit"]
 
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "PPM": "ppm"}
 Parsed = TypeVar("Parsed", bound=BaseModel)
@@ -46,7 +46,8 @@ class ReviewEntry:
     """One prediction that needs review, as the predictor hands it over.
 
     `picture`: the bytes as the client sent them, or uint8 pixels (H, W, 1 or 3). `probabilities`: by class name, all of
-    them. `reason`: "audit" when the picture was drawn for the audit sample, whatever its confidence; else "low_confidence".
+    them. `reason`: "audit" when the picture was drawn for the audit sample, whatever the answer; else "unfamiliar" where
+    it looks like nothing that the version was trained on; else "low_confidence".
     """
 
     picture: bytes | Pixels
@@ -57,6 +58,7 @@ class ReviewEntry:
     request_id: str
     reason: Reason
     time: str = field(default_factory=_now)
+    familiarity: float | None = None
 
 
 class Prediction(BaseModel):
@@ -72,6 +74,8 @@ class Prediction(BaseModel):
     request_id: str
     reason: Reason
     time: str
+    familiarity: float | None = None
+    """0 to 1; null for a version that cannot say it."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ class ReviewQueue:
             request_id=entry.request_id,
             reason=entry.reason,
             time=entry.time,
+            familiarity=entry.familiarity,
         )
         self._create(self._root + picture, data)  # before the entry, so that an entry always has its picture
         return self._create(key, prediction.model_dump_json().encode())

@@ -49,8 +49,10 @@ class Engine:
 
     def _run(self, group: "_Group") -> Scored:
         pixels = np.concatenate(group.pixels) if group.pixels else np.zeros((0, *self._classifier.spec.shape), np.uint8)
-        probabilities = self._classifier.probabilities(self._padded(pixels), self._batch_size)[: len(pixels)]
-        return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, probabilities)
+        probabilities, familiarity = self._classifier.answer(self._padded(pixels), self._batch_size)
+        familiarity = None if familiarity is None else familiarity[: len(pixels)]
+        answers = (probabilities[: len(pixels)], familiarity, self._classifier.unfamiliar(familiarity))
+        return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, *answers)
 
     def _padded(self, pixels: Pixels) -> Pixels:
         """On a GPU, fill the batch up: cuDNN chooses its algorithm by shape, slowly, and another may round otherwise."""

@@ -38,7 +38,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     with tempfile.TemporaryDirectory(dir=folder, prefix="_merging-") as scratch:
         model = Model(plan.store, plan.name, plan.version)
         tally = Tally(plan.classes, read_reference(model.reference(Path(scratch) / "model")))
-        columns = schema(plan.classes, plan.settings.probabilities)
+        columns = schema(plan.classes, plan.settings.probabilities, plan.familiarity)
         group = group_rows(len(plan.classes), plan.settings.probabilities)
         predictions = PartsWriter(Path(scratch) / "rows", columns, group, None if plan.settings.layout == "file" else PART_BYTES)
         problems = [reason for _, reason in plan.refused] + _write(plan, output, predictions, folder, Path(scratch), tally)
@@ -72,7 +72,7 @@ def _checked(summary: Summary) -> Summary:
 def _write(plan: Plan, output: Output, predictions: PartsWriter, folder: Path, scratch: Path, tally: Tally) -> list[str]:
     """Write the rows, and what was passed over; returns why pieces are missing, one line each."""
     problems: list[str] = []
-    columns = schema(plan.classes, plan.settings.probabilities)
+    columns = schema(plan.classes, plan.settings.probabilities, plan.familiarity)
     with predictions, PartsWriter((folder / PASSED_OVER).parent, PASSED_SCHEMA, GROUP_ROWS, None) as passed_over:
         for batch in _row_groups(plan.folder / "passed_over.parquet"):
             passed_over.write(batch)
@@ -123,6 +123,7 @@ def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary
         errors=tally.errors,
         passed_over=tally.passed_over,
         needs_review=tally.needs_review,
+        unfamiliar=tally.unfamiliar,
         review_share=round(tally.needs_review / scored, 6) if scored else None,
         mean_confidence=round(tally.confidence_sum / scored, 6) if scored else None,
         classes={name: tally.labels[name] for name in plan.classes},

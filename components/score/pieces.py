@@ -96,7 +96,8 @@ class PieceScorer:
     def _write(self, piece: Piece, path: Path, step: Callable[[int], object]) -> int:
         plan = self._plan
         appearance = Appearance(read_reference(self._bundle))
-        writer = PieceWriter(path, plan.classes, plan.version, plan.settings.review_threshold, plan.settings.probabilities)
+        settings = plan.settings
+        writer = PieceWriter(path, plan.classes, plan.version, settings.review_threshold, settings.probabilities, plan.familiarity)
         try:
             for scored in self._engine.score(self._records(piece)):
                 writer.add(scored)

@@ -86,6 +86,8 @@ class Plan:
     refused: list[list[str]]
     """[file, reason] of containers that cannot be scored."""
     key: str
+    familiarity: bool = False
+    """Whether the version says how familiar pictures are."""
 
     @classmethod
     def load(cls, folder: str | Path) -> "Plan":
@@ -126,6 +128,7 @@ def write_plan(
     input: str,
     output: str,
     classes: list[str],
+    familiarity: bool,
     settings: ScoringSettings,
     sources: list[Source],
     passed_over: list[PassedOver],
@@ -150,6 +153,7 @@ def write_plan(
         "input": input,
         "output": output,
         "classes": classes,
+        "familiarity": familiarity,
         "settings": settings.model_dump(),
         "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
         "refused": refused,

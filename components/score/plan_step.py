@@ -52,6 +52,7 @@ def make_plan(
         input=input,
         output=output,
         classes=config.classes,
+        familiarity=config.familiarity is not None,
         settings=settings,
         sources=sources,
         passed_over=passed_over,

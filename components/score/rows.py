@@ -6,9 +6,11 @@
 | index | int64 | the picture's number within that file, from 0 |
 | label | string | the class with the highest probability; null for a dead letter |
 | confidence | float | that class' calibrated probability; null for a dead letter |
-| needs_review | bool | confidence below the threshold; null for a dead letter |
+| needs_review | bool | confidence below the threshold, or unfamiliar; null for a dead letter |
 | model_version | string | the version that answered |
 | error | string | why a record could not be scored; null for all others |
+| familiarity | float | if the version says it: 0 to 1, how much the picture looks like those of training |
+| unfamiliar | bool | if the version says it: familiarity below its threshold |
 | probabilities | list of float | if asked for: one per class, in the order of the metadata `penstock.classes` |
 """
 
@@ -40,10 +42,13 @@ class Scored:
     passed_over: list[PassedOver]
     pixels: Pixels
     probabilities: Probabilities
+    familiarity: npt.NDArray[np.float32] | None = None
+    unfamiliar: npt.NDArray[np.bool_] | None = None
+    """Both (n,), as `probabilities`."""
 
 
-def schema(classes: list[str], probabilities: bool) -> pa.Schema:
-    """Return the output's columns."""
+def schema(classes: list[str], probabilities: bool, familiarity: bool) -> pa.Schema:
+    """Return the output's columns, with the probabilities where asked for, and what a version says about familiarity where it does."""
     fields = [
         pa.field("input", pa.string(), nullable=False),
         pa.field("index", pa.int64(), nullable=False),
@@ -53,6 +58,8 @@ def schema(classes: list[str], probabilities: bool) -> pa.Schema:
         pa.field("model_version", pa.string(), nullable=False),
         pa.field("error", pa.string()),
     ]
+    if familiarity:
+        fields += [pa.field("familiarity", pa.float32()), pa.field("unfamiliar", pa.bool_())]
     if probabilities:
         fields.append(pa.field("probabilities", pa.list_(pa.float32())))
     return pa.schema(fields, metadata={"penstock.classes": json.dumps(classes, ensure_ascii=False)})
@@ -61,10 +68,11 @@ def schema(classes: list[str], probabilities: bool) -> pa.Schema:
 class PieceWriter:
     """Writes the rows of one piece to a local file, batch by batch."""
 
-    def __init__(self, path: Path, classes: list[str], version: str, threshold: float, probabilities: bool) -> None:
+    def __init__(self, path: Path, classes: list[str], version: str, threshold: float, probabilities: bool, familiarity: bool) -> None:
         self._classes = np.array(classes, dtype=object)
         self._version, self._threshold, self._probabilities = version, np.float32(threshold), probabilities
-        self._schema = schema(classes, probabilities).append(pa.field(PASSED, pa.string()))
+        self._familiarity = familiarity
+        self._schema = schema(classes, probabilities, familiarity).append(pa.field(PASSED, pa.string()))
         self._writer = pq.ParquetWriter(path, self._schema)
         self._buffer: list[pa.RecordBatch] = []
         self.rows = 0
@@ -96,12 +104,16 @@ class PieceWriter:
         good = scorable[finite]
         answers = scored.probabilities[finite]
         label, confidence, needs = np.full(count, None, object), np.zeros(count, np.float32), np.zeros(count, bool)
+        familiarity, strange = np.zeros(count, np.float32), np.zeros(count, bool)
         dead = np.ones(count, bool)
         dead[good] = False
         if len(good):
             label[good] = self._classes[answers.argmax(axis=1)]
             confidence[good] = answers.max(axis=1)
             needs[good] = confidence[good] < self._threshold
+            if scored.unfamiliar is not None and scored.familiarity is not None:
+                familiarity[good], strange[good] = scored.familiarity[finite], scored.unfamiliar[finite]
+                needs |= strange
         columns = [
             pa.array(scored.inputs, pa.string()),
             pa.array(scored.indices, pa.int64()),
@@ -111,6 +123,8 @@ class PieceWriter:
             pa.array([self._version] * count, pa.string()),
             pa.array(errors, pa.string()),
         ]
+        if self._familiarity:
+            columns += [pa.array(familiarity, pa.float32(), mask=dead), pa.array(strange, pa.bool_(), mask=dead)]
         if self._probabilities:
             columns.append(_lists(answers, good, dead))
         columns.append(pa.nulls(count, pa.string()))

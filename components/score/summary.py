@@ -16,6 +16,8 @@ from components.score.appearance import FEATURES, Appearance
 from components.score.drift import Drift, compare
 
 MAX_LISTED = 20
+MAX_UNFAMILIAR = 0.05
+"""Share of unfamiliar pictures above which a run warns: five times what pictures of the training's kind give."""
 
 
 @dataclass
@@ -40,6 +42,8 @@ class Summary:
     passed_over_reasons: dict[str, int]
     drift: list[Drift]
     warnings: list[str]
+    unfamiliar: int | None = None
+    """Scored rows that look like nothing that the version was trained on; None where it cannot say it."""
     device: str = ""
     images_per_second: float | None = None
     """Rows that were scored in this run, by the seconds of its shards together."""
@@ -54,6 +58,7 @@ class Summary:
             "passed_over": self.passed_over,
             "review_share": self.review_share,
             "mean_confidence": self.mean_confidence,
+            "unfamiliar": self.unfamiliar,
             "images_per_second": self.images_per_second,
         }
         return {name: float(value) for name, value in named.items() if value is not None}
@@ -72,6 +77,7 @@ class Tally:
     rows: int = 0
     errors: int = 0
     needs_review: int = 0
+    unfamiliar: int | None = None
     confidence_sum: float = 0.0
     labels: Counter[str] = field(default_factory=Counter)
     examples: list[dict[str, Any]] = field(default_factory=list)
@@ -83,6 +89,7 @@ class Tally:
         edges = self.reference.confidence.edges if self.reference else [0.0, 1.0]
         self._edges = np.array(edges)
         self.confidence = np.zeros(len(edges) - 1, np.int64)
+        self.familiarity = np.zeros(len(edges) - 1, np.int64)
 
     def add(self, rows: pa.Table) -> None:
         """Count rows of the output."""
@@ -91,6 +98,10 @@ class Tally:
         confidence = rows["confidence"].drop_null().to_numpy()
         self.confidence_sum += float(confidence.sum(dtype=np.float64))
         self.confidence += np.histogram(np.clip(confidence, 0, 1), self._edges)[0]
+        if "familiarity" in rows.column_names:
+            familiarity = rows["familiarity"].drop_null().to_numpy()
+            self.familiarity += np.histogram(np.clip(familiarity, 0, 1), self._edges)[0]
+            self.unfamiliar = (self.unfamiliar or 0) + (pc.sum(rows["unfamiliar"]).as_py() or 0)
         for entry in pc.value_counts(rows["label"].drop_null()).to_pylist():
             self.labels[entry["values"]] += entry["counts"]
         bad = rows.filter(pc.is_valid(rows["error"]))
@@ -112,6 +123,7 @@ class Tally:
         found = [
             compare("predicted class", self.reference.predicted, predicted),
             compare("confidence", self.reference.confidence.counts, self.confidence.tolist()),
+            compare("familiarity", known.counts, self.familiarity.tolist()) if (known := self.reference.familiarity) else None,
             *(compare(name, getattr(self.reference, name).counts, self.appearance.counts[name].tolist()) for name in FEATURES),
         ]
         return [drift for drift in found if drift]
@@ -123,6 +135,8 @@ class Tally:
             for drift in self.drift()
             if drift.drifted
         ]
+        if self.unfamiliar and self.unfamiliar > MAX_UNFAMILIAR * (self.rows - self.errors):
+            lines.append(f"{self.unfamiliar} of {self.rows - self.errors} pictures look like nothing that the version was trained on")
         if not self.rows:
             lines.append("nothing was found to score")
         if self.errors:
@@ -134,14 +148,15 @@ def markdown(summary: Summary) -> str:
     """Return the summary as one Markdown page."""
     review = f"{summary.needs_review:,}" + ("" if summary.review_share is None else f" ({summary.review_share:.1%})")
     rate = "–" if summary.images_per_second is None else f"{summary.images_per_second:,.0f}"
+    strange = "–" if summary.unfamiliar is None else f"{summary.unfamiliar:,}"
     lines = [
         f"# {summary.rows:,} inputs scored by {summary.model} {summary.version}",
         "",
         f"`{summary.input}` → `{summary.output}`",
         "",
-        "| scored | errors | need review | passed over | images/s |",
-        "|---|---|---|---|---|",
-        f"| {summary.scored:,} | {summary.errors:,} | {review} | {summary.passed_over:,} | {rate} |",
+        "| scored | errors | need review | unfamiliar | passed over | images/s |",
+        "|---|---|---|---|---|---|",
+        f"| {summary.scored:,} | {summary.errors:,} | {review} | {strange} | {summary.passed_over:,} | {rate} |",
         "",
         *(f"- **{warning}**" for warning in summary.warnings),
         "",

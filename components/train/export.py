@@ -4,25 +4,29 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
-from torch import nn
+from torch import Tensor
 
 from components.bundle.config import BundleConfig
-from components.bundle.files import INPUT_NAME, ONNX, OUTPUT_NAME
+from components.bundle.files import FAMILIARITY, INPUT_NAME, ONNX, OUTPUT_NAME
 from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError, first_line
 from components.classifier.images import ImageSpec, Pixels
+from components.classifier.network import ServingGraph
 
 OPSET = 18
 CHECKED_BATCHES = (1, 2, 7, 64)
 TOLERANCE = 1e-4
 
 
-def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path, facts: Mapping[str, str]) -> None:
-    """Write the serving graph as one ONNX file with a dynamic batch: `image` uint8 (N, H, W, C), `probabilities` float32 (N, K).
+def export_onnx(graph: ServingGraph, spec: ImageSpec, path: Path, facts: Mapping[str, str]) -> None:
+    """Write the serving graph as one ONNX file with a dynamic batch: `image` uint8 (N, H, W, C), `probabilities` float32 (N, K)
+    and, where the graph has it, `familiarity` float32 (N,).
 
     `facts` become the file's metadata_props.
 
@@ -38,7 +42,7 @@ def export_onnx(graph: nn.Module, spec: ImageSpec, path: Path, facts: Mapping[st
                 (example,),
                 dynamo=True,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                output_names=[OUTPUT_NAME] if graph.familiarity is None else [OUTPUT_NAME, FAMILIARITY],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 opset_version=OPSET,
                 verbose=False,
@@ -73,24 +77,34 @@ def facts_of(config: BundleConfig) -> dict[str, str]:
     }
 
 
-def check_export(graph: nn.Module, directory: Path, samples: Pixels) -> float:
+def check_export(graph: ServingGraph, directory: Path, samples: Pixels) -> float:
     """Compare model.onnx in batches of several sizes with torch, and with itself picture by picture.
 
     `directory` also holds config.json. `samples` are real pictures, uint8 (N, H, W, C); noise is added where there are fewer than 64.
-    Returns the largest difference of a probability. Raises TrainingError when it is above TOLERANCE.
+    Returns the largest difference of a probability or a familiarity. Raises TrainingError when it is above TOLERANCE.
     """
     classifier = Classifier(directory)
     images = _probes(samples, classifier.spec)
     with torch.inference_mode():
-        expected = graph.to("cpu").eval()(torch.from_numpy(images)).numpy()
-    alone = np.concatenate([classifier.probabilities(images[k : k + 1]) for k in range(len(images))])
+        expected = _joined(*_as_tuple(graph.to("cpu").eval()(torch.from_numpy(images))))
+    alone = np.concatenate([_joined(*classifier.answer(images[k : k + 1])) for k in range(len(images))])
     worst = float(np.abs(alone - expected).max())
     for size in CHECKED_BATCHES:
-        together = classifier.probabilities(images[:size], batch_size=size)
+        together = _joined(*classifier.answer(images[:size], batch_size=size))
         worst = max(worst, float(np.abs(together - alone[:size]).max()), float(np.abs(together - expected[:size]).max()))
     if not worst <= TOLERANCE:
         raise TrainingError(f"{ONNX} differs from the trained network by {worst:.2g} (at most {TOLERANCE:g}); choose another architecture")
     return worst
+
+
+def _as_tuple(outputs: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, Any]:
+    probabilities, familiarity = (outputs, None) if isinstance(outputs, Tensor) else outputs
+    return probabilities.numpy(), None if familiarity is None else familiarity.numpy()
+
+
+def _joined(probabilities: Any, familiarity: Any) -> npt.NDArray[np.float32]:
+    """Both outputs side by side, (N, K + 1)."""
+    return probabilities if familiarity is None else np.column_stack([probabilities, familiarity])
 
 
 def _probes(samples: Pixels, spec: ImageSpec) -> Pixels:

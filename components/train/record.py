@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
 from components.bundle.training import TrainingRecord
 from components.settings.training import TrainingSettings
@@ -26,6 +26,7 @@ class Preprocessing:
     std: list[float]
     temperature: float = 1.0
     calibration: str = ""
+    familiarity: FamiliarityConfig | None = None
 
 
 def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
@@ -38,6 +39,7 @@ def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, 
         input=InputConfig(height=height, width=width, channels=channels, mean=inside.mean, std=inside.std),
         temperature=inside.temperature,
         calibration=inside.calibration,
+        familiarity=inside.familiarity,
         trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_digest=info.digest,
         parameters={**options.as_parameters(), **facts},

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from components.train import augmentation
 from components.train.batches import Batches
 from components.train.checkpoint import Checkpoints, checkpoint_address
 from components.train.export import check_export, export_onnx, facts_of
+from components.train.familiarity import FamiliarityFit
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.pixel_statistics import mean_and_std
 from components.train.process_env import stoppable
@@ -94,8 +95,8 @@ class _Run:
         self._origin = _origin(options)
         self._augmentation, augment = augmentation.resolve(options.augmentation, self._info.spec)
         self._batches = Batches(self._validation, device)
-        normalise = Normalise(self._mean, self._std, device)
-        self.trainer = Trainer(self._network, normalise, Batches(self._training, device), self._batches, augment, options, device)
+        self._normalise = Normalise(self._mean, self._std, device)
+        self.trainer = Trainer(self._network, self._normalise, Batches(self._training, device), self._batches, augment, options, device)
         show.line(
             f"training {options.architecture} ({self._parameters:,} parameters) on {describe(device)}: {len(self._training)} pictures, "
             f"{self.trainer.steps} steps per epoch, augmentation {self._augmentation}"
@@ -105,8 +106,11 @@ class _Run:
 
     def write(self, fitted: Fitted, directory: Path) -> TrainingResult:
         """Calibrate, export and check the fitted network, and record how it was made."""
-        inside = self._calibrate()
-        graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature)
+        familiarity, about = FamiliarityFit(self._network, self._normalise, self._device).fit(
+            self._training, self._validation, self._options.seed
+        )
+        inside = replace(self._calibrate(), familiarity=about)
+        graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature, familiarity)
         facts = {
             "device_used": describe(self._device),
             "augmentation_used": self._augmentation,
@@ -169,7 +173,7 @@ def _notes(info: DatasetInfo) -> Iterator[str]:
     if counts[most] >= 10 * counts[fewest]:
         yield f"classes are uneven: {most!r} has {counts[most]} training pictures, {fewest!r} {counts[fewest]}; look at the recall of each"
     if sum(info.counts["validation"].values()) == 0:
-        yield "no validation pictures: the training loss chooses the weights, and probabilities are not calibrated"
+        yield "no validation pictures: the training loss chooses the weights, nothing is calibrated, and no picture is called unfamiliar"
 
 
 def _save_weights(network: nn.Module, directory: Path, architecture: str) -> None:

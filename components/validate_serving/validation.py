@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle.evaluation import load_class_names
-from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
+from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, load_golden_familiarity
 from components.classifier.errors import EvaluationError, IntegrityError, ServingError
 from components.classifier.images import Pixels
 from components.inference_client import Inference, InferenceClient, batches, png_base64
@@ -102,6 +102,7 @@ def validate(
     try:
         version = version or verify_directory(model_dir).version
         images, expected = load_golden(model_dir)
+        familiarity = load_golden_familiarity(model_dir)
     except IntegrityError as error:
         raise ServingError(f"{name} {version or model_dir.name} does not serve: {error}") from error
     classes = _evaluated_classes(model_dir)
@@ -109,6 +110,8 @@ def validate(
         client = InferenceClient(started.url, name)
         _check_metadata(client, name, version, classes)
         differences = _check_golden(client, name, version, images, expected, classes)
+        if familiarity is not None:
+            differences["V1, familiarity"] = _check_familiarity(client, name, version, images, familiarity)
         median, p95 = _measure(client, name, images[0])
         report = ServingReport(
             name=name,
@@ -185,6 +188,17 @@ def _check_golden(
             )
         _check_labels(way, [label for answer in answers for label in answer.labels], probabilities, classes)
     return differences
+
+
+def _check_familiarity(client: InferenceClient, name: str, version: str, images: Pixels, expected: npt.NDArray[np.float32]) -> float:
+    answers = [row for batch in batches(images) for row in client.predict(images[batch].tolist())["predictions"]]
+    away = difference(np.array([row.get("familiarity", np.nan) for row in answers], np.float32), expected)
+    if away > GOLDEN_TOLERANCE:
+        raise ServingError(
+            f"{name} {version} gives another familiarity than evaluated (up to {away:.4g} away, allowed {GOLDEN_TOLERANCE:g}); "
+            "the model is not prepared as it was evaluated: publish it again"
+        )
+    return away
 
 
 def _check_labels(way: str, labels: list[str], probabilities: Probabilities, classes: list[str]) -> None:

@@ -134,7 +134,7 @@ def _table(found: list[Prediction], probabilities: bool) -> Table:
         if prediction.error:
             table.add_row(_ending(prediction.file), "", "", Text(prediction.error))
             continue
-        review = "needs review" if answer["needs_review"] else ""
+        review = "unfamiliar" if answer.get("unfamiliar") else "needs review" if answer["needs_review"] else ""
         row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", review]
         if probabilities:
             ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])

@@ -42,6 +42,7 @@ class Why(StrEnum):
 
     any = "any"
     low_confidence = "low_confidence"
+    unfamiliar = "unfamiliar"
     audit = "audit"
 
 

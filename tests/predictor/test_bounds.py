@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from components.bundle.model import Classifier
+from components.bundle.model import Answers, Classifier
 from components.predictor.dispatch import Dispatcher
 from components.predictor.http.app import InferenceApp
 from components.predictor.loaded_model import load
@@ -170,16 +170,16 @@ class Watched:
 
     def __init__(self, classifier: Classifier) -> None:
         self.most = self._now = 0
-        self._classifier, self._lock = classifier, threading.Lock()
+        self._classifier, self.config, self._lock = classifier, classifier.config, threading.Lock()
 
-    def probabilities(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+    def answer(self, images: np.ndarray, batch_size: int) -> Answers:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
         time.sleep(0.1)
         with self._lock:
             self._now -= 1
-        return self._classifier.probabilities(images, batch_size)
+        return self._classifier.answer(images, batch_size)
 
 
 def test_large_bodies_are_worked_on_one_at_a_time_and_small_ones_together(served_dir: Path, pictures: np.ndarray) -> None:

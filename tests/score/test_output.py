@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components.bundle.model import Classifier
+from components.bundle.model import Answers, Classifier
 from components.classifier.errors import DataError, IntegrityError, UsageError, VersionNotFound
 from components.score.merge import merge
 from components.score.model import resolve_version
@@ -123,14 +123,14 @@ def test_when_nothing_can_be_scored_the_run_is_not_green(score: Score, tmp_path:
 
 
 def test_an_answer_that_is_no_number_is_a_dead_letter(score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Classifier.probabilities
+    real = Classifier.answer
 
-    def broken(self: Classifier, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
+    def broken(self: Classifier, images: np.ndarray, batch_size: int = 256) -> Answers:
         answers = real(self, images, batch_size)
-        answers[1] = np.nan
+        answers.probabilities[1] = np.nan
         return answers
 
-    monkeypatch.setattr(Classifier, "probabilities", broken)
+    monkeypatch.setattr(Classifier, "answer", broken)
     done = score(cases.folder(tmp_path / "in", 3))
     assert done.errors == {("1.png", 0): "the model's answer is not a number"}
     assert "NaN" not in (done.output / "summary.json").read_text()

@@ -25,6 +25,7 @@ from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
 from components.train.record import code_version
 from components.train.training import TrainingResult, train
+from tests.train.strange import brighter, strange
 
 OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
 
@@ -76,6 +77,28 @@ def test_the_weights_alone_rebuild_the_graph(trained: tuple[Path, TrainingResult
     np.testing.assert_allclose(Classifier(trained[0], threads=1).probabilities(images), expected, atol=1e-4)
     with safe_open(trained[0] / files.WEIGHTS, "pt") as file:
         assert file.metadata()["architecture"] == "small_cnn"
+
+
+def test_what_it_was_not_trained_on_is_unfamiliar(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
+    classifier, own = Classifier(trained[0], threads=1), np.array(digits_dataset.split("test").images)
+
+    def share(pictures: np.ndarray) -> float:
+        unfamiliar = classifier.unfamiliar(classifier.answer(pictures).familiarity)
+        assert unfamiliar is not None
+        return float(unfamiliar.mean())
+
+    found = {name: share(pictures) for name, pictures in strange(own).items()}
+    letters = found.pop("letters")
+    assert min(found.values()) >= 0.95, found
+    assert letters >= 0.6
+    assert share(own) <= 0.02
+    assert share(brighter(own, 20)) <= 0.05, "another light is familiar"
+
+
+def test_config_says_by_what_the_threshold_was_set(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:
+    about = BundleConfig.load(trained[0]).familiarity
+    assert about is not None
+    assert (about.layer, about.features, about.quantile, about.pictures) == ("head", 64, 0.01, len(digits_dataset.split("validation")))
 
 
 def test_equal_trainings_give_equal_files(trained: tuple[Path, TrainingResult], digits_dataset: Dataset, tmp_path: Path) -> None:
@@ -136,7 +159,10 @@ def test_uneven_classes_are_noted(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "classes are uneven: 'many' has 40 training pictures, 'few' 4" in lines
     assert "no validation pictures" in lines
     assert "validation_loss" not in result.as_metrics()
-    assert BundleConfig.load(tmp_path / "model").temperature == 1.0
+    config = BundleConfig.load(tmp_path / "model")
+    assert config.temperature == 1.0
+    assert config.familiarity is None
+    assert Classifier(tmp_path / "model").answer(images[:3]).familiarity is None
 
 
 @contextmanager

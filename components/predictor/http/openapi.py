@@ -135,6 +135,8 @@ def _schemas(loaded: LoadedModel, settings: PredictorSettings) -> Json:
             "label": {"type": "string", "enum": loaded.classes},
             "confidence": {"type": "number"},
             "needs_review": {"type": "boolean"},
+            "familiarity": {"type": "number", "minimum": 0, "maximum": 1},
+            "unfamiliar": {"type": "boolean"},
             "probabilities": probabilities,
         },
     }
@@ -153,7 +155,7 @@ def _schemas(loaded: LoadedModel, settings: PredictorSettings) -> Json:
         "type": "object",
         "required": ["name"],
         "properties": {
-            "name": {"enum": list(v2.OUTPUTS)},
+            "name": {"enum": [output["name"] for output in v2.output_metadata(loaded)]},
             "parameters": {"type": "object", "properties": {"binary_data": {"type": "boolean"}}},
         },
     }

@@ -67,7 +67,7 @@ class PredictRequest:
 class Predictions:
     """The model's output for a request: per picture the likeliest class' index, its probability, and whether it needs review.
 
-    `probabilities` are float32 (N, K).
+    `probabilities` are float32 (N, K). `unfamiliar` is None, and `familiarity` empty, for a version that cannot say it.
     """
 
     model: LoadedModel
@@ -75,6 +75,8 @@ class Predictions:
     classes: list[int]
     confidence: list[float]
     needs_review: list[bool]
+    familiarity: list[float]
+    unfamiliar: list[bool] | None
 
     @property
     def labels(self) -> list[str]:

@@ -62,6 +62,9 @@ def render(predictions: Predictions, with_probabilities: bool) -> bytes:
         for label, confidence, needs_review in zip(predictions.labels, predictions.confidence, predictions.needs_review, strict=True)
     ]
     model = predictions.model
+    if predictions.unfamiliar is not None:
+        for row, familiarity, unfamiliar in zip(rows, predictions.familiarity, predictions.unfamiliar, strict=True):
+            row["familiarity"], row["unfamiliar"] = familiarity, unfamiliar
     if with_probabilities:
         for row, values in zip(rows, predictions.probabilities.tolist(), strict=True):
             row["probabilities"] = dict(zip(model.classes, values, strict=True))

@@ -1,7 +1,8 @@
 """The Open Inference Protocol (V2): tensors in and out, as JSON or as binary data behind it; gRPC sends the same tensors.
 
-The one input holds numbers or encoded pictures (in JSON as base64). The outputs are `label`, `confidence`, `needs_review` and
-`probabilities`; the last comes when it is named in `outputs` or by the parameter `return_probabilities`.
+The one input holds numbers or encoded pictures (in JSON as base64). The outputs are `label`, `confidence` and `needs_review`. Further
+ones come when they are named in `outputs`: `probabilities` (also by the parameter `return_probabilities`), and of versions that have
+them `familiarity` and `unfamiliar`.
 """
 
 import math
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from components.bundle.files import INPUT_NAME, OUTPUT_NAME
+from components.bundle.files import FAMILIARITY, INPUT_NAME, OUTPUT_NAME
 from components.classifier.arrays import shape_text, to_pictures
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
@@ -35,8 +36,9 @@ from components.predictor.protocol.request import (
     to_array,
 )
 
-LABEL, CONFIDENCE, NEEDS_REVIEW = "label", "confidence", "needs_review"
-OUTPUTS = (LABEL, CONFIDENCE, NEEDS_REVIEW, OUTPUT_NAME)
+LABEL, CONFIDENCE, NEEDS_REVIEW, UNFAMILIAR = "label", "confidence", "needs_review", "unfamiliar"
+_DEFAULT_OUTPUTS = (LABEL, CONFIDENCE, NEEDS_REVIEW)
+OUTPUTS = (*_DEFAULT_OUTPUTS, OUTPUT_NAME, FAMILIARITY, UNFAMILIAR)
 _OUTPUT_DTYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "BOOL": np.dtype(np.bool_)}
 DTYPES: dict[str, np.dtype[Any]] = {
     **{f"{sign}INT{bits}": np.dtype(f"<{'u' if sign else 'i'}{bits // 8}") for sign in ("U", "") for bits in (8, 16, 32, 64)},
@@ -97,7 +99,7 @@ def parse_outputs(outputs: Any, parameters: dict[str, Any], probabilities: bool)
     """
     default = _flag(parameters, "binary_data_output", False)
     if outputs is None or outputs == []:
-        return dict.fromkeys(OUTPUTS if probabilities else OUTPUTS[:-1], default)
+        return dict.fromkeys((*_DEFAULT_OUTPUTS, OUTPUT_NAME) if probabilities else _DEFAULT_OUTPUTS, default)
     if type(outputs) is not list:
         raise RequestError("outputs must be a list")
     wanted: dict[str, bool] = {}
@@ -133,7 +135,7 @@ def render(predictions: Predictions, options: OutputOptions, made_id: str) -> tu
 
 
 def output(predictions: Predictions, name: str) -> tuple[str, list[int], list[Any]]:
-    """Return datatype, shape and flat values of one output."""
+    """Return datatype, shape and flat values of one output; raises RequestError for one that the model's version does not have."""
     shape = [len(predictions.classes)]
     if name == LABEL:
         return "BYTES", shape, predictions.labels
@@ -141,6 +143,10 @@ def output(predictions: Predictions, name: str) -> tuple[str, list[int], list[An
         return "FP32", shape, predictions.confidence
     if name == NEEDS_REVIEW:
         return "BOOL", shape, predictions.needs_review
+    if name in (FAMILIARITY, UNFAMILIAR):
+        if predictions.unfamiliar is None:
+            raise RequestError(f"model version {predictions.model.version} has no output {name!r}; train it again to get one")
+        return ("BOOL", shape, predictions.unfamiliar) if name == UNFAMILIAR else ("FP32", shape, predictions.familiarity)
     return "FP32", list(predictions.probabilities.shape), predictions.probabilities.ravel().tolist()
 
 
@@ -174,12 +180,15 @@ def input_metadata(loaded: LoadedModel | None) -> list[dict[str, Any]]:
 
 def output_metadata(loaded: LoadedModel | None) -> list[dict[str, Any]]:
     """Describe the outputs as V2 metadata does."""
-    return [
+    described = [
         {"name": LABEL, "datatype": "BYTES", "shape": [-1]},
         {"name": CONFIDENCE, "datatype": "FP32", "shape": [-1]},
         {"name": NEEDS_REVIEW, "datatype": "BOOL", "shape": [-1]},
         {"name": OUTPUT_NAME, "datatype": "FP32", "shape": [-1, len(loaded.classes) if loaded else -1]},
     ]
+    if loaded is not None and loaded.classifier.config.familiarity is not None:
+        described += [{"name": FAMILIARITY, "datatype": "FP32", "shape": [-1]}, {"name": UNFAMILIAR, "datatype": "BOOL", "shape": [-1]}]
+    return described
 
 
 def _flag(parameters: dict[str, Any], name: str, default: bool) -> bool:

@@ -1,0 +1,80 @@
+"""Familiarity for any network: where its features come from, that the export has it, and how often its threshold errs."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from components.bundle import files
+from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.model import Classifier
+from components.classifier.images import ImageSpec
+from components.classifier.network import ServingGraph, build
+from components.train.export import check_export, export_onnx, facts_of
+from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit
+from components.train.loop import Normalise
+from tests.train.fitting import CPU, split
+
+
+class Correlations(nn.Module):
+    """A network of one's own without a linear layer or a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patterns = nn.Parameter(torch.randn(64, 10))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return pictures.flatten(1) @ self.patterns
+
+
+def network_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    own = {"flat": nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "none": Correlations()}
+    return own[name] if name in own else build(name, ImageSpec(8, 8, 1), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "features"),
+    [("flat", "1", 64), ("squeezenet1_1", "body.classifier.1", 512), ("small_cnn", "head", 64), ("none", "", 10)],
+)
+def test_every_network_gets_a_second_output(tmp_path: Path, name: str, layer: str, features: int) -> None:
+    network, training, validation = network_of(name), split(0, 200), split(200, 300)
+    familiarity, about = FamiliarityFit(network, Normalise([0.3], [0.4], CPU), CPU).fit(training, validation, seed=0)
+    assert about is not None
+    assert (about.layer, about.features) == (layer, features)
+    graph = ServingGraph(network, [0.3], [0.4], 1.0, familiarity)
+    config = BundleConfig(
+        name="x",
+        architecture=name,
+        classes=[str(k) for k in range(10)],
+        input=InputConfig(height=8, width=8, channels=1, mean=[0.3], std=[0.4]),
+        temperature=1.0,
+        familiarity=about,
+        trained_at="2026-01-02T03:04:05+00:00",
+        dataset_digest="",
+        parameters={},
+        code_version="",
+    )
+    config.save(tmp_path)
+    export_onnx(graph, config.input.spec, tmp_path / files.ONNX, facts_of(config))
+    check_export(graph, tmp_path, validation.images)
+    answers = Classifier(tmp_path, threads=1).answer(np.concatenate([validation.images, 255 - validation.images]))
+    assert answers.familiarity is not None
+    assert (answers.familiarity[:100] < 0.5).sum() <= 1
+    assert (answers.familiarity[100:] < 0.5).all()
+
+
+def test_a_layer_that_reads_too_much_is_passed_over() -> None:
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(MAX_FEATURES + 1, 2))
+    assert last_layer(wide, torch.zeros(1, 1, 1, MAX_FEATURES + 1)) == ("", 0)
+
+
+@pytest.mark.parametrize("count", [5, 30, 99, 179, 1000])
+def test_new_pictures_of_the_same_kind_are_unfamiliar_in_one_of_a_hundred(count: int) -> None:
+    """Over draws of the validation split; its distances are about log-normal."""
+    generator = np.random.default_rng(0)
+    shares = [np.mean(generator.lognormal(0, 0.5, 1000) > limit(generator.lognormal(0, 0.5, count))) for _ in range(500)]
+    assert np.mean(shares) <= 0.011
+    assert np.mean(shares) >= 0.004
