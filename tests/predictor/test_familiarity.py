@@ -1,13 +1,15 @@
 """Pictures that look like nothing in training are said to, by every protocol, and go to review."""
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from kserve import InferInput, InferRequest
+from kserve import InferenceGRPCClient, InferInput, InferRequest
 from kserve.protocol.infer_type import RequestedOutput
 from prometheus_client import CollectorRegistry
 
@@ -16,7 +18,6 @@ from components.bundle.golden import load_golden
 from components.bundle.model import Classifier
 from components.classifier.errors import ServingError
 from components.predictor.dispatch import Dispatcher
-from components.predictor.grpc import KServeModel
 from components.predictor.loaded_model import check_golden, load
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
@@ -40,9 +41,24 @@ def familiar_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def asked(familiar_dir: Path) -> Iterator[httpx.Client]:
-    with predictor(NAME, familiar_dir, 60) as (_, started), httpx.Client(base_url=started.url, timeout=30) as client:
+def served(familiar_dir: Path) -> Iterator[tuple[str, str]]:
+    """Its addresses for HTTP and for gRPC."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    with predictor(NAME, familiar_dir, 60, "--enable_grpc", "true", "--grpc_port", str(port), "--drain_seconds", "0") as (_, started):
+        yield started.url, f"127.0.0.1:{port}"
+
+
+@pytest.fixture
+def asked(served: tuple[str, str]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=served[0], timeout=30) as client:
         yield client
+
+
+@pytest.fixture
+def grpc_address(served: tuple[str, str]) -> str:
+    return served[1]
 
 
 @pytest.fixture
@@ -83,17 +99,16 @@ def test_a_version_without_it_refuses_the_outputs_and_says_nothing(client: httpx
     assert len(client.get(f"/v2/models/{NAME}").json()["outputs"]) == 4
 
 
-def test_grpc_has_them_too(familiar_dir: Path, both: np.ndarray) -> None:
-    loaded, metrics = load(NAME, familiar_dir, 1), Metrics(CollectorRegistry())
-    settings = PredictorSettings(model_name=NAME)
-    model = ServingModel(settings, Dispatcher(settings, 1), metrics)
-    metrics.serving(loaded)
-    model.loaded = loaded
-    given = InferInput("image", [2, 8, 8, 1], "UINT8", both.ravel().tolist())
-    request = InferRequest(NAME, [given], request_outputs=[RequestedOutput("unfamiliar")])
-    (output,) = asyncio.run(KServeModel(model).predict(request)).outputs
-    model.dispatcher.close()
-    assert (output.name, output.data) == ("unfamiliar", [False, True])
+def test_grpc_has_them_too(grpc_address: str, both: np.ndarray) -> None:
+    async def ask() -> Any:
+        client = InferenceGRPCClient(grpc_address, timeout=10)
+        given = InferInput("image", [2, 8, 8, 1], "UINT8", both.ravel().tolist())
+        answer = await client.infer(InferRequest(NAME, [given], request_outputs=[RequestedOutput("unfamiliar")]))
+        await client.close()
+        return answer
+
+    (output,) = asyncio.run(ask()).outputs
+    assert (output.name, list(output.data)) == ("unfamiliar", [False, True])
 
 
 def test_unfamiliar_pictures_go_to_review_however_sure_the_answer_is(familiar_dir: Path, both: np.ndarray, tmp_path: Path) -> None:
