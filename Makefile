@@ -97,10 +97,13 @@ bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
 bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
 	$(BIN)/python -m benchmarks.registry $(OPTIONS)
 
+bench-training: $(INSTALLED) ## Training beside a reference loop, accuracy against CPU seconds; OPTIONS='--mnist FOLDER'
+	$(BIN)/python -m benchmarks.training.bench $(OPTIONS)
+
 bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server; needs wrk
 	$(BIN)/python -m benchmarks.serving.bench $(OPTIONS)
 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-registry bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-registry bench-training bench-serving clean

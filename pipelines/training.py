@@ -31,7 +31,7 @@ def training_pipeline(
     environment: str = "dev",
     architecture: str = "small_cnn",
     pretrained: bool = False,
-    epochs: int = 6,
+    epochs: str = "auto",
     device: str = "auto",
     gpus: str = "0",
     strategy: str = "quality",

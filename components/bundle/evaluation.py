@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFun
 
 from components.bundle.files import EVALUATION
 from components.bundle.formats import JsonFile, Strict
+from components.bundle.training import LearningCurves
 from components.classifier.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -295,6 +296,8 @@ class Evaluation(Strict, JsonFile):
     """Null when nothing serves yet."""
     warnings: list[str]
     """What a reader must know, one line each: classes without test pictures, slices left out and so on."""
+    training: LearningCurves | None = None
+    """How the model was trained; null where that is not known."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

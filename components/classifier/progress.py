@@ -20,6 +20,10 @@ class Progress:
         self._seconds = float(os.environ.get(SECONDS_VARIABLE) or _SECONDS)
         self._next = time.monotonic() + self._seconds
 
+    def expect(self, total: int) -> None:
+        """Take another number for all there is, as when a training goes on for more epochs."""
+        self._total = total
+
     def step(self, count: int = 1) -> None:
         """Count `count` more, and print a line when one is due."""
         self._done += count

@@ -16,6 +16,7 @@ from components.bundle.golden import choose_golden, save_golden
 from components.bundle.model import Classifier, Probabilities
 from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
+from components.bundle.training import LearningCurves
 from components.classifier.errors import EvaluationError
 from components.classifier.intervals import proportion_interval
 from components.evaluate import calibration, metrics, slices
@@ -49,7 +50,7 @@ def evaluate(
         path = Path(champion_path) if champion_path is not None else None
         champion_files = ChampionFiles(champion_version or (path.name if path else ""), path, champion_problem)
         champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities)
-    evaluation = _assemble(scored, champion, (Path(model_path) / files.ONNX).stat().st_size)
+    evaluation = _assemble(scored, champion, Path(model_path))
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
 
@@ -93,7 +94,7 @@ def _check(dataset: Dataset, classifier: Classifier, labels: Labels) -> None:
         raise EvaluationError(f"the model takes {classifier.spec} pictures, the dataset holds {dataset.info.spec}; train on this dataset")
 
 
-def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Evaluation:
+def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evaluation:
     config, info = scored.classifier.config, scored.dataset.info
     labels, probabilities = scored.labels, scored.scores.probabilities
     columns = slices.read_columns(scored.test.columns_path, len(labels))
@@ -138,9 +139,10 @@ def _assemble(scored: _Scored, champion: Champion | None, size_bytes: int) -> Ev
         slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
-        size_bytes=size_bytes,
+        size_bytes=(model / files.ONNX).stat().st_size,
         champion=champion,
         warnings=[*_warnings(info.digest, config.dataset_digest, figures, champion), *_strange(unfamiliar), *columns.left_out, *doubts],
+        training=LearningCurves.of(model),
     )
 
 

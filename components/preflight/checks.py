@@ -90,7 +90,7 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
         from components.classifier.device import choose_device
 
         choose_device(settings.device, settings.gpus)
-    return f"training: {settings.architecture}, {settings.epochs} epochs at most"
+    return f"training: {settings.architecture}, {settings.time_budget or f'epochs {settings.epochs}'}"
 
 
 def _check_decision(given: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ def check_parameters(
     environment: str,
     architecture: str,
     pretrained: bool,
-    epochs: int,
+    epochs: str,
     device: str,
     gpus: str,
     strategy: str,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
+from components.bundle.training import LearningCurves
 from components.report import plots, views
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     from markupsafe import Markup
 
     champion = evaluation.champion
-    return _template().render(
+    return _template(TEMPLATE).render(
         e=evaluation,
         version=version,
         banner=views.banner(evaluation, decision),
@@ -40,11 +41,19 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),
         coverage=Markup(plots.coverage_plot(evaluation.coverage)),
+        learning=Markup(plots.learning_plot(evaluation.training)) if evaluation.training else None,
     )
 
 
+def render_training(name: str, curves: LearningCurves) -> str:
+    """Render the learning curves of a training as a page of its own, for the run that goes on."""
+    from markupsafe import Markup
+
+    return _template("training.html.jinja").render(name=name, curves=curves, learning=Markup(plots.learning_plot(curves)))
+
+
 @cache
-def _template() -> "Template":
+def _template(name: str) -> "Template":
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -60,7 +69,7 @@ def _template() -> "Template":
         "short": short,
         "position": position,
     }
-    return environment.get_template(TEMPLATE)
+    return environment.get_template(name)
 
 
 def percent(value: float | None, n: int = 1000) -> str:

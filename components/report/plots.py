@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin
+from components.bundle.training import LearningCurves
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,6 +73,33 @@ def coverage_plot(points: list[CoveragePoint]) -> str:
     axes.set(xlabel="answered without a person, % of pictures", ylabel="accuracy of the answers, %")
     axes.ticklabel_format(useOffset=False)
     return _svg(figure, "coverage", [axes])
+
+
+def learning_plot(curves: LearningCurves) -> str:
+    """Loss, validation accuracy and learning rate over the epochs, one above the other; the epoch whose weights were kept is marked."""
+    figure = _figure(5.4, 5.4)
+    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[2.2, 1.6, 0.9])
+    history = curves.history
+    epochs = [epoch.epoch for epoch in history]
+    loss.plot(epochs, [e.train_loss for e in history], color=MUTED, linewidth=1.3, marker="o", markersize=3, label="training, augmented")
+    known = [(e.epoch, e.validation_loss, e.validation_accuracy) for e in history if e.validation_loss is not None]
+    if known:
+        x, losses, accuracies = zip(*known, strict=True)
+        loss.plot(x, losses, color=ACCENT, linewidth=2, marker="o", markersize=4, label="validation")
+        accuracy.plot(x, [100 * (value or 0) for value in accuracies], color=ACCENT, linewidth=2, marker="o", markersize=4)
+    if min(e.train_loss for e in history) > 0:
+        loss.set_yscale("log")
+        loss.minorticks_off()
+    rate.plot(epochs, [e.learning_rate for e in history], color=MUTED, linewidth=1.5)
+    for axes in (loss, accuracy, rate):
+        axes.axvline(curves.best_epoch, color=GOOD, linewidth=1, linestyle=(0, (3, 3)))
+    loss.set(ylabel="loss")
+    accuracy.set(ylabel="accuracy, %")
+    accuracy.ticklabel_format(axis="y", useOffset=False)
+    rate.set(ylabel="rate", xlabel="epoch")
+    rate.xaxis.get_major_locator().set_params(integer=True)
+    figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)
+    return _svg(figure, "learning", [loss, accuracy, rate])
 
 
 def _points(bins: list[ReliabilityBin]) -> tuple[list[float], list[float]]:

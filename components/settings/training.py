@@ -1,12 +1,16 @@
 """What a user may set for training, checked before anything costs time."""
 
+import re
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.settings.base import Settings
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "gpu")
+MAX_EPOCHS = 10_000
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 class TrainingSettings(Settings):
@@ -19,14 +23,26 @@ class TrainingSettings(Settings):
     """small_cnn, or a torchvision classifier such as resnet18."""
     pretrained: bool = False
     """Start from torchvision's ImageNet weights, which must be in TORCH_HOME."""
-    epochs: int = Field(6, ge=1, le=10_000)
-    """The most passes over the training split; early stopping may end sooner."""
+    epochs: int | Literal["auto"] = "auto"
+    """auto (6, and 12 more where the set needs them), or the most passes over the training split, from 1 to 10000."""
+    time_budget: str = ""
+    """How long the training may take in place of epochs, such as 90s, 10m or 2h."""
     batch_size: int = Field(128, ge=2, le=65_536)
     """Pictures per training step."""
     learning_rate: float = Field(0.003, ge=1e-6, le=1)
     """The highest learning rate of the one-cycle schedule."""
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    """adamw, adam or sgd (with Nesterov momentum; it wants a learning rate about ten times higher)."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """How much of the steps before goes into the next: momentum of sgd, the first beta of adamw and adam."""
+    scheduler: Literal["one_cycle", "cosine", "step", "constant"] = "one_cycle"
+    """How the learning rate changes: one_cycle (up, then down), cosine (down), step (a tenth at half and three quarters) or constant."""
     weight_decay: float = Field(0.01, ge=0, le=1)
-    """How strongly weights are drawn to zero (AdamW)."""
+    """How strongly weights are drawn to zero."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    """Fraction of the features that are dropped before the last layer. Empty: the network's own, 0.1 for small_cnn."""
+    width: float = Field(1.0, ge=0.25, le=4)
+    """Channels of small_cnn relative to its own: 2 is twice as many, four times the work."""
     label_smoothing: float = Field(0.0, ge=0, le=0.5)
     """Part of each label's probability that is spread over all classes."""
     patience: int = Field(8, ge=1, le=10_000)
@@ -44,12 +60,33 @@ class TrainingSettings(Settings):
     checkpoint_minutes: float = Field(5, ge=0, le=1440)
     """Minutes between checkpoints, also within an epoch; 0: only after epochs. On a disk each epoch gets one."""
 
+    @field_validator("epochs", mode="before")
+    @classmethod
+    def _read_epochs(cls, value: Any) -> Any:
+        """Read the text of a form."""
+        if value == "auto":
+            return value
+        number = float(value) if isinstance(value, str) and value.isdigit() else value
+        if isinstance(number, bool) or not isinstance(number, int | float) or number != int(number) or not 1 <= number <= MAX_EPOCHS:
+            raise ValueError(f"epochs must be auto or a whole number from 1 to {MAX_EPOCHS}, not {value!r}")
+        return int(number)
+
+    @property
+    def budget_seconds(self) -> float | None:
+        """The time budget in seconds, None where there is none."""
+        found = _DURATION.fullmatch(self.time_budget)
+        return float(found[1]) * _SECONDS[found[2]] if found else None
+
     @model_validator(mode="after")
     def _known(self) -> "TrainingSettings":
         if self.device.split(":")[0] not in DEVICES:
             raise ValueError(f"unknown device {self.device!r}; use {', '.join(DEVICES)}")
         if self.gpus not in {"", "0", "1"}:
             raise ValueError(f"gpus must be 0 or 1, not {self.gpus!r}: a training uses one device")
+        if self.time_budget and not self.budget_seconds:
+            raise ValueError(f"time_budget {self.time_budget!r} is not a duration; use one such as 90s, 10m or 2h")
+        if self.time_budget and self.epochs != "auto":
+            raise ValueError(f"epochs={self.epochs} and time_budget={self.time_budget} are two ways to say how long; set one of them")
         if not self.name:
             raise ValueError("name is empty; give the model a name")
         return self

@@ -11,10 +11,11 @@ def train_model(
     dataset_digest: str,
     model: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
+    curves: dsl.Output[dsl.HTML],
     name: str,
     architecture: str = "small_cnn",
     pretrained: bool = False,
-    epochs: int = 6,
+    epochs: str = "auto",
     device: str = "auto",
     gpus: str = "0",
     store: str = "",
@@ -29,17 +30,20 @@ def train_model(
         dataset: A dataset version, as ingest writes it.
         dataset_digest: What the dataset holds, for the model's metadata.
         model: model.onnx, model.safetensors, config.json and training.json.
+        curves: Loss, accuracy and learning rate over the epochs, one HTML file.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
     """
     from components.train.process_env import prepare_environment
 
     prepare_environment()
     from components.settings.training import TrainingSettings
+    from components.train.record import write_curves
     from components.train.training import train
 
     own = {"name": name, "architecture": architecture, "pretrained": pretrained, "epochs": epochs, "device": device, "gpus": gpus}
     options = TrainingSettings.read(training, **own)
     result = train(dataset.path, model.path, options, store)
+    write_curves(name, model.path, curves.path)
     for key, value in result.as_metrics().items():
         metrics.log_metric(key, value)
     model.metadata.update({"framework": "onnx", "architecture": architecture, "device": result.device, "dataset_digest": dataset_digest})

@@ -1,9 +1,8 @@
-"""The training loop: one device, a one-cycle schedule, early stopping that restores the best weights, checkpoints."""
+"""The training loop: cycles of the learning rate, averaged weights of which the best are kept, early stopping, checkpoints."""
 
 import copy
 import time
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +12,12 @@ from torch import Tensor, nn
 
 from components.bundle.training import Epoch
 from components.classifier.errors import TrainingError
-from components.settings.training import TrainingSettings
+from components.settings.training import MAX_EPOCHS, TrainingSettings
+from components.train import budget
 from components.train.augmentation import Augmentation
 from components.train.batches import Batches, batches_per_pass
 from components.train.checkpoint import Checkpoints, State
+from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
 from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
 
@@ -24,14 +25,20 @@ MIN_STEPS_PER_EPOCH = 60
 """Small sets are repeated with new augmentation until an epoch has this many steps."""
 
 GRADIENT_NORM = 5.0
-WARM_UP = 0.2
-"""The fraction of all steps in which the learning rate rises; after them it falls to nearly zero."""
+AVERAGED_FRACTION = 0.04
+"""The part of all steps of a cycle over which weights are averaged, between 10 and 250 steps."""
+_NO_MEMORY = "can't allocate memory"
+"""Part of what torch says when the machine's memory, not a GPU's, is full."""
 
 
 @dataclass
 class Progress:
     """How far a training has come, as the checkpoint stores it."""
 
+    cycle: int = 0
+    """Epochs of the cycle that goes on, 0 before the first; within a time budget there is one without an end."""
+    cycle_start: int = 0
+    """Epochs before it."""
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
@@ -40,8 +47,13 @@ class Progress:
 
     @property
     def stale(self) -> int:
-        """Return the number of epochs since the best one."""
-        return len(self.history) - self.best_epoch
+        """Return the number of epochs of this cycle since the best one."""
+        return len(self.history) - max(self.best_epoch, self.cycle_start)
+
+    @property
+    def seconds(self) -> float:
+        """Return how long the epochs took, with the one that goes on."""
+        return sum(epoch.seconds for epoch in self.history) + (self.begun.seconds if self.begun else 0.0)
 
 
 @dataclass
@@ -61,6 +73,8 @@ class Fitted:
     history: list[Epoch]
     best_epoch: int
     stop_reason: str
+    advice: str = ""
+    """What would help next time."""
 
 
 class Trainer:
@@ -83,13 +97,11 @@ class Trainer:
         self._normalise = normalise
         self._train, self._validation = train, validation
         self._augmentation = augmentation
-        self._options, self._device = options, device
+        self._options, self._device, self._seconds = options, device, options.budget_seconds
+        self._classes = 0
         self.steps = max(batches_per_pass(len(train), options.batch_size), MIN_STEPS_PER_EPOCH)
-        groups = _parameter_groups(network, options)
-        self._optimizer = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
-        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self._optimizer, [g["lr"] for g in groups], total_steps=options.epochs * self.steps + 1, pct_start=WARM_UP, cycle_momentum=False
-        )
+        self._optimizer = make_optimizer(network, options)
+        self._average = WeightAverage(self.network, 10)
         self._amp_type = _amp_type(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
 
@@ -102,37 +114,79 @@ class Trainer:
         stop = stop or StopRequest()
         progress = self._resume(checkpoints, show)
         with stop.deferred():
-            while len(progress.history) < self._options.epochs and progress.stale < self._options.patience:
+            while self._continues(progress, show):
                 epoch = self._within_memory(progress, checkpoints, show, stop)
                 progress.begun = None
                 progress.history.append(epoch)
                 loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
                 if loss < progress.best_loss:
                     progress.best_loss, progress.best_epoch = loss, epoch.epoch
-                    progress.best = copy.deepcopy(self.network.state_dict())
+                    progress.best = copy.deepcopy(self._average.network.state_dict())
                 self._save_when_due(progress, checkpoints, show, stop)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
         self.network.load_state_dict(progress.best)
-        return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress))
+        advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), self._classes, self._stale(progress))
+        return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
+
+    def _continues(self, progress: Progress, show: TrainingProgress) -> bool:
+        """Say whether another epoch follows, which may begin a cycle."""
+        if self._seconds is not None:
+            if progress.cycle == 0:
+                self._start_cycle(progress, MAX_EPOCHS)
+            return progress.seconds < self._seconds
+        if self._stale(progress):
+            return False
+        if len(progress.history) < progress.cycle_start + progress.cycle:
+            return True
+        more = self._next_cycle(progress)
+        if more and progress.history:
+            wrong = f"more than {budget.GOOD_ERROR:.0%} of the validation pictures are misclassified"
+            show.line(f"note: epochs=auto: {wrong}, {more} epochs follow")
+        self._start_cycle(progress, more)
+        return more > 0
+
+    def _next_cycle(self, progress: Progress) -> int:
+        if isinstance(self._options.epochs, int):
+            return 0 if progress.history else self._options.epochs
+        return budget.next_cycle(progress.history, progress.best_epoch, len(self._validation))
+
+    def _start_cycle(self, progress: Progress, epochs: int) -> None:
+        progress.cycle_start, progress.cycle = len(progress.history), epochs
+        self._prepare(progress)
+
+    def _prepare(self, progress: Progress) -> None:
+        """Make what a cycle begins with: a new optimizer, and an average of the weights."""
+        self._optimizer = make_optimizer(self.network, self._options)
+        horizon = min(max(AVERAGED_FRACTION * progress.cycle * self.steps, 10), 250)
+        self._average = WeightAverage(self.network, horizon)
+
+    def _stale(self, progress: Progress) -> bool:
+        return self._seconds is None and progress.stale >= self._options.patience
 
     def predict(self, batches: Batches) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         """Return logits (N, K) and labels (N,) of a split, as the network is now."""
-        self.network.eval()
+        return self._predict(self.network, batches)
+
+    def _predict(self, network: nn.Module, batches: Batches) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        network.eval()
         parts = []
         with torch.inference_mode():
             for images, _ in batches.in_order(2 * self._options.batch_size):
                 with self._autocast():
-                    parts.append(self.network(self._normalise(images)).float().cpu())
+                    parts.append(network(self._normalise(images)).float().cpu())
         return torch.cat(parts).numpy(), batches.labels.numpy()
 
     def _within_memory(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> Epoch:
         try:
             return self._epoch(progress, checkpoints, show, stop)
-        except torch.OutOfMemoryError as error:
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not isinstance(error, torch.OutOfMemoryError) and _NO_MEMORY not in str(error):
+                raise
+            whose = "memory" if self._device.type == "cpu" else "the GPU's memory"
             raise TrainingError(
-                f"the GPU's memory is full in epoch {len(progress.history) + 1}; lower batch_size (it is {self._options.batch_size}) "
-                "or choose a smaller architecture"
+                f"{whose} is full in epoch {len(progress.history) + 1}; lower batch_size (it is {self._options.batch_size}), "
+                "ingest.image_size or width, or choose a smaller architecture"
             ) from error
 
     def _epoch(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> Epoch:
@@ -141,16 +195,34 @@ class Trainer:
         started = time.perf_counter() - begun.seconds
         self.network.train()
         batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
-        for images, labels in show.steps(batches, options.epochs * self.steps, (number - 1) * self.steps + begun.steps):
+        first = (number - 1) * self.steps + begun.steps
+        for images, labels in show.steps(batches, self._expected_steps(progress, first), first):
+            rate = set_rate(self._optimizer, relative_rate(options.scheduler, self._done(progress)))
             begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels)
             begun.steps += 1
+            self._average.update((number - 1 - progress.cycle_start) * self.steps + begun.steps)
             begun.seconds = time.perf_counter() - started
+            if self._done(progress) >= 1:
+                break
             if begun.steps < self.steps:
                 self._save_when_due(progress, checkpoints, show, stop)
                 self._leave_when_told(checkpoints, show, stop)
-        train_loss = self._finite(begun.total.item() / self.steps, number)
+        train_loss = self._finite(begun.total.item() / begun.steps, number)
         loss, accuracy = self._validate(number)
-        return Epoch(number, train_loss, loss, accuracy, float(self._schedule.get_last_lr()[-1]), time.perf_counter() - started)
+        return Epoch(number, train_loss, loss, accuracy, rate, time.perf_counter() - started)
+
+    def _expected_steps(self, progress: Progress, done: int) -> int:
+        """Return how many steps the whole training will have as far as is known: within a time budget, at the speed so far."""
+        if self._seconds is None:
+            return (progress.cycle_start + progress.cycle) * self.steps
+        return round(done / self._done(progress)) if done else self.steps
+
+    def _done(self, progress: Progress) -> float:
+        """Return how much of the cycle has passed, from 0 to 1: of its time where there is a budget, otherwise of its steps."""
+        if self._seconds is not None:
+            return progress.seconds / self._seconds
+        begun = progress.begun.steps if progress.begun else 0
+        return ((len(progress.history) - progress.cycle_start) * self.steps + begun) / (progress.cycle * self.steps)
 
     def _begin(self, number: int) -> BegunEpoch:
         seed = _mix(self._options.seed, number)
@@ -184,13 +256,13 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
         self._scaler.step(self._optimizer)
         self._scaler.update()
-        self._schedule.step()
         return loss.detach()
 
     def _validate(self, number: int) -> tuple[float | None, float | None]:
         if len(self._validation) == 0:
             return None, None
-        logits, labels = self.predict(self._validation)
+        logits, labels = self._predict(self._average.network, self._validation)
+        self._classes = logits.shape[1]
         loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
         return self._finite(loss, number), float((logits.argmax(axis=1) == labels).mean())
 
@@ -198,7 +270,7 @@ class Trainer:
         if not np.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} in epoch {number}: the training diverged; "
-                f"lower learning_rate (it is {self._options.learning_rate:g}), or raise batch_size"
+                f"lower learning_rate (it is {self._options.learning_rate:g}), or raise batch_size (it is {self._options.batch_size})"
             )
         return loss
 
@@ -209,12 +281,14 @@ class Trainer:
         return {
             "network": self.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "schedule": self._schedule.state_dict(),
+            "average": self._average.network.state_dict(),
             "scaler": self._scaler.state_dict(),
             "history": [asdict(epoch) for epoch in progress.history],
             "best": progress.best,
             "best_epoch": progress.best_epoch,
             "best_loss": progress.best_loss,
+            "cycle": progress.cycle,
+            "cycle_start": progress.cycle_start,
             "begun": self._begun_state(progress.begun),
         }
 
@@ -229,13 +303,14 @@ class Trainer:
         state = checkpoints.load(self._device)
         if state is None:
             return Progress()
-        self.network.load_state_dict(state["network"])
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._scaler.load_state_dict(state["scaler"])
         history = [Epoch(**epoch) for epoch in state["history"]]
         begun = self._resume_epoch(state["begun"])
-        progress = Progress(history, state["best"], state["best_epoch"], state["best_loss"], begun)
+        progress = Progress(state["cycle"], state["cycle_start"], history, state["best"], state["best_epoch"], state["best_loss"], begun)
+        self._prepare(progress)
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._average.network.load_state_dict(state["average"])
+        self._scaler.load_state_dict(state["scaler"])
         checkpoints.saved = self._reached(progress)
         show.line(f"note: resumed from the checkpoint of {checkpoints.saved}, in {checkpoints.place}")
         return progress
@@ -252,9 +327,11 @@ class Trainer:
         return BegunEpoch(state["total"], generator, state["steps"], state["seconds"])
 
     def _stop_reason(self, progress: Progress) -> str:
-        if len(progress.history) >= self._options.epochs:
-            return "all epochs were run"
-        return f"no lower validation loss in {self._options.patience} epochs"
+        if self._seconds is not None:
+            return f"the time budget of {self._options.time_budget} is used up"
+        if self._stale(progress):
+            return f"no lower validation loss in {self._options.patience} epochs"
+        return "all epochs were run"
 
 
 class Normalise(nn.Module):
@@ -268,15 +345,6 @@ class Normalise(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Scale and shift."""
         return torch.addcmul(self._shift, images.float(), self._scale)
-
-
-def _parameter_groups(network: nn.Module, options: TrainingSettings) -> list[dict[str, Any]]:
-    parameters = list(network.parameters())
-    if not options.pretrained:
-        return [{"params": parameters, "lr": options.learning_rate}]
-    # The pretrained layers are nearly right already: they learn ten times slower than the new last layer.
-    head = parameters[-2:]
-    return [{"params": parameters[:-2], "lr": options.learning_rate / 10}, {"params": head, "lr": options.learning_rate}]
 
 
 def _amp_type(device: torch.device) -> torch.dtype | None:

@@ -19,8 +19,9 @@ class TrainingProgress:
         print(text, flush=True)
 
     def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
-        """Yield the batches, and count them as steps of the whole training: `total`, of which `done` were done before these."""
+        """Yield the batches, and count them as steps of the whole training: `total` for now, of which `done` were done before these."""
         self._steps = self._steps or Progress(total, "steps", self.line, done)
+        self._steps.expect(total)
         for batch in batches:
             yield batch
             self._steps.step()

@@ -11,8 +11,10 @@ from typing import Any
 
 from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
-from components.bundle.training import TrainingRecord
+from components.bundle.training import LearningCurves, TrainingRecord
+from components.report.html import render_training
 from components.settings.training import TrainingSettings
+from components.storage.files import write_file
 from components.train.loop import Fitted
 
 _VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
@@ -53,9 +55,17 @@ def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> Non
         history=fitted.history,
         best_epoch=fitted.best_epoch,
         stop_reason=fitted.stop_reason,
+        advice=fitted.advice,
         versions={name: version(name) for name in _VERSIONS_OF},
         **facts,
     ).save(directory)
+
+
+def write_curves(name: str, model: str | Path, page: str | Path) -> None:
+    """Write the learning curves in a model's training.json as a page."""
+    curves = LearningCurves.of(Path(model))
+    assert curves is not None
+    write_file(Path(page), [render_training(name, curves).encode()])
 
 
 @cache

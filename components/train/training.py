@@ -88,7 +88,8 @@ class _Run:
         if len(self._training) < 2:
             raise DataError(f"the training split holds {len(self._training)} pictures, at least 2 are needed; give ingest more data")
         torch.manual_seed(options.seed)
-        self._network = build(options.architecture, self._info.spec, len(self._info.classes), options.pretrained)
+        classes, pretrained = len(self._info.classes), options.pretrained
+        self._network = build(options.architecture, self._info.spec, classes, pretrained, width=options.width, dropout=options.dropout)
         self._parameters = sum(p.numel() for p in self._network.parameters())
         check_size(options.architecture, self._parameters)
         self._mean, self._std = _normalisation(options, self._training)
@@ -130,6 +131,8 @@ class _Run:
             f"done on {describe(self._device)}: {fitted.stop_reason}, best epoch {fitted.best_epoch}, "
             f"temperature {inside.temperature:.3f} ({inside.calibration}), model.onnx within {difference:.1e} of torch, {seconds:.1f} s"
         )
+        if fitted.advice:
+            self._show.line(f"note: {fitted.advice}")
         best = fitted.history[fitted.best_epoch - 1]
         return TrainingResult(
             device=self._device.type,

@@ -87,13 +87,19 @@ def show(version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: Nam
     registry = open_registry(store, name)
     found = registry.get(registry.select(version))
     manifest = found.manifest
+    curves = view.learning_curves(registry, found.manifest)
     if as_json:
-        print_json({"uri": found.uri, **manifest.model_dump(mode="json")})
+        training = curves.model_dump(mode="json") if curves else None
+        print_json({"uri": found.uri, **manifest.model_dump(mode="json"), "training": training})
         return
     table = view.table("", "", heads=False)
     for field, value in view.facts(found.uri, manifest):
         table.add_row(f"[bold]{field}[/]", escape(value))
     console.print(table)
+    if curves:
+        view.say("\n[bold]training[/]")
+        console.print(view.curves_table(curves))
+        view.say(escape(f"{curves.stop_reason}{f'; {curves.advice}' if curves.advice else ''}"))
     view.say("\n[bold]files, by SHA-256[/]")
     for file, entry in manifest.files.items():
         view.say(f"{entry.sha256}  {view.size_text(entry.size):>8}  {escape(file)}")

@@ -1,6 +1,8 @@
 """How `penstock models` shows versions: rows, tables, numbers."""
 
 import math
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -10,7 +12,11 @@ from components.classifier.errors import IntegrityError, StoreError
 from pipelines.cli.output import console
 
 if TYPE_CHECKING:
+    from components.bundle.training import LearningCurves
     from components.registry import Manifest, Registry
+
+MAX_EPOCHS = 20
+"""Rows of the table of a training."""
 
 
 def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | None:
@@ -60,6 +66,30 @@ def facts(uri: str, manifest: "Manifest") -> list[tuple[str, str]]:
         ("parameters", parameters or "-"),
         ("signature", "signed" if manifest.signature else "not signed"),
     ]
+
+
+def learning_curves(registry: "Registry", manifest: "Manifest") -> "LearningCurves | None":
+    """Return the epochs of a version's training, None where it has none."""
+    from components.bundle.files import TRAINING
+    from components.bundle.training import LearningCurves
+
+    if TRAINING not in manifest.files:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return LearningCurves.of(registry.fetch(manifest.version, Path(folder) / "version", [TRAINING]))
+
+
+def curves_table(curves: "LearningCurves") -> Table:
+    """Make a table of at most MAX_EPOCHS epochs, evenly chosen, with the best one marked."""
+    shown = table("epoch", "training loss", "validation loss", "accuracy", "rate", "seconds")
+    every = math.ceil(len(curves.history) / MAX_EPOCHS)
+    for epoch in curves.history:
+        best = epoch.epoch == curves.best_epoch
+        if best or epoch.epoch % every == 0:
+            figures = (epoch.train_loss, epoch.validation_loss, epoch.validation_accuracy)
+            rest = (f"{epoch.learning_rate:.1e}", f"{epoch.seconds:.1f}")
+            shown.add_row(f"[green]{epoch.epoch}[/]" if best else str(epoch.epoch), *(number(figure) for figure in figures), *rest)
+    return shown
 
 
 def table(*columns: str, heads: bool = True) -> Table:

@@ -58,21 +58,21 @@ def test_a_new_setting_is_one_field_of_a_model(monkeypatch: pytest.MonkeyPatch, 
     """What CONTRIBUTING says: command line, page, check and step know the field, and nothing else was changed."""
 
     class More(training.TrainingSettings):
-        momentum: float = Field(0.9, ge=0, le=1)
-        """How much of the last step goes into the next."""
+        warm_up: float = Field(0.2, ge=0, le=1)
+        """The fraction of all steps in which the learning rate rises."""
 
     monkeypatch.setitem(GROUPS, "training", More)
     for module in ("components.settings.training", "components.preflight.checks"):
         monkeypatch.setattr(f"{module}.TrainingSettings", More)
     pipeline = load_pipeline("training")
-    given = parse_settings(pipeline, ["momentum=0.5"])
-    assert given == {"training": {"momentum": 0.5}}
-    assert "| `momentum` | `0.9` | How much of the last step goes into the next. From 0 to 1. |" in document(["training"])
+    given = parse_settings(pipeline, ["warm_up=0.5"])
+    assert given == {"training": {"warm_up": 0.5}}
+    assert "| `warm_up` | `0.2` | The fraction of all steps in which the learning rate rises. From 0 to 1. |" in document(["training"])
 
     arguments = {**parameter_defaults(pipeline), "store": str(tmp_path / "store")}
     list(check_training(arguments | given))
-    with pytest.raises(UsageError, match="momentum must be from 0 to 1, not 2"):
-        list(check_training(arguments | {"training": {"momentum": 2}}))
+    with pytest.raises(UsageError, match="warm_up must be from 0 to 1, not 2"):
+        list(check_training(arguments | {"training": {"warm_up": 2}}))
 
     reached: list[More] = []
 
@@ -84,10 +84,10 @@ def test_a_new_setting_is_one_field_of_a_model(monkeypatch: pytest.MonkeyPatch, 
         raise Reached
 
     monkeypatch.setattr("components.train.training.train", train)
-    artifacts = {"dataset": dsl.Dataset(uri="d"), "model": dsl.Model(uri="m"), "metrics": dsl.Metrics(uri="x")}
+    artifacts = {"dataset": dsl.Dataset(uri="d"), "model": dsl.Model(uri="m"), "metrics": dsl.Metrics(uri="x"), "curves": dsl.HTML(uri="c")}
     with pytest.raises(Reached):
         train_model.python_func(**artifacts, dataset_digest="", name="digits", training=given["training"])
-    assert reached[0].momentum == 0.5
+    assert reached[0].warm_up == 0.5
 
 
 def test_steps_do_not_describe_parameters_in_words_of_their_own() -> None:

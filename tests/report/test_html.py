@@ -16,8 +16,9 @@ from PIL import Image
 
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
+from components.bundle.training import Epoch, LearningCurves, TrainingRecord
 from components.evaluate.evaluation import evaluate
-from components.report.html import ending, figure, percent, render, signed, whole_percent
+from components.report.html import ending, figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
 from tests.evaluate import made
 
@@ -226,3 +227,30 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(
     command = [*browser, "--window-size=1400,2000", "--dump-dom", f"file://{tmp_path}/page.html"]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert re.findall(r"<title>(.*?)</title>", dom, re.DOTALL) == ["width 0 outside none"]
+
+
+def test_the_learning_curves_are_drawn_and_what_would_help_is_said(odd: Made) -> None:
+    history = [Epoch(k, 1 / k, 1.2 / k if k < 3 else None, 0.5 + 0.1 * k if k < 3 else None, 1e-3, 2.0) for k in (1, 2, 3)]
+    curves = LearningCurves(history=history, best_epoch=2, stop_reason="all epochs were run", advice="set epochs=9")
+    evaluation, predictions = odd
+    shown = render(evaluation.model_copy(update={"training": curves}), predictions)
+    for html in (shown, render_training("<b>", curves)):
+        assert "set epochs=9" in html
+        assert "The weights of epoch 2 were kept" in html
+        assert html.count('id="learning-') > 10
+        assert "0.7000" in Page(html).text
+    assert "<b>:" not in render_training("<b>", curves)
+    assert "learning-" not in render(evaluation, predictions)
+
+
+def test_an_evaluation_holds_the_curves_of_the_models_training(tmp_path: Path) -> None:
+    labels = np.arange(20) % 2
+    made.write_dataset(tmp_path / "data", labels, ["a", "b"])
+    model = made.write_model(tmp_path / "model", made.softmax(np.eye(2)[labels] * 5), ["a", "b"])
+    history = [Epoch(1, 0.5, 0.4, 0.9, 1e-3, 2.0)]
+    TrainingRecord(history=history, best_epoch=1, stop_reason="all epochs were run", versions={}).save(model)
+    evaluate(tmp_path / "data", model, tmp_path / "out")
+    Evaluation.model_validate(json.loads((tmp_path / "out" / "evaluation.json").read_text("utf-8")))  # as the gate reads it
+    stored = Evaluation.load(tmp_path / "out").training
+    assert stored is not None
+    assert stored.history == history

@@ -22,14 +22,14 @@ CPU = torch.device("cpu")
 def split(start: int, stop: int) -> Split:
     """Some of scikit-learn's digits."""
     images, labels = tiny.digits()
-    return Split(images[start:stop], labels[start:stop])
+    return Split(images[start:stop], labels[start:stop].copy())
 
 
 def trainer(options: TrainingSettings, training: Split, validation: Split, classes: int = 10) -> Trainer:
     """A trainer as `train` makes it."""
     torch.manual_seed(options.seed)
     spec = ImageSpec(*training.images.shape[1:])
-    network = build(options.architecture, spec, classes)
+    network = build(options.architecture, spec, classes, width=options.width, dropout=options.dropout)
     normalise = Normalise(*mean_and_std(training), CPU)
     _, augment = resolve(options.augmentation, spec)
     return Trainer(network, normalise, Batches(training, CPU), Batches(validation, CPU), augment, options, CPU)

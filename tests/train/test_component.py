@@ -17,6 +17,7 @@ def test_the_step_leaves_a_model_that_knows_digits(digits_dataset: Dataset, tmp_
         dataset_digest=digits_dataset.info.digest,
         model=model,
         metrics=metrics,
+        curves=dsl.HTML(uri=str(tmp_path / "curves.html")),
         name="digits",
         epochs=3,
         device="cpu",
@@ -29,4 +30,5 @@ def test_the_step_leaves_a_model_that_knows_digits(digits_dataset: Dataset, tmp_
     assert metrics.metadata["device"] == "cpu"
     assert metrics.metadata["validation_accuracy"] >= 0.97
     assert {path.name for path in (tmp_path / "model").iterdir()} == set(files.TRAINED_FILES)
-    assert {path.name for path in tmp_path.iterdir()} == {"model"}, "checkpoints and working folders are gone"
+    assert "all epochs were run" in (tmp_path / "curves.html").read_text("utf-8")
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "curves.html"}, "checkpoints and working folders are gone"

@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -127,6 +128,44 @@ def test_the_best_weights_are_restored(tmp_path: Path) -> None:
     logits, labels = trained.predict(trained._validation)
     loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
     assert loss == pytest.approx(fitted.history[fitted.best_epoch - 1].validation_loss, abs=1e-5)
+
+
+def test_auto_goes_on_with_a_second_cycle_until_its_end_where_many_are_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half_wrong = split(300, 400)
+    half_wrong.labels[::2] = (half_wrong.labels[::2] + 1) % 10
+    fitted = trainer(options(epochs="auto", patience=99), split(0, 100), half_wrong).fit(checkpoints(tmp_path), SHOW)
+    assert "note: epochs=auto: more than 1% of the validation pictures are misclassified, 12 epochs follow" in capsys.readouterr().out
+    rates = [epoch.learning_rate for epoch in fitted.history]
+    assert len(rates) == 18
+    assert rates[5] < rates[6] > rates[17], "the second cycle has a high rate again, and a low one at its end"
+
+
+def test_auto_stops_after_six_epochs_where_nothing_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 25)
+    fitted = trainer(options(epochs="auto", augmentation="none"), split(0, 100), split(0, 100)).fit(checkpoints(tmp_path), SHOW)
+    assert len(fitted.history) == 6
+    assert fitted.advice == ""
+
+
+def test_a_time_budget_is_kept_with_a_low_rate_at_its_end(tmp_path: Path) -> None:
+    begun = time.perf_counter()
+    fitted = trainer(options(epochs="auto", time_budget="2s"), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
+    assert 1.9 < sum(epoch.seconds for epoch in fitted.history) < time.perf_counter() - begun < 8
+    assert fitted.stop_reason == "the time budget of 2s is used up"
+    assert fitted.history[-1].learning_rate < 0.1 * options().learning_rate
+
+
+def test_a_loss_that_was_still_falling_is_told(tmp_path: Path) -> None:
+    fitted = trainer(options(epochs=2, learning_rate=0.001), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
+    assert "the validation loss was still falling after 2 epochs" in fitted.advice
+
+
+@pytest.mark.parametrize(
+    "settings", [{"optimizer": "sgd", "learning_rate": 0.05}, {"scheduler": "constant"}, {"width": 0.5, "dropout": 0.3}]
+)
+def test_the_settings_of_the_optimizer_and_the_network_train(tmp_path: Path, settings: dict[str, Any]) -> None:
+    fitted = trainer(options(epochs=4, **settings), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
+    assert fitted.history[-1].train_loss < 0.5 * fitted.history[0].train_loss
 
 
 @pytest.mark.parametrize("batch_size", [64, 128])

@@ -1,0 +1,1 @@
+"""Training beside a reference loop, and the sets that both learn."""

@@ -1,0 +1,92 @@
+"""From settings to torch's optimizer, the learning rate over time, and the average of the weights."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.settings.training import TrainingSettings
+
+WARM_UP = 0.2
+"""The fraction of a cycle in which the learning rate of one_cycle rises; after it, it falls to nearly zero (Smith, 2018)."""
+LOWEST_START, LOWEST_END = 1 / 25, 4e-6
+"""Where one_cycle begins and ends, relative to the highest rate: the defaults of torch's OneCycleLR."""
+PRETRAINED_RATE = 0.1
+"""Learning rate of pretrained layers relative to the new last one: they are nearly right already."""
+
+
+def make_optimizer(network: nn.Module, options: TrainingSettings) -> torch.optim.Optimizer:
+    """Return the optimizer over all parameters; pretrained layers learn ten times slower than the new last layer."""
+    groups = _parameter_groups(network, options)
+    if options.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, weight_decay=options.weight_decay)
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, betas=(options.momentum, 0.999), weight_decay=options.weight_decay)
+
+
+def relative_rate(scheduler: str, done: float) -> float:
+    """Return the learning rate relative to the highest, when the fraction `done` (0 to 1) of a cycle has passed.
+
+    A function of the fraction instead of torch's schedules, which count steps: a training within a time budget does not know how many
+    there will be.
+    """
+    done = min(done, 1.0)
+    if scheduler == "one_cycle":
+        if done < WARM_UP:
+            return _cosine(LOWEST_START, 1.0, done / WARM_UP)
+        return _cosine(1.0, LOWEST_END, (done - WARM_UP) / (1 - WARM_UP))
+    if scheduler == "cosine":
+        return _cosine(1.0, 0.0, done)
+    if scheduler == "step":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    return 1.0
+
+
+def set_rate(optimizer: torch.optim.Optimizer, relative: float) -> float:
+    """Set the learning rate of every group to this fraction of its highest; returns the last group's."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest_lr"] * relative
+    return float(optimizer.param_groups[-1]["lr"])
+
+
+class WeightAverage:
+    """An exponential moving average of a network's weights and statistics, which is better than the weights while the rate is high.
+
+    Polyak averaging (Polyak and Juditsky, 1992), over about `horizon` steps. Unlike torch's AveragedModel it never waits for the device.
+    """
+
+    def __init__(self, network: nn.Module, horizon: float) -> None:
+        self.network = copy.deepcopy(network)
+        self.network.requires_grad_(False)
+        self._decay = 1 - 1 / horizon
+        self._averaged, self._copied = _tensors(self.network)
+        self._sources, self._exact = _tensors(network)
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        """Take in the weights after the step with this number, from 1; early steps count for more, or the first weights would stay."""
+        decay = min(self._decay, step / (step + 9))
+        torch._foreach_lerp_(self._averaged, self._sources, 1 - decay)
+        for mine, theirs in zip(self._copied, self._exact, strict=True):
+            mine.copy_(theirs)
+
+
+def _tensors(network: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors of a network that can be averaged, and those that are counted."""
+    tensors = list(network.state_dict().values())
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]
+
+
+def _cosine(start: float, end: float, done: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * done)) / 2
+
+
+def _parameter_groups(network: nn.Module, options: TrainingSettings) -> list[dict[str, Any]]:
+    parameters, rate = list(network.parameters()), options.learning_rate
+    if not options.pretrained:
+        return [{"params": parameters, "lr": rate, "highest_lr": rate}]
+    body, head = parameters[:-2], parameters[-2:]
+    slow = rate * PRETRAINED_RATE
+    return [{"params": body, "lr": slow, "highest_lr": slow}, {"params": head, "lr": rate, "highest_lr": rate}]

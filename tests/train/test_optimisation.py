@@ -1,0 +1,60 @@
+"""Optimizers, learning rates and the average of the weights."""
+
+import pytest
+import torch
+from torch import nn
+
+from components.settings.training import TrainingSettings
+from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
+
+
+def test_one_cycle_is_torchs_own() -> None:
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1.0, total_steps=1001, pct_start=0.2, cycle_momentum=False)
+    for step in range(1000):
+        assert relative_rate("one_cycle", step / 1000) == pytest.approx(schedule.get_last_lr()[0], abs=0.01)
+        optimizer.step()
+        schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rates"),
+    [
+        ("one_cycle", [0.04, 0.99, 0.5, 0.0]),
+        ("cosine", [1.0, 0.91, 0.35, 0.0]),
+        ("step", [1.0, 1.0, 0.1, 0.01]),
+        ("constant", [1.0, 1.0, 1.0, 1.0]),
+    ],
+)
+def test_the_rate_follows_the_scheduler(scheduler: str, rates: list[float]) -> None:
+    assert [relative_rate(scheduler, done) for done in (0.0, 0.19, 0.6, 1.2)] == pytest.approx(rates, abs=0.02)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_the_optimizer_is_the_one_that_was_asked_for(name: str, kind: type) -> None:
+    options = TrainingSettings(optimizer=name, momentum=0.7, weight_decay=0.2, learning_rate=0.5)
+    (group,) = make_optimizer(nn.Linear(2, 2), options).param_groups
+    assert type(make_optimizer(nn.Linear(2, 2), options)) is kind
+    assert (group["lr"], group["weight_decay"]) == (0.5, 0.2)
+    assert group.get("momentum", group.get("betas", [None])[0]) == 0.7
+
+
+def test_pretrained_layers_learn_ten_times_slower_at_any_time() -> None:
+    optimizer = make_optimizer(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), TrainingSettings(pretrained=True, learning_rate=0.1))
+    assert set_rate(optimizer, 0.5) == pytest.approx(0.05)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.005, 0.05])
+
+
+def test_the_average_follows_weights_and_statistics_and_forgets_the_first() -> None:
+    network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
+    average = WeightAverage(network, horizon=10)
+    for step in range(1, 200):
+        with torch.no_grad():
+            network[0].weight.fill_(1.0 if step % 2 else 3.0)
+            network[1].running_mean.fill_(5.0)
+            network[1].num_batches_tracked.fill_(step)
+        average.update(step)
+    assert average.network[0].weight.item() == pytest.approx(2.0, abs=0.11)
+    assert average.network[1].running_mean.item() == pytest.approx(5.0, abs=1e-3)
+    assert average.network[1].num_batches_tracked.item() == 199
+    assert not any(parameter.requires_grad for parameter in average.network.parameters())
