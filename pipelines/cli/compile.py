@@ -21,8 +21,8 @@ def compile_(
     """
     from pipelines.compile import compile_pipelines
 
-    warn_of_default_image()
     written = compile_pipelines(output)
+    warn_of_default_image()
     if as_json:
         print_json([str(path) for path in written])
         return

@@ -44,8 +44,8 @@ def submit(
             Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
         )
     check_groups(arguments)
-    warn_of_default_image()
     sent = send(pipeline, arguments, Server(host, namespace, token, ca), experiment=experiment, service_account=service_account)
+    warn_of_default_image()
     if as_json:
         print_json({"run_id": sent.run_id, "url": sent.url})
     else:

@@ -64,7 +64,7 @@ def test_the_projects_file_says_what_the_command_line_does_not(project: Path, mo
     )
     assert "mine in" in penstock(monkeypatch, capsys, "models", "show", "champion").text.replace("mine has no champion", "mine in")
     arguments = prepare("training", ["learning_rate=0.02"], env="", store="store", name="mine")
-    assert (arguments["epochs"], arguments["training"], arguments["policy"]) == (9, {"learning_rate": 0.02}, {"minimum_accuracy": 0.5})
+    assert (arguments["epochs"], arguments["training"], arguments["policy"]) == ("9", {"learning_rate": 0.02}, {"minimum_accuracy": 0.5})
     monkeypatch.setenv("PENSTOCK_NAME", "theirs")
     assert "theirs has no champion" in penstock(monkeypatch, capsys, "models", "show", "champion").text
     assert "ours has no champion" in penstock(monkeypatch, capsys, "models", "show", "champion", "--name", "ours").text
@@ -112,7 +112,7 @@ def test_help_lists_all_parameters_of_the_pipeline_that_is_named(monkeypatch: py
     for words in (("run", "training", "-h"), ("submit", "training", "--help")):
         shown = penstock(monkeypatch, capsys, *words)
         assert shown.code == 0
-        for word in ("learning_rate", "From 1 to 10000", "minimum_accuracy", "How the network is trained"):
+        for word in ("learning_rate", "from 1 to 10000", "minimum_accuracy", "How the network is trained"):
             assert word in shown.text, word
     assert "learning_rate" not in penstock(monkeypatch, capsys, "run", "--help").text
     assert re.fullmatch(r"penstock \d+\.\d+\.\d+", penstock(monkeypatch, capsys, "--version").text)

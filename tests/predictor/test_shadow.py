@@ -93,7 +93,7 @@ class Held:
 
     def offer(self, images: np.ndarray) -> None:
         n = len(images)
-        predictions = Predictions(self.loaded, np.zeros((n, 10), np.float32), [0] * n, [1.0] * n, [False] * n)
+        predictions = Predictions(self.loaded, np.zeros((n, 10), np.float32), [0] * n, [1.0] * n, [False] * n, [], None)
         self.shadow.offer(PredictRequest(images, [None] * n), predictions)
 
     def outcome(self, name: str) -> float:
