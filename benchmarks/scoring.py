@@ -5,8 +5,8 @@
 The model is `small_cnn` for 28x28 grey pictures (untrained: the time is the same). `bare` reads arrays from memory and does
 nothing with the answers; `bare png` decodes each file with the product's own `from_bytes`, one after another, and then runs the model.
 `dataloader` reads the files as torchvision users do: `read_image` in torch's DataLoader with a process per CPU, then the same model.
-`npy` and `png` are whole runs: plan, model, scoring, both Parquet files, merge, with as many processes as the product chooses. Seconds of
-the clock, and of the CPU (children included), which other load on the machine disturbs less.
+`npy` and `png` are whole runs: Python's start, plan, model, scoring, both Parquet files, merge, with as many processes as the product
+chooses. Seconds of the clock, and of the CPU (children included), which other load on the machine disturbs less.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -33,10 +34,6 @@ from components.classifier.images import ImageSpec, from_bytes
 from components.classifier.network import ServingGraph, build
 from components.registry import Record, Registry
 from components.registry.publication import publish_directory
-from components.score.merge import merge
-from components.score.plan_step import make_plan
-from components.score.shard import score_shard
-from components.settings.scoring import ScoringSettings
 from components.storage import open_store
 from components.train.export import export_onnx
 from tests import tiny
@@ -57,22 +54,10 @@ def write_store(folder: Path) -> tuple[str, str]:
     return store, version
 
 
-def score(store: str, version: str, source: Path, folder: Path) -> Path:
-    """Plan, score and merge in this process; returns the output."""
-    output = folder / "output"
-    plan = make_plan(
-        folder / "plan",
-        store=store,
-        name="digits",
-        version=version,
-        input=str(source),
-        output=str(output),
-        settings=ScoringSettings(),
-        shards=1,
-    )
-    results = [score_shard(plan, shard).to_json() for shard in plan.shards()]
-    merge(plan, results, folder / "predictions")
-    return output
+def score(store: str, version: str, source: Path, folder: Path) -> None:
+    """Run the steps in a process of its own, which imports what a step imports: scoring processes import their parent's main module."""
+    code = "import sys; from benchmarks.scoring_run import run; run(*sys.argv[1:])"
+    subprocess.run([sys.executable, "-c", code, store, version, str(source), str(folder)], check=True, stdout=sys.stderr)
 
 
 def measure(images: int, work: Callable[[], object]) -> tuple[float, float]:
