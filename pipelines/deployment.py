@@ -31,14 +31,22 @@ def deployment_pipeline(
 ) -> Outputs:
     """Deploy a version that a person chose. The gate is not asked; integrity and serving validation always are.
 
-    1. choose says which version is meant.
+    1. choose says which version is meant, and refuses a service that is another's.
     2. validate_serving boots the real server on the version and compares its answers.
     3. deploy makes it the champion, or puts back what served before.
     4. However that ends, conclude makes sure that a version which was not seen to serve does not stay, and tells the outcome.
     """
     run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     choose = choose_version(
-        version=version, store=store, name=name, environment=environment, actor=actor, reason=reason, target=target, serving=serving
+        version=version,
+        store=store,
+        name=name,
+        environment=environment,
+        actor=actor,
+        reason=reason,
+        target=target,
+        namespace=namespace,
+        serving=serving,
     )
     configure(choose, "Choose version", timeout=10 * MINUTE)
 

@@ -20,7 +20,8 @@ FLOORS = (
     {"settings"},
     {"readers"},
     {"registry", "review"},
-    {"report", "inference_client", "step_image", "lint", "doctor"},
+    {"report", "inference_client", "step_image", "lint"},
+    {"doctor"},
     {"preflight", "ingest", "train", "evaluate", "publish", "gate", "validate_serving", "deploy", "score", "predictor"},
     {"pipelines"},
 )

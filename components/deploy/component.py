@@ -53,16 +53,21 @@ def choose_version(
     actor: str,
     reason: str,
     target: str,
+    namespace: str,
     serving: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
-    """Return the version to deploy, after checking that the request is allowed.
+    """Return the version to deploy, after checking that the request is allowed, and that the service is not another's.
 
     Args:
         version: A version's name, or previous: the one before the champion.
     """
     from components.deploy.step import select_version
+    from components.doctor.service import check_service
 
-    return select_version(version, store, name, environment, actor, reason, target, serving)
+    chosen = select_version(version, store, name, environment, actor, reason, target, serving)
+    if said := check_service({"store": store, "name": name, "target": target, "namespace": namespace, "serving": serving}):
+        print(said)
+    return chosen
 
 
 @component

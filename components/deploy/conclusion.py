@@ -32,6 +32,8 @@ class Outcome:
     champion: str
     """Who serves now; empty while nothing does."""
     reason: str
+    address: str = ""
+    """Where the version's files are."""
     link: str = ""
     """The run's page, where the UI's address is known."""
 
@@ -44,6 +46,8 @@ class Outcome:
     def markdown(self) -> str:
         """The outcome as a page of Kubeflow's UI."""
         rows = [("version", self.version), ("outcome", self.decision), ("reason", self.reason), ("serves now", self.champion)]
+        if self.version:
+            rows += [("address", self.address), ("report", f"penstock report {self.version}")]
         return "\n".join([f"# {escape(self.headline)}", "", *table(("", ""), rows), ""])
 
 
@@ -70,7 +74,7 @@ def conclude(registry: Registry, request: DeployRequest, state: str) -> Outcome:
 
         undone = put_back_unconfirmed(registry, request)
     outcome = outcome_of(registry.name, registry.ledger.records(), request, state)
-    return replace(outcome, reason=undone or outcome.reason, link=_link(request.run))
+    return replace(outcome, reason=undone or outcome.reason, address=registry.uri(outcome.version), link=_link(request.run))
 
 
 def _published_by(registry: Registry, run: str) -> str:

@@ -1,7 +1,8 @@
 """Checks of what an account that may deploy could also do."""
 
 from components.doctor.registry import Results, broken, check, ok, warning
-from components.doctor.seen import Seen, dig
+from components.doctor.seen import Seen
+from components.lint.values import at
 
 _LABEL = "penstock/deployer-policy"
 _DEFAULTS = {"store": "", "runtime": "penstock-onnx-v1", "model-format": "penstock", "service-account": "penstock-predictor"}
@@ -16,9 +17,9 @@ def deployer_policy(seen: Seen) -> Results:
         yield ok(f"{scope.account or 'this account'} may make any pod in {namespace} anyway: no admission policy limits it")
         return
     policy, binding = seen.find("admission policy"), seen.find("admission policy's binding")
-    metadata = dig(seen.find("namespace"), "metadata")
-    denies = policy is not None and "Deny" in (dig(binding, "spec", "validationActions") or [])
-    if not denies or dig(metadata, "labels", _LABEL) != "enforced":
+    metadata = at(seen.find("namespace"), "metadata")
+    denies = policy is not None and "Deny" in (at(binding, "spec", "validationActions") or [])
+    if not denies or at(metadata, "labels", _LABEL) != "enforced":
         policies = "no ValidatingAdmissionPolicy penstock-deployer with a binding that denies (Kubernetes 1.30 and later have them)"
         yield warning(
             f"namespace {namespace} has no label {_LABEL}=enforced" if denies else f"there is {policies}",
@@ -28,7 +29,7 @@ def deployer_policy(seen: Seen) -> Results:
             else "kubectl apply -f manifests/components/deployer-policy/policy.yaml",
         )
         return
-    notes = dig(metadata, "annotations") or {}
+    notes = at(metadata, "annotations") or {}
     lets = {key: str(notes.get(f"penstock/{key}", default)) for key, default in _DEFAULTS.items()}
     deployed = {"runtime": scope.runtime, "model-format": scope.model_format, "service-account": scope.predictor}
     wrong = {key: value for key, value in deployed.items() if lets[key] != value}

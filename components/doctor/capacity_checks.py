@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterator
 
 from components.doctor.registry import Results, broken, check, ok, warning
-from components.doctor.seen import Object, Seen, amount, apply, dig
+from components.doctor.seen import Object, Seen, amount, apply
+from components.lint.values import at
 
 
 def ready_nodes(seen: Seen) -> list[Object]:
@@ -12,8 +13,8 @@ def ready_nodes(seen: Seen) -> list[Object]:
     return [
         node
         for node in seen.all("nodes")
-        if not dig(node, "spec", "unschedulable")
-        and any(it.get("type") == "Ready" and it.get("status") == "True" for it in dig(node, "status", "conditions") or [])
+        if not at(node, "spec", "unschedulable")
+        and any(it.get("type") == "Ready" and it.get("status") == "True" for it in at(node, "status", "conditions") or [])
     ]
 
 
@@ -21,17 +22,17 @@ def free(seen: Seen) -> Iterator[tuple[str, dict[str, float]]]:
     """Per ready node without taints that keep pods away: its name, and what no pod has asked for. Raises NotSeen."""
     asked: dict[str, dict[str, float]] = {}
     for pod in seen.all("all pods"):
-        if dig(pod, "status", "phase") not in ("Succeeded", "Failed"):
-            total = asked.setdefault(str(dig(pod, "spec", "nodeName") or ""), {"pods": 0})
+        if at(pod, "status", "phase") not in ("Succeeded", "Failed"):
+            total = asked.setdefault(str(at(pod, "spec", "nodeName") or ""), {"pods": 0})
             total["pods"] += 1
-            for container in dig(pod, "spec", "containers") or []:
-                for name, quantity in (dig(container, "resources", "requests") or {}).items():
+            for container in at(pod, "spec", "containers") or []:
+                for name, quantity in (at(container, "resources", "requests") or {}).items():
                     total[name] = total.get(name, 0) + amount(quantity)
     for node in ready_nodes(seen):
-        taints = {it.get("key") for it in dig(node, "spec", "taints") or [] if it.get("effect") != "PreferNoSchedule"}
+        taints = {it.get("key") for it in at(node, "spec", "taints") or [] if it.get("effect") != "PreferNoSchedule"}
         if taints <= {"nvidia.com/gpu"}:
-            name = str(dig(node, "metadata", "name"))
-            left = {key: amount(it) - asked.get(name, {}).get(key, 0) for key, it in (dig(node, "status", "allocatable") or {}).items()}
+            name = str(at(node, "metadata", "name"))
+            left = {key: amount(it) - asked.get(name, {}).get(key, 0) for key, it in (at(node, "status", "allocatable") or {}).items()}
             yield name, left
 
 
@@ -39,7 +40,7 @@ def free(seen: Seen) -> Iterator[tuple[str, dict[str, float]]]:
 def room_for_second_pod(seen: Seen) -> Results:
     """Room for a new predictor beside the old one: a rollout starts the new pod before the old one goes."""
     runtime = seen.find("ServingRuntime") or seen.find("ClusterServingRuntime")
-    resources = dig(runtime, "spec", "containers", 0, "resources") or {}
+    resources = at(runtime, "spec", "containers", 0, "resources") or {}
     wanted = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
     if not ready_nodes(seen):
         yield broken("no node is ready", "every pod stays Pending", "kubectl get nodes; kubectl describe nodes")
@@ -67,17 +68,17 @@ def gpu_nodes(seen: Seen) -> Results:
     nodes = [
         (node, key)
         for node in ready_nodes(seen)
-        for key, it in (dig(node, "status", "allocatable") or {}).items()
+        for key, it in (at(node, "status", "allocatable") or {}).items()
         if key.endswith("/gpu") and amount(it)
     ]
     if not nodes:
         yield ok("no node has a GPU; a run with gpus=1 would wait until its timeout")
         return
     for node, key in nodes:
-        name = str(dig(node, "metadata", "name"))
+        name = str(at(node, "metadata", "name"))
         strange = [
             it
-            for it in dig(node, "spec", "taints") or []
+            for it in at(node, "spec", "taints") or []
             if it.get("key") != "nvidia.com/gpu" and it.get("effect") in ("NoSchedule", "NoExecute")
         ]
         for taint in strange:
@@ -88,7 +89,7 @@ def gpu_nodes(seen: Seen) -> Results:
                 f"kubectl taint nodes {name} {written}-",
             )
         if not strange:
-            yield ok(f"node {name} has {dig(node, 'status', 'allocatable', key)} {key}")
+            yield ok(f"node {name} has {at(node, 'status', 'allocatable', key)} {key}")
 
 
 def _demands(seen: Seen, namespace: str) -> Iterator[tuple[str, Object]]:
@@ -96,7 +97,7 @@ def _demands(seen: Seen, namespace: str) -> Iterator[tuple[str, Object]]:
     if namespace == seen.scope.namespace:
         runtime = seen.find("ServingRuntime") or seen.find("ClusterServingRuntime")
         if runtime:
-            yield "the predictor", dig(runtime, "spec", "containers", 0, "resources") or {}
+            yield "the predictor", at(runtime, "spec", "containers", 0, "resources") or {}
     if namespace == seen.scope.run_namespace:
         yield from ((f"step {name}", resources) for name, resources in seen.scope.steps.items())
 
@@ -114,9 +115,9 @@ def resource_quota(seen: Seen) -> Results:
 
 
 def _against_quota(quota: Object, demands: list[tuple[str, Object]], ranges: list[Object], namespace: str) -> Results:
-    name = dig(quota, "metadata", "name")
-    hard = dig(quota, "status", "hard") or dig(quota, "spec", "hard") or {}
-    used = dig(quota, "status", "used") or {}
+    name = at(quota, "metadata", "name")
+    hard = at(quota, "status", "hard") or at(quota, "spec", "hard") or {}
+    used = at(quota, "status", "used") or {}
     for key, limit in hard.items():
         if key in ("pods", "count/pods") and amount(limit) - amount(used.get(key)) < 2:
             patch = json.dumps({"spec": {"hard": {key: str(int(amount(used.get(key))) + 4)}}})
@@ -167,9 +168,9 @@ def _against_quota(quota: Object, demands: list[tuple[str, Object]], ranges: lis
 def _has_default(ranges: list[Object], part: str, resource: str) -> bool:
     keys = ("default",) if part == "limits" else ("defaultRequest", "default")
     return any(
-        dig(limit, key, resource)
+        at(limit, key, resource)
         for it in ranges
-        for limit in dig(it, "spec", "limits") or []
+        for limit in at(it, "spec", "limits") or []
         if limit.get("type") == "Container"
         for key in keys
     )
@@ -199,8 +200,8 @@ def limit_range(seen: Seen) -> Results:
 
 
 def _against_range(limits: Object, demands: list[tuple[str, Object]], namespace: str) -> Results:
-    name = dig(limits, "metadata", "name")
-    for index, limit in enumerate(dig(limits, "spec", "limits") or []):
+    name = at(limits, "metadata", "name")
+    for index, limit in enumerate(at(limits, "spec", "limits") or []):
         if limit.get("type") not in ("Container", "Pod"):
             continue
         for bound, quantities, worse in (("max", limit.get("max") or {}, 1), ("min", limit.get("min") or {}, -1)):

@@ -6,7 +6,8 @@ import re
 import yaml
 
 from components.doctor.registry import Results, broken, check, ok, warning
-from components.doctor.seen import NotSeen, Seen, dig
+from components.doctor.seen import NotSeen, Seen
+from components.lint.values import at
 
 _CLOCK_WARNING, _CLOCK_BROKEN = 60, 15 * 60  # S3 servers refuse requests that are 15 minutes off
 _ENFORCING_GROUPS = ("crd.projectcalico.org", "projectcalico.org", "cilium.io", "crd.antrea.io", "k8s.ovn.org", "networking.antrea.io")
@@ -44,8 +45,8 @@ def kserve_installed(seen: Seen) -> Results:
             f"kubectl get deployments -A -l control-plane=kserve-controller-manager; without any, install it: {_KSERVE_DOCS}",
         )
         return
-    images = [str(it.get("image")) for it in dig(controller, "spec", "template", "spec", "containers") or []]
-    ready = dig(controller, "status", "readyReplicas") or 0
+    images = [str(it.get("image")) for it in at(controller, "spec", "template", "spec", "containers") or []]
+    ready = at(controller, "status", "readyReplicas") or 0
     saw = f"KServe {images[0].rpartition(':')[2] if images else ''}, {ready} of its controllers ready"
     if not ready:
         command = "kubectl -n kserve describe pods -l control-plane=kserve-controller-manager"
@@ -66,7 +67,7 @@ def deployment_mode(seen: Seen) -> Results:
         )
         return
     service = seen.find("InferenceService")
-    now = dig(service, "metadata", "annotations", "serving.kserve.io/deploymentMode") or dig(service, "status", "deploymentMode") or ""
+    now = at(service, "metadata", "annotations", "serving.kserve.io/deploymentMode") or at(service, "status", "deploymentMode") or ""
     present = {"RawDeployment": "Standard", "Serverless": "Knative"}.get(now, now)
     if now and present != wanted:
         yield broken(
@@ -83,7 +84,7 @@ def default_deployment_mode(seen: Seen) -> Results:
     """The mode that KServe gives to services that do not say theirs."""
     config = seen.find("KServe configuration")
     try:
-        mode = json.loads(str(dig(config, "data", "deploy") or "{}")).get("defaultDeploymentMode", "")
+        mode = json.loads(str(at(config, "data", "deploy") or "{}")).get("defaultDeploymentMode", "")
     except ValueError:
         mode = ""
     needs = mode in ("Knative", "Serverless") and "serving.knative.dev" not in seen.groups()
@@ -114,8 +115,8 @@ def kubeflow_version(seen: Seen) -> Results:
             "name its address by --host, or its namespace by --run-namespace",
         )
         return
-    image = str(dig(server, "spec", "template", "spec", "containers", 0, "image"))
-    yield ok(f"Kubeflow Pipelines {image.rpartition(':')[2]}, {dig(server, 'status', 'readyReplicas') or 0} servers ready")
+    image = str(at(server, "spec", "template", "spec", "containers", 0, "image"))
+    yield ok(f"Kubeflow Pipelines {image.rpartition(':')[2]}, {at(server, 'status', 'readyReplicas') or 0} servers ready")
 
 
 @check()
@@ -123,10 +124,10 @@ def argo_retries(seen: Seen) -> Results:
     """What Argo's defaults make of the steps' retries."""
     config = seen.find("Argo configuration of runs") or seen.find("Argo configuration")
     try:
-        defaults = yaml.safe_load(str(dig(config, "data", "workflowDefaults") or "")) or {}
+        defaults = yaml.safe_load(str(at(config, "data", "workflowDefaults") or "")) or {}
     except yaml.YAMLError:
         defaults = {}
-    policy = dig(defaults, "spec", "templateDefaults", "retryStrategy", "retryPolicy") or ""
+    policy = at(defaults, "spec", "templateDefaults", "retryStrategy", "retryPolicy") or ""
     if policy != "OnError":
         yield ok(f"Argo's default retryPolicy is {policy or 'not set'}")
         return
@@ -135,14 +136,14 @@ def argo_retries(seen: Seen) -> Results:
     yield warning(
         "Argo's default retryPolicy is OnError",
         "a step that exits with an error or runs out of memory is not tried again, whatever set_retry says; a lost pod is",
-        f"kubectl -n {dig(config, 'metadata', 'namespace')} patch configmap workflow-controller-configmap --type merge --patch '{patch}'",
+        f"kubectl -n {at(config, 'metadata', 'namespace')} patch configmap workflow-controller-configmap --type merge --patch '{patch}'",
     )
 
 
 @check()
 def pipeline_root(seen: Seen) -> Results:
     """Where Kubeflow keeps artifacts."""
-    root = str(dig(seen.find("Kubeflow launcher"), "data", "defaultPipelineRoot") or "")
+    root = str(at(seen.find("Kubeflow launcher"), "data", "defaultPipelineRoot") or "")
     if root.startswith("minio://"):
         bucket = root.removeprefix("minio://")
         patch = json.dumps({"data": {"defaultPipelineRoot": f"s3://{bucket}"}})
@@ -160,7 +161,7 @@ def pipeline_root(seen: Seen) -> Results:
 def autoscaler_without_metrics(seen: Seen) -> Results:
     """Autoscalers need a metrics server."""
     scope = seen.scope
-    scalers = [str(dig(it, "metadata", "name")) for it in seen.all("HorizontalPodAutoscalers")]
+    scalers = [str(at(it, "metadata", "name")) for it in seen.all("HorizontalPodAutoscalers")]
     if scalers and "metrics.k8s.io" not in seen.groups():
         yield warning(
             f"{', '.join(scalers)}: an autoscaler, and no metrics server",
@@ -175,11 +176,11 @@ def autoscaler_without_metrics(seen: Seen) -> Results:
 @check()
 def network_policies_enforced(seen: Seen) -> Results:
     """NetworkPolicies do nothing without a plugin that enforces them."""
-    policies = [str(dig(it, "metadata", "name")) for it in seen.all("NetworkPolicies")]
+    policies = [str(at(it, "metadata", "name")) for it in seen.all("NetworkPolicies")]
     if not policies:
         yield ok("no NetworkPolicy")
         return
-    agents = [str(dig(it, "metadata", "name")) for it in seen.all("system agents")]
+    agents = [str(at(it, "metadata", "name")) for it in seen.all("system agents")]
     found = [it for it in _ENFORCING_GROUPS if it in seen.groups()] + [it for it in agents if _ENFORCING_AGENTS.search(it)]
     if found:
         yield ok(f"{len(policies)} NetworkPolicies, enforced by {found[0]}")

@@ -15,7 +15,8 @@ from kubernetes.client.rest import ApiException
 from kubernetes.config import ConfigException
 
 from components.classifier.errors import UsageError
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Object, Right, Scope, Seen, StoreSeen, Unseen, dig
+from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Object, Right, Scope, Seen, StoreSeen, Unseen
+from components.lint.values import at
 
 SECONDS = (3.0, 10.0)
 """For connecting, and for an answer to come."""
@@ -64,13 +65,13 @@ class Reader:
             kind = "SubjectAccessReview"
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
         answer = self._ask("POST", f"/apis/authorization.k8s.io/v1/{kind.lower()}s", body)
-        return answer if isinstance(answer, Unseen) else bool(dig(answer, "status", "allowed"))
+        return answer if isinstance(answer, Unseen) else bool(at(answer, "status", "allowed"))
 
     def account(self) -> str:
         """Who this account is, as NAMESPACE:NAME; empty for a person, or where the server does not tell."""
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
         answer = self._ask("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
-        prefix, _, account = str(dig(answer, "status", "userInfo", "username") or "").partition("serviceaccount:")
+        prefix, _, account = str(at(answer, "status", "userInfo", "username") or "").partition("serviceaccount:")
         return account if prefix == "system:" else ""
 
     def _ask(self, method: str, path: str, body: Object | None = None) -> Object | Unseen | None:

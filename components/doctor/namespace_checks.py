@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from components.classifier.errors import UsageError
 from components.doctor.registry import Result, Results, broken, check, ok, warning
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, NotSeen, Object, Seen, Unseen, apply, dig
+from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, NotSeen, Object, Seen, Unseen, apply
+from components.lint.values import at
 from components.storage.s3_settings import tidy_endpoint
 
 _S3 = "serving.kserve.io/s3-"
@@ -40,11 +41,11 @@ def serving_runtime(seen: Seen) -> Results:
             _install(scope.namespace),
         )
         return
-    name = dig(runtime, "metadata", "name")
-    formats = [str(it.get("name")) for it in dig(runtime, "spec", "supportedModelFormats") or []]
+    name = at(runtime, "metadata", "name")
+    formats = [str(it.get("name")) for it in at(runtime, "spec", "supportedModelFormats") or []]
     kind = str(runtime.get("kind") or "ServingRuntime").lower()
     where = f"-n {scope.namespace} " if kind == "servingruntime" else ""
-    if dig(runtime, "spec", "disabled"):
+    if at(runtime, "spec", "disabled"):
         patch = '{"spec": {"disabled": false}}'
         yield broken(
             f"{name} is disabled", "the service never gets a pod", f"kubectl {where}patch {kind} {name} --type merge --patch '{patch}'"
@@ -54,7 +55,7 @@ def serving_runtime(seen: Seen) -> Results:
             {
                 "spec": {
                     "supportedModelFormats": [
-                        *(dig(runtime, "spec", "supportedModelFormats") or []),
+                        *(at(runtime, "spec", "supportedModelFormats") or []),
                         {"name": scope.model_format, "version": "1"},
                     ]
                 }
@@ -131,7 +132,7 @@ def storage_secret(seen: Seen) -> Results:
     if account is None:
         yield broken(f"no ServiceAccount {name} in {namespace}", "the predictor's pod is never made", _install(namespace))
         return
-    if arn := dig(account, "metadata", "annotations", _ROLE_ARN):
+    if arn := at(account, "metadata", "annotations", _ROLE_ARN):
         yield ok(f"{name} takes the role {arn}")
         return
     listed = [str(it.get("name")) for it in account.get("secrets") or []]
@@ -163,7 +164,7 @@ def storage_secret(seen: Seen) -> Results:
 
 
 def _is_for_s3(secret: Object) -> bool:
-    return any(key.startswith(_S3) for key in dig(secret, "metadata", "annotations") or {}) or any(
+    return any(key.startswith(_S3) for key in at(secret, "metadata", "annotations") or {}) or any(
         key in (secret.get("data") or {}) for key in _KEYS
     )
 
@@ -171,7 +172,7 @@ def _is_for_s3(secret: Object) -> bool:
 def _annotations(seen: Seen, name: str, secret: Object) -> Results:
     namespace = seen.scope.namespace
     annotations = {
-        key.removeprefix(_S3): str(it) for key, it in (dig(secret, "metadata", "annotations") or {}).items() if key.startswith(_S3)
+        key.removeprefix(_S3): str(it) for key, it in (at(secret, "metadata", "annotations") or {}).items() if key.startswith(_S3)
     }
     command = f"kubectl -n {namespace} annotate secret {name} --overwrite"
     endpoint, https = annotations.get("endpoint"), annotations.get("usehttps", "1")
@@ -228,13 +229,13 @@ def _host_port(endpoint: str) -> str:
 def pod_security(seen: Seen) -> Results:
     """The namespace's Pod Security level against what KServe's storage-initializer says of itself."""
     namespace = seen.find("namespace")
-    level = dig(namespace, "metadata", "labels", "pod-security.kubernetes.io/enforce") or "none"
+    level = at(namespace, "metadata", "labels", "pod-security.kubernetes.io/enforce") or "none"
     if level != "restricted":
         yield ok(f"Pod Security: {level}")
         return
     container = seen.find("storage initializer")
-    context = dig(container, "spec", "container", "securityContext") or {}
-    good = context.get("allowPrivilegeEscalation") is False and "ALL" in (dig(context, "capabilities", "drop") or [])
+    context = at(container, "spec", "container", "securityContext") or {}
+    good = context.get("allowPrivilegeEscalation") is False and "ALL" in (at(context, "capabilities", "drop") or [])
     if good:
         yield ok("Pod Security: restricted, and the storage-initializer passes")
         return
@@ -259,21 +260,21 @@ def images_pulled(seen: Seen) -> Results:
     for namespace, suffix in seen.places():
         events = seen.all(f"events{suffix}")
         for pod in seen.all(f"pods{suffix}"):
-            name = str(dig(pod, "metadata", "name"))
-            states = [*(dig(pod, "status", "initContainerStatuses") or []), *(dig(pod, "status", "containerStatuses") or [])]
-            waiting = [it for it in states if dig(it, "state", "waiting", "reason") in _PULLING]
+            name = str(at(pod, "metadata", "name"))
+            states = [*(at(pod, "status", "initContainerStatuses") or []), *(at(pod, "status", "containerStatuses") or [])]
+            waiting = [it for it in states if at(it, "state", "waiting", "reason") in _PULLING]
             if waiting:
                 found = True
-                failed = [it for it in events if dig(it, "involvedObject", "name") == name and it.get("reason") == "Failed"]
+                failed = [it for it in events if at(it, "involvedObject", "name") == name and it.get("reason") == "Failed"]
                 yield _unpulled(namespace, pod, waiting[0], [str(it.get("message")) for it in failed])
     if not found:
         yield ok("no pod waits for an image")
 
 
 def _unpulled(namespace: str, pod: Object, state: Object, told: list[str]) -> Result:
-    waiting = dig(state, "state", "waiting")
+    waiting = at(state, "state", "waiting")
     message = " ".join((told or [str(waiting.get("message") or "")])[-1].split())[:300]
-    name, account = dig(pod, "metadata", "name"), dig(pod, "spec", "serviceAccountName") or "default"
+    name, account = at(pod, "metadata", "name"), at(pod, "spec", "serviceAccountName") or "default"
     patch = json.dumps({"imagePullSecrets": [{"name": "penstock-registry"}]})
     return broken(
         f"{namespace}: pod {name} waits for image {state.get('image')}: {waiting['reason']} {message}".rstrip(),

@@ -106,18 +106,6 @@ class Seen:
         return {str(it.get("name")) for it in (self.find("API groups") or {}).get("groups") or []}
 
 
-def dig(value: Any, *keys: str | int) -> Any:
-    """The value below these keys, or None."""
-    for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key)
-        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
-            value = value[key]
-        else:
-            return None
-    return value
-
-
 def amount(quantity: Any) -> float:
     """A Kubernetes quantity as a number; 0 for none or a damaged one."""
     from kubernetes.utils import parse_quantity  # takes half a second to import

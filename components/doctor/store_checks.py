@@ -3,7 +3,8 @@
 import json
 
 from components.doctor.registry import Results, broken, check, ok, warning
-from components.doctor.seen import NotSeen, Seen, StoreSeen, dig
+from components.doctor.seen import NotSeen, Seen, StoreSeen
+from components.lint.values import at
 
 
 def _store(seen: Seen) -> StoreSeen:
@@ -44,7 +45,7 @@ def service_agrees_with_ledger(seen: Seen) -> Results:
     if store.problem:
         raise NotSeen("the ledger: the store cannot be read")
     service = seen.find("InferenceService")
-    uri = str(dig(service, "spec", "predictor", "model", "storageUri") or "")
+    uri = str(at(service, "spec", "predictor", "model", "storageUri") or "")
     name = seen.scope.service
     if service is None or not store.champion:
         yield ok(f"{name} is not deployed" if service is None else "the ledger has no champion")

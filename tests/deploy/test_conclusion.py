@@ -96,7 +96,7 @@ def test_the_outcome_is_what_the_ledger_says_of_the_run(registry: Registry, vers
 
 
 def test_a_webhook_gets_one_line_that_is_safe_in_slack(webhook: Webhook) -> None:
-    outcome = Outcome("digits", "held", "v2", "v1", "accuracy <0.9 & falling", "https://kubeflow.example/#/runs/details/1")
+    outcome = Outcome("digits", "held", "v2", "v1", "accuracy <0.9 & falling", link="https://kubeflow.example/#/runs/details/1")
     assert notify(outcome) == "the webhook is notified"
     assert webhook.texts == [
         "digits: v2 was held: accuracy &lt;0.9 &amp; falling (v1 serves) <https://kubeflow.example/#/runs/details/1|the run>"

@@ -80,7 +80,7 @@ def test_the_cluster_is_never_reached_with_a_store_that_it_cannot_read(registry:
 
 
 def test_the_first_step_names_the_version(registry: Registry, versions: list[str]) -> None:
-    given = {"environment": "dev", "actor": "ann", "reason": "needed", "target": "local"}
+    given = {"environment": "dev", "actor": "ann", "reason": "needed", "target": "local", "namespace": ""}
     assert choose_version.python_func(version=versions[1], store=registry.store.url, name="digits", **given) == versions[1]
 
 

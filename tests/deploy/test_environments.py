@@ -54,7 +54,7 @@ def hold(registry: Registry, version: str, environment: str) -> Record:
 def by_name(registry: Registry, version: str, environment: str, run: str = "run", asked: str = "") -> str:
     """What the deployment pipeline does: the first step, then the last."""
     given = {"store": registry.store.url, "name": "digits", "environment": environment, "actor": "ann", "reason": "needed"}
-    chosen = choose_version.python_func(version=asked or version, target="local", **given)
+    chosen = choose_version.python_func(version=asked or version, target="local", namespace="", **given)
     assert chosen == version
     return str(deploy_version.python_func(version=chosen, asked=asked or version, target="local", namespace="", run=run, **given))
 

@@ -186,6 +186,31 @@ def look(live: Object, deployments: list[Object], sets: list[Object], pods: list
     return read(live, deployments, sets, pods, [], NEW, standard=standard)
 
 
+def test_what_a_pod_waited_for_is_not_said_of_one_that_has_a_node() -> None:
+    placed = a_pod("p1", "r1", conditions=[{"type": "PodScheduled", "status": "True"}])
+    old = {"involvedObject": {"uid": "p1"}, "reason": "FailedScheduling", "message": "0/1 nodes: Insufficient cpu", "lastTimestamp": "2"}
+    new = {"involvedObject": {"uid": "p1"}, "reason": "Unhealthy", "message": "the probe failed", "lastTimestamp": "1"}
+
+    def warning(pod: Object, *events: Object) -> str:
+        (seen,) = read(service(), [deployment(NEW)], [replica_set(NEW, "r1", "1")], [pod], events, NEW, standard=True).pods
+        return seen.warning
+
+    assert warning(placed, old) == ""
+    assert warning(placed, old, new) == "the probe failed"
+    assert warning(a_pod("p1", "r1"), old) == "0/1 nodes: Insufficient cpu"
+
+
+def test_a_runtime_that_is_missing_is_named() -> None:
+    failure = {"reason": "RuntimeNotRecognized", "message": "no runtime supports it"}
+    live = service(modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": failure})
+    live["metadata"]["namespace"], live["spec"]["predictor"]["model"]["runtime"] = "models", "penstock-onnx-v1"
+    verdict = judge(look(live, [], [], []), NEW, 60)
+    assert (verdict.state, verdict.line.partition("spec: ")[2]) == (
+        "failed",
+        "RuntimeNotRecognized: no runtime supports it (runtime penstock-onnx-v1 in namespace models)",
+    )
+
+
 def test_ready_of_the_old_revision_is_no_success() -> None:
     """Ready, UpToDate, and an observedGeneration ahead of the generation, all while the Deployment is the old one's."""
     seen = look(service(**UP_TO_DATE), [deployment(OLD)], [replica_set(OLD, "r1", "1")], [a_pod("p1", "r1")])
@@ -257,6 +282,8 @@ def test_knative_is_ready_when_its_newest_revision_is(component: Object, ready: 
         ('{"event": "failed", "error": "model.onnx was changed"}\nTraceback\n', "model.onnx was changed"),
         ('{"event": "ready"}\n{broken', "{broken"),
         ("[1]\n{}", "{}"),
+        ('Killed by the kernel\n{"event": "serving", "level": "info"}\nINFO:     Application startup complete.', "Killed by the kernel"),
+        ('{"event": "serving", "level": "info"}', ""),
     ],
 )
 def test_the_last_words_of_a_log(log: str, words: str) -> None:

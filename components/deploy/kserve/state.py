@@ -139,7 +139,7 @@ def read(
         deployment=_deployment_state(deployment) if deployment else None,
         not_created=_failed_create(replica_set, events) if replica_set else "",
         pods=tuple(_pod_state(pod, events) for pod in own if "deletionTimestamp" not in pod["metadata"]),
-        invalid=_invalid(status),
+        invalid=_invalid(live),
         least=(live["spec"]["predictor"].get("minReplicas") or 1) if standard else 1,
         revision_ready=standard or _revision_ready(component, deployment),
         percent=100 if standard else _percent(component),
@@ -196,7 +196,9 @@ def _is_true(it: Object, condition: str) -> bool:
 
 def _pod_state(pod: Object, events: Sequence[Object]) -> PodState:
     status = pod.get("status", {})
-    warnings = sorted((e for e in events if _is_about(e, pod)), key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
+    passed = "FailedScheduling" if _is_true(pod, "PodScheduled") else ""  # what it waited for before says nothing any more
+    about = [e for e in events if _is_about(e, pod) and not (passed and e.get("reason") == passed)]
+    warnings = sorted(about, key=lambda e: str(e.get("lastTimestamp") or e.get("eventTime") or ""))
     unschedulable = [
         str(c.get("message", ""))
         for c in status.get("conditions") or []
@@ -247,12 +249,14 @@ def _container_state(status: dict[str, Any], *, init: bool) -> ContainerState:
     )
 
 
-def _invalid(status: Object) -> str:
-    model = status.get("modelStatus") or {}
+def _invalid(live: Object) -> str:
+    model = live.get("status", {}).get("modelStatus") or {}
     if model.get("transitionStatus") != "InvalidSpec":
         return ""
     failure = model.get("lastFailureInfo") or {}
-    return f"{failure.get('reason', 'InvalidSpec')}: {failure.get('message', 'KServe takes the spec for invalid')}"
+    message = f"{failure.get('reason', 'InvalidSpec')}: {failure.get('message', 'KServe takes the spec for invalid')}"
+    runtime = live["spec"]["predictor"].get("model", {}).get("runtime", "")
+    return f"{message} (runtime {runtime} in namespace {live['metadata']['namespace']})" if runtime else message
 
 
 def _revision_ready(component: Object, deployment: Object | None) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from components.deploy.kserve.state import ContainerState, DeploymentState, Observation, PodState
 
@@ -135,14 +135,17 @@ def _suspect(seen: Observation) -> tuple[str, str]:
 
 
 def last_words(log: str) -> str:
-    """Return the line of a log that says most: the last error logged as JSON, else the last line with text."""
+    """Return the line of a log that says most: the last error logged as JSON, else the last line that is more than information."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
-    for line in reversed(lines):
-        if line.startswith("{"):
-            try:
-                error = json.loads(line).get("error")
-            except (ValueError, AttributeError):
-                continue
-            if error:
-                return str(error)[-300:]
-    return lines[-1][-300:] if lines else ""
+    said = [(line, _logged(line)) for line in lines]
+    errors = [str(entry["error"]) for _, entry in said if entry.get("error")]
+    others = [line for line, entry in said if str(entry.get("level", "")).lower() not in {"info", "debug"} and not line.startswith("INFO")]
+    return next(iter([*errors[-1:], *others[-1:]]), "")[-300:]
+
+
+def _logged(line: str) -> dict[str, Any]:
+    try:
+        entry = json.loads(line) if line.startswith("{") else None
+    except ValueError:
+        entry = None
+    return entry if isinstance(entry, dict) else {}
