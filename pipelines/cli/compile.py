@@ -1,15 +1,14 @@
 """`penstock compile`: the files that Kubeflow takes."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipelines.cli.output import JsonOption, console, print_json, warn_of_default_image
+from pipelines.cli.output import JsonOption, console, print_json, warn_of_default_image, written_to
 
 
 def compile_(
-    output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("build/pipelines"),
+    output: Annotated[str, typer.Option("--output", help="The folder to write to, or a store's address.")] = "build/pipelines",
     as_json: JsonOption = False,
 ) -> None:
     """Compile every pipeline to YAML for Kubeflow.
@@ -21,10 +20,11 @@ def compile_(
     """
     from pipelines.compile import compile_pipelines
 
-    written = compile_pipelines(output)
+    with written_to(output) as folder:
+        written = [f"{output.rstrip('/')}/{path.name}" for path in compile_pipelines(folder)]
     warn_of_default_image()
     if as_json:
-        print_json([str(path) for path in written])
+        print_json(written)
         return
     for path in written:
         console.print(f"wrote {path}", soft_wrap=True)

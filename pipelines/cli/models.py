@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, local_only, print_json
 from pipelines.cli.project import chosen_name, model_names, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
@@ -289,7 +289,7 @@ def publish(
     from pipelines.local import trained_files
 
     name = chosen_name(store, name)
-    trained = trained_files(directory)
+    trained = trained_files(local_only(directory))
     model, evaluation = trained or (directory, directory)
     version = publish_files(model, evaluation, store=store, name=name, run=directory.resolve().name if trained else "")
     if as_json:

@@ -1,7 +1,12 @@
 """What all commands share: consoles, `--json`, and the options that name a store and a model."""
 
 import json
+import re
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -9,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from components.classifier.errors import PenstockError
+from components.classifier.errors import PenstockError, UsageError
 from pipelines.cli.project import DEFAULT_STORE as DEFAULT_STORE
 from pipelines.cli.project import complete_name, complete_pipeline, complete_setting, complete_version
 
@@ -62,6 +67,38 @@ def hanging(shown: Console, mark: Text, text: Text) -> None:
     table = Table.grid(Column(width=max(1, mark.cell_len)), Column(overflow="fold"), padding=(0, 1, 0, 0))
     table.add_row(mark, text)
     shown.print(table)
+
+
+@contextmanager
+def written_to(address: str, *, new: bool = False) -> Iterator[Path]:
+    """Give a path on this machine to write to; what lies there at the end is copied to a store's address, such as s3://bucket/prefix.
+
+    `new`: the address must be empty. Raises UsageError where it is not, or is not an address, and StoreError.
+    """
+    if "://" not in address:
+        yield Path(address)
+        return
+    from components.storage import open_store
+
+    parent, _, last = address.rstrip("/").rpartition("/")
+    if parent.endswith(":/"):
+        raise UsageError(f"{address} is a whole bucket; name a prefix in it, such as {address.rstrip('/')}/out")
+    store = open_store(parent)
+    if new and next(iter(store.names(f"{last}/")), None) is not None:
+        raise UsageError(f"{address} holds something already; name a new folder")
+    with tempfile.TemporaryDirectory(prefix="penstock-out-") as folder:
+        yield Path(folder) / last
+        for path in sorted(path for path in Path(folder).rglob("*") if path.is_file()):
+            store.upload(path, path.relative_to(folder).as_posix())
+
+
+def local_only(path: Path) -> Path:
+    """Return a path on this machine; raises UsageError for a store's address."""
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(path)):
+        raise UsageError(
+            f"{str(path).replace(':/', '://', 1)} is an address, and this command reads files of this machine; copy it here first"
+        )
+    return path
 
 
 def warn_of_default_image() -> None:

@@ -8,15 +8,15 @@ from rich.text import Text
 
 from components.classifier.errors import StoreError, UsageError
 from components.storage.files import write_file
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json, written_to
 from pipelines.cli.project import open_registry
 
 
 def report(
     version: VersionArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; without it, report-VERSION.html in this folder.")
-    ] = None,
+        str, typer.Option("--output", "-o", help="The file to write, or a store's address; without it, report-VERSION.html in this folder.")
+    ] = "",
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = "",
     as_json: JsonOption = False,
@@ -29,10 +29,11 @@ def report(
 
     registry = open_registry(store, name)
     selected = registry.select(version)
-    destination = output or Path(f"report-{selected}.html")
-    _write(destination, stored_report(registry, selected))
+    destination = output or f"report-{selected}.html"
+    with written_to(destination) as path:
+        _write(path, stored_report(registry, selected))
     if as_json:
-        print_json({"version": selected, "report": str(destination)})
+        print_json({"version": selected, "report": destination})
     else:
         console.print(Text.assemble("report of ", (selected, "bold"), f": {destination}"), soft_wrap=True)
 

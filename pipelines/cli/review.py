@@ -1,6 +1,7 @@
 """`penstock review`: the pictures that people should look at, their labels, and the accuracy that follows."""
 
 import getpass
+import tempfile
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json, written_to
 from pipelines.cli.project import chosen_name, open_registry
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def list_entries(
 
 @app.command()
 def export(
-    directory: Annotated[Path, typer.Argument(help="A new folder.")],
+    directory: Annotated[str, typer.Argument(help="A new folder, or a store's address for one.")],
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = "",
     labelled: Annotated[
@@ -107,14 +108,16 @@ def export(
     entries = entries[:limit] if limit else entries
     if not entries:
         raise UsageError(f"nothing to export: no such entries in the review queue of {name!r}; `penstock review list` shows what there is")
-    report = (write_labelled if labelled else write_for_review)(queue, entries, directory)
+    with written_to(directory, new=True) as folder:
+        report = (write_labelled if labelled else write_for_review)(queue, entries, folder)
     if as_json:
-        print_json({"directory": str(directory), **asdict(report)})
+        print_json({"directory": directory, **asdict(report)})
         return
     if labelled:
         _say(f"{report.pictures} labelled pictures of {len(report.classes)} classes in {directory}, for training only")
     else:
-        _say(f"{report.pictures} pictures in {directory}: label them in {directory / PAGE}, then `penstock review import {directory}`")
+        page = f"{directory.rstrip('/')}/{PAGE}"
+        _say(f"{report.pictures} pictures in {directory}: label them in {page}, then `penstock review import {directory}`")
     if report.missing:
         _say(f"{len(report.missing)} left out, whose pictures were removed from the store: {', '.join(report.missing)}")
 
@@ -155,7 +158,7 @@ def label(
 
 @app.command("import")
 def import_(
-    path: Annotated[Path, typer.Argument(help="A labels.csv, or the folder that holds it.")],
+    path: Annotated[str, typer.Argument(help="A labels.csv, or the folder that holds it; or a store's address of one.")],
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = "",
     reviewer: ReviewerOption = "",
@@ -165,9 +168,9 @@ def import_(
 
     Example: `penstock review import to-label --reviewer ann`
     """
-    from components.review.export import import_labels, read_labels
+    from components.review.export import import_labels
 
-    report = import_labels(_queue(store, name), read_labels(path), reviewer or _account())
+    report = import_labels(_queue(store, name), _read_labels(path), reviewer or _account())
     if as_json:
         print_json(asdict(report))
         return
@@ -268,3 +271,15 @@ def _account() -> str:
         return getpass.getuser()
     except (OSError, KeyError) as error:  # a user id without an account, as in containers
         raise UsageError("this account has no name; say who labels with --reviewer NAME") from error
+
+
+def _read_labels(path: str) -> list[tuple[str, str]]:
+    from components.review.export import LABELS, read_labels
+    from components.storage import open_store
+
+    if "://" not in path:
+        return read_labels(Path(path))
+    parent, _, last = path.rstrip("/").rpartition("/")
+    with tempfile.TemporaryDirectory() as folder:
+        open_store(parent).download(last if last.endswith(".csv") else f"{last}/{LABELS}", Path(folder) / LABELS)
+        return read_labels(Path(folder))
