@@ -1,5 +1,6 @@
 """What an environment allows: strategies, versions that the gate held, and approvals bound to content and evidence."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from components.bundle.decision import Decision
 from components.bundle.environment import Deployment, deciding_environment, load_environment
 from components.bundle.policy import Policy
-from components.classifier.errors import PolicyError, UsageError
+from components.classifier.errors import IntegrityError, PolicyError, UsageError
 from components.deploy.approval import approve
 from components.deploy.component import approve_version, choose_version, deploy_version
 from components.deploy.local import rollback
@@ -19,6 +20,7 @@ from components.registry import Record, Registry
 from components.registry.ledger import draft_record
 from tests.gate.cases import champion, good
 from tests.gate.versions import publish, registry_in
+from tests.registry.test_signing import key_pair
 
 POLICY = Policy(minimum_accuracy=0.9)
 
@@ -157,6 +159,27 @@ def test_an_approval_of_one_version_or_environment_is_none_of_another(registry: 
     twin.write_text(Path(strict).read_text())
     with pytest.raises(UsageError, match="allows strategy quality, not manual"):
         by_name(registry, versions[0], str(twin))
+
+
+def test_an_approval_is_signed_and_without_its_signature_nothing_is_deployed(
+    tmp_path: Path, strict: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(public))
+    registry = registry_in(tmp_path)
+    version, _ = publish(registry, tmp_path / "signed", good())
+    registry.ledger.hold(judged(registry, version, strict), run="training")
+    approve(registry, version, actor="eve")
+    key = "deployments/digits/000002.json"
+    signed = registry.store.read(key)
+    record = json.loads(signed)
+    assert (record["action"], bool(record.pop("signature"))) == ("approved", True)
+    registry.store.replace(key, json.dumps(record).encode())
+    with pytest.raises(IntegrityError, match="signed"):
+        by_name(registry_in(tmp_path), version, strict)
+    registry.store.replace(key, signed)
+    assert by_name(registry_in(tmp_path), version, strict) == "deployed"
 
 
 def test_an_approved_version_that_was_overtaken_is_held(registry: Registry, versions: list[str], strict: str) -> None:
