@@ -71,6 +71,8 @@ def coverage_plot(points: list[CoveragePoint]) -> str:
             drawn.append((x, y))
     axes.margins(0.09, 0.12)
     axes.set(xlabel="answered without a person, % of pictures", ylabel="accuracy of the answers, %")
+    if axes.get_ylim()[1] > 100:
+        axes.set_ylim(top=100.5)
     axes.ticklabel_format(useOffset=False)
     return _svg(figure, "coverage", [axes])
 
@@ -95,6 +97,8 @@ def learning_plot(curves: LearningCurves) -> str:
         axes.axvline(curves.best_epoch, color=GOOD, linewidth=1, linestyle=(0, (3, 3)))
     loss.set(ylabel="loss")
     accuracy.set(ylabel="accuracy, %")
+    if accuracy.get_ylim()[1] > 100:
+        accuracy.set_ylim(top=100.5)
     accuracy.ticklabel_format(axis="y", useOffset=False)
     rate.set(ylabel="rate", xlabel="epoch")
     rate.xaxis.get_major_locator().set_params(integer=True)
