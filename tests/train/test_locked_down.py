@@ -24,6 +24,7 @@ from components.train.component import train_model
 data, out = sys.argv[1:]
 print(train_model.python_func(
     dataset=dsl.Dataset(uri=data), dataset_digest="", model=dsl.Model(uri=f"{out}/model"), metrics=dsl.Metrics(uri=f"{out}/metrics"),
+    curves=dsl.HTML(uri=f"{out}/curves"),
     name="digits", epochs=1, architecture=os.environ["ARCHITECTURE"]))
 print("user", getpass.getuser())
 """
