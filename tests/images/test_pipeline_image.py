@@ -107,10 +107,10 @@ def test_the_deployment_pipeline_validates_in_the_predictors_image(
     process = penstock(tmp_path, *command)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors + printed
-    assert [step["name"] for step in json.loads(printed)["steps"]] == ["choose-version", "validate-serving", "deploy-version"]
+    assert [step["name"] for step in json.loads(printed)["steps"]] == ["choose-version", "validate-serving", "deploy-version", "conclude-run"]
     assert registry.ledger.champion() == version
     run = f"{LABEL}={Path(json.loads(printed)['directory']).name}"
-    assert engine.started(run, began) == {pipeline_image: 2, predictor_image: 1}
+    assert engine.started(run, began) == {pipeline_image: 3, predictor_image: 1}
 
 
 def test_an_image_that_cannot_validate_deploys_nothing(
