@@ -29,6 +29,7 @@ def bad(
         (bad(seconds=(50, 100, 80, 170)), ALIKE, "worse", "42.5% of 400 answers are slow, 5.0% of the champion's 400"),
         (bad(confidence=(100, 100, 100, 100)), ALIKE, "worse", "of 400 answers are unsure"),
         (bad(seconds=(400, 0, 0, 0), confidence=(0, 0, 0, 400)), ALIKE, "passed", "0"),
+        (bad(seconds=(0, 0, 395, 5)), ALIKE, "worse", "100.0% of 400 answers are slow, 25.0% of the champion's 400"),
         (GOOD, Pairs(400, 398), "passed", "99.5% of 400 pictures alike"),
         (GOOD, Pairs(400, 300), "worse", "agree on 75.0% of 400 pictures, 90.0% are asked for"),
         (GOOD, Pairs(10, 8), "waiting", "80.0% of 10 pictures alike"),
@@ -47,7 +48,7 @@ def test_agreement_is_asked_only_where_it_is_wanted() -> None:
 
 
 def test_both_must_have_answered_enough() -> None:
-    few = Counts(30, 0, (30, 0, 0, 0), (0, 0, 0, 30))
+    few = Counts(30, 0, (8, 15, 6, 1), (0, 1, 6, 23))
     assert judge(few, GOOD, ALIKE, BOUNDS)[0] == "waiting"
     assert judge(Counts(), Counts(), ALIKE, BOUNDS)[0] == "waiting"
 

@@ -15,7 +15,7 @@ FIRST_LOOK = 25
 MARGIN = 0.05
 """A slower or less confident tail must be larger by this share of the requests, else it is not worth undoing a rollout."""
 TAIL = 0.1
-"""The share of all requests that is called slow, or unsure; the nearest edge of the histogram is taken."""
+"""The least share of all requests that is called slow, or unsure: the outermost edge of the histogram that cuts off so many."""
 _QUESTIONS = 4
 
 Verdict = Literal["waiting", "passed", "worse"]
@@ -88,17 +88,18 @@ def _more_errors(champion: Counts, challenger: Counts, alpha: float) -> str:
 
 
 def _tail(what: str, champion: Sequence[int], challenger: Sequence[int], alpha: float) -> str:
-    """Compare the ends of two histograms, beyond the edge that cuts off about TAIL of both together.
+    """Compare the ends of two histograms, beyond the outermost edge that cuts off at least TAIL of both together.
 
-    The edge depends only on what both have together, on which the test is conditional, so choosing it costs nothing.
+    An edge further out would miss a version that is slow as a whole, but not that slow. The edge depends only on what both have together,
+    on which the test is conditional, so choosing it costs nothing.
     """
     together = [a + b for a, b in zip(champion, challenger, strict=False)]
     total = sum(together)
     ends = [sum(together[cut:]) for cut in range(1, len(together))]
-    cuts = [(abs(end / total - TAIL), cut) for cut, end in enumerate(ends, 1) if 0 < end < total]
+    cuts = [cut for cut, end in enumerate(ends, 1) if TAIL * total <= end < total]
     if not cuts:
         return ""
-    cut = min(cuts)[1]
+    cut = max(cuts)
     bad, n, others, m = sum(challenger[cut:]), sum(challenger), sum(champion[cut:]), sum(champion)
     if not _larger(bad, n, others, m, alpha, MARGIN):
         return ""
