@@ -107,7 +107,8 @@ def test_the_deployment_pipeline_validates_in_the_predictors_image(
     process = penstock(tmp_path, *command)
     printed, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors + printed
-    assert [step["name"] for step in json.loads(printed)["steps"]] == ["choose-version", "validate-serving", "deploy-version", "conclude-run"]
+    steps = [step["name"] for step in json.loads(printed)["steps"]]
+    assert steps == ["choose-version", "validate-serving", "deploy-version", "conclude-run"]
     assert registry.ledger.champion() == version
     run = f"{LABEL}={Path(json.loads(printed)['directory']).name}"
     assert engine.started(run, began) == {pipeline_image: 3, predictor_image: 1}
