@@ -7,7 +7,7 @@ from kfp import dsl
 from components.deploy.component import choose_version, conclude_run, deploy_version
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, configure_conclusion, use_service_token, use_signing_key
+from pipelines.steps import MINUTE, configure, configure_rollout, use_webhook
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
 
@@ -61,7 +61,7 @@ def deployment_pipeline(
         run=run,
         serving=serving,
     )
-    configure_conclusion(conclude)
+    use_webhook(configure_rollout(conclude, "Conclude"))
 
     with dsl.ExitHandler(conclude, name="rollout"):
         validate = validate_serving(version=choose.output, store=store, name=name, environment=environment)
@@ -80,8 +80,6 @@ def deployment_pipeline(
             run=run,
             serving=serving,
         )
-        configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
-        use_service_token(deploy)
-        use_signing_key(deploy)
+        configure_rollout(deploy, "Deploy", retries=0)
 
     return Outputs(version=choose.output, outcome=conclude.outputs["Output"])

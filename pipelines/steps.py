@@ -110,11 +110,10 @@ def use_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.use_secret_as_env(task, WEBHOOK_SECRET, {name: name for name in names}, optional=True)
 
 
-def configure_conclusion(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Apply the settings of the step that concludes a run: it may have to put a version back, and to record that."""
-    configure(task, "Conclude", timeout=1 * HOUR)
+def configure_rollout(task: dsl.PipelineTask, display_name: str, *, retries: int = 2) -> dsl.PipelineTask:
+    """Apply the settings of a step that changes what serves: it asks golden requests, and writes the ledger."""
+    configure(task, display_name, timeout=1 * HOUR, retries=retries)
     use_service_token(task)
-    use_webhook(task)
     return use_signing_key(task)
 
 

@@ -13,7 +13,7 @@ from components.publish.component import publish_model
 from components.train.component import train_model
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, configure_conclusion, use_gpus, use_service_token, use_signing_key
+from pipelines.steps import HOUR, MINUTE, configure, configure_rollout, use_gpus, use_signing_key, use_webhook
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 
@@ -114,7 +114,7 @@ def training_pipeline(
         run=run,
         serving=serving,
     )
-    configure_conclusion(conclude)
+    use_webhook(configure_rollout(conclude, "Conclude"))
 
     with dsl.ExitHandler(conclude, name="rollout"):
         with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
@@ -134,9 +134,7 @@ def training_pipeline(
                 run=run,
                 serving=serving,
             )
-            configure(deploy, "Deploy", timeout=1 * HOUR, retries=0)
-            use_service_token(deploy)
-            use_signing_key(deploy)
+            configure_rollout(deploy, "Deploy", retries=0)
         with dsl.Else(name="hold"):
             hold = record_hold(
                 version=publish.output,
