@@ -7,12 +7,20 @@ scipy is imported where it is used: reading a gate's policy, as the command line
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 CONFIDENCE = 0.95
 """Of every interval; two-sided, so 2.5% lie beyond either end."""
 ONE_SIDED = 0.025
 FAMILY = 0.05
+
+
+@cache
+def normal_quantile() -> float:
+    """How many standard deviations a 95% interval reaches to either side: 1.96."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + CONFIDENCE) / 2))
 
 
 def proportion_interval(correct: int, n: int) -> tuple[float, float]:
@@ -31,9 +39,8 @@ def difference_interval(only_challenger: int, only_champion: int, n: int) -> tup
     paired-sample design, Statistics in Medicine 17 (1998) 891-908. scipy has none for pairs.
     """
     from scipy.optimize import brentq
-    from scipy.stats import norm
 
-    quantile = float(norm.ppf((1 + CONFIDENCE) / 2))
+    quantile = normal_quantile()
     observed = (only_challenger - only_champion) / n
 
     def beyond(difference: float, target: float) -> float:
@@ -95,9 +102,7 @@ def effective_interval(share: float, effective: float) -> tuple[float, float]:
     Source: E. L. Korn and B. I. Graubard, Confidence intervals for proportions with small expected number of positive counts
     estimated from survey data, Survey Methodology 24 (1998) 193-201.
     """
-    from scipy.stats import norm
-
-    z2 = float(norm.ppf((1 + CONFIDENCE) / 2)) ** 2
+    z2 = normal_quantile() ** 2
     centre = (share + z2 / (2 * effective)) / (1 + z2 / effective)
     half = math.sqrt(z2 * (share * (1 - share) / effective + z2 / (4 * effective**2))) / (1 + z2 / effective)
     return max(0.0, centre - half), min(1.0, centre + half)

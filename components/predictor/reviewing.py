@@ -119,6 +119,8 @@ class ReviewWriter:
                 request_id=request_id,
                 reason=reason,
                 familiarity=predictions.familiarity[index] if predictions.familiarity else None,
+                review_threshold=self._threshold,
+                audit_rate=self._rate,
             )
             self._waiting.append(_Waiting(key, entry, size))
             self._bytes += size

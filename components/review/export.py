@@ -48,11 +48,15 @@ class ImportReport:
 
 
 def newest_by_picture(entries: Iterable[QueuedPicture]) -> list[QueuedPicture]:
-    """Keep one entry per picture, the newest version's; least confident first."""
+    """Keep one entry per picture, the newest version's; least confident first.
+
+    Audited pictures alone come by ID, which is a random order: whoever stops half way has labelled a random part of the sample.
+    """
     newest: dict[str, QueuedPicture] = {}
     for entry in sorted(entries, key=lambda entry: entry.version):
         newest[entry.id] = entry
-    return sorted(newest.values(), key=lambda entry: (entry.prediction.confidence, entry.id))
+    at_random = all("audit" in entry.reasons for entry in newest.values())
+    return sorted(newest.values(), key=lambda entry: (0.0 if at_random else entry.prediction.confidence, entry.id))
 
 
 @dataclass

@@ -47,7 +47,8 @@ class ReviewEntry:
 
     `picture`: the bytes as the client sent them, or uint8 pixels (H, W, 1 or 3). `probabilities`: by class name, all of
     them. `reason`: "audit" when the picture was drawn for the audit sample, whatever the answer; else "unfamiliar" where
-    it looks like nothing that the version was trained on; else "low_confidence".
+    it looks like nothing that the version was trained on; else "low_confidence". `review_threshold` and `audit_rate` are the settings
+    by which it was chosen, without which its stratum is not known.
     """
 
     picture: bytes | Pixels
@@ -59,6 +60,8 @@ class ReviewEntry:
     reason: Reason
     time: str = field(default_factory=_now)
     familiarity: float | None = None
+    review_threshold: float | None = None
+    audit_rate: float | None = None
 
 
 class Prediction(BaseModel):
@@ -76,6 +79,9 @@ class Prediction(BaseModel):
     time: str
     familiarity: float | None = None
     """0 to 1; null for a version that cannot say it."""
+    review_threshold: float | None = None
+    """Of the predictor at that time; null where an older release wrote the entry, as is `audit_rate`."""
+    audit_rate: float | None = Field(default=None, ge=0, le=1)
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,8 @@ class ReviewQueue:
             reason=entry.reason,
             time=entry.time,
             familiarity=entry.familiarity,
+            review_threshold=entry.review_threshold,
+            audit_rate=entry.audit_rate,
         )
         self._create(self._root + picture, data)  # before the entry, so that an entry always has its picture
         return self._create(key, prediction.model_dump_json().encode())

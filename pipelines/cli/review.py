@@ -93,7 +93,7 @@ def export(
     version: VersionOption = "",
     state: StateOption = State.unlabelled,
     reason: WhyOption = Why.any,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many pictures, least confident first; 0: all.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="At most so many, least confident first (--reason audit: at random); 0: all.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write pictures into a folder to be labelled: open its index.html, or fill in labels.csv.
@@ -191,7 +191,7 @@ def accuracy(
     version: Annotated[str, typer.Option("--version", help="champion, previous or a version.")] = "champion",
     as_json: JsonOption = False,
 ) -> None:
-    """Give the accuracy on live pictures, with its 95% interval, from the labels of the audit sample.
+    """Give the accuracy on live pictures, with its 95% interval, from the labels that people gave.
 
     Example: `penstock review accuracy`
     """
@@ -207,22 +207,41 @@ def accuracy(
 
 def _print_accuracy(result: "LiveAccuracy") -> None:
     _say(f"version {result.version}")
-    _say(f"live accuracy  {_with_interval(result.audit)}")
+    _say(f"live accuracy  {_estimate(result)}")
+    if result.method == "stratified":
+        counted, share = result.needing_review, result.others / (result.others + result.needing_review.n)
+        doubtful = f", {counted.doubtful} counted both ways" if counted.doubtful else ""
+        _say(f"need review    {counted.n} pictures, all counted: {counted.correct} right{doubtful}")
+        _say(f"the others     about {result.others:,.0f} pictures ({share:.1%}), known by the audit sample")
+    elif result.why:
+        _say(f"by the audit sample alone: {result.why}")
     left_out = {
         "not labelled": result.unlabelled,
         "conflicting": result.conflicting,
         "unusable": result.unusable,
         "perhaps trained on": result.possibly_trained_on,
     }
-    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "none left out"
+    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "all labelled"
     _say(f"audit sample   {result.audited} pictures: {reasons}")
+    _say(f"by itself      {_with_interval(result.audit)}")
     _say(f"low confidence {_with_interval(result.low_confidence)} (selected by the model: not an estimate of live accuracy)")
+
+
+def _estimate(result: "LiveAccuracy") -> str:
+    found = result.accuracy
+    if found is None:
+        return "unknown: no usable label yet"
+    estimate = f"{found.low_estimate:.4f}"
+    if found.high_estimate > found.low_estimate:
+        estimate += f" to {found.high_estimate:.4f}, as doubtful labels are wrong or right"
+    return f"{estimate}, 95% interval {found.low:.4f} to {found.high:.4f}"
 
 
 def _with_interval(share: "Proportion") -> str:
     if share.estimate is None:
         return "unknown: no usable label yet"
-    return f"{share.estimate:.4f}, 95% interval {share.low:.4f} to {share.high:.4f} ({share.correct} of {share.labelled} right)"
+    doubtful = f", {share.doubtful} counted both ways" if share.doubtful else ""
+    return f"{share.estimate:.4f}, 95% interval {share.low:.4f} to {share.high:.4f} ({share.correct} of {share.labelled} right{doubtful})"
 
 
 def _queue(store: str, name: str) -> "ReviewQueue":

@@ -32,13 +32,20 @@ def png(pixels: Pixels, compress_level: int = 6) -> bytes:
 
 
 def entry(
-    picture: bytes | Pixels | int, label: str = "3", confidence: float = 0.5, *, version: str = FIRST, reason: Reason = "low_confidence"
+    picture: bytes | Pixels | int,
+    label: str = "3",
+    confidence: float = 0.5,
+    *,
+    version: str = FIRST,
+    reason: Reason = "low_confidence",
+    threshold: float | None = None,
+    rate: float | None = None,
 ) -> ReviewEntry:
-    """A prediction for a picture, or for the n-th digit."""
+    """A prediction for a picture, or for the n-th digit; `threshold` and `rate` are the predictor's settings, None as older releases."""
     rest = (1 - confidence) / 9
     probabilities = {name: confidence if name == label else rest for name in tiny.CLASSES}
     pixels = digit(picture) if isinstance(picture, int) else picture
-    return ReviewEntry(pixels, label, confidence, probabilities, version, "request-1", reason)
+    return ReviewEntry(pixels, label, confidence, probabilities, version, "request-1", reason, review_threshold=threshold, audit_rate=rate)
 
 
 def noise(seed: int) -> Pixels:
