@@ -1,7 +1,8 @@
-# Two images:
-#   pipeline   what the steps of the Kubeflow pipelines run in (torch with CUDA)
-#   predictor  KServe's server for one model version at /mnt/models (no torch), and the step that tries a version in it, validate_serving
-# `make image` builds both; docs/images.md has their sizes, start times and how they are run.
+# Three images:
+#   pipeline       what the steps of the Kubeflow pipelines run in (torch and onnxruntime with CUDA)
+#   predictor      KServe's server for one model version at /mnt/models (no torch), and the step that tries a version in it, validate_serving
+#   predictor-gpu  the same server on a GPU: the predictor's layers, and above them onnxruntime with CUDA
+# `make image` builds the first two; docs/images.md has their sizes, start times and how they are run.
 #
 # Whatever a release changes least comes first: interpreter, dependencies, code, labels. A push sends only the layers that changed.
 # pip's cache is a mount of the builder and in no layer.
@@ -43,11 +44,17 @@ RUN --mount=type=cache,target=/cache \
         pyasn1-modules websockets flatbuffers httpcore h11 \
         asn1crypto dnspython markdown-it-py mdurl pyasn1 pycparser >predictor.txt
 
+# What onnxruntime-gpu's extras cuda and cudnn name, and nothing else of CUDA.
+FROM resolver AS gpu-requirements
+RUN --mount=type=cache,target=/cache \
+    /resolver/bin/python requirements.py "" --only \
+        onnxruntime-gpu nvidia-cublas nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-curand nvidia-nvjitlink >gpu.txt
+
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
-# Triton (900 MB) compiles kernels for torch.compile, which training does not use.
+# Triton (900 MB) compiles kernels for torch.compile, which training does not use. onnxruntime-gpu runs on CPUs too, and finds torch's CUDA.
 FROM resolver AS pipeline-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --alone kfp --without triton >pipeline.txt
+    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --alone kfp onnxruntime-gpu --without triton onnxruntime >pipeline.txt
 
 
 FROM base AS code
@@ -115,3 +122,20 @@ LABEL org.opencontainers.image.title="Penstock predictor" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
     org.opencontainers.image.created="${CREATED}"
+
+
+# On top, though it changes least: the files are the same at every build, so that the layer is pushed once.
+FROM predictor AS predictor-gpu
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+USER 0:0
+RUN --mount=type=cache,target=/cache --mount=type=bind,from=gpu-requirements,source=/requirements/gpu.txt,target=/requirements.txt \
+    pip --python /opt/penstock/bin/python uninstall --quiet --yes onnxruntime \
+    && pip --python /opt/penstock/bin/python install --quiet --no-compile --no-deps --require-hashes --requirement /requirements.txt \
+    && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && rm -rf "$packages"/nvidia/*/include "$packages"/nvidia/*/lib/*.a "$packages"/onnxruntime/capi/libonnxruntime_providers_tensorrt.so \
+    && python3 -m compileall -q --invalidation-mode checked-hash "$packages" \
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} +
+USER 65532:65532
+# Without a GPU it says so and ends: a server that quietly ran on the CPU would be found out by its bill.
+ENV PENSTOCK_DEVICE=cuda
+LABEL org.opencontainers.image.title="Penstock predictor for GPUs"

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from components.bundle.accelerator import BoundRunner, device_of, open_session
 from components.bundle.config import BundleConfig
 from components.bundle.files import FAMILIARITY, INPUT_NAME, ONNX, OUTPUT_NAME
 from components.classifier.cpu import available_cpus
@@ -30,12 +31,12 @@ class Classifier:
     Calls from several threads at once are safe (onnxruntime sessions are).
     """
 
-    def __init__(self, directory: str | Path, threads: int | None = None, device: str = "cpu") -> None:
+    def __init__(self, directory: str | Path, threads: int | None = None, device: str = "cpu", bound: bool = False) -> None:
         """Load model.onnx and config.json from a directory.
 
         `threads`: threads of onnxruntime per operator; None takes as many as the container's CPU quota allows.
-        `device`: "cpu", "cuda", or "auto" (cuda where onnxruntime has it). Raises UsageError for a missing device, and
-        IntegrityError for files that are missing, damaged or do not belong together.
+        `device`: "cpu", "cuda", or "auto" (cuda where it can be used). `bound`: keep buffers between runs on the CPU too, as on
+        a GPU. Raises UsageError for a missing device, and IntegrityError for files that are missing, damaged or do not belong together.
         """
         directory = Path(directory)
         self.config = BundleConfig.load(directory)
@@ -47,17 +48,17 @@ class Classifier:
         options.log_severity_level = 3
         # Threads that spin while they wait use up a CPU quota: with 2 threads, 2.6 times the CPU time per request.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = _providers(device)
         try:
-            self._session = onnxruntime.InferenceSession(str(directory / ONNX), options, providers=providers)
+            self._session = open_session(str(directory / ONNX), options, device)
+        except UsageError:
+            raise
         except Exception as error:  # onnxruntime raises classes of its own that share no base but Exception
             raise IntegrityError(f"{directory / ONNX} cannot be loaded ({first_line(error)}); publish the model version again") from error
-        self.device: str = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        self.device: str = device_of(self._session)
         """The device that really runs the model."""
-        if device == "cuda" and self.device != "cuda":  # onnxruntime silently falls back to the CPU
-            raise UsageError("device 'cuda' was requested, but onnxruntime cannot use the GPU here; check the driver, or use device 'auto'")
         self._check_signature(directory)
         self._outputs = [OUTPUT_NAME] if self.config.familiarity is None else [OUTPUT_NAME, FAMILIARITY]
+        self._bound = BoundRunner(self._session, self._outputs, self.device) if bound or self.device == "cuda" else None
 
     def probabilities(self, images: Pixels, batch_size: int = 256) -> Probabilities:
         """Classify pictures, uint8 (N, H, W, C) of `spec`; returns float32 (N, K), rows sum to 1. Raises ValueError as `answer` does."""
@@ -86,7 +87,10 @@ class Classifier:
         return None if familiarity is None or config is None else familiarity < np.float32(config.threshold)
 
     def _run(self, batch: Pixels) -> Answers:
-        found = self._session.run(self._outputs, {INPUT_NAME: np.ascontiguousarray(batch)})
+        if self._bound is not None:
+            found = self._bound.run(batch)
+        else:
+            found = self._session.run(self._outputs, {INPUT_NAME: np.ascontiguousarray(batch)})
         return Answers(np.asarray(found[0], dtype=np.float32), np.asarray(found[1], dtype=np.float32) if len(found) > 1 else None)
 
     def _check_signature(self, directory: Path) -> None:
@@ -98,14 +102,3 @@ class Classifier:
                 f"{directory / ONNX} takes {inputs} and gives {outputs}, but config.json says {self.spec} and "
                 f"{len(self.classes)} classes; publish the model version again"
             )
-
-
-def _providers(device: str) -> list[str]:
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise UsageError(
-            "device 'cuda' was requested, but this onnxruntime has no CUDA provider; install onnxruntime-gpu or use device 'auto'"
-        )
-    if device not in {"cpu", "cuda", "auto"}:
-        raise UsageError(f"unknown device {device!r}; use cpu, cuda or auto")
-    return ["CUDAExecutionProvider", "CPUExecutionProvider"] if device != "cpu" and has_cuda else ["CPUExecutionProvider"]

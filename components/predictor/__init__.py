@@ -7,5 +7,6 @@ of such a request:
 
     http/limits.py -> http/app.py -> dispatch.py -> protocol/v1.py or v2.py -> protocol/request.py -> model.py -> bundle/model.py
 
-A request by gRPC begins in grpc.py and goes on in dispatch.py. What makes small requests fast stands in speed.py, with figures.
+A request by gRPC begins in grpc.py and goes on in dispatch.py. On a GPU, model.py runs the model through batching.py. What makes
+small requests fast stands in speed.py, with figures.
 """

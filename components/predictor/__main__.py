@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     server = PredictorServer(settings)
-    return server.run(lambda it: it.serve(load(settings.model_name, settings.model_dir, settings.threads)))
+    batches = settings.batch_seconds > 0
+    return server.run(lambda it: it.serve(load(settings.model_name, settings.model_dir, settings.threads, settings.device, batches)))
 
 
 def _settings(arguments: Sequence[str] | None) -> PredictorSettings:

@@ -2,7 +2,7 @@
 
 | a request | is worked on |
 |---|---|
-| small and alone, for a quick model | on the event loop: a few milliseconds at most |
+| small and alone, for a quick model | on the event loop: a few milliseconds at most. Not where requests are batched (batching.py) |
 | others up to 1 MiB, pictures that cost at most 2,000,000 pixels each | by one of a few threads |
 | all others | one at a time, by a thread of its own, whose costly pictures a process decodes (decoding.py) |
 
@@ -50,7 +50,7 @@ class Dispatcher:
         self._limits = replace(self.quick_limits, images_here=settings.max_images, cost_here=_COST_HERE)
         self._decoder = DecoderProcess(settings.decode_seconds)
         self._heavy_limits = replace(self._limits, slow=self._decoder.decode)
-        self._patience = settings.queue_seconds
+        self._patience, self._batches = settings.queue_seconds, settings.batch_seconds > 0
         self._workers, self._heavy = Worker(threads, settings.queue_size), Worker(1, settings.queue_size)
         self._stop_at = math.inf
 
@@ -59,14 +59,18 @@ class Dispatcher:
         """Requests that are worked on by a thread, or wait for one."""
         return self._workers.depth + self._heavy.depth
 
+    @property
+    def running(self) -> int:
+        """Requests that a thread works on now."""
+        return self._workers.running + self._heavy.running
+
     def check(self) -> None:
         """Raise Unavailable when no more small requests are taken."""
         self._workers.check()
 
-    @staticmethod
-    def is_quick(size: int, requests_in_hand: int) -> bool:
+    def is_quick(self, size: int, requests_in_hand: int) -> bool:
         """Say whether a request is small and alone, so that the event loop may answer it."""
-        return requests_in_hand <= 1 and size <= _QUICK_BYTES
+        return requests_in_hand <= 1 and size <= _QUICK_BYTES and not self._batches
 
     async def run(self, work: Work[R], size: int, gone: Callable[[], bool] = never) -> R:
         """Do a request's work on a thread; `size` is its number of bytes, `gone` says whether its client has left.
@@ -112,6 +116,9 @@ class Worker:
         self.limit = threads + queue_size
         self.depth = 0
         """Jobs that run or wait."""
+        self.running = 0
+        """Jobs that run."""
+        self._lock = threading.Lock()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"penstock-work-{k}", daemon=True) for k in range(threads)]
         for thread in self._threads:
@@ -143,11 +150,20 @@ class Worker:
             outcomes: list[_Outcome] = []
             until = time.monotonic() + _GATHER_SECONDS
             while job is not None:
-                outcomes.append(_run(job))
+                outcomes.append(self._run(job))
                 job = self._next() if time.monotonic() < until else None
             loop = outcomes[0][0].get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._deliver, outcomes)
+
+    def _run(self, job: _Job) -> _Outcome:
+        with self._lock:
+            self.running += 1
+        try:
+            return _run(job)
+        finally:
+            with self._lock:
+                self.running -= 1
 
     def _next(self) -> _Job | None:
         try:

@@ -11,6 +11,7 @@ from components.predictor.loaded_model import LoadedModel, load
 from components.predictor.logs import log
 from components.predictor.metrics import Behind, LedgerState
 from components.predictor.server import PredictorServer
+from components.predictor.settings import PredictorSettings
 from components.registry import Registry
 from components.registry.ledger import refuse_downgrade
 from components.storage import open_store
@@ -57,7 +58,7 @@ class Follower:
         Where the ledger was tampered with since an earlier process of this cache, what that one served is loaded.
         """
         self._server = server
-        server.serve(self.load(self._first(), server.settings.threads))
+        server.serve(self.load(self._first(), server.settings))
         self._remember()
         while not server.model.draining:
             time.sleep(self._poll_seconds)
@@ -85,7 +86,7 @@ class Follower:
             return
         try:
             refuse_downgrade(serving, champion, self._registry.ledger.deployment())
-            server.serve(self.load(champion, server.settings.threads))
+            server.serve(self.load(champion, server.settings))
         except DiskError as error:
             self._retry_at = time.monotonic() + _DISK_SECONDS
             if self._behind(server, champion, "disk"):
@@ -113,7 +114,7 @@ class Follower:
         self._waits = champion if why == "disk" else ""
         return told != before
 
-    def load(self, version: str, threads: int) -> LoadedModel:
+    def load(self, version: str, settings: PredictorSettings) -> LoadedModel:
         """Fetch a version into the cache, verify it and load it."""
         folder = self._cache / version
         try:
@@ -123,7 +124,7 @@ class Follower:
                 raise
             shutil.rmtree(folder)  # the copy is damaged; fetching it again shows whether the version is too
             self._registry.fetch(version, folder)
-        return load(self._name, folder, threads)
+        return load(self._name, folder, settings.threads, settings.device, settings.batch_seconds > 0)
 
     def _champion(self) -> str:
         """The ledger's champion, or "" when the store does not answer or the ledger was tampered with."""

@@ -14,6 +14,7 @@ from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import ImageSpec, Pixels
+from components.predictor.batching import MAX_PICTURES
 from components.predictor.speed import QUICK_SECONDS
 
 Floats = npt.NDArray[np.float32]
@@ -42,12 +43,12 @@ class LoadedModel:
     """A picture for examples, uint8 (H, W, C)."""
 
 
-def load(name: str, directory: Path, threads: int = 0) -> LoadedModel:
+def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batches: bool = False) -> LoadedModel:
     """Verify every digest of a model folder, load it and run its golden pictures.
 
-    Raises IntegrityError for files that differ from the manifest or do not belong together, and where a key is
-    configured for another model's version, ServingError when the golden
-    pictures do not give the probabilities that evaluation saw.
+    `batches`: requests will be batched. Raises UsageError for a device that cannot be used, IntegrityError for files that differ
+    from the manifest or do not belong together, and where a key is configured for another model's version, ServingError when the
+    golden pictures do not give the probabilities that evaluation saw.
     """
     from components.registry import verify_directory
     from components.registry.signing import require_name
@@ -58,7 +59,13 @@ def load(name: str, directory: Path, threads: int = 0) -> LoadedModel:
     require_name(manifest.name, name, str(directory))
     version = manifest.version
     pictures, expected = load_golden(directory)
-    classifier, used = _load_classifier(directory, threads, pictures[:1])
+    if device == "cpu" and not batches:
+        classifier, used = _load_classifier(directory, threads, pictures[:1])
+    else:
+        used = threads or available_cpus()
+        classifier = Classifier(directory, used, device, bound=True)
+    if classifier.device != "cpu":
+        _warm_up(classifier)
     check_golden(classifier, pictures, expected, load_golden_familiarity(directory))
     quick = _seconds(classifier, pictures[:1]) < QUICK_SECONDS
     return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0])
@@ -80,6 +87,14 @@ def _load_classifier(directory: Path, threads: int, picture: Pixels) -> tuple[Cl
         return one, 1
     many = Classifier(directory, threads=cpus)
     return (many, cpus) if _seconds(many, picture) * _MIN_SPEEDUP < alone else (one, 1)
+
+
+def _warm_up(classifier: Classifier) -> None:
+    """Run each size of batch once: a GPU's first run of a size takes long."""
+    size = 1
+    while size <= MAX_PICTURES:
+        classifier.answer(np.zeros((size, *classifier.spec.shape), np.uint8), size)
+        size *= 2
 
 
 def _seconds(classifier: Classifier, picture: Pixels) -> float:

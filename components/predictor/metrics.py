@@ -12,6 +12,7 @@ from components.predictor.protocol.request import Predictions
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 FAMILIARITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Behind = Literal["refused", "disk", "store"]
 """Why another version than the champion serves."""
@@ -46,6 +47,9 @@ class Metrics:
         self._unfamiliar = counter("unfamiliar", "Pictures that look like nothing that the version was trained on", "version")
         self._by_version: dict[str, tuple[list[Counter], Histogram, Counter]] = {}
         self._strange: dict[str, tuple[Histogram, Counter]] = {}
+        self.batch_pictures = Histogram(
+            "penstock_batch_pictures", "Pictures per run of the model, where requests are batched", buckets=BATCH_BUCKETS, registry=registry
+        )
         self._queue_depth = gauge("queue_depth", "Requests that wait for the model or run")
         self._in_flight = gauge("requests_in_flight", "Inference requests without a response yet")
         self._pending_bytes = gauge("pending_bytes", "Bytes of request bodies held in memory")

@@ -3,6 +3,7 @@
 import math
 
 from components.classifier.errors import RequestError
+from components.predictor.batching import Batcher
 from components.predictor.dispatch import Dispatcher
 from components.predictor.errors import ModelFailure, Unavailable
 from components.predictor.loaded_model import LoadedModel
@@ -34,6 +35,8 @@ class ServingModel:
         """Of the bodies of all requests that are being answered."""
         self._metrics = metrics
         self._review, self._shadow = review, shadow
+        window = settings.batch_seconds
+        self._batcher = Batcher(window, lambda: dispatcher.running, metrics.batch_pictures.observe) if window else None
         self.loaded: LoadedModel | None = None
         self.draining = False
         self.ledger = ""
@@ -73,7 +76,10 @@ class ServingModel:
 
         Raises ModelFailure when the model gives a probability that is not finite.
         """
-        probabilities, familiarity = loaded.classifier.answer(request.images, _BATCH_SIZE)
+        if self._batcher is None:
+            probabilities, familiarity = loaded.classifier.answer(request.images, _BATCH_SIZE)
+        else:
+            probabilities, familiarity = self._batcher.answer(loaded.classifier, request.images)
         confidence: list[float] = probabilities.max(axis=1).tolist()
         familiar: list[float] = [] if familiarity is None else familiarity.tolist()
         if not math.isfinite(sum(confidence) + sum(familiar)):

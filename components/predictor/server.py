@@ -10,6 +10,7 @@ from typing import Any
 
 import uvloop
 
+from components.bundle.accelerator import require_device
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError, UsageError, first_line
 from components.predictor import logs
@@ -33,6 +34,8 @@ Loader = Callable[["PredictorServer"], None]
 
 
 _MAX_WORKERS = 8
+_BATCHING_WORKERS = 32
+"""Where requests are batched, each waits on a thread of its own: as many can share a run of the model."""
 _REVIEW_SECONDS = 5.0
 _BACKLOG = 2048
 _ALL = "::"
@@ -92,7 +95,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self.metrics = Metrics()
         self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
         self._shadow = Shadow(settings, ShadowMetrics()) if settings.shadow_share else None
-        dispatcher = Dispatcher(settings, max(2, min(available_cpus(), _MAX_WORKERS)))
+        dispatcher = Dispatcher(settings, _BATCHING_WORKERS if settings.batch_seconds else max(2, min(available_cpus(), _MAX_WORKERS)))
         self.model = ServingModel(settings, dispatcher, self.metrics, self._review, self._shadow)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -118,6 +121,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         GuardedProtocol.max_connections = self.settings.max_connections
         tune_interpreter()
         try:
+            require_device(self.settings.device)
             listener = self._listen()
             listening(listener.getsockname()[1])
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

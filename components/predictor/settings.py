@@ -1,6 +1,7 @@
 """The predictor's settings; every field is also an environment variable, `PENSTOCK_` and its name in capitals."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -64,9 +65,19 @@ class PredictorSettings(BaseSettings):
     """After SIGTERM: seconds in which requests are still accepted while readiness is 503."""
     grace_seconds: int = Field(30, ge=1)
     """After that: seconds that requests in flight may take."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What runs the model; a GPU that is asked for and cannot be used ends the server before it listens."""
+    batch_window_ms: float | None = Field(None, ge=0, le=2)
+    """Milliseconds that a request may wait for others, to run the model on all their pictures at once. 0: none does; empty: 2 on a GPU."""
     threads: int = Field(0, ge=0)
     """Threads of onnxruntime; 0: the container's CPU quota."""
     stop_with_parent: bool = False
     """End when the process that started this one ends: for tools that start a predictor of their own."""
     access_log: bool = False
     """Log one JSON line per request, not only failures of the server."""
+
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds in which pictures of several requests are gathered; 0: they are not."""
+        milliseconds = (2.0 if self.device == "cuda" else 0.0) if self.batch_window_ms is None else self.batch_window_ms
+        return milliseconds / 1000

@@ -37,6 +37,13 @@ def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterato
 def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
     """Check the parameters of a scoring run; yields one line per check that passed. Raises UsageError and PolicyError."""
     settings = ScoringSettings.in_environment(parameters["scoring"], parameters["environment"])
+    gpus = parameters["gpus"] not in {"", "0"}
+    if here and (settings.device == "cuda" or (settings.device == "auto" and gpus)):
+        from components.bundle.accelerator import require_device  # imports onnxruntime
+
+        require_device("cuda")
+    elif settings.device == "cuda" and not gpus:
+        raise UsageError("device=cuda needs a GPU in the scoring step's pod; set gpus=1")
     Resources.read({name: parameters[name] for name in ("gpu_resource", "node_selector")})
     yield f"scoring: review below {settings.review_threshold:g}"
 

@@ -19,7 +19,7 @@ from typing import NamedTuple, Self
 
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import DataError, EvaluationError, StoreError, UsageError
+from components.classifier.errors import DataError, EvaluationError, StoreError
 from components.readers import CONTAINERS, PICTURE
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.listing import one_line, readable
@@ -54,10 +54,6 @@ class PieceScorer:
         self._plan, self._bundle = Plan.load(plan_folder), bundle
         self._output = Output(self._plan.output)
         classifier = Classifier(bundle, threads=max(1, available_cpus() // processes), device=device)
-        if device == "cuda" and classifier.device != "cuda":
-            raise UsageError(
-                "a GPU was asked for, and onnxruntime could not use it; check the driver and CUDA, or take device cpu and gpus 0"
-            )
         self.device: str = classifier.device
         settings = self._plan.settings
         self._reading = Reading(classifier.spec, settings.image_column, settings.names)

@@ -334,7 +334,7 @@ def test_a_full_disk_is_told_once_as_what_it_is_and_tried_again_later(
     server: Any = SimpleNamespace(settings=settings, metrics=metrics, model=model, serve=lambda loaded: setattr(model, "loaded", loaded))
     follower = Follower(str(tmp_path / "store"), NAME, tmp_path / "cache")
     first = champion_of(registry)
-    model.loaded = follower.load(first, 1)
+    model.loaded = follower.load(first, settings)
     _, second = published(tmp_path, seed=7)
     promote(registry, second)
 
