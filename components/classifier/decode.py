@@ -16,6 +16,7 @@ work that a picture costs is known from its header: `WORK` bounds the memory of 
 """
 
 import io
+import re
 import struct
 import threading
 import warnings
@@ -203,18 +204,29 @@ def _heic_registered() -> bool:
     return True
 
 
+_NOT_PICTURES = {
+    re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body|meta|title|script)\b", re.IGNORECASE | re.DOTALL): (
+        "an HTML page, not a picture; a download may have given a login or error page"
+    ),
+    re.compile(rb"version https://git-lfs"): "a git-lfs pointer, not the picture itself; run `git lfs pull`",
+    re.compile(rb"L\0\0\0\x01\x14\x02\0"): "a Windows shortcut, not the picture itself; copy the file that it points to",
+    re.compile(rb"(<\?xml[^>]*>\s*)?<Error>"): "an error message of a store, not the picture itself; download it again",
+    re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg\b", re.IGNORECASE | re.DOTALL): (
+        "an SVG drawing, which has no pixels; save it as PNG"
+    ),
+}
+"""What lies under pictures' names now and then, by how it begins."""
+
+
 def _unknown(data: bytes) -> str:
-    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if data.startswith(_TIFF):
         return "the content is a TIFF of a kind that cannot be read; save it as grey or RGB with 8 or 16 bits without compression"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
         return "the content is a HEIC picture, which needs pillow-heif; install it (pip install pillow-heif) or convert it to JPEG"
-    if head.startswith((b"<!doctype html", b"<html")):
-        return "the content is an HTML page, not a picture; a download may have given a login or error page"
-    if head.startswith(b"version https://git-lfs"):
-        return "the content is a git-lfs pointer, not the picture itself; run `git lfs pull`"
-    if data.startswith(b"L\0\0\0\x01\x14\x02\0"):
-        return "the content is a Windows shortcut, not the picture itself; copy the file that it points to"
+    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    for kind, told in _NOT_PICTURES.items():
+        if kind.match(head):
+            return f"the content is {told}"
     return f"the content is not a picture in a known format ({', '.join(FORMATS)})"
 
 

@@ -4,6 +4,7 @@ PenstockError                      exit code 1
 ├── UsageError                     exit code 2: a wrong option, parameter or combination of them
 ├── DataError                      a dataset or an input that cannot be used
 │   ├── ImageError                 one picture that cannot be read
+│   ├── CutArchiveError            an archive that ends too early, of which the beginning is good
 │   └── UnsafeArchiveError         an archive that would write outside, link, or grow without bound
 ├── TrainingError                  training or export cannot start or go on
 ├── EvaluationError                an evaluation that would not mean anything
@@ -55,6 +56,14 @@ class DataError(PenstockError):
 
 class ImageError(DataError):
     """One picture that cannot be read; the message says why, the caller adds which."""
+
+
+class CutArchiveError(DataError):
+    """An archive that ends too early; `member` is the picture within which it ends, "" where it is none."""
+
+    def __init__(self, message: str, member: str = "") -> None:
+        super().__init__(message)
+        self.member = member
 
 
 class UnsafeArchiveError(DataError):

@@ -147,6 +147,8 @@ def _check_pair(pictures: _File, labels: _File) -> None:
             f"{pictures.name} holds {len(pictures.array)} pictures and {labels.name} {len(labels.array)} labels; "
             "they do not belong together"
         )
+    if not len(pictures.array):
+        raise DataError(f"{pictures.name} holds 0 pictures; write it again, or move it and its labels away")
     if labels.array.dtype.kind == "U":
         return
     if not np.issubdtype(labels.array.dtype, np.integer):

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection
-from components.readers.listing import counted, some
+from components.readers.listing import counted, quoted, some
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 """Shares of all pictures, and of one class' pictures, that may have one colour only."""
@@ -88,7 +88,7 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check
     if not count:
         return Check("constant pictures", True, "no picture has one colour only")
     found = np.flatnonzero(constant)
-    example = collection.names[found[0]]
+    example = quoted(collection.names[found[0]])
     per_class = {name: _share(constant, collection.labels == label, keep) for label, name in enumerate(collection.classes)}
     worst = max(per_class, key=lambda name: per_class[name])
     if count > MAX_CONSTANT * total or per_class[worst] > MAX_CONSTANT_OF_CLASS:
@@ -117,7 +117,7 @@ def _check_given(collection: Collection, keep: npt.NDArray[np.bool_]) -> None:
         return
     in_test = keep & (collection.given == SPLIT_CODE["test"])
     missing = [
-        f"{name} ({int((keep & (collection.labels == label) & ~in_test).sum())} in training)"
+        f"{quoted(name)} ({int((keep & (collection.labels == label) & ~in_test).sum())} in training)"
         for label, name in enumerate(collection.classes)
         if not (in_test & (collection.labels == label)).any()
     ]
@@ -140,7 +140,7 @@ def _describe(collection: Collection, name: str, label: int, count: int, differe
     unused = sum(1 for entry in collection.set_aside if f"/{name}/" in f"/{entry['file']}")
     if unused:
         notes.append(f"{unused} set aside")
-    return f"{name} ({', '.join(notes)})"
+    return f"{quoted(name)} ({', '.join(notes)})"
 
 
 def _where(collection: Collection) -> str:
@@ -223,7 +223,7 @@ def _copies(collection: Collection, keep: npt.NDArray[np.bool_], groups: list[li
     left = [copies for group in groups if len(copies := [k for k in group if keep[k]]) > 1]
     if not left:
         return Check("copies", True, "no picture occurs twice")
-    example = " = ".join(collection.names[k] for k in left[0][:3])
+    example = " = ".join(quoted(collection.names[k]) for k in left[0][:3])
     extra = sum(len(copies) - 1 for copies in left)
     return Check(
         "copies", False, f"{len(left)} pictures occur more than once ({extra} copies, such as {example}); copies stay in one split"
@@ -241,4 +241,4 @@ def _line(collection: Collection, leak: int, kept: int) -> str:
 def _told(collection: Collection, k: int) -> str:
     """A picture's name, with its class where the name does not show it."""
     name, label = collection.names[k], collection.classes[collection.labels[k]]
-    return name if f"/{label}/" in f"/{name}" else f"{name} ({label})"
+    return quoted(name) if f"/{label}/" in f"/{name}" else f"{quoted(name)} ({label})"

@@ -21,7 +21,7 @@ from components.ingest.checks import Check, check_classes, check_constant, check
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
-from components.readers.listing import counted, some
+from components.readers.listing import counted, quoted, some
 from components.settings.ingest import IngestSettings
 
 SCRATCH = ".scratch"
@@ -140,12 +140,12 @@ def _write(
 def _tell_found(source: str, collection: Collection, log: Log) -> None:
     shape = ImageSpec(*collection.images.shape[1:4])
     counts = np.bincount(collection.labels, minlength=len(collection.classes))
-    per_class = some((f"{name} {count}" for name, count in zip(collection.classes, counts, strict=True)), 30)
+    per_class = some((f"{quoted(name)} {count}" for name, count in zip(collection.classes, counts, strict=True)), 30)
     log(f"note: source {source}: {counted(len(collection), 'picture')} of {shape} in {len(collection.classes)} classes: {per_class}")
     for note in collection.notes:
         log(f"note: {note}")
     for entry in collection.set_aside[:20]:
-        log(f"warning: set aside {entry['file']}: {entry['reason']}")
+        log(f"warning: set aside {quoted(entry['file'])}: {entry['reason']}")
     if len(collection.set_aside) > 20:
         log(f"warning: set aside {len(collection.set_aside) - 20} more; dataset.json names them all")
 

@@ -17,7 +17,7 @@ from components.ingest.pixels import DecodedPictures, Log, decode_all
 from components.readers import HEAD, kind_of
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.decoding import REMOTE_WORKERS
-from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, some, suffix
+from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
 from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
@@ -42,6 +42,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
             collection = arrays.load(source, files)
+            collection.set_aside += [{"file": fault.input, "reason": fault.reason} for fault in listing.faults]
         else:
             labelled = class_folders(source, listing, arrange(listing)) if only_pictures else label(source, listing, table)
             collection = _decode(listing, labelled, source.remote, settings, workspace, log)
@@ -129,8 +130,8 @@ def _others(listing: Listing, labelled: Labelled, decoded: DecodedPictures) -> l
     others += [f.name for f in listing.files if f.name not in places and f.name not in known and not looks_like_picture(f.name)]
     if not others:
         return []
-    kinds = [f"{kind or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]
-    return [f"passed over {counted(len(others), 'file')} without a picture, such as {others[0]}: {some(kinds)}"]
+    kinds = [f"{quoted(kind) or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]
+    return [f"passed over {counted(len(others), 'file')} without a picture, such as {quoted(others[0])}: {some(kinds)}"]
 
 
 def _column_notes(labelled: Labelled, names: list[str]) -> list[str]:

@@ -26,7 +26,8 @@ One policy holds for all of them, so that the same input gives the same names an
 | a link in a folder | followed; one back into the folders above it is passed over, one that leads nowhere is named |
 | a pipe, device or socket in a folder; a key of a store with `.` or `..` in it | named, never opened |
 | a damaged member of a zip | one unreadable picture |
-| an archive or array that is cut, damaged or joined from several | refused as a whole |
+| a tar that is cut (it ends before its end mark) | what lies before the cut is used; the cut is one unreadable picture |
+| a zip or array that is cut; an archive that is damaged or joined from several | refused as a whole |
 | limits of a picture | 256 MiB, 64 million pixels |
 | limits of an archive | 2,000,000 members, 128 GiB unpacked, 200 times its own size (from 64 MiB) |
 | limits of a folder or prefix | 5,000,000 files, 40 folders deep |

@@ -2,7 +2,8 @@
 
 Nothing is unpacked into folders. A compressed tar that is read in any order is first unpacked into one temporary tar. A member
 that could do harm or mean two things is refused by name (see the table of `components.readers`): training refuses the archive,
-scoring gives the member a dead letter with the same words and goes on. An archive beyond the limits is refused as a whole.
+scoring gives the member a dead letter with the same words and goes on. An archive beyond the limits is refused as a whole. Of a
+tar that is cut the members before the cut are kept, and the cut is one unreadable picture.
 """
 
 import bz2
@@ -21,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, cast
 
-from components.classifier.errors import DataError, ImageError, UnsafeArchiveError
+from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError
 from components.readers import webdataset
 from components.readers.listing import (
     HIDDEN,
@@ -49,7 +50,7 @@ ARCHIVE_SUFFIXES = frozenset([".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".x
 
 _COPY_BYTES = 2**20
 _DRIVE = re.compile(r"[A-Za-z]:")
-_OPENERS: dict[bytes, Callable[[Path], IO[bytes] | gzip.GzipFile]] = {
+_OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": gzip.GzipFile,
     b"BZh": bz2.BZ2File,
     b"\xfd7zXZ\x00": lzma.LZMAFile,
@@ -72,7 +73,7 @@ class _Policy:
     """Checks members as they come, and holds the archive to its limits."""
 
     def __init__(self, address: str, packed: int) -> None:
-        self.count = 0
+        self.count, self.last = 0, ""
         self._address, self._packed, self._unpacked = address, packed, 0
         self._names: set[str] = set()
 
@@ -85,7 +86,7 @@ class _Policy:
         self._unpacked += size
         check_limits(self._address, self._packed, self._unpacked, self.count)
         parts = re.split(f"[{re.escape(separators)}]", raw)
-        name = readable("/".join(part for part in parts if part not in {"", "."}))
+        self.last = name = readable("/".join(part for part in parts if part not in {"", "."}))
         outside = ".." in re.split(r"[/\\]", raw) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
         if outside or not (name or is_folder):
             kind, remedy = "a name that leads outside", "make it with relative names"
@@ -124,7 +125,7 @@ class ArchiveSource(InputSource):
         self.address, self._names = address, names
         with path.open("rb") as file:
             self._zip = _open_zip(path, address) if file.read(2) == b"PK" else None
-        self._path = path if self._zip else _uncompressed(path, address, workspace)
+        self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
         self._file = self._path.open("rb")
         self._members: dict[str, tuple[int, int] | zipfile.ZipInfo] = {}
 
@@ -135,16 +136,27 @@ class ArchiveSource(InputSource):
             self._zip.close()
 
     def listing(self) -> Listing:
-        """List every member in the order of names; raises UnsafeArchiveError naming the first that is refused."""
+        """List every member in the order of names; raises UnsafeArchiveError naming the first that is refused.
+
+        Of a tar that is cut the members before the cut are listed, and the cut is a fault.
+        """
         listing = Listing(self.address)
-        policy = _Policy(self.address, os.fstat(self._file.fileno()).st_size)
+        size = os.fstat(self._file.fileno()).st_size
+        policy = _Policy(self.address, size)
         if self._zip:
             for info, member in _zip_members(self._zip, policy, self._names):
                 self._note(member, info, listing)
         else:
-            with _opened_tar(self._path, self.address, policy, self._names, self._file) as tar:
-                for entry, member in _tar_members(tar, policy):
-                    self._note(member, (entry.offset_data, entry.size), listing)
+            try:
+                with _opened_tar(self._path, self.address, policy, self._names, self._file) as tar:
+                    for entry, member in _tar_members(tar, policy):
+                        if member.problem or entry.offset_data + entry.size <= size:
+                            self._note(member, (entry.offset_data, entry.size), listing)
+                    if self._cut:
+                        raise _cut(self.address, policy)
+            except CutArchiveError as error:
+                whole = not error.member or error.member in self._members  # only the padding behind its last byte may be lost
+                listing.faults.append(PassedOver(self.address if whole else error.member, str(error)))
         inner = [file.name for file in listing.files if suffix(file.name) in ARCHIVE_SUFFIXES]
         if inner:
             listing.notes.append(f"{len(inner)} archives within the archive are not opened: {some(inner)}")
@@ -191,6 +203,7 @@ class ArchiveSet(InputSource):
             joined.files += [SourceFile(f"{name}/{file.name}", file.size, "", f"{name}/{file.name}") for file in found.files]
             joined.folders |= {f"{name}/{folder}" for folder in found.folders}
             joined.passed_over += [PassedOver(f"{name}/{p.input}", p.reason) for p in found.passed_over]
+            joined.faults += [PassedOver(name if p.input == name else f"{name}/{p.input}", p.reason) for p in found.faults]
             joined.notes += found.notes
         return joined.finish()
 
@@ -218,12 +231,16 @@ def is_tar(head: bytes, name: str) -> bool:
 def read_tar(path: Path, name: str, reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
     """Yield all pictures of a tar archive, compressed with gzip, bzip2 or xz or not, streaming.
 
-    Raises DataError when it is cut, damaged, or followed by a second archive, UnsafeArchiveError beyond the limits.
+    Of one that is cut, the pictures before the cut are followed by an unreadable one. Raises DataError when it is damaged, or followed
+    by a second archive, UnsafeArchiveError beyond the limits.
     """
     rows, policy = _Rows(name), _Policy(name, path.stat().st_size)
-    with _opened_tar(path, name, policy, reading.names) as tar:
-        for info, member in _tar_members(tar, policy):
-            yield from rows.take(member, partial(_tar_content, tar, info))
+    try:
+        with _opened_tar(path, name, policy, reading.names) as tar:
+            for info, member in _tar_members(tar, policy):
+                yield from rows.take(member, partial(_tar_content, tar, info))
+    except CutArchiveError as error:
+        yield rows.cut(error)
     yield from rows.orphans()
 
 
@@ -254,6 +271,7 @@ class _Rows:
     def __init__(self, archive: str) -> None:
         self._archive = archive
         self._next = 0
+        self._last = ""
         self._pictures: set[str] = set()
         self._beside: dict[str, str] = {}
 
@@ -274,6 +292,11 @@ class _Rows:
             if record:
                 yield record
 
+    def cut(self, error: CutArchiveError) -> Unreadable:
+        """The place where the archive is cut: the picture that it cuts, or the archive itself."""
+        whole = error.member in {"", self._last}
+        return Unreadable(self._archive if whole else self._name(error.member), self._number(), str(error))
+
     def orphans(self) -> Iterator[Record]:
         """Yield what belongs to no picture, once the whole archive was seen."""
         for sample, member in self._beside.items():
@@ -290,6 +313,7 @@ class _Rows:
             if member.size > MAX_FILE_BYTES:
                 return self._unreadable(member, f"the file has {member.size} bytes, more than the limit of {MAX_FILE_BYTES}")
             data = start + file.read(MAX_FILE_BYTES)
+        self._last = member.name
         return Encoded(self._name(member.name), self._number(), partial(bytes, data), len(data))
 
     def _passed(self, name: str, reason: str) -> PassedOver:
@@ -355,26 +379,51 @@ def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 @contextmanager
 def _opened_tar(path: Path, name: str, policy: _Policy, names: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
-    """A tar, compressed unless it is given as an open file, whose end is checked after its members were read."""
+    """A tar, compressed unless it is given as an open file, whose end is checked after its members were read.
+
+    Raises CutArchiveError where the file ends before its end mark, after the first header; DataError for other damage.
+    """
+    tar = None
     try:
         with tarfile.open(path, "r:" if file else "r:*", fileobj=file, encoding=names or "utf-8") as tar:
-            yield tar
-            _check_end(tar, name, policy.count)
+            try:
+                yield tar
+                _check_end(tar, name, policy)
+            except (tarfile.ReadError, EOFError) as error:
+                if not policy.count or not _at_end(tar):
+                    raise
+                raise _cut(name, policy, inside=True) from error
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
         raise DataError(f"{name} is a cut or damaged tar archive ({one_line(error)}); copy it again") from error
 
 
-def _check_end(tar: tarfile.TarFile, name: str, members: int) -> None:
-    """Refuse what tarfile takes for the end in silence: a cut between two members, a damaged header, a second archive."""
+def _cut(name: str, policy: _Policy, *, inside: bool = False) -> CutArchiveError:
+    """`inside`: within the last member that was seen; else after it."""
+    member = policy.last if inside and looks_like_picture(policy.last) else ""
+    place = f"within {policy.last}" if inside else f"after {counted(policy.count, 'member')}: it has no end mark"
+    return CutArchiveError(f"archive {name} is cut {place}; what lies before is used, what followed is lost: copy it again", member)
+
+
+def _at_end(tar: tarfile.TarFile) -> bool:
+    """Say whether the bytes of a tar are at their end: it is cut, and not damaged."""
+    try:
+        return not cast(IO[bytes], tar.fileobj).read(1)
+    except EOFError:
+        return True
+
+
+def _check_end(tar: tarfile.TarFile, name: str, policy: _Policy) -> None:
+    """Tell what tarfile takes for the end in silence: a cut between two members, a damaged header, a second archive."""
     assert tar.fileobj is not None
     tar.fileobj.seek(tar.offset)
-    if not tar.fileobj.read(tarfile.BLOCKSIZE):
-        raise DataError(f"{name} is cut after {counted(members, 'member')}: it has no end mark; copy it again")
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if not block or (len(block) < tarfile.BLOCKSIZE and block.strip(b"\0")):
+        raise _cut(name, policy)
     tar.fileobj.seek(tar.offset)
     while block := tar.fileobj.read(_COPY_BYTES):
         if block.strip(b"\0"):
             raise DataError(
-                f"{name} is damaged, or several archives were joined: it goes on after {counted(members, 'member')}; pack it again"
+                f"{name} is damaged, or several archives were joined: it goes on after {counted(policy.count, 'member')}; pack it again"
             )
 
 
@@ -390,21 +439,24 @@ def _open_zip(path: Path, name: str) -> zipfile.ZipFile:
     return archive
 
 
-def _uncompressed(path: Path, address: str, workspace: Path) -> Path:
-    """The path itself, or that of a temporary file with the unpacked content."""
+def _uncompressed(path: Path, address: str, workspace: Path) -> tuple[Path, bool]:
+    """The path itself, or that of a temporary file with the unpacked content; and whether the packed content is cut."""
     with path.open("rb") as file:
         head = file.read(6)
     opener = next((opener for magic, opener in _OPENERS.items() if head.startswith(magic)), None)
     if opener is None:
-        return path
-    packed, unpacked = path.stat().st_size, 0
+        return path, False
+    packed, unpacked, cut = path.stat().st_size, 0, False
     plain = workspace / f"{len(list(workspace.glob('*.tar')))}.tar"
     try:
         with opener(path) as source, plain.open("wb") as target:
-            while block := source.read(_COPY_BYTES):
-                unpacked += len(block)
-                check_limits(address, packed, unpacked, 0)
-                target.write(block)
-    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            try:
+                while block := source.read1(_COPY_BYTES):  # unlike read, it gives what lies before a cut
+                    unpacked += len(block)
+                    check_limits(address, packed, unpacked, 0)
+                    target.write(block)
+            except EOFError:
+                cut = True
+    except (zlib.error, lzma.LZMAError, OSError) as error:
         raise DataError(f"{address} is a cut or damaged archive ({one_line(error)}); copy it again") from error
-    return plain
+    return plain, cut

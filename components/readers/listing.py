@@ -44,6 +44,7 @@ _PICTURE_START = re.compile(
     rb"|....ftyp(avif|avis|mif1|msf1|hei[cxsm]|hev[cx])|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     re.DOTALL,
 )
+_EDGE_SPACE = re.compile(r"(^|/)\s|\s(/|$)")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters, line separators, and those that turn the direction of the text around."""
 
@@ -127,8 +128,9 @@ def suffix(name: str) -> str:
 
 
 def looks_like_picture(name: str) -> bool:
-    """Say whether the name promises a picture."""
-    return suffix(name) in PICTURE_SUFFIXES
+    """Say whether the name promises a picture; a Windows shortcut to one does too (`1.png.lnk`, which Explorer shows as `1.png`)."""
+    ending = suffix(name)
+    return ending in PICTURE_SUFFIXES or (ending == ".lnk" and suffix(name[: -len(ending)]) in PICTURE_SUFFIXES)
 
 
 def is_record(name: str, head: bytes) -> bool:
@@ -137,7 +139,7 @@ def is_record(name: str, head: bytes) -> bool:
     Anything else beside the pictures (`labels.csv`, `003.json`, a camera's `004.nef`) is passed over, and reported.
     """
     ending = suffix(name)
-    return ending in PICTURE_SUFFIXES or not ending or (ending not in _RAW_SUFFIXES and begins_as_picture(head))
+    return looks_like_picture(name) or not ending or (ending not in _RAW_SUFFIXES and begins_as_picture(head))
 
 
 def begins_as_picture(head: bytes) -> bool:
@@ -156,10 +158,15 @@ def readable(name: str) -> str:
     return unicodedata.normalize("NFC", _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), clean))
 
 
+def quoted(name: str) -> str:
+    """A name as messages show it: in quotes where a space at the beginning or end of one of its parts would not be seen."""
+    return f"'{name}'" if _EDGE_SPACE.search(name) else name
+
+
 def some(items: Iterable[str], limit: int = 8) -> str:
     """Join names for a message; of many, the first few and how many more."""
     items = list(items)
-    shown = ", ".join(items[:limit])
+    shown = ", ".join(map(quoted, items[:limit]))
     return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
 
 

@@ -1,6 +1,7 @@
 """Tar and zip: read like the folder they were made of; what could do harm is refused, and nothing is left on the disk."""
 
 import os
+import re
 import stat
 import subprocess
 import tarfile
@@ -139,12 +140,46 @@ def test_too_many_members_are_refused(
         run(MAKERS[kind](tmp_path / "many", members))
 
 
-@pytest.mark.parametrize("kind", MAKERS)
-def test_a_cut_archive_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes], kind: str) -> None:
+def test_a_cut_zip_is_refused(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    whole = zip_of(tmp_path / "whole.zip", members).read_bytes()
+    for length in (len(whole) // 3, len(whole) // 2, len(whole) - 30):
+        with pytest.raises(DataError, match="cut or damaged zip archive"):
+            run(put(tmp_path / "cut.zip", whole[:length]))
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.xz"])
+def test_of_a_cut_tar_what_lies_before_the_cut_is_used_and_the_cut_is_told(tmp_path: Path, run: Run, kind: str) -> None:
+    rounds = [files(folder(tmp_path / f"round{k}", ["cat", "dog"], seed=100 * k, size=(40, 40))) for k in range(3)]
+    members = {f"{name[:-4]}_{k}.png": data for k, part in enumerate(rounds) for name, data in part.items()}
     whole = MAKERS[kind](tmp_path / "whole", members).read_bytes()
-    for length in (len(whole) // 3, len(whole) // 2, len(whole) * 2 // 3):
-        with pytest.raises(DataError):
-            run(put(tmp_path / "cut", whole[:length]))
+    cut = put(tmp_path / "cut.tar", whole[: len(whole) * 3 // 4])
+    found = run(cut, image_size=(8, 8))
+    assert set(found.files()) < set(members)
+    assert 12 < len(found.files()) < 36
+    (entry,) = found.info.set_aside
+    assert re.search(r"^archive .*cut\.tar is cut (within|after) .*; what lies before is used, what followed is lost: ", entry["reason"])
+    assert f"warning: set aside {entry['file']}: {entry['reason']}" in found.lines
+    with pytest.raises(DataError, match=r"1 file cannot be used and on_unreadable is 'fail'.* is cut"):
+        run(cut, image_size=(8, 8), on_unreadable="fail")
+
+
+def test_a_tar_is_cut_wherever_it_ends_before_its_end_mark(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
+    path = tar_of(tmp_path / "a.tar", members)
+    with tarfile.open(path) as archive:
+        ninth, tenth = archive.getmembers()[8:10]
+    places = {
+        tenth.offset: ("after 9 members: it has no end mark", str(tmp_path / "b.tar"), 9),
+        tenth.offset + 100: ("after 9 members", str(tmp_path / "b.tar"), 9),
+        tenth.offset_data + 5: (f"within {tenth.name}", tenth.name, 9),
+        ninth.offset_data + ninth.size: (f"within {ninth.name}", str(tmp_path / "b.tar"), 9),
+    }
+    for length, (where, name, used) in places.items():
+        found = run(put(tmp_path / "b.tar", path.read_bytes()[:length]))
+        assert [(e["file"], where in e["reason"]) for e in found.info.set_aside] == [(name, True)]
+        assert len(found.files()) == used
+    packed = MAKERS["tar.bz2"](tmp_path / "a.tar.bz2", members).read_bytes()
+    with pytest.raises(DataError, match="cut or damaged tar"):  # bzip2 gives nothing of a block that is not whole
+        run(put(tmp_path / "b.tar", packed[: len(packed) // 2]))
 
 
 def test_a_tar_with_a_damaged_header_is_refused_and_not_read_in_part(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:

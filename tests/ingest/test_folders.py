@@ -348,3 +348,13 @@ def test_the_same_folders_in_every_class_are_refused(tmp_path: Path, run: Run, i
         folder(tmp_path / "data" / name, inside, seed=100 * k)
     with pytest.raises(DataError, match=rf"the same folders \({', '.join(sorted(inside))}\) lie in first, second, third: which are"):
         run(tmp_path / "data")
+
+
+def test_a_name_that_ends_in_a_space_is_quoted(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["cat ", "dog"])
+    put(data / "dog" / "note ", b"")
+    put(data / "cat " / "x.png", b"")
+    found = run(data)
+    assert "in 2 classes: 'cat ' 6, dog 6" in found.said
+    assert "warning: set aside 'cat /x.png': the file is empty (0 bytes)" in found.lines
+    assert "passed over 1 file without a picture, such as 'dog/note '" in found.said

@@ -180,3 +180,12 @@ def test_any_bytes_give_an_array_or_an_error_of_ours(data: bytes, start: bytes) 
         message, size = "x-idx", found.nbytes
         assert size <= len(start + data)
     assert "x-idx" in message
+
+
+@pytest.mark.parametrize("prefix", ["train", "t10k"])
+def test_files_of_no_pictures_are_called_so(tmp_path: Path, run: Run, prefix: str) -> None:
+    data = idx_set(tmp_path / "data")
+    put(data / f"{prefix}-images-idx3-ubyte", idx(np.zeros((0, 12, 12), np.uint8)))
+    put(data / f"{prefix}-labels-idx1-ubyte", idx(np.zeros(0, np.uint8)))
+    with pytest.raises(DataError, match=f"{prefix}-images-idx3-ubyte holds 0 pictures; write it again, or move it and its labels away"):
+        run(data)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,16 @@ def test_shards_of_a_webdataset_are_one_source_with_its_splits(tmp_path: Path, r
     for path in (tmp_path / "data").iterdir():
         store.replace(f"data/{path.name}", path.read_bytes())
     assert run("memory://shards/data").info.digest == found.info.digest
+
+
+def test_a_cut_shard_of_a_webdataset_is_named_and_the_others_are_used(tmp_path: Path, run: Run) -> None:
+    content = list(samples().items())
+    tar_of(tmp_path / "data" / "a.tar", content)
+    whole = tar_of(tmp_path / "data" / "b.tar", [(f"9{name}", data + bytes(2000) * name.endswith("png")) for name, data in content])
+    put(whole, whole.read_bytes()[:9000])
+    found = run(tmp_path / "data", max_duplicates=100)
+    assert {name for name in found.files() if name.startswith("a.tar/")} == {f"a.tar/{name}" for name, _ in content if "png" in name}
+    assert re.search(r"warning: set aside b\.tar(/9\d+\.png)?: archive b\.tar is cut (within|after) ", found.said)
 
 
 def test_pictures_of_a_webdataset_without_a_label_are_named(tmp_path: Path, run: Run) -> None:

@@ -57,6 +57,12 @@ def wrong(picture: np.ndarray) -> dict[str, tuple[object, str]]:
         "b64 of null": ({"instances": [{"b64": None}]}, "b64"),
         "b64 of a list": ({"instances": [{"image_bytes": {"b64": ["x"]}}]}, "b64"),
         "an address": ({"instances": [{"url": "http:example"}]}, "b64"),
+        "an HTML page": ({"instances": [{"b64": base64.b64encode(b"<!DOCTYPE html><p>Sign in").decode()}]}, "an HTML page"),
+        "a git-lfs pointer": (
+            {"instances": [{"b64": base64.b64encode(b"version https://git-lfs.github.com/spec/v1").decode()}]},
+            "git lfs pull",
+        ),
+        "a shortcut": ({"instances": [{"b64": base64.b64encode(b"L\0\0\0\x01\x14\x02\0").decode()}]}, "a Windows shortcut"),
         "threshold a word": ({"instances": [good], "threshold": "high"}, "threshold"),
         "threshold true": ({"instances": [good], "threshold": True}, "threshold"),
         "threshold below 0": ({"instances": [good], "threshold": -0.1}, "threshold"),

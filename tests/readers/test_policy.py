@@ -9,6 +9,8 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -278,6 +280,42 @@ def test_content_tells_a_picture_of_any_format_and_text_or_a_raw_file_is_none(ru
     trained, scored = both(run, score, source)
     assert trained == scored == {*good, *pictures}
     assert score(source).errors == {}
+
+
+NOT_PICTURES = {
+    "cat/login.jpg": (b"<!-- v2 -->\r\n<HTML><body>Sign in</body></HTML>", "an HTML page"),
+    "cat/pointer.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "a git-lfs pointer"),
+    "dog/9.png.lnk": (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0F", "a Windows shortcut"),
+    "dog/shortcut.bmp": (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0F", "a Windows shortcut"),
+    "dog/denied.png": (b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>', "an error message of a store"),
+    "dog/drawing.svg": (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+}
+
+
+def tables(root: Path, content: Mapping[str, bytes]) -> Path:
+    labels = [name.partition("/")[0] for name in content]
+    pq.write_table(pa.table({"image": list(content.values()), "label": labels}), root / "t.parquet")
+    return root / "t.parquet"
+
+
+@pytest.mark.parametrize("place", [*PLACES, "parquet"])
+def test_what_lies_under_a_pictures_name_is_called_what_it_is_by_both(run: Run, score: Score, tmp_path: Path, place: str) -> None:
+    good = {f"{name}/{k}.png": encode(pixels(kind, k)) for kind, name in enumerate(("cat", "dog")) for k in range(12)}
+    content = good | {name: data for name, (data, _) in NOT_PICTURES.items()}
+    source = (PLACES | {"parquet": tables})[place](tmp_path, content)
+    if place == "parquet":
+        wanted = {f"t.parquet#{len(good) + k}": told for k, (_, told) in enumerate(NOT_PICTURES.values())}
+    else:
+        wanted = {name: told for name, (_, told) in NOT_PICTURES.items()}
+    trained = {entry["file"]: entry["reason"] for entry in run(source).info.set_aside}
+    done = score(source)
+    names = {
+        f"t.parquet#{index}" if place == "parquet" else name.removeprefix(f"{Path(source).name}/"): reason
+        for (name, index), reason in done.errors.items()
+    }
+    assert trained == names
+    assert trained.keys() == wanted.keys()
+    assert all(trained[name].startswith(f"the content is {told}") for name, told in wanted.items())
 
 
 def test_links_and_pipes_in_a_folder_are_told_in_the_same_words(run: Run, score: Score, tmp_path: Path) -> None:

@@ -77,11 +77,27 @@ def test_links_in_a_tar_are_dead_letters_and_not_followed(score: Score, tmp_path
     assert (len(done.rows), done.passed_over) == (2, {})
 
 
-def test_cut_and_joined_tars_are_refused_by_name(score: Score, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_rows_before_the_cut_of_a_tar_are_scored_and_the_cut_is_a_dead_letter(score: Score, tmp_path: Path, pack: Any) -> None:
     whole = cases.tar(tmp_path / "whole.tar", PAIRS).read_bytes()
-    for kept in (600, 1024, 2048, 3 * 1024):
-        with pytest.raises(DataError, match=r"cut\.tar is (a )?cut"):
-            score(cases.put(tmp_path / "cut.tar", whole[:kept]))
+    for kept, scored, name in ((1024, 1, "cut.tar"), (1560, 1, "cut.tar/001.png"), (3 * 1024, 3, "cut.tar")):
+        done = score(cases.put(tmp_path / "cut.tar", pack(whole[:kept])))
+        assert [row["input"] for row in done.rows if row["error"] is None] == [f"cut.tar/00{k}.png" for k in range(scored)]
+        assert set(done.errors) == {(name, scored)}
+        assert "archive cut.tar is cut " in done.errors[name, scored]
+    with pytest.raises(DataError, match=r"none of the 1 inputs.*cut\.tar is cut within 000\.png"):
+        score(cases.put(tmp_path / "cut.tar", pack(whole[:600])))
+
+
+def test_a_packed_tar_that_is_cut_keeps_its_rows_too(score: Score, tmp_path: Path) -> None:
+    packed = gzip.compress(cases.tar(tmp_path / "whole.tar", PAIRS).read_bytes())
+    done = score(cases.put(tmp_path / "cut.tar.gz", packed[:-200]))
+    assert done.names[0] == "cut.tar.gz/000.png"
+    assert len(done.errors) == 1
+
+
+def test_joined_tars_are_refused_by_name(score: Score, tmp_path: Path) -> None:
+    whole = cases.tar(tmp_path / "whole.tar", PAIRS).read_bytes()
     with pytest.raises(DataError, match=r"two\.tar is damaged, or several archives"):
         score(cases.put(tmp_path / "two.tar", whole + whole))
 
