@@ -4,7 +4,7 @@ KUBECONFIG names it. Where KServe is not installed in it, the stand-in of `contr
 `kubelet.py` too. Nothing else differs, so that the tests say the same of a cluster with the real KServe. Each process of tests has
 stand-ins of its own for its own namespaces: these tests mostly wait, and many can do that at once (`pytest -n 3`).
 
-CLUSTER_TESTS_IMAGE: the predictor's image as the nodes have it. CLUSTER_TESTS_S3_HOST: this machine's address as the pods see it.
+CLUSTER_TESTS_IMAGE: the predictor's image as the nodes have it. CLUSTER_TESTS_HOST: this machine's address as the pods see it.
 """
 
 import fcntl

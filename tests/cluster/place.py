@@ -127,6 +127,11 @@ def new_namespace(api: Api, prefix: str, s3: Server, bundles: Path, folder: Path
         api.ask("DELETE", f"/api/v1/namespaces/{name}")
 
 
+def this_machine(api: Api) -> str:
+    """This machine's address as the pods see it."""
+    return os.environ.get("CLUSTER_TESTS_HOST") or str(urlsplit(api.server).hostname)
+
+
 def _apply_manifests(api: Api, namespace: str, s3: Server) -> None:
     built = subprocess.run(["kubectl", "kustomize", str(ROOT / "manifests" / "base")], check=True, capture_output=True, text=True).stdout
     objects = list(yaml.safe_load_all(built))
@@ -135,7 +140,7 @@ def _apply_manifests(api: Api, namespace: str, s3: Server) -> None:
         for subject in it.get("subjects", []):
             subject["namespace"] = namespace
         if it["kind"] == "Secret":
-            host = os.environ.get("CLUSTER_TESTS_S3_HOST") or urlsplit(api.server).hostname
+            host = this_machine(api)
             it["stringData"] = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
             it["metadata"]["annotations"] |= {
                 "serving.kserve.io/s3-endpoint": f"{host}:{urlsplit(s3.endpoint).port}", "serving.kserve.io/s3-usehttps": "0"

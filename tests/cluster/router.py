@@ -10,6 +10,7 @@ from typing import Any
 import requests
 
 from tests.cluster.api import Api, Object, service_path
+from tests.cluster.place import this_machine
 
 
 @contextmanager
@@ -40,10 +41,10 @@ def router(api: Api, namespace: str, *, host: str = "", token: str = "") -> Iter
         def log_message(self, *_: object) -> None:
             return
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("", 0), Handler)  # pods of a real node call it too
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://{this_machine(api)}:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

@@ -12,7 +12,7 @@ from components.classifier.errors import UsageError
 from components.deploy.kserve import live
 from components.deploy.kserve.judge import Bounds, Counts, Pairs
 from components.deploy.kserve.live import Meter, compare, looks_of, scrape
-from components.predictor.metrics import Metrics
+from components.predictor.metrics import CONFIDENCE_BUCKETS, LATENCY_BUCKETS, Metrics
 from components.predictor.shadow import ShadowMetrics
 from components.settings.serving import KServeSettings
 from tests.storage.servers import free_port
@@ -86,6 +86,34 @@ def test_only_what_happens_after_the_start_is_counted_for_each_version() -> None
     assert (theirs.requests, theirs.errors) == (5, 3), "what clients did wrong is not the version's"
     assert [n for n in counts.seconds if n] == [5, 7]
     assert meter.counts("20260103-030405-cccccccccccc") == Counts()
+
+
+def test_a_version_that_is_slower_throughout_is_found_though_nothing_of_it_lies_in_the_lowest_buckets() -> None:
+    with running(V1, V2) as (champion, challenger):
+        meter = meter_of(Pods(champion, challenger))
+        champion.answer(30, seconds=0.0004, confidence=0.05)
+        champion.answer(30, seconds=0.0015, confidence=0.55)
+        challenger.answer(30, seconds=0.21, confidence=0.55)
+        challenger.answer(30, seconds=0.24, confidence=0.97)
+        meter.read()
+        ours, theirs = meter.counts(V2), meter.counts(V1)
+        assert len(ours.seconds) == len(theirs.seconds) == len(LATENCY_BUCKETS) + 1
+        assert len(ours.confidence) == len(theirs.confidence) == len(CONFIDENCE_BUCKETS) + 1
+        assert compare(meter, V1, V2, Bounds(50, 3), 10, lambda: None) == "100.0% of 60 answers are slow, 0.0% of the champion's 60"
+
+
+def test_edges_that_only_one_release_of_the_predictor_has_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running(V1) as (champion,):
+        monkeypatch.setattr("components.predictor.metrics.LATENCY_BUCKETS", (0.005, 0.3, 0.4))
+        challenger = Predictor(V2, "pod-9")
+        try:
+            meter = meter_of(Pods(champion, challenger))
+            champion.answer(3)
+            challenger.answer(5, seconds=0.35)
+            meter.read()
+        finally:
+            challenger.stop()
+        assert (meter.counts(V1).seconds, meter.counts(V2).seconds) == ((3, 0), (0, 5)), "up to 5 ms, and beyond"
 
 
 def test_a_pod_that_starts_again_or_goes_or_comes_loses_no_request() -> None:

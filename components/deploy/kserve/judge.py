@@ -23,7 +23,10 @@ Verdict = Literal["waiting", "passed", "worse"]
 
 @dataclass(frozen=True)
 class Counts:
-    """What one version did: requests, those answered with 5xx, and histograms of seconds and confidence with edges that both share."""
+    """What one version did: requests, those answered with 5xx, and histograms of seconds and confidence with edges that both share.
+
+    A histogram is empty where nothing was counted.
+    """
 
     requests: int = 0
     errors: int = 0
@@ -93,7 +96,9 @@ def _tail(what: str, champion: Sequence[int], challenger: Sequence[int], alpha: 
     An edge further out would miss a version that is slow as a whole, but not that slow. The edge depends only on what both have together,
     on which the test is conditional, so choosing it costs nothing.
     """
-    together = [a + b for a, b in zip(champion, challenger, strict=False)]
+    if not champion or not challenger:
+        return ""
+    together = [a + b for a, b in zip(champion, challenger, strict=True)]
     total = sum(together)
     ends = [sum(together[cut:]) for cut in range(1, len(together))]
     cuts = [cut for cut, end in enumerate(ends, 1) if TAIL * total <= end < total]

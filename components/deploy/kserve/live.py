@@ -69,8 +69,8 @@ class Meter:
         return Counts(
             requests=sum(codes.values()),
             errors=sum(n for code, n in codes.items() if code.startswith("5")),
-            seconds=_histogram(samples, "penstock_request_seconds_bucket"),
-            confidence=_histogram(samples, "penstock_confidence_bucket"),
+            seconds=self._histogram(samples, "penstock_request_seconds_bucket"),
+            confidence=self._histogram(samples, "penstock_confidence_bucket"),
         )
 
     def pairs(self, champion: str) -> Pairs:
@@ -85,6 +85,17 @@ class Meter:
             if pod.version == version:
                 total += pod.earlier + (pod.last - pod.base)
         return total
+
+    def _histogram(self, samples: Samples, name: str) -> tuple[int, ...]:
+        """Return how many lie between each two edges that all pods share, from the counts up to each edge; empty where nothing was counted.
+
+        The edges are the pods', not the samples': an edge that nothing lies below must not be left out, else two versions' buckets
+        no longer stand beside each other.
+        """
+        edges = [found for pod in self._pods.values() if (found := {le for which, le in pod.last if which == name})]
+        shared = sorted(set.intersection(*edges), key=float) if edges else []
+        upto = [samples[name, le] for le in shared]
+        return tuple(b - a for a, b in zip([0, *upto], upto, strict=False)) if any(upto) else ()
 
     def _scrape(self) -> list[tuple[str, Scraped]]:
         found = []
@@ -148,9 +159,3 @@ def compare(meter: Meter, champion: str, challenger: str, bounds: Bounds, second
 def looks_of(least: int, steps: int) -> int:
     """Return how often a rollout of some steps looks at its data at most: `compare` makes one look more where the champion is late."""
     return steps * (len(sizes_of_looks(least)) + 1)
-
-
-def _histogram(samples: Samples, name: str) -> tuple[int, ...]:
-    """Return how many lie in each bucket, from the counts up to each edge."""
-    upto = [n for _, n in sorted((float(le), n) for (found, le), n in samples.items() if found == name)]
-    return tuple(b - a for a, b in zip([0, *upto], upto, strict=False))
