@@ -45,8 +45,10 @@ class TrainingSettings(Settings):
     """Channels of small_cnn relative to its own: 2 is twice as many, four times the work."""
     label_smoothing: float = Field(0.0, ge=0, le=0.5)
     """Part of each label's probability that is spread over all classes."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: in the loss each class counts equally, however few pictures it has; none: each picture does."""
     patience: int = Field(8, ge=1, le=10_000)
-    """Epochs without a lower validation loss after which training stops."""
+    """Epochs with a clearly higher validation loss than the best one after which training stops."""
     augmentation: Literal["auto", "none", "light", "affine", "photo"] = "auto"
     """auto, none, light, affine or photo."""
     device: str = "auto"

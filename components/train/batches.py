@@ -71,3 +71,14 @@ def batches_per_pass(pictures: int, batch_size: int) -> int:
     A single picture would break batch normalisation; where needed, batches hold one picture more than `batch_size`.
     """
     return max(1, min(math.ceil(pictures / batch_size), pictures // 2))
+
+
+def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:
+    """Return each class' weight in the loss, float32 (classes,): all classes together count equally, and the mean over pictures is 1.
+
+    A class without pictures has weight 0. The same as scikit-learn's `class_weight="balanced"`.
+    """
+    counts = np.bincount(labels, minlength=classes)
+    present = counts > 0
+    weights = np.divide(len(labels) / present.sum(), counts, out=np.zeros(classes), where=present)
+    return torch.tensor(weights, dtype=torch.float32)

@@ -41,7 +41,9 @@ def advice(history: Sequence[Epoch], best_epoch: int, pictures: int, classes: in
             f"the network learned nothing: {accuracy:.1%} of the validation pictures are right, chance is {1 / classes:.1%}; lower "
             "learning_rate, set augmentation=light, or check the labels"
         )
-    if not stopped_early and best_epoch == len(history) and _many_wrong(history, best_epoch, pictures):
+    losses = [epoch.validation_loss for epoch in history if epoch.validation_loss is not None]
+    falling = best_epoch == len(history) and losses[-1] == min(losses)
+    if not stopped_early and falling and _many_wrong(history, best_epoch, pictures):
         return (
             f"the validation loss was still falling after {len(history)} epochs, with {1 - accuracy:.1%} misclassified: more are likely "
             f"to help; set epochs={3 * len(history)}"

@@ -20,6 +20,7 @@ from components.train.checkpoint import Checkpoints, State
 from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
 from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
+from components.train.temperature import calibrated_losses, clearly_worse
 
 MIN_STEPS_PER_EPOCH = 60
 """Small sets are repeated with new augmentation until an epoch has this many steps."""
@@ -42,12 +43,13 @@ class Progress:
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     best_epoch: int = 0
-    best_loss: float = float("inf")
+    lowest: npt.NDArray[np.float64] = field(default_factory=lambda: np.array([np.inf]))
+    """Losses of the epoch with the lowest mean: of the validation pictures after calibration, or the one of the training."""
     begun: "BegunEpoch | None" = None
 
     @property
     def stale(self) -> int:
-        """Return the number of epochs of this cycle since the best one."""
+        """Return the number of epochs of this cycle since the one whose weights are kept."""
         return len(self.history) - max(self.best_epoch, self.cycle_start)
 
     @property
@@ -92,6 +94,7 @@ class Trainer:
         augmentation: Augmentation,
         options: TrainingSettings,
         device: torch.device,
+        class_weights: Tensor | None = None,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalise = normalise
@@ -99,6 +102,9 @@ class Trainer:
         self._augmentation = augmentation
         self._options, self._device, self._seconds = options, device, options.budget_seconds
         self._classes = 0
+        self._losses: npt.NDArray[np.float64] | None = None
+        """Of the validation pictures in the last epoch, after calibration; None where there are none."""
+        self._class_weights = None if class_weights is None else class_weights.to(device)
         self.steps = max(batches_per_pass(len(train), options.batch_size), MIN_STEPS_PER_EPOCH)
         self._optimizer = make_optimizer(network, options)
         self._average = WeightAverage(self.network, 10)
@@ -118,16 +124,26 @@ class Trainer:
                 epoch = self._within_memory(progress, checkpoints, show, stop)
                 progress.begun = None
                 progress.history.append(epoch)
-                loss = epoch.train_loss if epoch.validation_loss is None else epoch.validation_loss
-                if loss < progress.best_loss:
-                    progress.best_loss, progress.best_epoch = loss, epoch.epoch
-                    progress.best = copy.deepcopy(self._average.network.state_dict())
+                self._choose(progress, epoch)
                 self._save_when_due(progress, checkpoints, show, stop)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
         self.network.load_state_dict(progress.best)
         advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), self._classes, self._stale(progress))
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
+
+    def _choose(self, progress: Progress, epoch: Epoch) -> None:
+        """Keep the weights of the last epoch that is not clearly worse than the one with the lowest loss.
+
+        Where few pictures validate, the lowest loss is often one of the first epochs' by chance, or because those are less sure, which
+        calibration evens out: so losses are compared after it, picture by picture, and among equals the lower learning rate counts.
+        """
+        losses = np.array([epoch.train_loss]) if self._losses is None else self._losses
+        lower = bool(losses.mean() < progress.lowest.mean())
+        if lower or not clearly_worse(losses, progress.lowest):
+            progress.best_epoch, progress.best = epoch.epoch, copy.deepcopy(self._average.network.state_dict())
+        if lower:
+            progress.lowest = losses
 
     def _continues(self, progress: Progress, show: TrainingProgress) -> bool:
         """Say whether another epoch follows, which may begin a cycle."""
@@ -249,7 +265,9 @@ class Trainer:
 
     def _step(self, pictures: Tensor, labels: Tensor) -> Tensor:
         with self._autocast():
-            loss = F.cross_entropy(self.network(pictures), labels, label_smoothing=self._options.label_smoothing)
+            loss = F.cross_entropy(
+                self.network(pictures), labels, weight=self._class_weights, label_smoothing=self._options.label_smoothing
+            )
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
@@ -264,7 +282,9 @@ class Trainer:
         logits, labels = self._predict(self._average.network, self._validation)
         self._classes = logits.shape[1]
         loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
-        return self._finite(loss, number), float((logits.argmax(axis=1) == labels).mean())
+        loss = self._finite(loss, number)
+        self._losses = calibrated_losses(logits, labels)
+        return loss, float((logits.argmax(axis=1) == labels).mean())
 
     def _finite(self, loss: float, number: int) -> float:
         if not np.isfinite(loss):
@@ -286,7 +306,7 @@ class Trainer:
             "history": [asdict(epoch) for epoch in progress.history],
             "best": progress.best,
             "best_epoch": progress.best_epoch,
-            "best_loss": progress.best_loss,
+            "lowest": torch.from_numpy(progress.lowest),
             "cycle": progress.cycle,
             "cycle_start": progress.cycle_start,
             "begun": self._begun_state(progress.begun),
@@ -305,7 +325,9 @@ class Trainer:
             return Progress()
         history = [Epoch(**epoch) for epoch in state["history"]]
         begun = self._resume_epoch(state["begun"])
-        progress = Progress(state["cycle"], state["cycle_start"], history, state["best"], state["best_epoch"], state["best_loss"], begun)
+        progress = Progress(
+            state["cycle"], state["cycle_start"], history, state["best"], state["best_epoch"], state["lowest"].cpu().numpy(), begun
+        )
         self._prepare(progress)
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -330,7 +352,7 @@ class Trainer:
         if self._seconds is not None:
             return f"the time budget of {self._options.time_budget} is used up"
         if self._stale(progress):
-            return f"no lower validation loss in {self._options.patience} epochs"
+            return f"the validation loss was clearly higher for {self._options.patience} epochs"
         return "all epochs were run"
 
 

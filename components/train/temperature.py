@@ -17,6 +17,8 @@ PRIOR_SD = 0.25
 CROSS_FITTED = 200
 """With fewer validation pictures a temperature must lower the loss of pictures that it was not fitted on."""
 FOLDS = 5
+MAX_FITTED = 1_000_000
+"""Logits that the comparison of epochs fits a temperature on."""
 
 Logits = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
@@ -40,6 +42,23 @@ def fit_temperature(logits: Logits, labels: Labels) -> tuple[float, str]:
         counts += f", cross-fitted loss {held_out:.4f}"
     after = _losses(logits, labels, found).mean()
     return math.exp(found), f"fitted with a prior: validation loss {before.mean():.4f} became {after:.4f}; {counts}"
+
+
+def calibrated_losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
+    """Return the loss of each picture (N,) at the most probable temperature.
+
+    It is fitted on at most MAX_FITTED numbers, from pictures spread evenly over the split.
+    """
+    step = -(-logits.size // MAX_FITTED)
+    return _losses(logits, labels, _most_probable(logits[::step], labels[::step]))
+
+
+def clearly_worse(losses: npt.NDArray[np.float64], lowest: npt.NDArray[np.float64]) -> bool:
+    """Say whether the first losses are larger by more than the standard error of their mean difference, picture by picture."""
+    if len(losses) < 2:
+        return bool(losses.sum() > lowest.sum())
+    difference = losses - lowest
+    return bool(difference.mean() > difference.std(ddof=1) / math.sqrt(len(difference)))
 
 
 def _most_probable(logits: Logits, labels: Labels) -> float:

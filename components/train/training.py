@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -19,7 +20,7 @@ from components.classifier.network import ServingGraph, build, check_size
 from components.settings.training import TrainingSettings
 from components.storage.files import atomic_directory
 from components.train import augmentation
-from components.train.batches import Batches
+from components.train.batches import Batches, balanced_weights
 from components.train.checkpoint import Checkpoints, checkpoint_address
 from components.train.export import check_export, export_onnx, facts_of
 from components.train.familiarity import FamiliarityFit
@@ -97,12 +98,15 @@ class _Run:
         self._augmentation, augment = augmentation.resolve(options.augmentation, self._info.spec)
         self._batches = Batches(self._validation, device)
         self._normalise = Normalise(self._mean, self._std, device)
-        self.trainer = Trainer(self._network, self._normalise, Batches(self._training, device), self._batches, augment, options, device)
+        balanced = options.class_weights == "balanced"
+        weights = balanced_weights(np.array(self._training.labels, dtype=np.int64), classes) if balanced else None
+        training = Batches(self._training, device)
+        self.trainer = Trainer(self._network, self._normalise, training, self._batches, augment, options, device, weights)
         show.line(
             f"training {options.architecture} ({self._parameters:,} parameters) on {describe(device)}: {len(self._training)} pictures, "
             f"{self.trainer.steps} steps per epoch, augmentation {self._augmentation}"
         )
-        for note in _notes(self._info):
+        for note in _notes(self._info, options):
             show.line(f"note: {note}")
 
     def write(self, fitted: Fitted, directory: Path) -> TrainingResult:
@@ -170,11 +174,12 @@ def _origin(options: TrainingSettings) -> dict[str, str]:
     return {"pretrained_file": file.name, "pretrained_sha256": sha256(file)}
 
 
-def _notes(info: DatasetInfo) -> Iterator[str]:
+def _notes(info: DatasetInfo, options: TrainingSettings) -> Iterator[str]:
     counts = info.counts["train"]
     fewest, most = min(counts, key=lambda name: counts[name]), max(counts, key=lambda name: counts[name])
     if counts[most] >= 10 * counts[fewest]:
-        yield f"classes are uneven: {most!r} has {counts[most]} training pictures, {fewest!r} {counts[fewest]}; look at the recall of each"
+        remedy = "look at the recall of each" if options.class_weights == "balanced" else "class_weights=balanced lets them count equally"
+        yield f"classes are uneven: {most!r} has {counts[most]} training pictures, {fewest!r} {counts[fewest]}; {remedy}"
     if sum(info.counts["validation"].values()) == 0:
         yield "no validation pictures: the training loss chooses the weights, nothing is calibrated, and no picture is called unfamiliar"
 

@@ -10,15 +10,17 @@ from typing import Any, TypeVar
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from components.bundle.dataset import Split
+from components.bundle.training import Epoch
 from components.classifier import network
 from components.classifier.errors import TrainingError
 from components.classifier.images import ImageSpec
 from components.settings.training import TrainingSettings
-from components.train.batches import Batches
-from components.train.loop import Trainer
+from components.train.batches import Batches, balanced_weights
+from components.train.loop import Progress, Trainer
 from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from tests.train.fitting import CPU, checkpoints, split, trainer, weights
@@ -123,7 +125,7 @@ def test_the_best_weights_are_restored(tmp_path: Path) -> None:
     changed = options(epochs=12, patience=2)
     trained = trainer(changed, split(0, 300), wrong)
     fitted = trained.fit(checkpoints(tmp_path), SHOW)
-    assert fitted.stop_reason == "no lower validation loss in 2 epochs"
+    assert fitted.stop_reason == "the validation loss was clearly higher for 2 epochs"
     assert len(fitted.history) == fitted.best_epoch + 2 < 12
     logits, labels = trained.predict(trained._validation)
     loss = nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
@@ -177,6 +179,43 @@ def test_65_pictures_train_with_batch_normalisation(
     changed = options(epochs=1, batch_size=batch_size, architecture=architecture)
     fitted = trainer(changed, split(0, 65), split(65, 66)).fit(checkpoints(tmp_path), SHOW)
     assert np.isfinite(fitted.history[0].train_loss)
+
+
+def _chosen(*epochs: list[float]) -> int:
+    """The epoch whose weights are kept, from the losses of each validation picture in each epoch."""
+    trained, progress = trainer(OPTIONS, split(0, 20), split(20, 24)), Progress()
+    for number, losses in enumerate(epochs, 1):
+        trained._losses = np.array(losses)
+        trained._choose(progress, Epoch(number, 0.0, float(np.mean(losses)), 0.5, 0.1, 1.0))
+    return progress.best_epoch
+
+
+def test_of_epochs_that_are_about_equal_the_last_is_kept_and_not_one_that_is_clearly_worse() -> None:
+    assert _chosen([2, 2, 2, 2], [1, 1, 1, 1], [1.5, 1.5, 1.6, 1.5]) == 2, "every picture's loss rose"
+    assert _chosen([2, 2, 2, 2], [1, 1, 1, 1], [0.1, 0.1, 0.1, 4.0]) == 3, "one picture's loss rose, the others' fell"
+    steps = [[1.0, 1.0, 1.0, 1.0], [0.9, 1.2, 1.2, 0.9], [0.8, 1.4, 1.4, 1.2]]
+    assert _chosen(*steps) == 2, "the third is compared with the lowest, and not with the one before it"
+
+
+def test_a_balanced_loss_finds_a_class_of_three_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 20)
+    pictures, labels = split(0, 600).images, split(0, 600).labels
+    kept = np.sort(np.concatenate([np.flatnonzero(labels != 8), np.flatnonzero(labels == 8)[:3]]))
+    few, test = Split(pictures[kept], labels[kept]), split(600, 1200)
+    recalls = []
+    for balanced in (None, balanced_weights(few.labels, 10)):
+        trained = trainer(options(epochs=3), few, test)
+        trained._class_weights = balanced
+        trained.fit(checkpoints(tmp_path / str(balanced is None)), SHOW)
+        logits, expected = trained.predict(trained._validation)
+        recalls.append(float((logits.argmax(axis=1) == 8)[expected == 8].mean()))
+    assert recalls[1] > recalls[0] + 0.1, recalls
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = np.array([0] * 9 + [1] * 3 + [3])
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    np.testing.assert_allclose(balanced_weights(labels, 5), [*expected[:2], 0, expected[2], 0], rtol=1e-6)
 
 
 def test_without_validation_the_training_loss_chooses(tmp_path: Path) -> None:
