@@ -94,6 +94,9 @@ bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass; O
 bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
 	$(BIN)/python -m benchmarks.scoring $(OPTIONS)
 
+bench-drift: $(INSTALLED) ## What shifts of the pictures cost, beside what drift says without labels (minutes)
+	$(BIN)/python -m benchmarks.drift
+
 bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
 	$(BIN)/python -m benchmarks.registry $(OPTIONS)
 
@@ -106,4 +109,4 @@ bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, L
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-registry bench-training bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving clean

@@ -190,11 +190,12 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
     probabilities, images = scored.scores.probabilities, scored.test.images
     predictions = Predictions(scored.labels, probabilities, champion, images[[mistake.index for mistake in evaluation.mistakes]])
     rows, seen, familiarity = choose_golden(scored.labels), scored.appearance, scored.scores.familiarity
+    reference = Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast, familiarity, scored.labels)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=".evaluating-") as name:
         staging = Path(name)
         predictions.save(staging)
-        Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast, familiarity).save(staging)
+        reference.save(staging)
         save_golden(staging, images[rows], probabilities[rows], None if familiarity is None else familiarity[rows])
         (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
 from components.score.appearance import read_reference
-from components.score.drift import Drift
+from components.score.drift import Drift, ExpectedAccuracy
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output
 from components.score.parts import GROUP_ROWS, PART_BYTES, PartsWriter, arranged, group_rows
@@ -58,6 +58,7 @@ def _committed(plan: Plan, output: Output, folder: Path) -> Summary:
     output.fetch(plan, folder)
     raw: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
     raw["drift"] = [Drift(**drift) for drift in raw["drift"]]
+    raw["expected_accuracy"] = ExpectedAccuracy(**raw["expected_accuracy"]) if raw.get("expected_accuracy") else None
     return _checked(Summary(**raw))
 
 
@@ -130,6 +131,7 @@ def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary
         error_examples=tally.examples,
         passed_over_reasons=dict(tally.reasons.most_common(20)),
         drift=tally.drift(),
+        expected_accuracy=tally.expected_accuracy(),
         warnings=tally.warnings(),
         device=", ".join(sorted({result["device"] for result in results if result["device"]})),
         images_per_second=round(done / seconds, 1) if seconds else None,

@@ -97,7 +97,7 @@ class PieceScorer:
         try:
             for scored in self._engine.score(self._records(piece)):
                 writer.add(scored)
-                appearance.add(scored.pixels)
+                appearance.add(scored.pixels, scored.probabilities)
                 step(len(scored.inputs))
         finally:
             writer.close(lambda: {"rows": str(writer.rows), "looks": appearance.to_json()})

@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from components.bundle.markdown import escape
 from components.bundle.reference import Reference
-from components.score.appearance import FEATURES, Appearance
-from components.score.drift import Drift, compare
+from components.score.appearance import FEATURES, SURE, Appearance
+from components.score.drift import Drift, ExpectedAccuracy, Feature, compare, expected_accuracy, harm, told
 
 MAX_LISTED = 20
 MAX_UNFAMILIAR = 0.05
@@ -44,6 +44,8 @@ class Summary:
     warnings: list[str]
     unfamiliar: int | None = None
     """Scored rows that look like nothing that the version was trained on; None where it cannot say it."""
+    expected_accuracy: ExpectedAccuracy | None = None
+    """Estimated without labels; None for a version of an older release."""
     device: str = ""
     images_per_second: float | None = None
     """Rows that were scored in this run, by the seconds of its shards together."""
@@ -59,6 +61,7 @@ class Summary:
             "review_share": self.review_share,
             "mean_confidence": self.mean_confidence,
             "unfamiliar": self.unfamiliar,
+            "expected_accuracy": self.expected_accuracy.value if self.expected_accuracy else None,
             "images_per_second": self.images_per_second,
         }
         return {name: float(value) for name, value in named.items() if value is not None}
@@ -89,7 +92,9 @@ class Tally:
         edges = self.reference.confidence.edges if self.reference else [0.0, 1.0]
         self._edges = np.array(edges)
         self.confidence = np.zeros(len(edges) - 1, np.int64)
-        self.familiarity = np.zeros(len(edges) - 1, np.int64)
+        known = self.reference.familiarity if self.reference else None
+        self._familiarity_edges = np.array(known.edges if known else [0.0, 1.0])
+        self.familiarity = np.zeros(len(self._familiarity_edges) - 1, np.int64)
 
     def add(self, rows: pa.Table) -> None:
         """Count rows of the output."""
@@ -100,7 +105,7 @@ class Tally:
         self.confidence += np.histogram(np.clip(confidence, 0, 1), self._edges)[0]
         if "familiarity" in rows.column_names:
             familiarity = rows["familiarity"].drop_null().to_numpy()
-            self.familiarity += np.histogram(np.clip(familiarity, 0, 1), self._edges)[0]
+            self.familiarity += np.histogram(np.clip(familiarity, 0, 1), self._familiarity_edges)[0]
             self.unfamiliar = (self.unfamiliar or 0) + (pc.sum(rows["unfamiliar"]).as_py() or 0)
         for entry in pc.value_counts(rows["label"].drop_null()).to_pylist():
             self.labels[entry["values"]] += entry["counts"]
@@ -119,22 +124,26 @@ class Tally:
         """Compare with the reference; empty where there is none."""
         if self.reference is None or self.reference.classes != self.classes:
             return []
-        predicted = [self.labels[name] for name in self.classes]
-        found = [
-            compare("predicted class", self.reference.predicted, predicted),
-            compare("confidence", self.reference.confidence.counts, self.confidence.tolist()),
-            compare("familiarity", known.counts, self.familiarity.tolist()) if (known := self.reference.familiarity) else None,
-            *(compare(name, getattr(self.reference, name).counts, self.appearance.counts[name].tolist()) for name in FEATURES),
-        ]
-        return [drift for drift in found if drift]
+        known = self.reference.familiarity
+        return compare(
+            [
+                Feature("predicted class", self.reference.predicted, [self.labels[name] for name in self.classes]),
+                Feature("confidence", self.reference.confidence.counts, self.confidence.tolist(), ordered=True),
+                *([Feature("familiarity", known.counts, self.familiarity.tolist(), ordered=True)] if known else []),
+                *(Feature(name, getattr(self.reference, name).counts, self.appearance.counts[name].tolist()) for name in FEATURES),
+            ]
+        )
+
+    def expected_accuracy(self) -> ExpectedAccuracy | None:
+        """Estimate the accuracy on the scored rows; None where the reference cannot say it."""
+        if self.reference is None or self.reference.classes != self.classes:
+            return None
+        sure, n = self.appearance.counts.get(SURE, (0, 0))
+        return expected_accuracy(self.reference, int(sure), int(n))
 
     def warnings(self) -> list[str]:
         """What a user should look at, one line each."""
-        lines = [
-            f"{drift.feature} has drifted from what the version was evaluated on (PSI {drift.psi:.2f})"
-            for drift in self.drift()
-            if drift.drifted
-        ]
+        lines = told(self.drift(), self.expected_accuracy())
         if self.unfamiliar and self.unfamiliar > MAX_UNFAMILIAR * (self.rows - self.errors):
             lines.append(f"{self.unfamiliar} of {self.rows - self.errors} pictures look like nothing that the version was trained on")
         if not self.rows:
@@ -165,8 +174,10 @@ def markdown(summary: Summary) -> str:
         *(f"| {escape(name)} | {count:,} |" for name, count in list(summary.classes.items())[:100]),
     ]
     if summary.drift:
-        lines += ["", "| drift of | PSI | p | |", "|---|---|---|---|"]
-        lines += [f"| {d.feature} | {d.psi:.3f} | {d.p_value:.2g} | {'**drifted**' if d.drifted else ''} |" for d in summary.drift]
+        lines += ["", "| drift of | PSI | moved | adjusted p | |", "|---|---|---|---|---|"]
+        lines += [_row(drift) for drift in summary.drift]
+    if summary.expected_accuracy:
+        lines += ["", f"Without labels: {harm(summary.expected_accuracy)}."]
     if summary.error_examples:
         lines += ["", "| could not be scored | row | why |", "|---|---|---|"]
         lines += [f"| {escape(e['input'])} | {e['index']} | {escape(e['error'])} |" for e in summary.error_examples]
@@ -174,3 +185,9 @@ def markdown(summary: Summary) -> str:
         lines += ["", "| passed over | files |", "|---|---|"]
         lines += [f"| {escape(reason)} | {count:,} |" for reason, count in summary.passed_over_reasons.items()]
     return "\n".join(lines) + "\n"
+
+
+def _row(drift: Drift) -> str:
+    moved = "" if drift.moved is None else f"{drift.moved:+.3f}"
+    p = drift.p_value if drift.adjusted is None else drift.adjusted
+    return f"| {drift.feature} | {drift.psi:.3f} | {moved} | {p:.2g} | {'**drifted**' if drift.drifted else ''} |"
