@@ -106,7 +106,10 @@ bench-training: $(INSTALLED) ## Training beside a reference loop, accuracy again
 bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server; needs wrk
 	$(BIN)/python -m benchmarks.serving.bench $(OPTIONS)
 
+fuzz: $(INSTALLED) ## 100,000 wrong requests to a real predictor, none of which may get a 5xx; OPTIONS='--seed 1'
+	$(BIN)/python -m benchmarks.serving.fuzz $(OPTIONS)
+
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean

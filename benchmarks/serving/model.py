@@ -36,5 +36,5 @@ def _train_and_publish(registry: Registry) -> str:
         ingest("digits", dataset, IngestSettings(image_size=(28, 28)))
         train(dataset, model, TrainingSettings(name=NAME, epochs=2, device="cpu"))
         images = Dataset.load(dataset).split("test").images[:_GOLDEN]
-        save_golden(model, images, Classifier(model, threads=1).probabilities(images))
+        save_golden(model, images, *Classifier(model, threads=1).answer(images))
         return publish_directory(registry, model).version

@@ -2,7 +2,7 @@
 
 Some decoders hold Python's lock for seconds, and none can be stopped. In a process beside the server they hold nothing, a
 decode that takes too long or whose client is gone is ended with the process, and what it took of memory is given back. The
-process starts with the first such picture (0.3 s) and ends when none came for a minute.
+process starts with the first such picture (0.3 s) and ends when none came for 20 seconds.
 """
 
 import os
@@ -23,7 +23,7 @@ from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels, prepare
 from components.predictor.errors import Disconnected
 
-IDLE_SECONDS = 60.0
+IDLE_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 _GONE_SECONDS = 1.0
 """How long a decode goes on whose client is gone: ending the process costs more."""

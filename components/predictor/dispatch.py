@@ -150,20 +150,17 @@ class Worker:
             outcomes: list[_Outcome] = []
             until = time.monotonic() + _GATHER_SECONDS
             while job is not None:
-                outcomes.append(self._run(job))
+                function, future = job
+                with self._lock:
+                    self.running += 1
+                outcomes.append((future, *((None, None) if future.cancelled() else _call(function))))  # cancelled: nobody waits for it
+                with self._lock:
+                    self.running -= 1
                 job = self._next() if time.monotonic() < until else None
-            loop = outcomes[0][0].get_loop()
+            loop = future.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._deliver, outcomes)
-
-    def _run(self, job: _Job) -> _Outcome:
-        with self._lock:
-            self.running += 1
-        try:
-            return _run(job)
-        finally:
-            with self._lock:
-                self.running -= 1
+            del outcomes, function, future  # while this thread waits, it holds nothing of the last request
 
     def _next(self) -> _Job | None:
         try:
@@ -185,11 +182,13 @@ class Worker:
                 future.set_exception(error)
 
 
-def _run(job: _Job) -> _Outcome:
-    function, future = job
-    if future.cancelled():  # nobody waits for it
-        return future, None, None
+def _call(function: Callable[[], R]) -> tuple[R | None, BaseException | None]:
+    """Return what a function returns or raises.
+
+    A traceback keeps this frame and those that called it. If one of them kept the future, which keeps the exception, that would be a cycle:
+    a request's body would stay until garbage is collected.
+    """
     try:
-        return future, function(), None
+        return function(), None
     except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
-        return future, None, error
+        return None, error

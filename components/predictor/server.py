@@ -27,7 +27,7 @@ from components.predictor.reviewing import ReviewWriter
 from components.predictor.sdk import ModelServer, RESTServer, app
 from components.predictor.settings import PredictorSettings
 from components.predictor.shadow import Shadow, ShadowMetrics
-from components.predictor.speed import freeze_garbage, tune_interpreter
+from components.predictor.speed import freeze_garbage, give_memory_back, tune_interpreter
 
 Loader = Callable[["PredictorServer"], None]
 """Loads a model in the background and calls `serve`; raises PenstockError when it cannot."""
@@ -163,6 +163,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
                 enforce_timeouts(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout)
             )
         ]
+        beside.append(asyncio.create_task(give_memory_back(lambda: self.model.dispatcher.depth)))
         if self.settings.stop_with_parent:
             beside.append(asyncio.create_task(self._stop_with_parent()))
         if self.settings.enable_grpc:

@@ -9,22 +9,29 @@ Measured on two CPUs, where the model takes 100 µs for a 28x28 picture.
 | `Worker` gathers results before it wakes the event loop | at 16 connections a wake-up cost a quarter of a request |
 | `tune_interpreter`: threads give up Python's lock after 0.5 ms instead of 5 | health waits for the lock several times per response |
 | `freeze_garbage`: what is loaded is never collected, the rest 28 times less often | no pause of 50 ms now and then |
+| `give_memory_back`: an idle process that has grown gives back what it does not need | 416 MB after an attack became 132 |
 | `new_id`: a counter instead of a UUID | 0.4 µs instead of 7 |
 
 Other measures stand with their subject: onnxruntime's threads do not spin while idle (bundle/model.py), more than one of them is
 used only where it helps (loaded_model.py), and KServe's heavy imports are put off (sdk.py).
 """
 
+import asyncio
+import ctypes
 import gc
 import itertools
 import os
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 QUICK_SECONDS = 0.003
 """A model that takes longer for one picture never runs on the event loop."""
 _SWITCH_SECONDS = 0.0005
 _GC_THRESHOLDS = (20_000, 20, 20)
 """One picture as nested JSON lists is about a thousand objects: with Python's 700 each request would trigger a collection."""
+_GIVE_BACK_SECONDS = 5.0
+_GROWTH_BYTES = 8 * 2**20
 _ID_PREFIX, _ID_NUMBERS = os.urandom(6).hex(), itertools.count(1)
 
 
@@ -38,6 +45,29 @@ def freeze_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+
+
+async def give_memory_back(busy: Callable[[], object]) -> None:
+    """Give to the system what large requests took, whenever the process has grown and nothing is being worked on; runs until cancelled.
+
+    The C library keeps what was freed below something that lives, and gives it back only when it is told to (malloc_trim(3)).
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    least = resident_bytes()
+    while trim is not None and least:
+        await asyncio.sleep(_GIVE_BACK_SECONDS)
+        if resident_bytes() > least + _GROWTH_BYTES and not busy():
+            gc.collect()
+            await asyncio.to_thread(trim, 0)
+            least = resident_bytes()
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
 
 
 def new_id() -> str:

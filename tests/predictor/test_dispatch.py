@@ -1,12 +1,14 @@
 """Where work is done: requests that take long hold only their own kind, and work that nobody waits for is dropped."""
 
 import asyncio
+import gc
 import io
 import json
 import os
 import signal
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -53,6 +55,44 @@ def test_what_takes_long_to_decode_is_known_from_the_header(pictures: np.ndarray
         with pytest.raises(CostlyPicture, match="longer"):
             decode(data, max_cost=256 * 256)
         assert decode(data).size
+
+
+def test_what_a_request_held_is_free_when_its_client_has_gone(pictures: np.ndarray) -> None:
+    """Without the help of garbage collection, which comes rarely here: megabytes would wait for it."""
+
+    class Body:
+        pass
+
+    dispatcher = Dispatcher(PredictorSettings(), 2)
+    kept: list[weakref.ref[Body]] = []
+
+    async def ask(gone: bool) -> None:
+        body = Body()
+        kept.append(weakref.ref(body))
+
+        def work(limits: RequestLimits) -> bool:
+            if body is None or not gone:
+                raise RequestError("wrong")
+            return True
+
+        with pytest.raises(Disconnected if gone else RequestError):
+            await dispatcher.run(work, 10, lambda: gone)
+
+    async def ask_all() -> None:
+        for number in range(8):
+            await asyncio.create_task(ask(number % 2 == 0))
+
+    gc.collect()
+    gc.disable()
+    try:
+        asyncio.run(ask_all())
+        until = time.monotonic() + 10
+        while [it for it in kept if it() is not None] and time.monotonic() < until:
+            time.sleep(0.01)  # a thread may not have reached its next job yet
+        assert [it() for it in kept] == [None] * 8
+    finally:
+        gc.enable()
+        dispatcher.close()
 
 
 def test_a_process_decodes_like_this_one_and_names_the_same_reasons() -> None:
