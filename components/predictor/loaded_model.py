@@ -11,6 +11,7 @@ import numpy.typing as npt
 from components.bundle import files
 from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, load_golden_familiarity
 from components.bundle.model import Classifier
+from components.bundle.reference import Reference, Sureness
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import ImageSpec, Pixels
@@ -41,6 +42,8 @@ class LoadedModel:
     """Whether one picture takes so little time that the event loop may run the model."""
     example: Pixels = field(repr=False)
     """A picture for examples, uint8 (H, W, C)."""
+    sureness: Sureness | None = None
+    """By which accuracy is estimated without labels; None for a version without reference.json, or of an older release."""
 
 
 def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batches: bool = False) -> LoadedModel:
@@ -68,7 +71,9 @@ def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batc
         _warm_up(classifier)
     check_golden(classifier, pictures, expected, load_golden_familiarity(directory))
     quick = _seconds(classifier, pictures[:1]) < QUICK_SECONDS
-    return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0])
+    reference = Reference.find(directory)
+    sureness = reference.sureness if reference and reference.classes == classifier.classes else None
+    return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0], sureness)
 
 
 def _load_classifier(directory: Path, threads: int, picture: Pixels) -> tuple[Classifier, int]:

@@ -1,17 +1,24 @@
 """The predictor's Prometheus metrics; /metrics serves them beside KServe's own."""
 
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Literal, get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
+from components.classifier.images import Pixels, brightness_and_contrast
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.protocol.request import Predictions
 
 LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999, 0.9999, 1)
+"""As the other buckets of what a model sees and says, edges that reference.json has too."""
 FAMILIARITY_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1)
+BRIGHTNESS_BUCKETS = tuple(range(16, 257, 16))
+CONTRAST_BUCKETS = tuple(range(8, 129, 8))
+WATCHED = 0.125
+"""Share of the requests of whose pictures looks and certainty are measured: that takes more time than all other counting."""
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 Behind = Literal["refused", "disk", "store"]
@@ -26,6 +33,9 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"penstock_{name}", text, labels, registry=registry)
 
+        def histogram(name: str, text: str, buckets: Sequence[float]) -> Histogram:
+            return Histogram(f"penstock_{name}", text, ["version"], buckets=buckets, registry=registry)
+
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"penstock_{name}", text, labels, registry=registry)
 
@@ -37,13 +47,13 @@ class Metrics:
         self._latency = cache(latency.labels)
         self._images = counter("images", "Pictures classified")
         self._predictions = counter("predictions", "Pictures by model version and predicted class", "version", "label")
-        self._confidence = Histogram(
-            "penstock_confidence", "Confidence of predictions", ["version"], buckets=CONFIDENCE_BUCKETS, registry=registry
-        )
+        self._confidence = histogram("confidence", "Confidence of predictions", CONFIDENCE_BUCKETS)
         self._low_confidence = counter("low_confidence", "Pictures that need review", "version")
-        self._familiarity = Histogram(
-            "penstock_familiarity", "How familiar pictures look", ["version"], buckets=FAMILIARITY_BUCKETS, registry=registry
-        )
+        self._familiarity = histogram("familiarity", "How familiar pictures look", FAMILIARITY_BUCKETS)
+        self._brightness = histogram("brightness", "Mean pixel of watched pictures, 0 to 255", BRIGHTNESS_BUCKETS)
+        self._contrast = histogram("contrast", "Standard deviation of the pixels of watched pictures, 0 to 127.5", CONTRAST_BUCKETS)
+        self._watched = counter("watched", "Pictures whose looks and certainty were measured", "version")
+        self._sure = counter("sure", "Watched pictures that are as certain as those that were right at evaluation", "version")
         self._unfamiliar = counter("unfamiliar", "Pictures that look like nothing that the version was trained on", "version")
         self._by_version: dict[str, tuple[list[Counter], Histogram, Counter]] = {}
         self._strange: dict[str, tuple[Histogram, Counter]] = {}
@@ -90,6 +100,18 @@ class Metrics:
         """Count an inference request that got a response."""
         self._request(protocol, str(status)).inc()
         self._latency(protocol).observe(seconds)
+
+    def watch_pictures(self, pixels: Pixels, predictions: Predictions) -> None:
+        """Measure the looks and the certainty of some requests' pictures, uint8 (n, H, W, C), for `penstock drift`."""
+        loaded = predictions.model
+        if loaded.sureness is None or random.random() >= WATCHED:
+            return
+        brightness, contrast = self._brightness.labels(loaded.version), self._contrast.labels(loaded.version)
+        for light, spread in zip(*(values.tolist() for values in brightness_and_contrast(pixels)), strict=True):
+            brightness.observe(light)
+            contrast.observe(spread)
+        self._watched.labels(loaded.version).inc(len(pixels))
+        self._sure.labels(loaded.version).inc(loaded.sureness.count(predictions.probabilities))
 
     def count_predictions(self, predictions: Predictions) -> None:
         """Count the predictions of a request."""

@@ -93,6 +93,7 @@ class ServingModel:
         classes: list[int] = probabilities.argmax(axis=1).tolist()
         predictions = Predictions(loaded, probabilities, classes, confidence, needs_review, familiar, unfamiliar)
         self._metrics.count_predictions(predictions)
+        self._metrics.watch_pictures(request.images, predictions)
         if self._review is not None:
             self._review.offer(request, predictions, request_id)
         if self._shadow is not None:

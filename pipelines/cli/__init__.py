@@ -11,6 +11,7 @@ from pipelines.cli import gate, models, review, runs
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
+from pipelines.cli.drift import drift
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.params import WithParameters, params
@@ -39,6 +40,7 @@ app.command("lint")(lint)
 app.command("doctor")(doctor)
 app.command("serve")(serve)
 app.command("predict")(predict)
+app.command("drift")(drift)
 app.command("report")(report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(models.app, name="models")
