@@ -3,6 +3,7 @@
     dataset.json                digest, classes, shape, counts, checks, what was set aside
     SPLIT/images.npy            uint8 (N, H, W, C), memory-mapped, never pickled
     SPLIT/labels.npy            int64 (N,), indices into `classes`
+    report.html                 the checks, and pictures that look alike, to be looked at
     SPLIT/columns.parquet       optional: one row per picture; `file` is where it came from, other columns become slices
 
 SPLIT is `train`, `validation` or `test`. The test split is sealed: only evaluation opens it.
@@ -26,6 +27,7 @@ from components.storage.files import write_file
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
 SCHEMA_VERSION = 1
+REPORT = "report.html"
 Labels = npt.NDArray[np.int64]
 CHUNK_BYTES = 32 * 2**20
 """Bytes of pictures that are in memory at a time while they are written."""

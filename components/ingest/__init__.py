@@ -13,5 +13,6 @@
 | collection.py | labelled pictures, before they are checked |
 | checks.py | what fails a run, or is reported |
 | split.py | assigns each picture to a split |
+| likeness.py | pictures of two splits that look alike |
 | extra.py | pictures for training only, from a second source |
 """

@@ -8,6 +8,7 @@ from components.step_image import component
 @component
 def ingest_dataset(
     dataset: dsl.Output[dsl.Dataset],
+    report: dsl.Output[dsl.HTML],
     source: str,
     ingest: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> str:
@@ -15,14 +16,20 @@ def ingest_dataset(
 
     Args:
         dataset: The dataset version: dataset.json and, per split, images.npy, labels.npy and columns.parquet.
+        report: The checks, and pictures of two splits that look alike, one HTML file.
 
     Returns:
         The dataset's digest: 64 hexadecimal digits over classes, pixels, labels and splits.
     """
+    import shutil
+    from pathlib import Path
+
+    from components.bundle.dataset import REPORT
     from components.ingest import ingest as step
     from components.settings.ingest import IngestSettings
 
     info = step.ingest(source, dataset.path, IngestSettings.read(ingest))
+    shutil.copyfile(Path(dataset.path) / REPORT, report.path)
     dataset.metadata["digest"] = info.digest
     dataset.metadata["source"] = info.source
     dataset.metadata["classes"] = len(info.classes)

@@ -16,13 +16,15 @@ from components.bundle.dataset import SPLITS, DatasetInfo, SplitName
 from components.classifier import images
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
-from components.ingest import extra, sources, split
+from components.ingest import extra, likeness, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
 from components.readers.listing import counted, quoted, some
+from components.report.dataset import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
+from components.storage.files import write_file
 
 SCRATCH = ".scratch"
 
@@ -46,8 +48,13 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
         splits = split.assign(collection, keep, options)
         checks += check_groups(collection, splits, bool(options.extra_training_source))
         more = _extra(collection, options, scratch, log) if options.extra_training_source else None
-        info = _write(source, path, collection, splits, [*checks, more.check] if more else checks, options, more)
-        _tell_result(info, [*checks, more.check] if more else checks, log)
+        pictures = _pictures(collection, splits, more)
+        alike = likeness.find(pictures, scratch / "thumbnails")
+        checks += [likeness.check_likeness(pictures, alike, options.max_near_duplicates), *([more.check] if more else [])]
+        info = _write(source, path, collection, splits, checks, options, more)
+        shown = [(pictures.shown(match.k), pictures.shown(match.other), match.correlation) for match in alike[:MAX_PAIRS]]
+        write_file(path / dataset.REPORT, [render_dataset(info, shown, len(alike)).encode()])
+        _tell_result(info, checks, log)
         return info
 
 
@@ -89,6 +96,19 @@ def _extra(collection: Collection, options: IngestSettings, scratch: Path, log: 
     more = _as_wanted(sources.load(options.extra_training_source, wanted, workspace, log), wanted)
     _tell_found(options.extra_training_source, more, log)
     return extra.choose(collection, more)
+
+
+def _pictures(collection: Collection, splits: npt.NDArray[np.int8], more: extra.Extra | None) -> likeness.Pictures:
+    """All pictures, those of the extra training source included."""
+    if more is None:
+        return likeness.Pictures(collection.images, splits, collection.names, collection.labels, collection.classes)
+    return likeness.Pictures(
+        extra.Joined(collection.images, more.images),
+        np.concatenate([splits, np.full(len(more.labels), SPLIT_CODE["train"], np.int8)]),
+        [*collection.names, *more.names],
+        np.concatenate([collection.labels, more.labels]),
+        collection.classes,
+    )
 
 
 def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestSettings) -> list[Check]:

@@ -25,7 +25,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     from markupsafe import Markup
 
     champion = evaluation.champion
-    return _template(TEMPLATE).render(
+    return template(TEMPLATE).render(
         e=evaluation,
         version=version,
         banner=views.banner(evaluation, decision),
@@ -49,11 +49,12 @@ def render_training(name: str, curves: LearningCurves) -> str:
     """Render the learning curves of a training as a page of its own, for the run that goes on."""
     from markupsafe import Markup
 
-    return _template("training.html.jinja").render(name=name, curves=curves, learning=Markup(plots.learning_plot(curves)))
+    return template("training.html.jinja").render(name=name, curves=curves, learning=Markup(plots.learning_plot(curves)))
 
 
 @cache
-def _template(name: str) -> "Template":
+def template(name: str) -> "Template":
+    """A page's template, with the filters that all of them use; every value is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(

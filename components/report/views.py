@@ -100,7 +100,7 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
 
 def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
     """Pair the mistakes with their pictures, as small PNGs inside the page."""
-    return [Picture(mistake, *_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+    return [Picture(mistake, *address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
 
 
 def banner(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Banner:
@@ -179,7 +179,8 @@ def _rule(line: str) -> ShownRule:
     return ShownRule(*parts) if len(parts) == 3 and parts[1] in _MARKS else ShownRule("", "skipped", line)
 
 
-def _address(image: Pixels) -> tuple[str, bool]:
+def address(image: Pixels) -> tuple[str, bool]:
+    """A picture, uint8 (H, W, 1 or 3), as the address of a small PNG, and whether it is drawn larger than it is."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
     pixelated = max(picture.size) < SIDE
     picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)

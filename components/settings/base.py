@@ -34,7 +34,7 @@ class Settings(BaseModel):
     @classmethod
     def _whole(cls, value: Any, info: ValidationInfo) -> Any:
         """Read 6.0 as 6: Kubeflow keeps every number inside a mapping as a float. 6.5 stays, and is refused."""
-        whole = cls.model_fields[str(info.field_name)].annotation is int
+        whole = cls.model_fields[str(info.field_name)].annotation in (int, int | None)
         return int(value) if whole and isinstance(value, float) and value.is_integer() else value
 
     @classmethod

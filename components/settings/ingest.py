@@ -83,6 +83,8 @@ class IngestSettings(Settings):
     """set_aside leaves damaged pictures out and names them; fail stops the run."""
     max_duplicates: int = Field(0, ge=0)
     """How many pictures may be in two splits; up to it they are dropped from training, above it the source is refused."""
+    max_near_duplicates: int | None = Field(None, ge=0)
+    """How many validation and test pictures may look like one of another split; more are refused. Empty: reported only."""
     names: NameEncoding = ""
     """Encoding of file names in a zip or tar that do not say theirs, such as cp932 or gbk. Empty: only UTF-8 is taken."""
     group_column: str = ""

@@ -41,7 +41,7 @@ def test_an_archive_is_read_like_its_folder(tmp_path: Path, run: Run, members: d
     found = run(MAKERS[kind](tmp_path / "archive.bin", backwards))  # the content decides, not the name
     assert found.info.digest == plain.info.digest
     assert found.files().keys() == plain.files().keys()
-    assert sorted(p.name for p in found.dataset.path.iterdir()) == ["dataset.json", "test", "train", "validation"]
+    assert sorted(p.name for p in found.dataset.path.iterdir()) == ["dataset.json", "report.html", "test", "train", "validation"]
 
 
 def test_wrapped_with_leavings_and_splits(tmp_path: Path, run: Run) -> None:

@@ -171,13 +171,15 @@ def test_the_cache_is_where_it_can_be_written(tmp_path: Path, monkeypatch: pytes
 def test_the_component_returns_the_digest_and_fills_the_metadata(tmp_path: Path) -> None:
     data = folder(tmp_path / "data", ["cat", "dog"])
     artifact = dsl.Dataset(uri=str(tmp_path / "artifact"))
-    returned = ingest_dataset.python_func(dataset=artifact, source=str(data), ingest={"image_size": "8x10", "channels": 1.0})
+    report = dsl.HTML(uri=str(tmp_path / "report"))
+    returned = ingest_dataset.python_func(dataset=artifact, report=report, source=str(data), ingest={"image_size": "8x10", "channels": 1.0})
     info = Dataset.load(artifact.path).info
     assert returned == info.digest
     assert info.shape == (8, 10, 1)
     assert artifact.metadata["shape"] == "8x10x1"
     assert artifact.metadata["train"] == 8
     assert artifact.metadata["digest"] == returned
+    assert info.digest[:12] in Path(report.path).read_text("utf-8")
 
 
 def test_labels_follow_their_pictures(tmp_path: Path, run: Run) -> None:
