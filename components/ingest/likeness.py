@@ -69,11 +69,11 @@ class Pictures:
 
     def split(self, k: int) -> str:
         """The name of a picture's split."""
-        return SPLITS[self.splits[k]]
+        return SPLITS[int(self.splits[k])]
 
     def label(self, k: int) -> str:
         """The name of a picture's class."""
-        return self.classes[self.labels[k]]
+        return self.classes[int(self.labels[k])]
 
     def shown(self, k: int) -> PictureOfDataset:
         """A picture for the report."""

@@ -16,7 +16,7 @@ from components.classifier.errors import DataError, UsageError
 from components.ingest import likeness
 from components.ingest.likeness import MAX_BITS, MAX_CANDIDATES, Pictures, find, perceptual_hashes, thumbnail
 from components.settings.ingest import IngestSettings
-from tests.ingest.cases import encode, folder, pixels, put
+from tests.ingest.cases import encode, pixels, put
 from tests.ingest.conftest import Run
 
 PHOTOS = load_sample_images().images
