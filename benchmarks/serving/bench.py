@@ -65,9 +65,9 @@ def _measure_peer(running: Running, result: Results, image: Pixels, expected: tu
     for row in ROWS:
         request = result.peer.requests[row]
         check(running.url, request, image, *expected)
-        measure(running.url, request, image, max(CONNECTIONS), 1)  # warm
+        measure(running.url, running.pid, request, image, max(CONNECTIONS), 1)  # warm
         for connections in CONNECTIONS:
-            load = measure(running.url, request, image, connections, seconds)
+            load = measure(running.url, running.pid, request, image, connections, seconds)
             result.loads.setdefault((row, connections), []).append(load)
     result.memory_after.append(running.memory())
 

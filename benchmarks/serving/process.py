@@ -39,6 +39,15 @@ class Running:
         return sum(_kilobytes(roll, "Rss") for roll in rolls) / 1000, sum(_kilobytes(roll, "Pss") for roll in rolls) / 1000
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its children have used so far."""
+    ticks = 0
+    for number in _tree(pid):
+        fields = _read(f"/proc/{number}/stat").rpartition(")")[2].split()
+        ticks += sum(map(int, fields[11:13]))  # utime and stime: proc_pid_stat(5)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def install(peer: Peer, cache: Path) -> Path:
     """Make the peer's own environment, once for these pins; returns its bin folder."""
     if not peer.requirements:

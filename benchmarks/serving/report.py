@@ -34,14 +34,18 @@ class Results:
         """Median of the rounds' 99th percentiles, ms."""
         return median(load.p99 for load in self.loads[cell])
 
+    def cpu(self, cell: Cell) -> float:
+        """Median CPU time per answer, µs: other load on the machine changes it less than the rate."""
+        return median(load.cpu for load in self.loads[cell])
+
 
 def markdown(results: Sequence[Results], connections: Sequence[int], rounds: int, seconds: float) -> str:
     """The whole report."""
     lines = [
         f"{_machine()}; {rounds} rounds, peers interleaved, {seconds:g} s a cell; medians. All on the same 2 cores, wrk included.",
         "",
-        "| request | connections | server | requests/s | p99 ms | requests/s, Penstock = 1 | spread over rounds |",
-        "|---|---|---|---|---|---|---|",
+        "| request | connections | server | requests/s | p99 ms | CPU µs per request | requests/s, Penstock = 1 | spread over rounds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in ROWS:
         for count in connections:
@@ -63,7 +67,8 @@ def _cell_lines(results: Sequence[Results], cell: Cell) -> list[str]:
         ratio = f"{result.rate(cell) / own:.2f}" if own else ""
         spread = f"{min(rates):.0f} to {max(rates):.0f}"
         lines.append(
-            f"| {cell[0]} | {cell[1]} | {result.peer.name} | {result.rate(cell):.0f} | {result.p99(cell):.2f} | {ratio} | {spread} |"
+            f"| {cell[0]} | {cell[1]} | {result.peer.name} | {result.rate(cell):.0f} | {result.p99(cell):.2f} "
+            f"| {result.cpu(cell):.0f} | {ratio} | {spread} |"
         )
     return lines
 

@@ -39,9 +39,9 @@ def test_the_report_gives_medians_ratios_and_names_who_is_ahead() -> None:
     rates = {PENSTOCK.name: (300, 100, 200), BARE.name: (250, 250, 250), KSERVE.name: (50, 50, 50), LITSERVE.name: (210, 210, 210)}
     results = []
     for peer in (PENSTOCK, BARE, KSERVE, LITSERVE):
-        loads = [Load(rate, p50=1, p99=5) for rate in rates[peer.name]]
+        loads = [Load(rate, p50=1, p99=5, cpu=400) for rate in rates[peer.name]]
         cells = {(row, 1): loads for row in ROWS}
         results.append(Results(peer, cells, starts=[2.0], memory_ready=[(100, 90)], memory_after=[(110, 95)]))
     text = markdown(results, (1,), 3, 1)
-    assert "| V1 JSON | 1 | Penstock | 200 | 5.00 | 1.00 | 100 to 300 |" in text
+    assert "| V1 JSON | 1 | Penstock | 200 | 5.00 | 400 | 1.00 | 100 to 300 |" in text
     assert "| V1 JSON | 1 | 4.00 | 0.80 | LitServe 0.2 | KServe 0.21 model, sync predict, LitServe 0.2 |" in text
