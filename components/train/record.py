@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
+
 from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig
 from components.bundle.dataset import DatasetInfo
 from components.bundle.training import LearningCurves, TrainingRecord
@@ -17,7 +19,7 @@ from components.settings.training import TrainingSettings
 from components.storage.files import write_file
 from components.train.loop import Fitted
 
-_VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "onnxruntime", "numpy")
+_VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "numpy")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> Non
         best_epoch=fitted.best_epoch,
         stop_reason=fitted.stop_reason,
         advice=fitted.advice,
-        versions={name: version(name) for name in _VERSIONS_OF},
+        versions={name: version(name) for name in _VERSIONS_OF}
+        | {"onnxruntime": onnxruntime.__version__},  # its distribution is onnxruntime-gpu in the pipeline's image
         **facts,
     ).save(directory)
 
