@@ -1,9 +1,12 @@
-"""predictions.npz: both models' probabilities for each test picture; the gate and the report can be run again from it."""
+"""predictions.npz: both models' probabilities for each test picture; the gate, the report and comparisons can be run again from it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.bundle.dataset import Labels
 from components.bundle.files import PREDICTIONS
@@ -17,24 +20,42 @@ from components.classifier.images import Pixels
 class Predictions:
     """`labels` int64 (N,), `probabilities` float32 (N, K) and, where there was a comparison, the champion's.
 
-    `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order.
+    `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order. The rest is missing in versions of
+    release 0.1: `familiarity` float32 (N,), where the model says it; `files`, where each wrong picture came from, by its row;
+    `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), surest first.
     """
 
     labels: Labels
     probabilities: Probabilities
     champion_probabilities: Probabilities | None
     mistake_images: Pixels
+    familiarity: npt.NDArray[np.float32] | None = None
+    files: dict[int, str] | None = None
+    thumbnails: Pixels | None = None
+    thumbnail_rows: Labels | None = None
+
+    @property
+    def wrong(self) -> Labels:
+        """Rows that were given another class than their label, int64, surest first."""
+        rows = np.flatnonzero(self.labels != self.probabilities.argmax(axis=1))
+        return rows[np.argsort(-self.probabilities[rows].max(axis=1), kind="stable")]
 
     def save(self, directory: str | Path) -> None:
         """Write predictions.npz into a directory."""
-        champion = {} if self.champion_probabilities is None else {"champion_probabilities": self.champion_probabilities}
+        optional: dict[str, npt.NDArray[Any] | None] = {
+            "champion_probabilities": self.champion_probabilities,
+            "familiarity": self.familiarity,
+            "files": None if self.files is None else np.frombuffer(json.dumps(self.files).encode(), np.uint8),
+            "thumbnails": self.thumbnails,
+            "thumbnail_rows": self.thumbnail_rows,
+        }
         np.savez_compressed(
             Path(directory) / PREDICTIONS,
             allow_pickle=False,
             labels=self.labels,
             probabilities=self.probabilities,
             mistake_images=self.mistake_images,
-            **champion,
+            **{name: array for name, array in optional.items() if array is not None},
         )
 
     @classmethod
@@ -43,6 +64,19 @@ class Predictions:
         path = Path(directory) / PREDICTIONS
         arrays = read_arrays(path, EvaluationError)
         try:
-            return cls(arrays["labels"], arrays["probabilities"], arrays.get("champion_probabilities"), arrays["mistake_images"])
+            names = {int(row): str(name) for row, name in json.loads(arrays["files"].tobytes()).items()} if "files" in arrays else None
+        except (ValueError, AttributeError) as error:
+            raise unreadable(path, f"its file names are damaged: {error}", EvaluationError) from error
+        try:
+            return cls(
+                labels=arrays["labels"],
+                probabilities=arrays["probabilities"],
+                champion_probabilities=arrays.get("champion_probabilities"),
+                mistake_images=arrays["mistake_images"],
+                familiarity=arrays.get("familiarity"),
+                files=names,
+                thumbnails=arrays.get("thumbnails"),
+                thumbnail_rows=arrays.get("thumbnail_rows"),
+            )
         except KeyError as error:
             raise unreadable(path, f"it has no {error}", EvaluationError) from error

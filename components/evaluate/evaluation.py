@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from components.bundle import files
 from components.bundle.dataset import Dataset, Labels, Split
 from components.bundle.evaluation import Champion, Evaluation, Unfamiliar
 from components.bundle.golden import choose_golden, save_golden
+from components.bundle.mistakes import thumbnails_of
 from components.bundle.model import Classifier, Probabilities
 from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
@@ -44,7 +45,8 @@ def evaluate(
     test = dataset.split("test")
     labels = np.array(test.labels, dtype=np.int64)
     _check(dataset, classifier, labels)
-    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images))
+    columns = slices.read_columns(test.columns_path, len(labels))
+    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images), columns)
     champion, theirs = None, None
     if champion_version or champion_path is not None:
         path = Path(champion_path) if champion_path is not None else None
@@ -65,6 +67,7 @@ class _Scored:
     labels: Labels
     scores: Scores
     appearance: slices.Appearance
+    columns: slices.Columns
 
 
 def split_digest(classes: list[str], split: Split) -> str:
@@ -97,7 +100,7 @@ def _check(dataset: Dataset, classifier: Classifier, labels: Labels) -> None:
 def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evaluation:
     config, info = scored.classifier.config, scored.dataset.info
     labels, probabilities = scored.labels, scored.scores.probabilities
-    columns = slices.read_columns(scored.test.columns_path, len(labels))
+    columns = scored.columns
     figures = metrics.measure(labels, probabilities, info.classes)
     predicted = metrics.predicted_classes(probabilities)
     unfamiliar = _unfamiliar(scored, predicted)
@@ -188,7 +191,7 @@ def _warnings(dataset_digest: str, trained_on: str, figures: metrics.Figures, ch
 
 def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None, output: Path) -> None:
     probabilities, images = scored.scores.probabilities, scored.test.images
-    predictions = Predictions(scored.labels, probabilities, champion, images[[mistake.index for mistake in evaluation.mistakes]])
+    predictions = _predictions(scored, evaluation, champion)
     rows, seen, familiarity = choose_golden(scored.labels), scored.appearance, scored.scores.familiarity
     reference = Reference.of(evaluation.classes, probabilities, seen.brightness, seen.contrast, familiarity, scored.labels)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +203,16 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
         (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)
         _move(staging, output)
+
+
+def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None) -> Predictions:
+    images, probabilities, familiarity = scored.test.images, scored.scores.probabilities, scored.scores.familiarity
+    surest = images[[mistake.index for mistake in evaluation.mistakes]]
+    predictions = Predictions(scored.labels, probabilities, champion, surest, familiarity)
+    names = scored.columns.files
+    thumbnails, rows = thumbnails_of(images, predictions.wrong)
+    origins = {int(row): names[row] for row in predictions.wrong} if names else {}
+    return replace(predictions, files=origins, thumbnails=thumbnails, thumbnail_rows=rows)
 
 
 def _move(staging: Path, output: Path) -> None:

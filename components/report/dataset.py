@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from components.bundle.dataset import SPLITS, DatasetInfo
 from components.classifier.images import Pixels
 from components.report.html import template
-from components.report.views import address
+from components.report.views import picture_address
 
 MAX_PAIRS, MAX_FILES = 60, 200
 """What is shown of each at most."""
@@ -24,7 +24,7 @@ class PictureOfDataset:
     @property
     def address(self) -> tuple[str, bool]:
         """The picture as a data address, and whether it is drawn larger than it is."""
-        return address(self.pixels)
+        return picture_address(self.pixels)
 
 
 def render_dataset(info: DatasetInfo, alike: Sequence[tuple[PictureOfDataset, PictureOfDataset, float]], found: int) -> str:

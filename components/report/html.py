@@ -38,6 +38,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         classes=views.classes_by_recall(evaluation),
         heatmap=views.heatmap(evaluation),
         pictures=views.pictures(evaluation, predictions.mistake_images),
+        mistakes=views.mistakes(evaluation, predictions),
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),
         coverage=Markup(plots.coverage_plot(evaluation.coverage)),
@@ -63,7 +64,6 @@ def template(name: str) -> "Template":
     environment.filters |= {
         "percent": percent,
         "whole_percent": whole_percent,
-        "ending": ending,
         "figure": figure,
         "signed": signed,
         "size": size,
@@ -107,11 +107,6 @@ def signed(value: float | None, digits: int = 4) -> str:
 def size(value: int) -> str:
     """Bytes in the unit that people would say."""
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-
-
-def ending(file: str, length: int = 13) -> str:
-    """The end of a long file name, which is what tells it from others."""
-    return file if len(file) <= length else "…" + file[1 - length :]
 
 
 def short(digest: str) -> str:

@@ -11,12 +11,16 @@ import numpy as np
 from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
+from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, wrong_pictures
+from components.bundle.predictions import Predictions
 from components.classifier.images import Pixels
 
 MAX_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""
-SIDE = 112
-"""Longest side of a picture in the report, in pixels."""
+MAX_PICTURE_BYTES = 2_500_000
+"""Of all wrong pictures in the report together; the report stays below 5 MB."""
+MAX_LISTED = 5_000
+"""Wrong pictures that the report lists, the surest."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,25 @@ class Picture:
     mistake: Mistake
     address: str
     pixelated: bool
+
+
+@dataclass(frozen=True)
+class ShownWrong:
+    """A wrong picture; `address` is "" where the version or the page has no room for the picture itself."""
+
+    picture: WrongPicture
+    address: str
+    pixelated: bool
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """All wrong pictures by (label, predicted), the most frequent pair first, the surest picture first; `left_out` are not listed."""
+
+    pairs: list[tuple[str, str, list[ShownWrong]]]
+    total: int
+    left_out: int
+    without_picture: int
 
 
 @dataclass(frozen=True)
@@ -100,7 +123,30 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
 
 def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
     """Pair the mistakes with their pictures, as small PNGs inside the page."""
-    return [Picture(mistake, *address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+    return [Picture(mistake, *picture_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+
+
+def mistakes(evaluation: Evaluation, predictions: Predictions) -> Mistakes:
+    """Group all wrong pictures by label and prediction, with as many pictures as the page has room for."""
+    every = wrong_pictures(evaluation, predictions)
+    images, room = thumbnails_by_row(predictions), MAX_PICTURE_BYTES
+    pairs: dict[tuple[str, str], list[ShownWrong]] = {}
+    for wrong in every[:MAX_LISTED]:
+        address, pixelated = "", False
+        if room > 0 and wrong.row in images:
+            address, pixelated = picture_address(images[wrong.row])
+            room -= len(address)
+        pairs.setdefault((wrong.label, wrong.predicted), []).append(ShownWrong(wrong, address, pixelated))
+    ordered = sorted(((*pair, shown) for pair, shown in pairs.items()), key=lambda pair: -len(pair[2]))
+    without = sum(not wrong.address for _, _, shown in ordered for wrong in shown)
+    return Mistakes(ordered, len(every), max(0, len(every) - MAX_LISTED), without)
+
+
+def thumbnails_by_row(predictions: Predictions) -> dict[int, Pixels]:
+    """The thumbnails that a version holds of its wrong pictures, by row of the test split."""
+    if predictions.thumbnails is None or predictions.thumbnail_rows is None:
+        return {}
+    return dict(zip(predictions.thumbnail_rows.tolist(), predictions.thumbnails, strict=True))
 
 
 def banner(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Banner:
@@ -179,11 +225,11 @@ def _rule(line: str) -> ShownRule:
     return ShownRule(*parts) if len(parts) == 3 and parts[1] in _MARKS else ShownRule("", "skipped", line)
 
 
-def address(image: Pixels) -> tuple[str, bool]:
-    """A picture, uint8 (H, W, 1 or 3), as the address of a small PNG, and whether it is drawn larger than it is."""
+def picture_address(image: Pixels) -> tuple[str, bool]:
+    """A picture uint8 (H, W, C) as a small PNG in a data address, and whether it is drawn larger than it is."""
     picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
-    pixelated = max(picture.size) < SIDE
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    pixelated = max(picture.size) < THUMBNAIL_SIDE
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), pixelated

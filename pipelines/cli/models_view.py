@@ -12,8 +12,10 @@ from components.classifier.errors import IntegrityError, StoreError
 from pipelines.cli.output import console
 
 if TYPE_CHECKING:
+    from components.bundle.mistakes import WrongPicture
     from components.bundle.training import LearningCurves
     from components.registry import Manifest, Registry
+    from components.report.comparison import Comparison
 
 MAX_EPOCHS = 20
 """Rows of the table of a training."""
@@ -90,6 +92,45 @@ def curves_table(curves: "LearningCurves") -> Table:
             rest = (f"{epoch.learning_rate:.1e}", f"{epoch.seconds:.1f}")
             shown.add_row(f"[green]{epoch.epoch}[/]" if best else str(epoch.epoch), *(number(figure) for figure in figures), *rest)
     return shown
+
+
+def mistakes_table(wrong: "list[WrongPicture]") -> Table:
+    """Make a table of wrong pictures; file names are whole."""
+    shown = table("label", "predicted", "confidence", "familiarity", "file")
+    for picture in wrong:
+        figures = number(picture.confidence), number(picture.familiarity)
+        shown.add_row(escape(picture.label), escape(picture.predicted), *figures, escape(picture.file or f"row {picture.row}"))
+    return shown
+
+
+def comparison_json(c: "Comparison") -> dict[str, Any]:
+    """A comparison for other programs, without the pictures themselves."""
+    changed = {
+        kind: [{"row": p.row, "file": p.file, "label": p.label, "first": p.first, "second": p.second} for p in pictures]
+        for kind, pictures in (("mended", c.mended), ("broken", c.broken))
+    }
+    paired = c.paired.model_dump(mode="json") if c.paired else None
+    return {"standing": c.standing[1], "reason": c.reason, "paired": paired, **changed}
+
+
+def print_comparison(c: "Comparison") -> None:
+    """Print whether the second version is better, by class, and how many pictures changed."""
+    if c.paired is None:
+        say(f"\nnot compared picture by picture: {escape(c.reason)}")
+        return
+    p, (tone, words) = c.paired, c.standing
+    colour = {"good": "green", "bad": "red"}.get(tone, "bold")
+    say(
+        f"\nthe second is [{colour}]{words}[/] on the same {p.n} test pictures: accuracy {100 * p.difference:+.2f} points, 95% interval "
+        f"{100 * p.difference_low:+.2f} to {100 * p.difference_high:+.2f}, exact McNemar test p {p.mcnemar_p:.2g}"
+    )
+    say(f"{len(c.mended)} pictures became right, {len(c.broken)} became wrong (--html FILE shows them, --json lists them)")
+    moved = [k for k in p.per_class if k.only_challenger or k.only_champion]
+    if moved:
+        shown = table("class", "pictures", "won", "lost")
+        for k in sorted(moved, key=lambda k: -k.only_champion):
+            shown.add_row(escape(k.name), str(k.support), str(k.only_challenger), str(k.only_champion))
+        console.print(shown)
 
 
 def table(*columns: str, heads: bool = True) -> Table:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.bundle.training import Epoch, LearningCurves, TrainingRecord
 from components.evaluate.evaluation import evaluate
-from components.report.html import ending, figure, percent, render, render_training, signed, whole_percent
+from components.report.html import figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
 from tests.evaluate import made
 
@@ -91,9 +92,39 @@ def test_odd_names_stay_text_in_markdown(odd: Made) -> None:
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {6}
 
 
-def test_a_report_of_ten_thousand_pictures_is_small(tmp_path: Path) -> None:
+def test_a_report_of_ten_thousand_pictures_is_small_but_for_its_wrong_pictures(tmp_path: Path) -> None:
     evaluation, predictions = evaluated(tmp_path, [str(k) for k in range(10)], 10_000)
-    assert len(render(evaluation, predictions).encode()) < 300_000
+    wrong = len(predictions.wrong)
+    assert len(render(evaluation, predictions).encode()) < 300_000 + 600 * wrong
+
+
+def test_every_wrong_picture_is_in_the_report_with_its_whole_file_name_by_class_pair(odd: Made) -> None:
+    evaluation, predictions = odd
+    name = "a/very/long/folder/of/pictures/that/goes/on/and/on/"
+    predictions = replace(predictions, files={int(row): f"{name}{row}.png" for row in predictions.wrong})
+    page = Page(render(evaluation, predictions))
+    assert all(f"{name}{row}.png" in page.text for row in predictions.wrong)
+    matrix = np.array(evaluation.confusion_matrix)
+    pairs = np.count_nonzero(matrix) - np.count_nonzero(np.diag(matrix))
+    assert sum(attributes.get("class") == "pair" for _, attributes in page.tags) == pairs
+    assert sum(tag == "img" and "loading" in attributes for tag, attributes in page.tags) == len(predictions.wrong)
+
+
+def test_a_report_of_more_mistakes_than_fit_stays_below_five_megabytes_and_says_what_is_left_out(many: Made) -> None:
+    evaluation, _ = many
+    n, side = 30_000, 112
+    labels = np.arange(n) % 2
+    probabilities = np.zeros((n, 150), np.float32)
+    probabilities[np.arange(n), 1 - labels] = 1
+    noise = np.random.default_rng(0).integers(0, 256, (100, side, side, 3), dtype=np.uint8)
+    nothing = np.zeros((0, 6, 6, 1), np.uint8)
+    files = {row: f"pictures/of/some/length/{row:06}.png" for row in range(n)}
+    predictions = Predictions(labels, probabilities, None, nothing, None, files, noise, np.arange(100))
+    html = render(evaluation.model_copy(update={"mistakes": []}), predictions)
+    assert len(html.encode()) < 5_000_000
+    assert "All 30,000 mistakes" in html
+    assert "Listed are the 5,000 surest" in html
+    assert "are listed without their picture" in html
 
 
 def test_large_noisy_mistakes_keep_the_page_below_two_megabytes(odd: Made) -> None:
@@ -106,7 +137,8 @@ def test_large_noisy_mistakes_keep_the_page_below_two_megabytes(odd: Made) -> No
 
 def test_mistakes_are_shown_with_their_own_pictures(odd: Made) -> None:
     evaluation, predictions = odd
-    shown = [attributes["src"].split(",")[1] for tag, attributes in Page(render(evaluation, predictions)).tags if tag == "img"]
+    images = [attributes for tag, attributes in Page(render(evaluation, predictions)).tags if tag == "img" and "loading" not in attributes]
+    shown = [attributes["src"].split(",")[1] for attributes in images]
     assert len(shown) == len(evaluation.mistakes) > 0
     for source, image, mistake in zip(shown, predictions.mistake_images, evaluation.mistakes, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))), image[:, :, 0])
@@ -168,11 +200,6 @@ def test_percentages_have_the_digits_that_tell_one_picture(value: float | None, 
 def test_what_is_not_all_is_never_shown_as_all() -> None:
     assert [figure(value) for value in (1.0, 0.99998, 0.5, None, 3.2)] == ["1.0000", ">0.9999", "0.5000", "–", "3.2000"]
     assert [whole_percent(share) for share in (1.0, 0.9999, 0.997, 0.5, 0.001)] == ["100", "99.9", "99.7", "50", "·"]
-
-
-def test_long_file_names_keep_their_end() -> None:
-    assert ending("a/b.png") == "a/b.png"
-    assert ending("some/long/folder/of/pictures/0001.png") == "…res/0001.png"
 
 
 def test_differences_have_their_sign() -> None:

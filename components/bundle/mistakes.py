@@ -1,0 +1,86 @@
+"""Every wrong picture of an evaluation: made from predictions.npz, and written as a table for people and programs."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from components.bundle.dataset import Labels
+from components.bundle.evaluation import Evaluation
+from components.bundle.predictions import Predictions
+from components.classifier.errors import UsageError
+from components.classifier.images import Pixels
+
+THUMBNAIL_SIDE = 112
+"""Longest side of a thumbnail, in pixels."""
+MAX_THUMBNAIL_BYTES = 32 * 2**20
+"""Pixels of thumbnails that a version keeps, before compression: those of the surest mistakes."""
+
+
+@dataclass(frozen=True)
+class WrongPicture:
+    """A test picture that was given another class than its label. `file` is "" where the dataset or an old version does not say it."""
+
+    row: int
+    """Of the test split."""
+    file: str
+    label: str
+    predicted: str
+    confidence: float
+    label_probability: float
+    familiarity: float | None
+    """0 to 1; None where the model or an old version does not say it."""
+
+
+def wrong_pictures(evaluation: Evaluation, predictions: Predictions) -> list[WrongPicture]:
+    """List all wrong pictures, surest first."""
+    names = predictions.files if predictions.files is not None else {mistake.index: mistake.file for mistake in evaluation.mistakes}
+    probabilities, familiarity = predictions.probabilities, predictions.familiarity
+    return [
+        WrongPicture(
+            row=int(row),
+            file=names.get(int(row), ""),
+            label=evaluation.classes[predictions.labels[row]],
+            predicted=evaluation.classes[probabilities[row].argmax()],
+            confidence=min(1.0, float(probabilities[row].max())),
+            label_probability=float(probabilities[row, predictions.labels[row]]),
+            familiarity=None if familiarity is None else float(familiarity[row]),
+        )
+        for row in predictions.wrong
+    ]
+
+
+def thumbnails_of(images: Pixels, rows: Labels) -> tuple[Pixels, Labels]:
+    """Make thumbnails uint8 (T, h, w, C) of `rows` of `images`, the first of them up to MAX_THUMBNAIL_BYTES; returns their rows too."""
+    from PIL import Image
+
+    _, height, width, channels = images.shape
+    factor = min(1.0, THUMBNAIL_SIDE / max(height, width))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    rows = rows[: MAX_THUMBNAIL_BYTES // (size[0] * size[1] * channels)]
+    made = np.empty((len(rows), size[1], size[0], channels), np.uint8)
+    for place, row in enumerate(rows):
+        image = np.asarray(images[row])
+        if factor < 1:
+            picture = Image.fromarray(image[:, :, 0] if channels == 1 else image).resize(size, Image.Resampling.LANCZOS)
+            image = np.asarray(picture).reshape(size[1], size[0], channels)
+        made[place] = image
+    return made, rows
+
+
+def write_table(path: Path, pictures: Iterable[WrongPicture]) -> None:
+    """Write wrong pictures as CSV or Parquet, by the ending of `path`; raises UsageError for another ending."""
+    import pyarrow as pa
+    import pyarrow.csv
+    import pyarrow.parquet as pq
+
+    types = {"row": pa.int64(), "confidence": pa.float64(), "label_probability": pa.float64(), "familiarity": pa.float64()}
+    schema = pa.schema([(field.name, types.get(field.name, pa.string())) for field in fields(WrongPicture)])
+    table = pa.Table.from_pylist([asdict(picture) for picture in pictures], schema=schema)
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+    elif path.suffix == ".csv":
+        pyarrow.csv.write_csv(table, path)
+    else:
+        raise UsageError(f"{path.name} ends in neither .csv nor .parquet; name a file that does")
