@@ -34,7 +34,7 @@ def _switch(value: object) -> bool:
 
 Share = Annotated[float | None, BeforeValidator(parse_share)]
 Positive = Annotated[float | None, BeforeValidator(_positive)]
-ClassFloors = dict[str, Annotated[float, BeforeValidator(parse_share)]]
+Floors = dict[str, Annotated[float, BeforeValidator(parse_share)]]
 
 
 class Policy(BaseModel):
@@ -52,8 +52,10 @@ class Policy(BaseModel):
     """The mean of all classes' F1."""
     minimum_class_recall: Share = None
     """The recall floor of every class; a class fails when it is significantly below, over all classes at 5%."""
-    class_recall_floors: ClassFloors = Field(default_factory=dict)
+    class_recall_floors: Floors = Field(default_factory=dict)
     """Floors of single classes by name, in place of minimum_class_recall."""
+    slice_floors: Floors = Field(default_factory=dict)
+    """Accuracy floors of slices: of all of a column ({"site": 0.9}), or of one ({"site=north": 0.8}), judged over all of them at 5%."""
     minimum_class_support: Annotated[int, BeforeValidator(_count)] = 1
     """Test pictures that every class must have; always judged. 0 allows classes that the test split lacks."""
     maximum_ece: Share = None
@@ -115,6 +117,10 @@ def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) ->
         floors = [(policy.class_recall_floors.get(c, policy.minimum_class_recall), floor) for c, floor in theirs.items()]
         floors += [(floor, other.minimum_class_recall) for c, floor in mine.items() if c not in theirs]
         return any(_looser("minimum_class_recall", *pair, policy, other) for pair in floors)
+    if name == "slice_floors":
+        return any(key not in mine or mine[key] < floor for key, floor in theirs.items()) or any(
+            floor < theirs.get(key.partition("=")[0], 0.0) for key, floor in mine.items() if key not in theirs
+        )
     if isinstance(theirs, bool):
         return theirs and not mine
     if theirs is None or mine is None:

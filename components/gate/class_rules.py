@@ -1,4 +1,4 @@
-"""The rules over every class at once, corrected for multiple comparisons."""
+"""The rules over every class, or every slice, at once, corrected for multiple comparisons."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -6,14 +6,14 @@ from fractions import Fraction
 from functools import cached_property
 
 from components.bundle.decision import Outcome, RuleResult
-from components.bundle.evaluation import ClassResult, Evaluation
+from components.bundle.evaluation import Evaluation
 from components.bundle.numbers import as_written, plain, show
 from components.classifier.intervals import FAMILY, holm, p_below
 from components.gate.rules import figure_result
 
 MAX_NAMES = 10
 """Classes named in one reason; the rest are counted."""
-RECALL, SUPPORT = "minimum_class_recall", "minimum_class_support"
+RECALL, SUPPORT, SLICES = "minimum_class_recall", "minimum_class_support", "slice_floors"
 
 
 def class_support(bound: int, evaluation: Evaluation) -> RuleResult:
@@ -40,62 +40,96 @@ def class_recall(bound: float | None, floors: Mapping[str, float], evaluation: E
         reason = f"class_recall_floors names {_names(map(repr, unknown))}, but the classes are {known}"
         return RuleResult(rule=RECALL, outcome="fail", reason=reason, bound=bound)
     wanted = [(result, floor) for result in evaluation.per_class if (floor := floors.get(result.name, bound)) is not None]
-    judged = _judge([(result, floor) for result, floor in wanted if result.support], named=bool(floors))
+    judged = _judge([(result.name, result.correct, result.support, floor) for result, floor in wanted if result.support], bool(floors))
     absent = [repr(result.name) for result, _ in wanted if not result.support]
-    low = {zone: [j.line for j in judged if j.zone == zone] for zone in ("fail", "insufficient", "chance")}
-    outcome: Outcome = "fail" if low["fail"] else "insufficient" if low["insufficient"] or not judged else "pass"
     floor_text = f"the floor {plain(bound)}" if bound is not None and not floors else "its floor"
-    nearest = min(judged, key=lambda j: (_ZONES.index(j.zone), j.recall - as_written(j.floor)), default=None)
-    parts = {
-        f"recall significantly below {floor_text}": low["fail"],
-        f"recall below {floor_text}, with too few test pictures to tell whether by chance": low["insufficient"],
-        f"recall below {floor_text} by no more than chance allows": low["chance"],
-        f"every class meets {floor_text}, the nearest": [nearest.line] if nearest and nearest.zone == "pass" else [],
-        "no test pictures": absent,
-    }
-    reason = "; ".join(f"{what}: {_names(lines)}" for what, lines in parts.items() if lines)
-    if nearest is None:
-        return RuleResult(rule=RECALL, outcome=outcome, reason=reason, bound=bound)
-    return figure_result(RECALL, outcome, reason, nearest.recall, nearest.floor)
+    return _result(RECALL, judged, ("recall", "class", floor_text), bound, absent)
+
+
+def slice_floors(floors: Mapping[str, float], evaluation: Evaluation) -> RuleResult:
+    """The accuracy of slices against their floors: `floors` by column for all of its slices, or by `column=value` for one.
+
+    All are tested together at 5%, as the classes' recalls; slices may overlap, since Holm's correction holds for any dependence.
+    """
+    columns = {part.column for part in evaluation.slices}
+    known = columns | {f"{part.column}={part.value}" for part in evaluation.slices}
+    unknown = sorted(set(floors) - known)
+    if unknown:
+        values = [f"{part.column}={part.value}" for part in evaluation.slices if part.column in {key.partition("=")[0] for key in unknown}]
+        reason = f"there are no slices {_names(map(repr, unknown))}; there are {_names(map(repr, values or sorted(columns)))}"
+        return RuleResult(rule=SLICES, outcome="fail", reason=reason)
+    judged = _judge(slices_with_floors(floors, evaluation), named=True)
+    return _result(SLICES, judged, ("accuracy", "slice", "its floor"), None, [])
+
+
+def slices_with_floors(floors: Mapping[str, float], evaluation: Evaluation) -> list[tuple[str, int, int, float]]:
+    """The slices that have a floor: (`column=value`, correct, pictures, floor)."""
+    found = []
+    for part in evaluation.slices:
+        name = f"{part.column}={part.value}"
+        if (floor := floors.get(name, floors.get(part.column))) is not None:
+            found.append((name, part.accuracy.correct, part.accuracy.n, floor))
+    return found
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A class with test pictures, its floor, and its p-value corrected for all classes."""
+    """A class or slice with test pictures, its floor, and its p-value corrected for all of them."""
 
-    result: ClassResult
+    name: str
+    correct: int
+    support: int
     floor: float
     adjusted: float
-    classes: int
-    """How many classes are judged together."""
+    together: int
+    """How many are judged together."""
     named: bool
-    """Whether the policy names a floor for some class, so that floors differ."""
+    """Whether the line says the floor, because floors differ."""
 
     @cached_property
-    def recall(self) -> Fraction:
-        return Fraction(self.result.correct, self.result.support)
+    def share(self) -> Fraction:
+        return Fraction(self.correct, self.support)
 
     @property
     def line(self) -> str:
         own_floor = f", floor {plain(self.floor)}" if self.named else ""
-        return f"{self.result.name!r} {show(self.recall, self.floor)} ({self.result.correct} of {self.result.support}{own_floor})"
+        return f"{self.name!r} {show(self.share, self.floor)} ({self.correct} of {self.support}{own_floor})"
 
     @cached_property
     def zone(self) -> str:
-        """`fail`: significant over all classes. `insufficient`: with so few pictures, not even 0 correct would be. `chance`: neither."""
-        if self.recall >= as_written(self.floor):
+        """`fail`: significant over all. `insufficient`: with so few pictures, not even 0 correct would be. `chance`: neither."""
+        if self.share >= as_written(self.floor):
             return "pass"
         if self.adjusted <= FAMILY:
             return "fail"
-        return "insufficient" if self.classes * p_below(0, self.result.support, self.floor) > FAMILY else "chance"
+        return "insufficient" if self.together * p_below(0, self.support, self.floor) > FAMILY else "chance"
 
 
 _ZONES = ("fail", "insufficient", "chance", "pass")
 
 
-def _judge(present: list[tuple[ClassResult, float]], *, named: bool) -> list[_Judged]:
-    adjusted = holm([p_below(result.correct, result.support, floor) for result, floor in present])
-    return [_Judged(result, floor, p, len(present), named) for (result, floor), p in zip(present, adjusted, strict=True)]
+def _judge(present: list[tuple[str, int, int, float]], named: bool) -> list[_Judged]:
+    adjusted = holm([p_below(correct, support, floor) for _, correct, support, floor in present])
+    return [_Judged(*one, p, len(present), named) for one, p in zip(present, adjusted, strict=True)]
+
+
+def _result(rule: str, judged: list[_Judged], words: tuple[str, str, str], bound: float | None, absent: list[str]) -> RuleResult:
+    """The outcome over all; `words`: what is measured, what has it, and how the floor is called."""
+    what, whose, floor_text = words
+    low = {zone: [j.line for j in judged if j.zone == zone] for zone in ("fail", "insufficient", "chance")}
+    outcome: Outcome = "fail" if low["fail"] else "insufficient" if low["insufficient"] or not judged else "pass"
+    nearest = min(judged, key=lambda j: (_ZONES.index(j.zone), j.share - as_written(j.floor)), default=None)
+    parts = {
+        f"{what} significantly below {floor_text}": low["fail"],
+        f"{what} below {floor_text}, with too few test pictures to tell whether by chance": low["insufficient"],
+        f"{what} below {floor_text} by no more than chance allows": low["chance"],
+        f"every {whose} meets {floor_text}, the nearest": [nearest.line] if nearest and nearest.zone == "pass" else [],
+        "no test pictures": absent,
+    }
+    reason = "; ".join(f"{said}: {_names(lines)}" for said, lines in parts.items() if lines)
+    if nearest is None:
+        return RuleResult(rule=rule, outcome=outcome, reason=reason, bound=bound)
+    return figure_result(rule, outcome, reason, nearest.share, nearest.floor)
 
 
 def _names(names: Iterable[str]) -> str:

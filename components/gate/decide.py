@@ -19,6 +19,7 @@ RULES: dict[str, Rule] = {
     "minimum_accuracy": rules.accuracy,
     "minimum_accuracy_lower_bound": rules.accuracy_lower_bound,
     "minimum_macro_f1": rules.macro_f1,
+    "slice_floors": class_rules.slice_floors,
     "minimum_class_support": class_rules.class_support,
     "maximum_ece": rules.ece,
     "maximum_latency_ms": rules.latency,
@@ -87,7 +88,7 @@ def _judge(
         results.append(class_rules.class_recall(policy.minimum_class_recall, policy.class_recall_floors, evaluation))
     for name, rule in RULES.items():
         bound = getattr(policy, name)
-        if bound is not None and bound is not False:
+        if bound is not None and bound is not False and bound != {}:
             results.append(rule(bound, evaluation))
     if policy.require_superiority and policy.correct_for_reuse and judged_before:
         corrected = champion_rules.superiority(True, evaluation, ONE_SIDED / (judged_before + 1))

@@ -8,6 +8,7 @@ from components.bundle.evaluation import Evaluation, Paired
 from components.bundle.numbers import plain
 from components.bundle.policy import Policy
 from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, mcnemar, proportion_interval
+from components.gate.class_rules import slices_with_floors
 
 MAX_PICTURES = 1_000_000
 MAX_NAMES = 5
@@ -40,15 +41,25 @@ def _figure(what: str) -> Callable[[RuleResult, Evaluation, Policy], str]:
 def _recall(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     floors = {c.name: policy.class_recall_floors.get(c.name, policy.minimum_class_recall) for c in evaluation.per_class}
     judged = sum(floors[c.name] is not None and c.support > 0 for c in evaluation.per_class)
+    low = [(c.name, c.correct, c.support, floor) for c in evaluation.per_class if c.support and (floor := floors[c.name]) is not None]
+    return _floors(result, low, judged, "classes")
+
+
+def _slices(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
+    found = slices_with_floors(policy.slice_floors, evaluation)
+    return _floors(result, found, len(found), "slices")
+
+
+def _floors(result: RuleResult, found: list[tuple[str, int, int, float]], judged: int, what: str) -> str:
+    """How many more pictures of each must be right; `found`: (name, correct, pictures, floor), of `judged` that are judged together."""
     parts = []
-    for c in evaluation.per_class:
-        floor = floors[c.name]
-        if floor is None or not c.support or c.correct >= floor * c.support:
+    for name, correct, support, floor in found:
+        if correct >= floor * support:
             continue
         enough = math.ceil(math.log(FAMILY / judged) / math.log(1 - floor)) if floor < 1 else 1
-        more = f"{math.ceil(floor * c.support) - c.correct} more of the {c.support} pictures of {c.name!r} right"
-        parts.append(more + (f", or {enough} pictures to tell" if result.outcome == "insufficient" and enough > c.support else ""))
-    return "; ".join(parts[:MAX_NAMES]) + (f"; and {len(parts) - MAX_NAMES} more classes" if len(parts) > MAX_NAMES else "")
+        more = f"{math.ceil(floor * support) - correct} more of the {support} pictures of {name!r} right"
+        parts.append(more + (f", or {enough} pictures to tell" if result.outcome == "insufficient" and enough > support else ""))
+    return "; ".join(parts[:MAX_NAMES]) + (f"; and {len(parts) - MAX_NAMES} more {what}" if len(parts) > MAX_NAMES else "")
 
 
 def _support(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
@@ -94,6 +105,7 @@ REMEDIES: dict[str, Callable[[RuleResult, Evaluation, Policy], str]] = {
     "minimum_accuracy_lower_bound": _lower_bound,
     "minimum_macro_f1": _figure("a macro F1"),
     "minimum_class_recall": _recall,
+    "slice_floors": _slices,
     "minimum_class_support": _support,
     "maximum_ece": _figure("a calibration error"),
     "maximum_latency_ms": _figure("milliseconds for one picture, as of a smaller architecture"),

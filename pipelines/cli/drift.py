@@ -98,6 +98,9 @@ def _show(found: "LiveDrift") -> None:
     from components.score.drift import harm, told
 
     console.print(f"version {found.version}: {found.pictures:,} pictures, {found.watched:,} of them measured", markup=False)
+    if not found.pictures:
+        console.print("these predictors have not answered with this version yet: nothing to compare")
+        return
     table = Table("feature", "PSI", "moved", "adjusted p", "", box=SIMPLE_HEAD, padding=(0, 1))
     for row in found.drift:
         moved = "" if row.moved is None else f"{row.moved:+.3f}"

@@ -240,6 +240,7 @@ def test_a_cluster_may_allow_one_environment_only(monkeypatch: pytest.MonkeyPatc
     [
         ({"minimum_accuracy": 0.99}, ""),
         ({"maximum_ece": 0.01, "require_superiority": True, "class_recall_floors": {"7": 0.95}}, ""),
+        ({"slice_floors": {"brightness": 0.9}}, ""),
         ({"minimum_accuracy": 0.96}, "minimum_accuracy"),
         ({"minimum_accuracy": None}, "minimum_accuracy"),
         ({"maximum_size_mb": None}, "maximum_size_mb"),
