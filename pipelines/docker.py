@@ -41,7 +41,7 @@ def check_engine(pipeline: str) -> None:
     try:
         import docker
     except ImportError as error:
-        raise UsageError("--docker needs the Docker SDK; install it: pip install 'penstock[docker]'") from error
+        raise UsageError("--docker needs the Docker SDK; install it in this project's folder: pip install -e '.[docker]'") from error
     images = images_of(load_pipeline(pipeline))
     try:
         client = docker.from_env()

@@ -3,14 +3,22 @@
 import contextlib
 import io
 import tempfile
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.classifier.errors import PenstockError, UsageError, first_line
 from pipelines.catalogue import load_pipeline
 
+if TYPE_CHECKING:
+    from kfp import Client
+
 TIMEOUT_SECONDS = 30
+POLL_SECONDS = 5.0
+ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
+"""States that a run of Kubeflow Pipelines does not leave."""
 
 
 class SubmissionFailed(PenstockError):
@@ -46,12 +54,8 @@ def submit(
     """Compile a pipeline and start a run of it with these arguments.
 
     Raises UsageError for a host of another form and for an image that is not known or can change, SubmissionFailed when the
-    server cannot be reached or refuses.
+    server cannot be reached, refuses, or names no ID of the run.
     """
-    import kfp
-    import kfp_server_api
-    import requests
-    import urllib3
     from kfp import compiler
 
     from pipelines.compile import check_images, check_resources
@@ -63,18 +67,12 @@ def submit(
     check_resources()
     _check_answers(server)
     # kfp prints where to look, as a notebook would show it: stdout is for the caller's own answer.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)  # kfp's, which are for whoever writes pipelines
         package = str(Path(folder) / f"{pipeline}.yaml")
         compiler.Compiler().compile(loaded, package_path=package)
-        try:
-            client = kfp.Client(
-                host=server.host,
-                namespace=server.namespace or "kubeflow",
-                existing_token=server.token or None,
-                ssl_ca_cert=server.ca or None,
-                verify_ssl=server.verify_tls,
-            )
-            started = client.create_run_from_pipeline_package(
+        with _errors_of(server):
+            started = _client(server).create_run_from_pipeline_package(
                 package,
                 arguments=arguments,
                 run_name=run_name or None,
@@ -82,13 +80,70 @@ def submit(
                 namespace=server.namespace or None,
                 service_account=service_account or None,
             )
-        except kfp_server_api.ApiException as error:
-            raise SubmissionFailed(f"{server.host} answered {error.status} {_reason(error)}; {_remedy(error.status)}") from error
-        except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
-            raise SubmissionFailed(
-                f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
-            ) from error
-    return Submission(started.run_id, f"{server.host.rstrip('/')}/#/runs/details/{started.run_id}")
+    if not started.run_id:
+        raise SubmissionFailed(f"{server.host} took the run but named no ID for it; look for it in its list of runs, and check --host")
+    return Submission(started.run_id, _address(server, started.run_id))
+
+
+def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds: float = POLL_SECONDS) -> None:
+    """Follow a run to its end: call `tell` with a step's name and state, in lower case, whenever that state is another.
+
+    Raises SubmissionFailed when the run does not succeed, and when the server cannot be asked any more; the run then goes on.
+    """
+    from tenacity import Retrying, retry_if_result, wait_fixed
+
+    client, seen = _client(server), dict[str, str]()
+
+    def state() -> str:
+        with _errors_of(server):
+            run = client.get_run(run_id)
+        for task in (run.run_details and run.run_details.task_details) or []:
+            name, now = str(task.display_name), str(task.state or "PENDING").lower()
+            if name != "root" and not name.endswith("-driver") and seen.get(str(task.task_id)) != now:
+                seen[str(task.task_id)] = now
+                tell(name, now)
+        return str(run.state or "PENDING")
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        ended = Retrying(retry=retry_if_result(lambda found: found not in ENDED), wait=wait_fixed(seconds))(state)
+    if ended != "SUCCEEDED":
+        raise SubmissionFailed(f"run {run_id} ended as {ended.lower()}; its steps' logs are at {_address(server, run_id)}")
+
+
+def _client(server: Server) -> "Client":
+    import kfp
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _errors_of(server):
+        warnings.filterwarnings("ignore", category=FutureWarning)  # kfp's, which are for whoever writes pipelines
+        return kfp.Client(
+            host=server.host,
+            namespace=server.namespace or "kubeflow",
+            existing_token=server.token or None,
+            ssl_ca_cert=server.ca or None,
+            verify_ssl=server.verify_tls,
+        )
+
+
+@contextlib.contextmanager
+def _errors_of(server: Server) -> Iterator[None]:
+    """Raise SubmissionFailed in place of what kfp raises when a server refuses or cannot be reached."""
+    import kfp_server_api
+    import requests
+    import urllib3
+
+    try:
+        yield
+    except kfp_server_api.ApiException as error:
+        raise SubmissionFailed(f"{server.host} answered {error.status} {_reason(error)}; {_remedy(error.status)}") from error
+    except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
+        raise SubmissionFailed(
+            f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
+        ) from error
+
+
+def _address(server: Server, run_id: str) -> str:
+    return f"{server.host.rstrip('/')}/#/runs/details/{run_id}"
 
 
 def _check_answers(server: Server) -> None:

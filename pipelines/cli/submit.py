@@ -18,6 +18,7 @@ def submit(
     ca: Annotated[str, typer.Option("--ca", help="Certificates of a private CA.")] = "",
     experiment: Annotated[str, typer.Option("--experiment", help="The experiment that the run belongs to.")] = "penstock",
     service_account: Annotated[str, typer.Option("--service-account", help="Who the steps run as.")] = "",
+    follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end; exit code 1 unless it succeeds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compile a pipeline and start a run of it on Kubeflow.
@@ -30,7 +31,7 @@ def submit(
     """
     from pipelines.catalogue import load_pipeline
     from pipelines.parameters import check_groups, parameter_defaults, parse_settings
-    from pipelines.submit import Server
+    from pipelines.submit import Server, watch
     from pipelines.submit import submit as send
 
     loaded = load_pipeline(pipeline)
@@ -44,9 +45,12 @@ def submit(
             Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
         )
     check_groups(arguments)
-    sent = send(pipeline, arguments, Server(host, namespace, token, ca), experiment=experiment, service_account=service_account)
+    server = Server(host, namespace, token, ca)
+    sent = send(pipeline, arguments, server, experiment=experiment, service_account=service_account)
     warn_of_default_image()
     if as_json:
         print_json({"run_id": sent.run_id, "url": sent.url})
     else:
         console.print(f"started run {sent.run_id}\nwatch it at {sent.url}", soft_wrap=True)
+    if follow:
+        watch(sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))

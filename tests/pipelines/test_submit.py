@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.classifier.errors import UsageError
-from pipelines.submit import Server, SubmissionFailed, submit
+from pipelines.submit import Server, SubmissionFailed, submit, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -22,6 +22,9 @@ class Kubeflow(ThreadingHTTPServer):
         self.runs: list[dict[str, Any]] = []
         self.tokens: list[str | None] = []
         self.refuse_with = 0
+        self.run_id = "r-1"
+        self.states: list[tuple[str, dict[str, str]]] = []
+        """What the run is at each look at it: its state and its steps'."""
 
     @property
     def url(self) -> str:
@@ -45,6 +48,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({"error": "no access to namespace"}, self.server.refuse_with)
         elif self.path.endswith("/healthz"):
             self.answer({"multi_user": False})
+        elif self.path.endswith("/runs/r-1"):
+            state, steps = self.server.states.pop(0)
+            tasks = [{"task_id": name, "display_name": name, "state": of} for name, of in steps.items()]
+            self.answer({"run_id": "r-1", "state": state, "run_details": {"task_details": tasks}})
         else:
             self.answer({"experiments": [{"experiment_id": "e1", "display_name": "penstock", "namespace": ""}]})
 
@@ -52,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path.endswith("/runs"):
             self.server.runs.append(body)
-            self.answer({"run_id": "r-1", "display_name": body.get("display_name", "")})
+            self.answer({"run_id": self.server.run_id, "display_name": body.get("display_name", "")})
         else:
             self.answer({"experiment_id": "e1", "display_name": "penstock"})
 
@@ -95,3 +102,28 @@ def test_nobody_there_is_said_in_one_line() -> None:
 def test_a_host_without_scheme_is_refused() -> None:
     with pytest.raises(UsageError, match=r"https://"):
         submit("training", {}, Server("kubeflow.example"), experiment="penstock")
+
+
+def test_a_server_that_names_no_run_is_an_error(kubeflow: Kubeflow) -> None:
+    kubeflow.run_id = ""
+    with pytest.raises(SubmissionFailed, match="named no ID"):
+        submit("training", {}, Server(kubeflow.url), experiment="penstock")
+
+
+def test_a_run_is_followed_to_its_end_and_each_change_of_a_step_is_told_once(kubeflow: Kubeflow) -> None:
+    kubeflow.states = [
+        ("PENDING", {}),
+        ("RUNNING", {"root": "RUNNING", "ingest-driver": "SUCCEEDED", "ingest": "RUNNING"}),
+        ("RUNNING", {"ingest": "RUNNING"}),
+        ("SUCCEEDED", {"ingest": "SUCCEEDED"}),
+    ]
+    told: list[tuple[str, str]] = []
+    watch("r-1", Server(kubeflow.url), lambda step, state: told.append((step, state)), seconds=0)
+    assert told == [("ingest", "running"), ("ingest", "succeeded")]
+    assert kubeflow.states == []
+
+
+def test_a_followed_run_that_fails_is_an_error_with_its_address(kubeflow: Kubeflow) -> None:
+    kubeflow.states = [("FAILED", {"train": "FAILED"})]
+    with pytest.raises(SubmissionFailed, match=f"ended as failed.*{kubeflow.url}/#/runs/details/r-1"):
+        watch("r-1", Server(kubeflow.url), lambda step, state: None, seconds=0)
