@@ -12,9 +12,14 @@ from components.gate.decide import decide
 from tests.gate import cases
 
 
+def share(correct: int, n: int) -> dict[str, Any]:
+    """A slice's accuracy; its interval, which the rule does not use, is as wide as can be."""
+    return {"value": correct / n, "correct": correct, "n": n, "low": 0.0, "high": 1.0}
+
+
 def evaluation(**counts: tuple[int, int]) -> Evaluation:
     """An evaluation with slices of the column `site`: correct of pictures, by value."""
-    slices = [{"column": "site", "value": value, "accuracy": cases.proportion(*pair), "p_worse": None} for value, pair in counts.items()]
+    slices = [{"column": "site", "value": value, "accuracy": share(*pair), "p_worse": None} for value, pair in counts.items()]
     return cases.evaluation(np.diag([500, 500]), slices=slices)
 
 
