@@ -12,13 +12,14 @@ PREFIX = "progress: "
 
 
 class Progress:
-    """Counts what is done and prints a line such as `progress: 1,200 of 5,000 pictures`, at most one per interval."""
+    """Counts what is done and prints `progress: 1,200 of 5,000 pictures, 300/s, 13 s left`, at most one such line per interval."""
 
     def __init__(self, total: int, unit: str, log: Callable[[str], None] | None = None, done: int = 0) -> None:
         """`total`: how much there is of `unit`, a plural. `done`: what an earlier run has done of it."""
         self._total, self._unit, self._log, self._done = total, unit, log or _print_now, done
         self._seconds = float(os.environ.get(SECONDS_VARIABLE) or _SECONDS)
-        self._next = time.monotonic() + self._seconds
+        self._started, self._before = time.monotonic(), done
+        self._next = self._started + self._seconds
 
     def expect(self, total: int) -> None:
         """Take another number for all there is, as when a training goes on for more epochs."""
@@ -28,9 +29,21 @@ class Progress:
         """Count `count` more, and print a line when one is due."""
         self._done += count
         self._total = max(self._total, self._done)  # an archive's number of pictures is an estimate until it was read
-        if time.monotonic() >= self._next:
-            self._log(f"{PREFIX}{self._done:,} of {self._total:,} {self._unit}")
-            self._next = time.monotonic() + self._seconds
+        now = time.monotonic()
+        if now >= self._next:
+            pace = pace_of(self._done - self._before, self._total - self._done, now - self._started)
+            self._log(f"{PREFIX}{self._done:,} of {self._total:,} {self._unit}{pace}")
+            self._next = now + self._seconds
+
+
+def pace_of(done: int, left: int, seconds: float) -> str:
+    """Say how fast `done` came in `seconds`, and how long `left` takes at that rate: ", 300/s, 13 s left"; "" where no time has passed."""
+    if done <= 0 or seconds <= 0:
+        return ""
+    rate = done / seconds
+    wait = round(left / rate)
+    time_left = f"{wait} s" if wait < 100 else f"{wait / 60:.0f} min" if wait < 6000 else f"{wait / 3600:.1f} h"
+    return f", {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'}/s, {time_left} left"
 
 
 def _print_now(line: str) -> None:

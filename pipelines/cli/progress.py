@@ -102,7 +102,7 @@ class Printer:
             return
         task = self._tasks[id(step)]
         if first:  # the rate is that of the counted work, without what the step did before it
-            self._bar.reset(task, total=total, completed=done, unit=unit)
+            self._bar.reset(task, total=total, completed=done, unit=unit.partition(",")[0])  # the bar has a rate of its own
         else:
             self._bar.update(task, total=total, completed=done)
 

@@ -132,6 +132,21 @@ def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch:
     assert "progress: 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
 
 
+def test_a_progress_line_says_the_rate_and_the_time_left() -> None:
+    assert progress.pace_of(1200, 3800, 4.0) == ", 300/s, 13 s left"
+    assert progress.pace_of(1_000, 1_000_000, 10.0) == ", 100/s, 2.8 h left"
+    assert progress.pace_of(3, 600, 6.0) == ", 0.5/s, 20 min left"
+    assert progress.pace_of(0, 10, 6.0) == ""
+
+
+def test_the_rate_counts_only_what_this_run_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 40.0])
+    monkeypatch.setattr("components.classifier.progress.time.monotonic", lambda: next(clock))
+    lines: list[str] = []
+    progress.Progress(1000, "steps", lines.append, done=500).step(100)
+    assert lines == ["progress: 600 of 1,000 steps, 2.5/s, 3 min left"]
+
+
 def test_published_sets_name_the_remedy_without_a_network(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from torchvision import datasets
 
