@@ -22,7 +22,7 @@ ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 
 
 class SubmissionFailed(PenstockError):
-    """The Kubeflow server did not take the run."""
+    """The Kubeflow server did not take what it was sent."""
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,51 @@ def submit(
     Raises UsageError for a host of another form and for an image that is not known or can change, SubmissionFailed when the
     server cannot be reached, refuses, or names no ID of the run.
     """
+    with compiled(pipeline) as package, connected(server) as client:
+        started = client.create_run_from_pipeline_package(
+            package,
+            arguments=arguments,
+            run_name=run_name or None,
+            experiment_name=experiment,
+            namespace=server.namespace or None,
+            service_account=service_account or None,
+        )
+    if not started.run_id:
+        raise SubmissionFailed(f"{server.host} took the run but named no ID for it; look for it in its list of runs, and check --host")
+    return Submission(started.run_id, _address(server, started.run_id))
+
+
+@contextlib.contextmanager
+def compiled(pipeline: str) -> Iterator[str]:
+    """Give the path of a pipeline's YAML, which is there as long as the block runs.
+
+    Raises UsageError for an unknown pipeline and for an image that is not known or can change.
+    """
     from kfp import compiler
 
     from pipelines.compile import check_images, check_resources
 
-    if not server.host.startswith(("http://", "https://")):
-        raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
     loaded = load_pipeline(pipeline)
     check_images(loaded)
     check_resources()
-    _check_answers(server)
-    # kfp prints where to look, as a notebook would show it: stdout is for the caller's own answer.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)  # kfp's, which are for whoever writes pipelines
+    with tempfile.TemporaryDirectory() as folder:
         package = str(Path(folder) / f"{pipeline}.yaml")
-        compiler.Compiler().compile(loaded, package_path=package)
-        with _errors_of(server):
-            started = _client(server).create_run_from_pipeline_package(
-                package,
-                arguments=arguments,
-                run_name=run_name or None,
-                experiment_name=experiment,
-                namespace=server.namespace or None,
-                service_account=service_account or None,
-            )
-    if not started.run_id:
-        raise SubmissionFailed(f"{server.host} took the run but named no ID for it; look for it in its list of runs, and check --host")
-    return Submission(started.run_id, _address(server, started.run_id))
+        with _quiet():
+            compiler.Compiler().compile(loaded, package_path=package)
+        yield package
+
+
+@contextlib.contextmanager
+def connected(server: Server) -> Iterator["Client"]:
+    """Give kfp's client of a server that answers; what kfp prints in the block is dropped, and what fails is one line.
+
+    Raises UsageError for a host of another form, SubmissionFailed when the server cannot be reached or refuses.
+    """
+    if not server.host.startswith(("http://", "https://")):
+        raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
+    _check_answers(server)
+    with _quiet(), _errors_of(server):
+        yield _client(server)
 
 
 def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds: float = POLL_SECONDS) -> None:
@@ -105,7 +123,7 @@ def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds
         return str(run.state or "PENDING")
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=FutureWarning)
+        warnings.filterwarnings("ignore", category=FutureWarning)  # `tell` prints, so standard output stays open
         ended = Retrying(retry=retry_if_result(lambda found: found not in ENDED), wait=wait_fixed(seconds))(state)
     if ended != "SUCCEEDED":
         raise SubmissionFailed(f"run {run_id} ended as {ended.lower()}; its steps' logs are at {_address(server, run_id)}")
@@ -114,8 +132,7 @@ def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds
 def _client(server: Server) -> "Client":
     import kfp
 
-    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _errors_of(server):
-        warnings.filterwarnings("ignore", category=FutureWarning)  # kfp's, which are for whoever writes pipelines
+    with _quiet(), _errors_of(server):
         return kfp.Client(
             host=server.host,
             namespace=server.namespace or "kubeflow",
@@ -123,6 +140,14 @@ def _client(server: Server) -> "Client":
             ssl_ca_cert=server.ca or None,
             verify_ssl=server.verify_tls,
         )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Drop what kfp prints, as a notebook would show it, and its warnings, which are for whoever writes pipelines."""
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=FutureWarning)
+        yield
 
 
 @contextlib.contextmanager

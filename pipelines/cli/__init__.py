@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from components.classifier.errors import PenstockError
-from pipelines.cli import gate, models, review, runs
+from pipelines.cli import gate, models, review, runs, schedule
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
@@ -43,6 +43,7 @@ app.command("predict")(predict)
 app.command("drift")(drift)
 app.command("report")(report)
 app.add_typer(runs.app, name="runs")
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(models.app, name="models")
 app.add_typer(gate.app, name="gate")
 app.add_typer(review.app, name="review")

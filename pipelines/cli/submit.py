@@ -1,6 +1,6 @@
 """`penstock submit`: a run on Kubeflow."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -8,16 +8,23 @@ from rich.text import Text
 from pipelines.cli.output import JsonOption, PipelineArgument, SettingsOption, console, errors, print_json, warn_of_default_image
 from pipelines.cli.project import DEFAULT_NAME, name_of_source, project_settings, read_project
 
+HostOption = Annotated[str, typer.Option("--host", envvar="KFP_HOST", help="Address of Kubeflow Pipelines.")]
+NamespaceOption = Annotated[str, typer.Option("--namespace", envvar="KFP_NAMESPACE", help="The profile, on a multi-user Kubeflow.")]
+TokenOption = Annotated[str, typer.Option("--token", envvar="KFP_TOKEN", help="A bearer token.")]
+CaOption = Annotated[str, typer.Option("--ca", help="Certificates of a private CA.")]
+ExperimentOption = Annotated[str, typer.Option("--experiment", help="The experiment that the run belongs to.")]
+AccountOption = Annotated[str, typer.Option("--service-account", help="Who the steps run as.")]
+
 
 def submit(
     pipeline: PipelineArgument,
-    host: Annotated[str, typer.Option("--host", envvar="KFP_HOST", help="Address of Kubeflow Pipelines.")],
+    host: HostOption,
     settings: SettingsOption = None,
-    namespace: Annotated[str, typer.Option("--namespace", envvar="KFP_NAMESPACE", help="The profile, on a multi-user Kubeflow.")] = "",
-    token: Annotated[str, typer.Option("--token", envvar="KFP_TOKEN", help="A bearer token.")] = "",
-    ca: Annotated[str, typer.Option("--ca", help="Certificates of a private CA.")] = "",
-    experiment: Annotated[str, typer.Option("--experiment", help="The experiment that the run belongs to.")] = "penstock",
-    service_account: Annotated[str, typer.Option("--service-account", help="Who the steps run as.")] = "",
+    namespace: NamespaceOption = "",
+    token: TokenOption = "",
+    ca: CaOption = "",
+    experiment: ExperimentOption = "penstock",
+    service_account: AccountOption = "",
     follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end; exit code 1 unless it succeeds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -29,10 +36,28 @@ def submit(
 
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
-    from pipelines.catalogue import load_pipeline
-    from pipelines.parameters import check_groups, parameter_defaults, parse_settings
     from pipelines.submit import Server, watch
     from pipelines.submit import submit as send
+
+    arguments = run_arguments(pipeline, settings)
+    server = Server(host, namespace, token, ca)
+    sent = send(pipeline, arguments, server, experiment=experiment, service_account=service_account)
+    warn_of_default_image()
+    if as_json:
+        print_json({"run_id": sent.run_id, "url": sent.url})
+    else:
+        console.print(f"started run {sent.run_id}\nwatch it at {sent.url}", soft_wrap=True)
+    if follow:
+        watch(sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))
+
+
+def run_arguments(pipeline: str, settings: list[str] | None) -> dict[str, Any]:
+    """The arguments of a run on Kubeflow: what penstock.yaml says, and over it the `--set` of the command line.
+
+    Raises UsageError for an unknown pipeline or parameter, and for values that the steps would refuse.
+    """
+    from pipelines.catalogue import load_pipeline
+    from pipelines.parameters import check_groups, parameter_defaults, parse_settings
 
     loaded = load_pipeline(pipeline)
     project, known = read_project(), parameter_defaults(loaded)
@@ -45,12 +70,4 @@ def submit(
             Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
         )
     check_groups(arguments)
-    server = Server(host, namespace, token, ca)
-    sent = send(pipeline, arguments, server, experiment=experiment, service_account=service_account)
-    warn_of_default_image()
-    if as_json:
-        print_json({"run_id": sent.run_id, "url": sent.url})
-    else:
-        console.print(f"started run {sent.run_id}\nwatch it at {sent.url}", soft_wrap=True)
-    if follow:
-        watch(sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))
+    return arguments

@@ -1,0 +1,160 @@
+"""`penstock schedule`: runs on Kubeflow that start by themselves, at given times."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Column, Table
+from rich.text import Text
+
+from pipelines.cli.output import JsonOption, SettingsOption, console, print_json, warn_of_default_image
+from pipelines.cli.project import DEFAULT_NAME
+from pipelines.cli.submit import AccountOption, CaOption, ExperimentOption, HostOption, NamespaceOption, TokenOption, run_arguments
+
+app = typer.Typer(no_args_is_help=True, help="Start trainings and scorings on Kubeflow at given times; list, pause, resume, delete.")
+
+CronOption = Annotated[str, typer.Option("--cron", help='When, in UTC: "minute hour day month weekday".')]
+EveryOption = Annotated[str, typer.Option("--every", help="The time between two starts: 30m, 6h, 1d.")]
+AsOption = Annotated[str, typer.Option("--as", help="The schedule's name.", show_default="PIPELINE-MODEL")]
+ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="A schedule's name or ID.", show_default=False)]
+
+
+@app.command()
+def training(
+    host: HostOption,
+    cron: CronOption = "",
+    every: EveryOption = "",
+    settings: SettingsOption = None,
+    name: AsOption = "",
+    namespace: NamespaceOption = "",
+    token: TokenOption = "",
+    ca: CaOption = "",
+    experiment: ExperimentOption = "penstock",
+    service_account: AccountOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Train again and again, one run at a time; the gate decides about each. `penstock params training` lists what can be set.
+
+    Example: `penstock schedule training --cron "0 6 * * 1" --set store=s3://models/penstock --set source=s3://data/pets`
+    """
+    _create("training", host, cron, every, settings, name, namespace, token, ca, experiment, service_account, as_json)
+
+
+@app.command()
+def scoring(
+    host: HostOption,
+    cron: CronOption = "",
+    every: EveryOption = "",
+    settings: SettingsOption = None,
+    name: AsOption = "",
+    namespace: NamespaceOption = "",
+    token: TokenOption = "",
+    ca: CaOption = "",
+    experiment: ExperimentOption = "penstock",
+    service_account: AccountOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Score again and again, one run at a time, by the champion of that time. `penstock params scoring` lists what can be set.
+
+    Example: `penstock schedule scoring --every 6h --set store=s3://models/penstock --set input=s3://data/new --set output=s3://data/scores`
+    """
+    _create("scoring", host, cron, every, settings, name, namespace, token, ca, experiment, service_account, as_json)
+
+
+@app.command("list")
+def list_all(
+    host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = "", as_json: JsonOption = False
+) -> None:
+    """List the namespace's schedules, also those that were made in Kubeflow's UI.
+
+    Example: `penstock schedule list`
+    """
+    from pipelines.schedules import list_schedules
+    from pipelines.submit import Server
+
+    found = list_schedules(Server(host, namespace, token, ca))
+    if as_json:
+        print_json([{"id": one.id, "name": one.name, "state": one.state, "trigger": str(one.trigger)} for one in found])
+        return
+    if not found:
+        console.print('No schedule yet; `penstock schedule training --cron "0 6 * * 1"` makes one.', soft_wrap=True)
+        return
+    table = Table("name", "state", "starts", Column("ID", no_wrap=True), header_style="bold")
+    for one in found:
+        table.add_row(Text(one.name), one.state, Text(str(one.trigger)), Text(one.id))
+    console.print(table)
+
+
+@app.command()
+def pause(
+    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
+) -> None:
+    """Start no more runs until it is resumed; a run that goes on ends by itself.
+
+    Example: `penstock schedule pause training-pets`
+    """
+    _change("pause", "is paused", schedule, host, namespace, token, ca)
+
+
+@app.command()
+def resume(
+    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
+) -> None:
+    """Start runs again; the ones that were missed are not made up for.
+
+    Example: `penstock schedule resume training-pets`
+    """
+    _change("resume", "is active", schedule, host, namespace, token, ca)
+
+
+@app.command()
+def delete(
+    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
+) -> None:
+    """Delete a schedule; its runs and what they published stay.
+
+    Example: `penstock schedule delete training-pets`
+    """
+    _change("delete", "is deleted", schedule, host, namespace, token, ca)
+
+
+def _create(
+    pipeline: str,
+    host: str,
+    cron: str,
+    every: str,
+    settings: list[str] | None,
+    name: str,
+    namespace: str,
+    token: str,
+    ca: str,
+    experiment: str,
+    service_account: str,
+    as_json: bool,
+) -> None:
+    from pipelines.schedules import create_schedule, read_trigger
+    from pipelines.submit import Server
+
+    trigger = read_trigger(cron, every)
+    arguments = run_arguments(pipeline, settings)
+    made = create_schedule(
+        pipeline,
+        arguments,
+        Server(host, namespace, token, ca),
+        trigger,
+        name=name or f"{pipeline}-{arguments.get('name', DEFAULT_NAME)}",
+        experiment=experiment,
+        service_account=service_account,
+    )
+    warn_of_default_image()
+    if as_json:
+        print_json({"id": made.id, "name": made.name, "trigger": str(made.trigger)})
+    else:
+        console.print(f"{made.name} starts {made.trigger}, one run at a time (ID {made.id})", soft_wrap=True, markup=False)
+
+
+def _change(action: str, done: str, schedule: str, host: str, namespace: str, token: str, ca: str) -> None:
+    from pipelines.schedules import change_schedule
+    from pipelines.submit import Server
+
+    changed = change_schedule(Server(host, namespace, token, ca), schedule, action)
+    console.print(f"{changed.name} {done}", markup=False, soft_wrap=True)
