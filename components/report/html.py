@@ -67,7 +67,6 @@ def template(name: str) -> "Template":
         "figure": figure,
         "signed": signed,
         "size": size,
-        "ending": ending,
         "short": short,
         "position": position,
     }
@@ -108,11 +107,6 @@ def signed(value: float | None, digits: int = 4) -> str:
 def size(value: int) -> str:
     """Bytes in the unit that people would say."""
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
-
-
-def ending(file: str, length: int = 13) -> str:
-    """The end of a long file name, which is what tells it from others."""
-    return file if len(file) <= length else "…" + file[1 - length :]
 
 
 def short(digest: str) -> str:
