@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from components.classifier.errors import EvaluationError, IntegrityError, UsageError
 from pipelines.cli import models_view as view
+from pipelines.cli.lineage import lineage
 from pipelines.cli.output import (
     DEFAULT_STORE,
     JsonOption,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from components.report.comparison import Comparison
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
+app.command("lineage")(lineage)
 
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")

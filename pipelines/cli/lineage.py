@@ -1,0 +1,69 @@
+"""`penstock models lineage`: from data to scores, by way of one version."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli import models_view as view
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.project import open_registry
+
+if TYPE_CHECKING:
+    from components.registry import Registry
+    from components.registry.manifest import Manifest
+
+
+def lineage(
+    version: VersionArgument,
+    scores: Annotated[list[str] | None, typer.Option("--scores", metavar="OUTPUT", help="Output of scoring; may be given again.")] = None,
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Tell where a version comes from and what came of it: data, run, decisions, when it served, and the scores that it made.
+
+    Scoring keeps its outputs where you said; name them by --scores, and those that another version made are left out.
+
+    Example: `penstock models lineage champion --scores s3://data/scores`
+    """
+    from pipelines.lineage import read_scores, trace
+
+    registry = open_registry(store, name)
+    manifest = registry.get(registry.select(version)).manifest
+    outputs = [read_scores(output) for output in scores or []]
+    found = trace(manifest, _source(registry, manifest), registry.ledger.records(), outputs)
+    if as_json:
+        print_json(asdict(found))
+        return
+    table = view.table("", "", heads=False)
+    rows = [("data", f"{found.source or 'unknown source'}  sha256:{found.dataset_digest}"), ("run", found.run or "unknown")]
+    rows += [("version", f"{found.model} {found.version}  trained {found.trained_at}  sha256:{found.content_digest}")]
+    rows += [("ledger", f"{r['sequence']}  {r['time']}  {r['action']}  {r['reason']}".rstrip()) for r in found.decisions]
+    rows += [("served", f"{period.since} to {period.until or 'now'} on {period.target}") for period in found.served] or [
+        ("served", "never")
+    ]
+    rows += [("scores", f"{output.output}: {_rows(output.rows)} of {output.input}") for output in found.scores]
+    for title, text in rows:
+        table.add_row(f"[bold]{title}[/]", escape(text))
+    console.print(table)
+
+
+def _rows(rows: int | None) -> str:
+    return "scores" if rows is None else f"{rows:,} rows"
+
+
+def _source(registry: "Registry", manifest: "Manifest") -> str:
+    """The address of the data as the evaluation tells it; empty where the version has none."""
+    from components.bundle.evaluation import Headline
+    from components.bundle.files import EVALUATION
+
+    if EVALUATION not in manifest.files:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / EVALUATION
+        registry.fetch_file(manifest, EVALUATION, path)
+        return Headline.read(path).source or ""
