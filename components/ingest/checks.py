@@ -28,7 +28,11 @@ MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 MAX_CONTRADICTIONS = 0.1
 """Share of the pictures that may have the pixels of another with another label."""
 
+MAX_SHALLOW = 16
+"""The brightest value of 8 bits that 4,095 of 65,535 becomes."""
+
 _TEST = SPLIT_CODE["test"]
+_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,28 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check
         raise DataError(
             f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
             f"{collection.images[found[0]][0, 0].tolist()}); nothing can be learned from them: look how they were saved, or remove them"
+            f"{_shallow(int(np.max(collection.images)))}"
         )
     named = some(collection.names[k] for k in found)
     return Check("constant pictures", False, f"{count} of {total} pictures have one colour only: {named}")
+
+
+def check_levels(collection: Collection) -> Check:
+    """Report a collection without a bright pixel, as 10- and 12-bit data in 16-bit files give."""
+    brightest = max(int(np.max(collection.images[start : start + _ROWS])) for start in range(0, len(collection), _ROWS))
+    hint = _shallow(brightest)
+    return Check("levels", not hint, f"the brightest pixel of all has the value {brightest} of 255{hint}")
+
+
+def _shallow(brightest: int) -> str:
+    """Say what pictures may be that use no value above those of 12 bits in a 16-bit file (4,095 / 257), or of 10 bits."""
+    if brightest > MAX_SHALLOW:
+        return ""
+    values, bits = (1024, 10) if brightest <= 4 else (4096, 12)
+    return (
+        f"; files of 16 bits whose values all lie below {values:,} of 65,535 become as dark: are they of {bits} bits? "
+        f"Then multiply their values by {65536 // values} and save them again"
+    )
 
 
 def check_names(collection: Collection) -> Check:

@@ -17,7 +17,7 @@ from components.classifier import images
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import extra, likeness, sources, split
-from components.ingest.checks import Check, check_classes, check_constant, check_names, resolve_duplicates
+from components.ingest.checks import Check, check_classes, check_constant, check_levels, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
@@ -115,7 +115,12 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     """Run all checks; those that drop pictures change `keep`, so the classes are looked at before and after."""
     check_classes(collection, keep, copies_count=True)
     limit = max(options.max_duplicates, collection.known_duplicates)
-    checks = [check_names(collection), check_constant(collection, keep), *resolve_duplicates(collection, keep, limit)]
+    checks = [
+        check_names(collection),
+        check_constant(collection, keep),
+        check_levels(collection),
+        *resolve_duplicates(collection, keep, limit),
+    ]
     return [check_classes(collection, keep), *checks]
 
 

@@ -1,11 +1,13 @@
 """What stops an ingest and what is reported: duplicates, contradictions, constant pictures; and the split that follows."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from components.classifier.errors import DataError
 from components.ingest import split
@@ -179,3 +181,25 @@ def test_a_large_group_of_copies_does_not_become_the_test_split(tmp_path: Path, 
         put(data / "cat" / f"copy_{k}.png", encode(pixels(0, 3)))
     for seed in range(4):
         assert run(data, split_seed=seed).info.counts["test"]["cat"] <= 12
+
+
+@pytest.mark.parametrize(
+    ("bits", "told"), [(12, r"levels: .* below 4,096 of 65,535 .* of 12 bits\? Then multiply their values by 16"), (16, "")]
+)
+def test_12_bit_data_in_16_bit_files_are_told(tmp_path: Path, run: Run, bits: int, told: str) -> None:
+    rng = np.random.default_rng(0)
+    for kind in ("a", "b"):
+        for k in range(8):
+            put(tmp_path / "data" / kind / f"{k}.png", encode(Image.fromarray(rng.integers(0, 2**bits, (8, 8), dtype=np.uint16))))
+    warned = [line for line in run(tmp_path / "data").lines if line.startswith("warning")]
+    assert [bool(re.search(told, line)) for line in warned] == [True] * bool(told)
+
+
+def test_10_bit_data_that_become_one_colour_are_called_what_they_may_be(tmp_path: Path, run: Run) -> None:
+    for kind in ("a", "b"):
+        for k in range(8):
+            flat = np.full((8, 8), 500, np.uint16)
+            flat[0, 0] = 510 + k
+            put(tmp_path / "data" / kind / f"{k}.png", encode(Image.fromarray(flat)))
+    with pytest.raises(DataError, match=r"one colour only .* below 1,024 of 65,535 .* of 10 bits\? Then multiply their values by 64"):
+        run(tmp_path / "data")
