@@ -66,7 +66,9 @@ class ClassResult(Strict):
     recall: Share | None
     recall_low: Share | None
     recall_high: Share | None
-    """95% Wilson interval of the recall."""
+    """95% Wilson interval of the recall; by groups, where the dataset has them."""
+    effective: Annotated[float, Field(gt=0)] | None = None
+    """How many independent pictures tell as much of the recall as this class' groups; null where pictures stand for themselves."""
     f1: Share | None
     roc_auc: Share | None
     """This class against the rest; null also when every picture carries the label."""
@@ -208,7 +210,14 @@ class Paired(Strict):
     difference_low: Annotated[float, Field(ge=-1, le=1)]
     difference_high: Annotated[float, Field(ge=-1, le=1)]
     """95% score interval for a paired difference (Tango 1998)."""
+    effective: Annotated[float, Field(gt=0)] | None = None
+    """How many independent pictures tell as much of the difference as the groups; null where pictures stand for themselves."""
     per_class: list[PairedClass]
+
+    @property
+    def scale(self) -> float:
+        """What counts are multiplied with before they are tested: 1, or the share of effective pictures."""
+        return 1.0 if self.effective is None else self.effective / self.n
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:

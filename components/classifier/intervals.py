@@ -31,7 +31,7 @@ def proportion_interval(correct: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def difference_interval(only_challenger: int, only_champion: int, n: int) -> tuple[float, float]:
+def difference_interval(only_challenger: float, only_champion: float, n: float) -> tuple[float, float]:
     """95% score interval of challenger's minus champion's accuracy on the same `n` pictures, from who alone was right how often.
 
     Unlike the Wald interval it does not collapse to a point where the two never differ: 0 of n such pictures still leave room for a
@@ -52,7 +52,7 @@ def difference_interval(only_challenger: int, only_champion: int, n: int) -> tup
     return low, high
 
 
-def _tango(difference: float, b: int, c: int, n: int) -> float:
+def _tango(difference: float, b: float, c: float, n: float) -> float:
     """Tango's statistic: standard normal when the true difference is `difference`; falls as that grows."""
     distance = b - c - n * difference
     if abs(distance) < 1e-12:
@@ -77,23 +77,28 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 @lru_cache(maxsize=10_000)  # of many classes most have the same counts
-def p_below(correct: int, n: int, floor: float) -> float:
-    """Exact binomial test: how likely so few correct of `n` (at least 1) are when the true share is `floor`."""
-    from scipy.stats import binomtest
+def p_below(correct: float, n: float, floor: float) -> float:
+    """Exact binomial test: how likely so few correct of `n` (above 0) are when the true share is `floor`.
 
-    return float(binomtest(correct, n, floor, alternative="less").pvalue)
+    By the incomplete beta function, which takes the fractions of effective pictures too.
+    """
+    from scipy.special import betainc
+
+    return float(betainc(n - correct, correct + 1, 1 - floor)) if correct < n else 1.0
 
 
-def mcnemar(only_challenger: int, only_champion: int, alternative: str = "two-sided") -> float:
+def mcnemar(only_challenger: float, only_champion: float, alternative: str = "two-sided") -> float:
     """Exact McNemar test (McNemar 1947): the p-value of who alone was right how often.
 
     The pictures on which exactly one of the two is right would be shared half and half by equal models. With `alternative` "less"
-    it is small when the challenger is worse, with "greater" when it is better. Without such pictures it is 1.
+    it is small when the challenger is worse, with "greater" when it is better. Without such pictures it is 1. Counts that were scaled
+    to effective pictures may be fractions (J. N. K. Rao and A. J. Scott, A simple method for the analysis of clustered binary data,
+    Biometrics 48 (1992) 577-585).
     """
-    from scipy.stats import binomtest
-
-    discordant = only_challenger + only_champion
-    return min(1.0, float(binomtest(only_challenger, discordant, 0.5, alternative=alternative).pvalue)) if discordant else 1.0
+    if alternative == "two-sided":
+        return min(1.0, 2 * min(mcnemar(only_challenger, only_champion, side) for side in ("less", "greater")))
+    few, many = (only_challenger, only_champion) if alternative == "less" else (only_champion, only_challenger)
+    return p_below(few, few + many, 0.5) if many else 1.0
 
 
 def effective_interval(share: float, effective: float) -> tuple[float, float]:
@@ -122,6 +127,29 @@ def effective_pictures(correct: Sequence[int], sizes: Sequence[int]) -> float:
     share, groups = right.sum() / size.sum(), len(size)
     variance = groups / (groups - 1) * float(((right - share * size) ** 2).sum()) / size.sum() ** 2
     return float(min(share * (1 - share) / variance, np.sum(sizes)))
+
+
+def effective_pairs(only_challenger: Sequence[int], only_champion: Sequence[int], sizes: Sequence[int]) -> float:
+    """How many independent pictures tell as much of the difference of two models as these groups, from who alone was right how often.
+
+    The number of pictures over the design effect: the variance of the difference between groups (ratio estimator) over that of
+    independent pictures (Rao and Scott 1992), at least 1. Few groups in which the models differ say little of it, so it is averaged
+    with two more in which pictures are all alike, whose effect is the average size; where the models never differ, as many as groups.
+    """
+    import numpy as np
+
+    size, b, c = (np.asarray(values, np.float64) for values in (sizes, only_challenger, only_champion))
+    n, groups, differ = size.sum(), len(size), int(((b + c) > 0).sum())
+    mean = (b - c).sum() / n
+    independent = ((b + c).sum() / n - mean**2) / max(n - 1, 1)
+    between = groups / max(groups - 1, 1) * float(((b - c - mean * size) ** 2).sum()) / n**2
+    effect = max(1.0, between / independent) if independent > 0 and groups > 1 else float(size.mean())
+    return float(n / ((differ * effect + 2 * size.mean()) / (differ + 2)))
+
+
+def design_effect(size: float, correlation: float) -> float:
+    """How many times more pictures it takes in groups of `size` with this correlation within (L. Kish, Survey Sampling, 1965)."""
+    return 1 + (size - 1) * correlation
 
 
 def macro_f1_interval(macro_f1: float, confusion_matrix: Sequence[Sequence[int]]) -> tuple[float, float]:

@@ -22,9 +22,14 @@ class ChampionFiles:
 
 
 def score_champion(
-    files: ChampionFiles, challenger: Classifier, images: Pixels, labels: Labels, probabilities: Probabilities
+    files: ChampionFiles,
+    challenger: Classifier,
+    images: Pixels,
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: list[str] | None = None,
 ) -> tuple[Champion, Probabilities | None]:
-    """Score the champion on `images` and pair it with the challenger's `probabilities`.
+    """Score the champion on `images` and pair it with the challenger's `probabilities`; `groups`: see `compare`.
 
     Where they cannot be compared, the reason is recorded and nothing is raised: the gate then holds.
     """
@@ -46,7 +51,7 @@ def score_champion(
         theirs = score(champion, images).probabilities
     except EvaluationError as error:
         return _not_compared(files, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
-    paired = compare(labels, probabilities, theirs, challenger.classes)
+    paired = compare(labels, probabilities, theirs, challenger.classes, groups)
     return (
         Champion(
             version=files.version,

@@ -1,19 +1,32 @@
 """Challenger against champion on the same pictures, paired."""
 
+import numpy as np
+
 from components.bundle.dataset import Labels
 from components.bundle.evaluation import Paired, PairedClass
 from components.bundle.model import Probabilities
-from components.classifier.intervals import difference_interval, mcnemar
+from components.classifier.intervals import difference_interval, effective_pairs, mcnemar
 from components.evaluate import calibration, metrics
 
 
-def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str]) -> Paired:
-    """Count who was right where, and measure the champion by itself; all arrays have one row per picture."""
+def compare(
+    labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str], groups: list[str] | None = None
+) -> Paired:
+    """Count who was right where, and measure the champion by itself; all arrays have one row per picture.
+
+    With `groups`, N names, test and interval count groups and not pictures.
+    """
     mine = metrics.predicted_classes(challenger) == labels
     theirs = metrics.predicted_classes(champion) == labels
     figures = metrics.measure(labels, champion, classes)
     only_challenger, only_champion = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
-    low, high = difference_interval(only_challenger, only_champion, len(labels))
+    effective = None
+    if groups is not None:
+        _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
+        b, c, sizes = (np.bincount(member, rows).astype(int).tolist() for rows in (mine & ~theirs, ~mine & theirs, None))
+        effective = effective_pairs(b, c, sizes)
+    scale = 1.0 if effective is None else effective / len(labels)
+    low, high = difference_interval(only_challenger * scale, only_champion * scale, len(labels) * scale)
     return Paired(
         n=len(labels),
         both_correct=int((mine & theirs).sum()),
@@ -26,10 +39,11 @@ def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, 
         log_loss=figures.log_loss,
         brier=figures.brier,
         ece=calibration.expected_error(calibration.reliability(labels, champion)),
-        mcnemar_p=mcnemar(only_challenger, only_champion),
+        mcnemar_p=mcnemar(only_challenger * scale, only_champion * scale),
         difference=(only_challenger - only_champion) / len(labels),
         difference_low=low,
         difference_high=high,
+        effective=effective,
         per_class=[
             PairedClass(
                 name=result.name,

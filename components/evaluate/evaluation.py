@@ -46,12 +46,16 @@ def evaluate(
     labels = np.array(test.labels, dtype=np.int64)
     _check(dataset, classifier, labels)
     columns = slices.read_columns(test.columns_path, len(labels))
-    scored = _Scored(dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images), columns)
+    column = dataset.info.group
+    groups = slices.read_groups(test.columns_path, column, columns.files or []) if column else None
+    scored = _Scored(
+        dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images), columns, groups
+    )
     champion, theirs = None, None
     if champion_version or champion_path is not None:
         path = Path(champion_path) if champion_path is not None else None
         champion_files = ChampionFiles(champion_version or (path.name if path else ""), path, champion_problem)
-        champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities)
+        champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities, groups)
     evaluation = _assemble(scored, champion, Path(model_path))
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
@@ -68,6 +72,8 @@ class _Scored:
     scores: Scores
     appearance: slices.Appearance
     columns: slices.Columns
+    groups: list[str] | None
+    """Which group each test picture is of; None where pictures stand for themselves."""
 
 
 def split_digest(classes: list[str], split: Split) -> str:
@@ -104,13 +110,13 @@ def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evalua
     figures = metrics.measure(labels, probabilities, info.classes)
     predicted = metrics.predicted_classes(probabilities)
     unfamiliar = _unfamiliar(scored, predicted)
-    accuracy, groups, doubts = figures.accuracy, None, list[str]()
-    if info.group:
-        of_pictures = slices.read_groups(scored.test.columns_path, info.group, columns.files or [])
-        accuracy, groups = metrics.by_groups(accuracy, labels == predicted, info.group, of_pictures)
+    accuracy, per_class, groups, doubts = figures.accuracy, figures.per_class, None, list[str]()
+    if scored.groups is not None:
+        accuracy, groups = metrics.by_groups(accuracy, labels == predicted, info.group, scored.groups)
+        per_class = metrics.classes_by_groups(per_class, labels, labels == predicted, scored.groups)
         doubts.append(
-            f"the test pictures are of {groups.n} groups ({info.group}): the intervals of accuracy and macro F1 count groups; recalls per "
-            "class and the comparison with the champion count pictures, and look surer than they are"
+            f"the test pictures are of {groups.n} groups ({info.group}): intervals and tests count groups, those of slices, of review "
+            "thresholds and of the calibration error count pictures"
         )
     return Evaluation(
         name=config.name,
@@ -133,7 +139,7 @@ def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evalua
         brier=figures.brier,
         roc_auc=figures.roc_auc,
         top_k=figures.top_k,
-        per_class=figures.per_class,
+        per_class=per_class,
         confusion_matrix=figures.confusion_matrix.tolist(),
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
         calibration=calibration.calibrate(labels, probabilities, config.temperature, config.calibration),

@@ -45,6 +45,22 @@ def proportion(correct: int, n: int) -> Proportion:
     return Proportion(value=value, correct=int(correct), n=int(n), low=low, high=high)
 
 
+def classes_by_groups(per_class: list[ClassResult], labels: Labels, correct: npt.NDArray[np.bool_], groups: list[str]) -> list[ClassResult]:
+    """Give each class' recall the interval that counts groups; see `by_groups`."""
+    _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
+    results = []
+    for k, result in enumerate(per_class):
+        mine = labels == k
+        sizes = np.bincount(member[mine])
+        present = sizes > 0
+        if result.recall is not None:
+            effective = effective_pictures(np.bincount(member[mine], correct[mine])[present].astype(int).tolist(), sizes[present].tolist())
+            low, high = effective_interval(result.recall, effective)
+            result = result.model_copy(update={"recall_low": low, "recall_high": high, "effective": effective})
+        results.append(result)
+    return results
+
+
 def by_groups(accuracy: Proportion, correct: npt.NDArray[np.bool_], column: str, groups: list[str]) -> tuple[Proportion, Groups]:
     """Give an accuracy the interval that counts groups; `correct` (N,) says which pictures are, `groups` which each is of."""
     _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)

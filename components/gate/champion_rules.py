@@ -43,7 +43,7 @@ def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
 
     def judge(paired: Paired) -> RuleResult:
         drop = -_difference(paired)
-        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
+        p = as_computed(_mcnemar(paired, "less"))
         outcome: Outcome = "pass"
         if drop <= 0:
             reason = f"accuracy is {show(-drop)} above the champion's" if drop else "accuracy equals the champion's"
@@ -53,7 +53,7 @@ def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
             reason = f"accuracy is {show(drop, bound)} below the champion's, more than {plain(bound)}"
             if p <= as_written(ONE_SIDED):
                 outcome = "fail"
-            elif mcnemar(0, math.ceil(as_written(bound) * paired.n), "less") > ONE_SIDED:
+            elif mcnemar(0, paired.scale * math.ceil(as_written(bound) * paired.n), "less") > ONE_SIDED:
                 outcome, reason = "insufficient", f"{reason}, with too few test pictures to tell whether by chance ({_p(p)})"
             else:
                 reason = f"{reason}, by no more than chance allows ({_p(p)})"
@@ -66,7 +66,7 @@ def significant_drop(_: bool, evaluation: Evaluation) -> RuleResult:
     """Whether the challenger is significantly worse than the champion (one-sided exact McNemar test at 2.5%)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
+        p = as_computed(_mcnemar(paired, "less"))
         worse = p <= as_written(ONE_SIDED)
         reason = f"{'' if worse else 'not '}significantly worse than the champion ({_p(p)}); {_counts(paired)}"
         return figure_result("forbid_significant_drop", "fail" if worse else "pass", reason, p, ONE_SIDED)
@@ -81,8 +81,8 @@ def non_inferiority(margin: float, evaluation: Evaluation) -> RuleResult:
     """
 
     def judge(paired: Paired) -> RuleResult:
-        low, high = (as_computed(end) for end in difference_interval(paired.only_challenger, paired.only_champion, paired.n))
-        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "less"))
+        low, high = (as_computed(end) for end in _interval(paired))
+        p = as_computed(_mcnemar(paired, "less"))
         interval = f"accuracy {_signed(_difference(paired))} against the champion, 95% interval {_signed(low, -margin)} to {_signed(high)}"
         if low >= -as_written(margin):
             outcome: Outcome = "pass"
@@ -101,7 +101,7 @@ def superiority(_: bool, evaluation: Evaluation, level: float = ONE_SIDED) -> Ru
     """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%, or at `level`)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(mcnemar(paired.only_challenger, paired.only_champion, "greater"))
+        p = as_computed(_mcnemar(paired, "greater"))
         if p <= as_written(level):
             outcome: Outcome = "pass"
             reason = "significantly better than the champion"
@@ -123,6 +123,16 @@ def _against_champion(rule: str, judge: Judge, evaluation: Evaluation) -> RuleRe
     return judge(champion.paired)
 
 
+def _mcnemar(paired: Paired, alternative: str) -> float:
+    """McNemar's test; of effective pictures, where the dataset has groups."""
+    return mcnemar(paired.only_challenger * paired.scale, paired.only_champion * paired.scale, alternative)
+
+
+def _interval(paired: Paired) -> tuple[float, float]:
+    """The 95% interval of the difference; of effective pictures, where the dataset has groups."""
+    return difference_interval(*(count * paired.scale for count in (paired.only_challenger, paired.only_champion, paired.n)))
+
+
 def _difference(paired: Paired) -> Fraction:
     return Fraction(paired.only_challenger - paired.only_champion, paired.n)
 
@@ -133,7 +143,9 @@ def _p(p: Fraction, level: float = ONE_SIDED) -> str:
 
 
 def _counts(paired: Paired) -> str:
-    return f"of {paired.n} pictures, {paired.only_challenger} right by the challenger alone, {paired.only_champion} by the champion alone"
+    sure = "" if paired.effective is None else f", by groups as sure as {paired.effective:.0f} independent ones"
+    alone = f"{paired.only_challenger} right by the challenger alone, {paired.only_champion} by the champion alone"
+    return f"of {paired.n} pictures{sure}, {alone}"
 
 
 def _signed(figure: Fraction, bound: float | None = None) -> str:

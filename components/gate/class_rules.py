@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from typing import NamedTuple, Self
 
 from components.bundle.decision import Outcome, RuleResult
-from components.bundle.evaluation import Evaluation
+from components.bundle.evaluation import ClassResult, Evaluation
 from components.bundle.numbers import as_written, plain, show
 from components.classifier.intervals import FAMILY, holm, p_below
 from components.gate.rules import figure_result
@@ -14,6 +15,21 @@ from components.gate.rules import figure_result
 MAX_NAMES = 10
 """Classes named in one reason; the rest are counted."""
 RECALL, SUPPORT, SLICES = "minimum_class_recall", "minimum_class_support", "slice_floors"
+
+
+class Floored(NamedTuple):
+    """A class or slice with a floor; its pictures tell as much as `sure` independent ones, which groups make fewer."""
+
+    name: str
+    correct: int
+    support: int
+    floor: float
+    sure: float
+
+    @classmethod
+    def of(cls, result: ClassResult, floor: float) -> Self:
+        """A class that has pictures."""
+        return cls(result.name, result.correct, result.support, floor, result.support if result.effective is None else result.effective)
 
 
 def class_support(bound: int, evaluation: Evaluation) -> RuleResult:
@@ -40,7 +56,7 @@ def class_recall(bound: float | None, floors: Mapping[str, float], evaluation: E
         reason = f"class_recall_floors names {_names(map(repr, unknown))}, but the classes are {known}"
         return RuleResult(rule=RECALL, outcome="fail", reason=reason, bound=bound)
     wanted = [(result, floor) for result in evaluation.per_class if (floor := floors.get(result.name, bound)) is not None]
-    judged = _judge([(result.name, result.correct, result.support, floor) for result, floor in wanted if result.support], bool(floors))
+    judged = _judge([Floored.of(result, floor) for result, floor in wanted if result.support], bool(floors))
     absent = [repr(result.name) for result, _ in wanted if not result.support]
     floor_text = f"the floor {plain(bound)}" if bound is not None and not floors else "its floor"
     return _result(RECALL, judged, ("recall", "class", floor_text), bound, absent)
@@ -62,13 +78,13 @@ def slice_floors(floors: Mapping[str, float], evaluation: Evaluation) -> RuleRes
     return _result(SLICES, judged, ("accuracy", "slice", "its floor"), None, [])
 
 
-def slices_with_floors(floors: Mapping[str, float], evaluation: Evaluation) -> list[tuple[str, int, int, float]]:
-    """The slices that have a floor: (`column=value`, correct, pictures, floor)."""
+def slices_with_floors(floors: Mapping[str, float], evaluation: Evaluation) -> list[Floored]:
+    """The slices that have a floor, called `column=value`; their pictures count each, in groups too."""
     found = []
     for part in evaluation.slices:
         name = f"{part.column}={part.value}"
         if (floor := floors.get(name, floors.get(part.column))) is not None:
-            found.append((name, part.accuracy.correct, part.accuracy.n, floor))
+            found.append(Floored(name, part.accuracy.correct, part.accuracy.n, floor, part.accuracy.n))
     return found
 
 
@@ -80,6 +96,7 @@ class _Judged:
     correct: int
     support: int
     floor: float
+    sure: float
     adjusted: float
     together: int
     """How many are judged together."""
@@ -92,8 +109,9 @@ class _Judged:
 
     @property
     def line(self) -> str:
+        sure = "" if self.sure == self.support else f", by groups as sure as {self.sure:.0f} independent ones"
         own_floor = f", floor {plain(self.floor)}" if self.named else ""
-        return f"{self.name!r} {show(self.share, self.floor)} ({self.correct} of {self.support}{own_floor})"
+        return f"{self.name!r} {show(self.share, self.floor)} ({self.correct} of {self.support}{sure}{own_floor})"
 
     @cached_property
     def zone(self) -> str:
@@ -102,14 +120,14 @@ class _Judged:
             return "pass"
         if self.adjusted <= FAMILY:
             return "fail"
-        return "insufficient" if self.together * p_below(0, self.support, self.floor) > FAMILY else "chance"
+        return "insufficient" if self.together * p_below(0, self.sure, self.floor) > FAMILY else "chance"
 
 
 _ZONES = ("fail", "insufficient", "chance", "pass")
 
 
-def _judge(present: list[tuple[str, int, int, float]], named: bool) -> list[_Judged]:
-    adjusted = holm([p_below(correct, support, floor) for _, correct, support, floor in present])
+def _judge(present: list[Floored], named: bool) -> list[_Judged]:
+    adjusted = holm([p_below(one.correct * one.sure / one.support, one.sure, one.floor) for one in present])
     return [_Judged(*one, p, len(present), named) for one, p in zip(present, adjusted, strict=True)]
 
 

@@ -1,11 +1,13 @@
 """How many test pictures a policy needs: to let a good model through, and to catch a bad one."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from components.bundle.policy import Policy
+from components.classifier.intervals import design_effect
 from components.gate.scenarios import Setting, Truth, outcome_shares, sampled_rules
 
 WANTED = 0.8
@@ -28,18 +30,26 @@ class Need:
 
 
 def plan(policy: Policy, setting: Setting) -> list[Need]:
-    """Say for each rule how many test pictures it needs; simulated with the rules themselves, to about a fifth."""
+    """Say for each rule how many test pictures it needs; simulated with the rules themselves, to about a fifth.
+
+    Pictures of groups are more by the design effect: so many tell as much as those that stand for themselves.
+    """
+    effect = design_effect(setting.group_size, setting.group_correlation)
     needs = [
         Need(
             rule,
             bound,
-            _fewest(rule, bound, "good", setting, lambda passed: passed >= WANTED),
-            _fewest(rule, bound, "bad", setting, lambda passed: 1 - passed >= WANTED),
+            _times(effect, _fewest(rule, bound, "good", setting, lambda passed: passed >= WANTED)),
+            _times(effect, _fewest(rule, bound, "bad", setting, lambda passed: 1 - passed >= WANTED)),
         )
         for rule, bound in sampled_rules(policy).items()
     ]
     support = policy.minimum_class_support * setting.classes
     return [*needs, Need("minimum_class_support", policy.minimum_class_support, support, None)]
+
+
+def _times(effect: float, pictures: int | None) -> int | None:
+    return None if pictures is None else math.ceil(pictures * effect)
 
 
 def _fewest(rule: str, bound: Any, truth: Truth, setting: Setting, enough: Callable[[float], bool]) -> int | None:

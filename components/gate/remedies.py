@@ -7,8 +7,8 @@ from components.bundle.decision import RuleResult
 from components.bundle.evaluation import Evaluation, Paired
 from components.bundle.numbers import plain
 from components.bundle.policy import Policy
-from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, mcnemar, proportion_interval
-from components.gate.class_rules import slices_with_floors
+from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, effective_interval, mcnemar, proportion_interval
+from components.gate.class_rules import Floored, slices_with_floors
 
 MAX_PICTURES = 1_000_000
 MAX_NAMES = 5
@@ -28,6 +28,9 @@ def _accuracy(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str
 
 def _lower_bound(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     n, correct, bound = evaluation.n, evaluation.accuracy.correct, result.bound or 0
+    if evaluation.groups:
+        share, effective = correct / n, evaluation.groups.effective
+        return _pictures(n, lambda times: effective_interval(share, effective * times)[0] >= bound)
     more = next((k for k in range(correct, n + 1) if proportion_interval(k, n)[0] >= bound), None)
     better = f"{more - correct} more of the {n} test pictures right" if more is not None else ""
     pictures = _pictures(n, lambda times: proportion_interval(round(correct * times), round(n * times))[0] >= bound)
@@ -41,7 +44,7 @@ def _figure(what: str) -> Callable[[RuleResult, Evaluation, Policy], str]:
 def _recall(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     floors = {c.name: policy.class_recall_floors.get(c.name, policy.minimum_class_recall) for c in evaluation.per_class}
     judged = sum(floors[c.name] is not None and c.support > 0 for c in evaluation.per_class)
-    low = [(c.name, c.correct, c.support, floor) for c in evaluation.per_class if c.support and (floor := floors[c.name]) is not None]
+    low = [Floored.of(c, floor) for c in evaluation.per_class if c.support and (floor := floors[c.name]) is not None]
     return _floors(result, low, judged, "classes")
 
 
@@ -50,13 +53,14 @@ def _slices(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     return _floors(result, found, len(found), "slices")
 
 
-def _floors(result: RuleResult, found: list[tuple[str, int, int, float]], judged: int, what: str) -> str:
-    """How many more pictures of each must be right; `found`: (name, correct, pictures, floor), of `judged` that are judged together."""
+def _floors(result: RuleResult, found: list[Floored], judged: int, what: str) -> str:
+    """How many more pictures of each must be right; `found` are of `judged` that are judged together."""
     parts = []
-    for name, correct, support, floor in found:
+    for name, correct, support, floor, sure in found:
         if correct >= floor * support:
             continue
-        enough = math.ceil(math.log(FAMILY / judged) / math.log(1 - floor)) if floor < 1 else 1
+        independent = math.log(FAMILY / judged) / math.log(1 - floor) if floor < 1 else 1
+        enough = math.ceil(independent * support / sure)
         more = f"{math.ceil(floor * support) - correct} more of the {support} pictures of {name!r} right"
         parts.append(more + (f", or {enough} pictures to tell" if result.outcome == "insufficient" and enough > support else ""))
     return "; ".join(parts[:MAX_NAMES]) + (f"; and {len(parts) - MAX_NAMES} more {what}" if len(parts) > MAX_NAMES else "")
@@ -68,7 +72,7 @@ def _support(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     return f"more test pictures: {named}" + (f" and of {len(few) - MAX_NAMES} more classes" if len(few) > MAX_NAMES else "")
 
 
-def _paired(passes: Callable[[int, int, int, float], bool]) -> Callable[[RuleResult, Evaluation, Policy], str]:
+def _paired(passes: Callable[[float, float, float, float], bool]) -> Callable[[RuleResult, Evaluation, Policy], str]:
     """The remedy of a rule against the champion: more pictures right, or more of the same pictures."""
 
     def words(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
@@ -79,13 +83,13 @@ def _paired(passes: Callable[[int, int, int, float], bool]) -> Callable[[RuleRes
         return " or ".join(part for part in (_gain(paired, bound), _more(paired, bound)) if part)
 
     def _gain(paired: Paired, bound: float) -> str:
-        b, c = paired.only_challenger, paired.only_champion
-        gain = next((k for k in range(1, c + 1) if passes(b, c - k, paired.n, bound)), None)
+        b, c, scale = paired.only_challenger, paired.only_champion, paired.scale
+        gain = next((k for k in range(1, c + 1) if passes(b * scale, (c - k) * scale, paired.n * scale, bound)), None)
         return f"{gain} fewer of the pictures wrong that only the champion gets right" if gain else ""
 
     def _more(paired: Paired, bound: float) -> str:
-        b, c, n = paired.only_challenger, paired.only_champion, paired.n
-        return _pictures(n, lambda times: passes(round(b * times), round(c * times), round(n * times), bound))
+        b, c, n, scale = paired.only_challenger, paired.only_champion, paired.n, paired.scale
+        return _pictures(n, lambda times: passes(scale * round(b * times), scale * round(c * times), scale * round(n * times), bound))
 
     return words
 

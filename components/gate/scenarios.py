@@ -30,10 +30,15 @@ Model = TypeVar("Model", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Setting:
-    """What the data are like: classes of equal size, and the share of pictures on which exactly one of two models is right."""
+    """What the data are like: classes of equal size, and the share of pictures on which exactly one of two models is right.
+
+    With groups: how many pictures each has on average, and how far they are right and wrong together (the correlation within groups).
+    """
 
     classes: int = 10
     discordance: float = 0.05
+    group_size: float = 1
+    group_correlation: float = 0
 
 
 def outcome_shares(rule: str, bound: Any, truth: Truth, n: int, setting: Setting, runs: int, seed: int = 0) -> dict[str, float]:

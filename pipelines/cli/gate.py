@@ -1,6 +1,7 @@
 """`penstock gate`: the gate's decision on a version, from what was stored when it was evaluated."""
 
 import json
+import math
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -76,6 +77,10 @@ def plan(
     discordance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="On which share of the pictures just one of champion and challenger is right.")
     ] = 0.05,
+    group_size: Annotated[float, typer.Option(min=1, help="How many test pictures a group has, such as a patient; 1 without groups.")] = 1,
+    group_correlation: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How far a group's pictures are right and wrong together: 0 not at all, 1 wholly.")
+    ] = 0.5,
     as_json: JsonOption = False,
 ) -> None:
     """Say how many test pictures each rule of a policy needs.
@@ -88,9 +93,18 @@ def plan(
     from components.gate.plan import plan as plan_pictures
     from components.gate.scenarios import Setting
 
-    needs = plan_pictures(load_environment(policy).policy, Setting(classes, discordance))
+    needs = plan_pictures(load_environment(policy).policy, Setting(classes, discordance, group_size, group_correlation))
     if as_json:
-        print_json({"policy": policy, "classes": classes, "discordance": discordance, "rules": [asdict(need) for need in needs]})
+        print_json(
+            {
+                "policy": policy,
+                "classes": classes,
+                "discordance": discordance,
+                "group_size": group_size,
+                "group_correlation": group_correlation,
+                "rules": [asdict(need) for need in needs],
+            }
+        )
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rule", no_wrap=True)
@@ -104,7 +118,9 @@ def plan(
     if None in enough:
         console.print(Text("– : no number up to 100,000 does"))
     else:
-        console.print(Text(f"a good model passes every rule with {max(n for n in enough if n is not None):,} test pictures"))
+        pictures = max(n for n in enough if n is not None)
+        of_groups = f" of {math.ceil(pictures / group_size):,} groups" if group_size > 1 else ""
+        console.print(Text(f"a good model passes every rule with {pictures:,} test pictures{of_groups}"))
 
 
 def _json(text: str) -> object:

@@ -270,7 +270,12 @@ def test_groups_of_the_dataset_make_the_intervals_wider_and_are_told(tmp_path: P
     assert grouped.accuracy.low < plain.accuracy.low < plain.accuracy.high < grouped.accuracy.high
     assert any("the test pictures are of 7 groups (patient)" in line for line in grouped.warnings)
     assert plain.groups is None
+    assert any("intervals and tests count groups" in line for line in grouped.warnings)
     assert Evaluation.load(tmp_path / "out").groups == grouped.groups
+    for alone, by in zip(plain.per_class, grouped.per_class, strict=True):
+        assert alone.effective is None
+        assert by.effective is not None
+        assert by.effective <= by.support
 
 
 def test_a_dataset_whose_column_of_groups_is_missing_is_refused(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def share(counts: npt.NDArray[np.int64], rule: Rule, bound: Any, n: int) -> Coun
     found: Counter[str] = Counter()
     distinct, times = np.unique(counts, axis=0, return_counts=True)
     for (b, c), weight in zip(distinct.tolist(), times.tolist(), strict=True):
-        paired = SimpleNamespace(n=n, only_challenger=b, only_champion=c)  # all that these rules read, without pydantic's checks
+        paired = SimpleNamespace(n=n, only_challenger=b, only_champion=c, scale=1.0, effective=None)  # what these rules read, unchecked
         found[rule(bound, cast("Evaluation", SimpleNamespace(champion=SimpleNamespace(paired=paired)))).outcome] += weight / len(counts)
     return found
 

@@ -88,7 +88,7 @@ def outcomes(hits: npt.NDArray[np.int64], support: int, floor: float) -> list[st
     """The rule's outcome for every row of `hits` (evaluations, classes), without pydantic's checks."""
     found = []
     for row in hits.tolist():
-        per_class = [SimpleNamespace(name=str(k), support=support, correct=right) for k, right in enumerate(row)]
+        per_class = [SimpleNamespace(name=str(k), support=support, correct=right, effective=None) for k, right in enumerate(row)]
         found.append(class_recall(floor, {}, cast("Evaluation", SimpleNamespace(per_class=per_class, classes=[]))).outcome)
     return found
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from typer.testing import CliRunner
 
 from components.bundle.environment import load_environment
@@ -26,6 +27,15 @@ def test_more_classes_and_more_disagreement_need_more_pictures() -> None:
     recall, margin = Policy(minimum_class_recall=0.8), Policy(non_inferiority_margin=0.03)
     assert catches(recall, Setting(classes=20)) > catches(recall, Setting(classes=5))
     assert passes(margin, Setting(discordance=0.1)) > passes(margin, Setting(discordance=0.02))
+
+
+def test_pictures_of_groups_are_more_by_the_design_effect() -> None:
+    floor = Policy(minimum_accuracy_lower_bound=0.9)
+    assert passes(floor, Setting(group_size=12, group_correlation=0.5)) == pytest.approx(6.5 * passes(floor, Setting()), abs=1)
+    assert passes(floor, Setting(group_size=12, group_correlation=0)) == passes(floor, Setting())
+    shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["gate", "plan", "--policy", "dev", "--classes", "2", "--group-size", "10"])
+    assert "test pictures of " in shown.output
+    assert " groups" in shown.output
 
 
 def passes(policy: Policy, setting: Setting) -> int:
