@@ -93,6 +93,7 @@ def _partition(target: Path, parts: list[Path], columns: pa.Schema, group: int, 
         partitioning=ds.partitioning(pa.schema([columns.field(column)]), flavor="hive"),
         basename_template="part-{i}.parquet",
         use_threads=False,
+        preserve_order=True,  # else batches change places now and then, without threads too
         max_partitions=100_000,
         max_rows_per_group=group,
         existing_data_behavior="error",

@@ -133,7 +133,7 @@ def test_of_several_frames_the_first_is_taken(kind: str) -> None:
         (encode(DEEP.astype(np.int32), "TIFF"), "32-bit integer"),
         (encode(DEEP.astype(np.float32), "TIFF"), "floating point"),
         (encode(Image.new("LAB", (4, 4)), "TIFF"), "LAB"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture in a known format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing, which has no pixels"),
     ],
 )
 def test_what_has_no_certain_meaning_is_refused_with_the_reason(data: bytes, reason: str) -> None:
