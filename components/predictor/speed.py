@@ -31,7 +31,7 @@ _SWITCH_SECONDS = 0.0005
 _GC_THRESHOLDS = (20_000, 20, 20)
 """One picture as nested JSON lists is about a thousand objects: with Python's 700 each request would trigger a collection."""
 _GIVE_BACK_SECONDS = 5.0
-_GROWTH_BYTES = 8 * 2**20
+_GROWTH_BYTES = 4 * 2**20
 _ID_PREFIX, _ID_NUMBERS = os.urandom(6).hex(), itertools.count(1)
 
 
@@ -59,7 +59,7 @@ async def give_memory_back(busy: Callable[[], object]) -> None:
         if resident_bytes() > least + _GROWTH_BYTES and not busy():
             gc.collect()
             await asyncio.to_thread(trim, 0)
-            least = resident_bytes()
+            least = min(least, resident_bytes())  # it never rises: what lives now may be gone in the next pause
 
 
 def resident_bytes() -> int:
