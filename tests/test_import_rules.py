@@ -38,6 +38,7 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "torchvision": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/ingest/"),
     "typer": ("pipelines/cli/", "components/predictor/"),
     "sklearn": ("components/evaluate/", "components/train/", "components/ingest/"),
+    "cleanlab": ("components/evaluate/",),
     "matplotlib": ("components/report/",),
     "jinja2": ("components/report/",),
 }

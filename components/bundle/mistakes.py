@@ -31,6 +31,8 @@ class WrongPicture:
     label_probability: float
     familiarity: float | None
     """0 to 1; None where the model or an old version does not say it."""
+    label_quality: float | None = None
+    """0 to 1, low where the label itself is suspect; None where an old version does not say it."""
 
 
 def wrong_pictures(evaluation: Evaluation, predictions: Predictions) -> list[WrongPicture]:
@@ -46,9 +48,16 @@ def wrong_pictures(evaluation: Evaluation, predictions: Predictions) -> list[Wro
             confidence=min(1.0, float(probabilities[row].max())),
             label_probability=float(probabilities[row, predictions.labels[row]]),
             familiarity=None if familiarity is None else float(familiarity[row]),
+            label_quality=None if predictions.label_quality is None else float(predictions.label_quality[row]),
         )
         for row in predictions.wrong
     ]
+
+
+def most_suspect(pictures: Iterable[WrongPicture]) -> list[WrongPicture]:
+    """Sort wrong pictures by suspicion of their label, most suspect first; those without a label quality are left out."""
+    known = [(picture.label_quality, picture) for picture in pictures if picture.label_quality is not None]
+    return [picture for _, picture in sorted(known, key=lambda pair: pair[0])]
 
 
 def thumbnails_of(images: Pixels, rows: Labels) -> tuple[Pixels, Labels]:
@@ -76,6 +85,7 @@ def write_table(path: Path, pictures: Iterable[WrongPicture]) -> None:
     import pyarrow.parquet as pq
 
     types = {"row": pa.int64(), "confidence": pa.float64(), "label_probability": pa.float64(), "familiarity": pa.float64()}
+    types["label_quality"] = pa.float64()
     schema = pa.schema([(field.name, types.get(field.name, pa.string())) for field in fields(WrongPicture)])
     table = pa.Table.from_pylist([asdict(picture) for picture in pictures], schema=schema)
     if path.suffix == ".parquet":

@@ -22,7 +22,8 @@ class Predictions:
 
     `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order. The rest is missing in versions of
     release 0.1: `familiarity` float32 (N,), where the model says it; `files`, where each wrong picture came from, by its row;
-    `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), surest first.
+    `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), surest first; `label_quality` float32 (N,), 0 to 1,
+    where low means that the label may be wrong.
     """
 
     labels: Labels
@@ -33,6 +34,7 @@ class Predictions:
     files: dict[int, str] | None = None
     thumbnails: Pixels | None = None
     thumbnail_rows: Labels | None = None
+    label_quality: npt.NDArray[np.float32] | None = None
 
     @property
     def wrong(self) -> Labels:
@@ -48,6 +50,7 @@ class Predictions:
             "files": None if self.files is None else np.frombuffer(json.dumps(self.files).encode(), np.uint8),
             "thumbnails": self.thumbnails,
             "thumbnail_rows": self.thumbnail_rows,
+            "label_quality": self.label_quality,
         }
         np.savez_compressed(
             Path(directory) / PREDICTIONS,
@@ -77,6 +80,7 @@ class Predictions:
                 files=names,
                 thumbnails=arrays.get("thumbnails"),
                 thumbnail_rows=arrays.get("thumbnail_rows"),
+                label_quality=arrays.get("label_quality"),
             )
         except KeyError as error:
             raise unreadable(path, f"it has no {error}", EvaluationError) from error

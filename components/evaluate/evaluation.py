@@ -218,7 +218,13 @@ def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilitie
     names = scored.columns.files
     thumbnails, rows = thumbnails_of(images, predictions.wrong)
     origins = {int(row): names[row] for row in predictions.wrong} if names else {}
-    return replace(predictions, files=origins, thumbnails=thumbnails, thumbnail_rows=rows)
+    return replace(
+        predictions,
+        files=origins,
+        thumbnails=thumbnails,
+        thumbnail_rows=rows,
+        label_quality=metrics.label_quality(scored.labels, probabilities),
+    )
 
 
 def _move(staging: Path, output: Path) -> None:

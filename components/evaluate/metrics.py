@@ -123,6 +123,18 @@ def largest_confusions(matrix: Matrix, classes: list[str]) -> list[Confusion]:
     ]
 
 
+def label_quality(labels: Labels, probabilities: Probabilities) -> npt.NDArray[np.float32]:
+    """Say of each label how well the model's answer agrees with it, float32 (N,), 0 to 1: cleanlab's normalised margin.
+
+    The pictures must be none that the model was trained on. A low score is suspicion of a wrong label, not proof: the model may err.
+    """
+    from cleanlab.rank import get_label_quality_scores
+
+    if probabilities.shape[1] < 2:
+        return np.ones(len(labels), np.float32)
+    return np.asarray(get_label_quality_scores(labels, probabilities, method="normalized_margin"), np.float32)
+
+
 def confident_mistakes(labels: Labels, probabilities: Probabilities, classes: list[str], files: list[str] | None) -> list[Mistake]:
     """The mistakes that the model was surest of, surest first."""
     predicted = predicted_classes(probabilities)

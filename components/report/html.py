@@ -38,6 +38,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         classes=views.classes_by_recall(evaluation),
         heatmap=views.heatmap(evaluation),
         pictures=views.pictures(evaluation, predictions.mistake_images),
+        suspects=views.suspects(evaluation, predictions),
         mistakes=views.mistakes(evaluation, predictions),
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
-from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, wrong_pictures
+from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, most_suspect, wrong_pictures
 from components.bundle.predictions import Predictions
 from components.classifier.images import Pixels
 
@@ -19,6 +19,8 @@ MAX_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""
 MAX_PICTURE_BYTES = 2_500_000
 """Of all wrong pictures in the report together; the report stays below 5 MB."""
+MAX_SUSPECT = 50
+"""Pictures that the report shows because their label is suspect."""
 MAX_LISTED = 5_000
 """Wrong pictures that the report lists, the surest."""
 
@@ -124,6 +126,18 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
 def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
     """Pair the mistakes with their pictures, as small PNGs inside the page."""
     return [Picture(mistake, *picture_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+
+
+def suspects(evaluation: Evaluation, predictions: Predictions) -> list[ShownWrong]:
+    """Choose the pictures whose labels are most suspect; within a quarter of the page's room for pictures."""
+    images, room, shown = thumbnails_by_row(predictions), MAX_PICTURE_BYTES // 4, []
+    for picture in most_suspect(wrong_pictures(evaluation, predictions))[:MAX_SUSPECT]:
+        address, pixelated = "", False
+        if room > 0 and picture.row in images:
+            address, pixelated = picture_address(images[picture.row])
+            room -= len(address)
+        shown.append(ShownWrong(picture, address, pixelated))
+    return shown
 
 
 def mistakes(evaluation: Evaluation, predictions: Predictions) -> Mistakes:

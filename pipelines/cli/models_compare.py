@@ -96,19 +96,20 @@ def mistakes(
     label: Annotated[str, typer.Option("--label", help="Only pictures of this class.")] = "",
     predicted: Annotated[str, typer.Option("--predicted", help="Only pictures that were taken for this class.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="Rows shown, surest first; 0 for all.")] = 50,
+    suspect: Annotated[bool, typer.Option("--suspect", help="Those whose label is most suspect first.")] = False,
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """List the test pictures that a version got wrong, surest first, as a table, CSV, Parquet or JSON.
 
-    Each has its file, label, prediction, confidence and familiarity.
+    Each has its file, label, prediction, confidence, familiarity and label quality (low: the label may be wrong; suspicion, not proof).
 
     Example: `penstock models mistakes champion --label cat --predicted dog --output mistakes.csv`
     """
     from dataclasses import asdict
 
-    from components.bundle.mistakes import write_table, wrong_pictures
+    from components.bundle.mistakes import most_suspect, write_table, wrong_pictures
     from components.registry.evaluated import read_evaluated
 
     registry = open_registry(store, name)
@@ -118,6 +119,10 @@ def mistakes(
             raise UsageError(f"{found.version} has no class {chosen!r}; it has {', '.join(found.evaluation.classes[:20])}")
     every = wrong_pictures(found.evaluation, found.predictions)
     wrong = [p for p in every if label in {"", p.label} and predicted in {"", p.predicted}]
+    if suspect:
+        if found.predictions.label_quality is None:
+            raise UsageError(f"{found.version} is too old to say which labels are suspect; evaluate it again")
+        wrong = most_suspect(wrong)
     if output:
         with written_to(output) as path:
             write_table(path, wrong)

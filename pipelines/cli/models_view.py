@@ -96,9 +96,9 @@ def curves_table(curves: "LearningCurves") -> Table:
 
 def mistakes_table(wrong: "list[WrongPicture]") -> Table:
     """Make a table of wrong pictures; file names are whole."""
-    shown = table("label", "predicted", "confidence", "familiarity", "file")
+    shown = table("label", "predicted", "confidence", "familiarity", "label quality", "file")
     for picture in wrong:
-        figures = number(picture.confidence), number(picture.familiarity)
+        figures = number(picture.confidence), number(picture.familiarity), number(picture.label_quality)
         shown.add_row(escape(picture.label), escape(picture.predicted), *figures, escape(picture.file or f"row {picture.row}"))
     return shown
 

@@ -113,8 +113,8 @@ def test_golden_requests_go_by_the_address_host_and_token_that_were_set(
     place.deploy("v1", settle_seconds=0)
     with router(administrator, place.namespace, host="digits.example", token="secret") as url:
         with pytest.raises(RolloutError, match=r"answers 404.*an ingress that does not know the service: set serving\.host\).* put back"):
-            place.deploy("v2", url=url, settle_seconds=0, timeout_seconds=8)
+            place.deploy("v2", url=url, settle_seconds=0, timeout_seconds=15)
         with pytest.raises(RolloutError, match=r"answers 401.*\(the service asks for an account: set PENSTOCK_KSERVE_TOKEN"):
-            place.deploy("v2", url=url, host="digits.example", settle_seconds=0, timeout_seconds=8)
+            place.deploy("v2", url=url, host="digits.example", settle_seconds=0, timeout_seconds=15)
         monkeypatch.setenv("PENSTOCK_KSERVE_TOKEN", "secret")
         assert place.deploy("v2", url=url, host="digits.example", settle_seconds=0) == "deployed"

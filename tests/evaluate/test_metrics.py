@@ -8,8 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn import metrics as sk
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
 
-from components.evaluate.metrics import Figures, by_groups, confident_mistakes, largest_confusions, measure, predicted_classes, proportion
+from components.evaluate.metrics import (
+    Figures,
+    by_groups,
+    confident_mistakes,
+    label_quality,
+    largest_confusions,
+    measure,
+    predicted_classes,
+    proportion,
+)
 from tests.evaluate import made
 
 
@@ -208,3 +219,18 @@ def test_figures_do_not_depend_on_the_order_of_pictures() -> None:
     assert plain(measure(labels, probabilities, names(4))) == pytest.approx(
         plain(measure(labels[order], probabilities[order], names(4))), abs=1e-6
     )
+
+
+def test_flipped_test_labels_of_digits_are_among_the_most_suspect() -> None:
+    images, digits = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(digits))
+    train, test = order[:1200], order[1200:]
+    probabilities = LogisticRegression(max_iter=300).fit(images[train] / 16, digits[train]).predict_proba(images[test] / 16)
+    labels, flipped = digits[test].astype(np.int64), [3, 77, 200, 301, 450]
+    labels[flipped] = (labels[flipped] + 3) % 10
+    quality = label_quality(labels, probabilities.astype(np.float32))
+    assert len(set(np.argsort(quality)[:10]) & set(flipped)) >= 4
+
+
+def test_labels_of_a_single_class_are_not_suspect() -> None:
+    assert label_quality(np.zeros(3, np.int64), np.ones((3, 1), np.float32)).tolist() == [1, 1, 1]

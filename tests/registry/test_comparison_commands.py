@@ -117,5 +117,7 @@ def test_mistakes_are_listed_filtered_by_classes_and_written_whole(store: tuple[
     assert table == json.loads(run(url, "mistakes", good, "--name", "digits", "--json"))
     assert all(0 <= row["familiarity"] <= 1 for row in table)
     assert f"{len(wrong)} of 397 test pictures are wrong" in run(url, "mistakes", weak, "--name", "digits")
+    suspect = json.loads(run(url, "mistakes", weak, "--name", "digits", "--suspect", "--json"))
+    assert [row["label_quality"] for row in suspect] == sorted(row["label_quality"] for row in wrong)
     with pytest.raises(UsageError, match="has no class 'cat'"):
         run(url, "mistakes", weak, "--name", "digits", "--label", "cat")

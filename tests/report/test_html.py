@@ -21,6 +21,7 @@ from components.bundle.training import Epoch, LearningCurves, TrainingRecord
 from components.evaluate.evaluation import evaluate
 from components.report.html import figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
+from components.report.views import MAX_SUSPECT
 from tests.evaluate import made
 
 ODD = ["<script>alert(1)</script>", "骆驼", "$x^2$ & 'co' \"quoted\"", "a name without any end " * 8, "| pipe | `code` |"]
@@ -101,13 +102,24 @@ def test_a_report_of_ten_thousand_pictures_is_small_but_for_its_wrong_pictures(t
 def test_every_wrong_picture_is_in_the_report_with_its_whole_file_name_by_class_pair(odd: Made) -> None:
     evaluation, predictions = odd
     name = "a/very/long/folder/of/pictures/that/goes/on/and/on/"
-    predictions = replace(predictions, files={int(row): f"{name}{row}.png" for row in predictions.wrong})
+    predictions = replace(predictions, files={int(row): f"{name}{row}.png" for row in predictions.wrong}, label_quality=None)
     page = Page(render(evaluation, predictions))
+    assert "Labels that may be wrong" not in page.text
     assert all(f"{name}{row}.png" in page.text for row in predictions.wrong)
     matrix = np.array(evaluation.confusion_matrix)
     pairs = np.count_nonzero(matrix) - np.count_nonzero(np.diag(matrix))
     assert sum(attributes.get("class") == "pair" for _, attributes in page.tags) == pairs
     assert sum(tag == "img" and "loading" in attributes for tag, attributes in page.tags) == len(predictions.wrong)
+
+
+def test_labels_that_may_be_wrong_are_shown_most_suspect_first(many: Made) -> None:
+    evaluation, predictions = many
+    quality = np.linspace(1, 0, evaluation.n).astype(np.float32)
+    predictions = replace(predictions, label_quality=quality, files={int(row): f"p{row}.png" for row in predictions.wrong})
+    text = Page(render(evaluation, predictions)).text
+    section = text[text.index("Labels that may be wrong") : text.index("by label and prediction")]
+    worst = [int(row) for row in sorted(predictions.wrong, reverse=True)[:MAX_SUSPECT]]
+    assert [int(row) for row in re.findall(r"p(\d+)\.png", section)] == worst
 
 
 def test_a_report_of_more_mistakes_than_fit_stays_below_five_megabytes_and_says_what_is_left_out(many: Made) -> None:
