@@ -56,7 +56,7 @@ def test_it_holds_none_of(kind: str, contents: dict[str, Any]) -> None:
 def test_no_server_is_in_it(contents: dict[str, Any]) -> None:
     names = {entry.split("-")[0].lower() for entry in contents["packages"]}
     assert names >= {"kfp", "torch", "kubernetes", "pyarrow"}
-    assert names & {"kserve", "fastapi", "uvicorn", "grpc", "pandas"} == set()
+    assert names & {"kserve", "fastapi", "uvicorn", "grpc"} == set()
 
 
 def test_its_torch_can_use_a_gpu(pipeline_image: str) -> None:
