@@ -10,7 +10,7 @@ from components.bundle.dataset import Labels
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.classifier.errors import UsageError
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, as_image
 
 THUMBNAIL_SIDE = 112
 """Longest side of a thumbnail, in pixels."""
@@ -72,7 +72,7 @@ def thumbnails_of(images: Pixels, rows: Labels) -> tuple[Pixels, Labels]:
     for place, row in enumerate(rows):
         image = np.asarray(images[row])
         if factor < 1:
-            picture = Image.fromarray(image[:, :, 0] if channels == 1 else image).resize(size, Image.Resampling.LANCZOS)
+            picture = as_image(image).resize(size, Image.Resampling.LANCZOS)
             image = np.asarray(picture).reshape(size[1], size[0], channels)
         made[place] = image
     return made, rows

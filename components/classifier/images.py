@@ -35,11 +35,9 @@ class ImageSpec:
 
 def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
     """Convert decoded pixels, uint8 (H, W, 1 or 3), to the channels and size of `spec`; returns a contiguous array."""
-    grey = pixels.shape[2] == 1
     if pixels.shape == spec.shape:
         return np.ascontiguousarray(pixels)
-    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-    image = image.convert("L" if spec.channels == 1 else "RGB")
+    image = as_image(pixels).convert("L" if spec.channels == 1 else "RGB")
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
@@ -53,10 +51,15 @@ def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pi
     return prepare(decode(data, max_pixels), spec)
 
 
+def as_image(pixels: Pixels) -> Image.Image:
+    """Return pixels, uint8 (H, W, 1 or 3), as Pillow's picture of mode L or RGB."""
+    return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
 def encode_png(pixels: Pixels) -> bytes:
     """Encode pixels, uint8 (H, W, 1 or 3), as PNG, without loss."""
     buffer = io.BytesIO()
-    Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).save(buffer, "PNG")
+    as_image(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from components.bundle.dataset import REPORT, SPLITS, Labels, Rows
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, as_image
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE
 from components.readers.listing import quoted, some
@@ -108,7 +108,7 @@ def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
 
 def thumbnail(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """A picture, uint8 (H, W, 1 or 3), as a grey thumbnail (32, 32)."""
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels).convert("L")
+    image = as_image(pixels).convert("L")
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 

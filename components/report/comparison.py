@@ -11,7 +11,7 @@ from components.bundle.model import Probabilities
 from components.classifier.intervals import ONE_SIDED, mcnemar
 from components.registry.evaluated import Evaluated
 from components.registry.manifest import Difference
-from components.report.views import MAX_LISTED, MAX_PICTURE_BYTES, picture_address, thumbnails_by_row
+from components.report.views import MAX_LISTED, MAX_PICTURE_BYTES, picture_addresses, thumbnails_by_row
 
 
 @dataclass(frozen=True)
@@ -88,13 +88,10 @@ def changed_pictures(
     classes = first.evaluation.classes
 
     def changed(rows: Labels) -> list[ChangedPicture]:
-        room = MAX_PICTURE_BYTES // 2
         found = []
-        for row in rows:
-            address, pixelated = picture_address(images[row]) if room > 0 and row in images else ("", False)
-            room -= len(address)
+        for row, address in zip(rows, picture_addresses(rows, images, MAX_PICTURE_BYTES // 2), strict=True):
             names = classes[labels[row]], classes[before[row]], classes[after[row]]
-            found.append(ChangedPicture(int(row), files.get(int(row), ""), *names, address, pixelated))
+            found.append(ChangedPicture(int(row), files.get(int(row), ""), *names, *address))
         return found
 
     right_before, right_after = before == labels, after == labels

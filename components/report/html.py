@@ -6,6 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Evaluation
+from components.bundle.mistakes import wrong_pictures
 from components.bundle.predictions import Predictions
 from components.bundle.training import LearningCurves
 from components.report import plots, views
@@ -25,6 +26,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     from markupsafe import Markup
 
     champion = evaluation.champion
+    wrong, thumbnails = wrong_pictures(evaluation, predictions), views.thumbnails_by_row(predictions)
     return template(TEMPLATE).render(
         e=evaluation,
         version=version,
@@ -38,8 +40,8 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         classes=views.classes_by_recall(evaluation),
         heatmap=views.heatmap(evaluation),
         pictures=views.pictures(evaluation, predictions.mistake_images),
-        suspects=views.suspects(evaluation, predictions),
-        mistakes=views.mistakes(evaluation, predictions),
+        suspects=views.suspects(wrong, thumbnails),
+        mistakes=views.mistakes(wrong, thumbnails),
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),
         coverage=Markup(plots.coverage_plot(evaluation.coverage)),

@@ -3,7 +3,7 @@
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
-from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, most_suspect, wrong_pictures
+from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, most_suspect
 from components.bundle.predictions import Predictions
-from components.classifier.images import Pixels
+from components.classifier.images import Pixels, as_image
 
 MAX_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""
@@ -128,29 +128,16 @@ def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
     return [Picture(mistake, *picture_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
 
 
-def suspects(evaluation: Evaluation, predictions: Predictions) -> list[ShownWrong]:
+def suspects(every: Sequence[WrongPicture], images: Mapping[int, Pixels]) -> list[ShownWrong]:
     """Choose the pictures whose labels are most suspect; within a quarter of the page's room for pictures."""
-    images, room, shown = thumbnails_by_row(predictions), MAX_PICTURE_BYTES // 4, []
-    for picture in most_suspect(wrong_pictures(evaluation, predictions))[:MAX_SUSPECT]:
-        address, pixelated = "", False
-        if room > 0 and picture.row in images:
-            address, pixelated = picture_address(images[picture.row])
-            room -= len(address)
-        shown.append(ShownWrong(picture, address, pixelated))
-    return shown
+    return _shown(most_suspect(every)[:MAX_SUSPECT], images, MAX_PICTURE_BYTES // 4)
 
 
-def mistakes(evaluation: Evaluation, predictions: Predictions) -> Mistakes:
+def mistakes(every: Sequence[WrongPicture], images: Mapping[int, Pixels]) -> Mistakes:
     """Group all wrong pictures by label and prediction, with as many pictures as the page has room for."""
-    every = wrong_pictures(evaluation, predictions)
-    images, room = thumbnails_by_row(predictions), MAX_PICTURE_BYTES
     pairs: dict[tuple[str, str], list[ShownWrong]] = {}
-    for wrong in every[:MAX_LISTED]:
-        address, pixelated = "", False
-        if room > 0 and wrong.row in images:
-            address, pixelated = picture_address(images[wrong.row])
-            room -= len(address)
-        pairs.setdefault((wrong.label, wrong.predicted), []).append(ShownWrong(wrong, address, pixelated))
+    for wrong in _shown(every[:MAX_LISTED], images, MAX_PICTURE_BYTES):
+        pairs.setdefault((wrong.picture.label, wrong.picture.predicted), []).append(wrong)
     ordered = sorted(((*pair, shown) for pair, shown in pairs.items()), key=lambda pair: -len(pair[2]))
     without = sum(not wrong.address for _, _, shown in ordered for wrong in shown)
     return Mistakes(ordered, len(every), max(0, len(every) - MAX_LISTED), without)
@@ -239,9 +226,22 @@ def _rule(line: str) -> ShownRule:
     return ShownRule(*parts) if len(parts) == 3 and parts[1] in _MARKS else ShownRule("", "skipped", line)
 
 
+def _shown(wrong: Sequence[WrongPicture], images: Mapping[int, Pixels], room: int) -> list[ShownWrong]:
+    addresses = picture_addresses((it.row for it in wrong), images, room)
+    return [ShownWrong(it, *address) for it, address in zip(wrong, addresses, strict=True)]
+
+
+def picture_addresses(rows: Iterable[int], images: Mapping[int, Pixels], room: int) -> Iterator[tuple[str, bool]]:
+    """Yield `picture_address` for each row; ("", False) without a picture of it, and once they have `room` bytes together."""
+    for row in rows:
+        address, pixelated = picture_address(images[row]) if room > 0 and row in images else ("", False)
+        room -= len(address)
+        yield address, pixelated
+
+
 def picture_address(image: Pixels) -> tuple[str, bool]:
     """A picture uint8 (H, W, C) as a small PNG in a data address, and whether it is drawn larger than it is."""
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture = as_image(image)
     pixelated = max(picture.size) < THUMBNAIL_SIDE
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
