@@ -175,7 +175,7 @@ def _check_answers(server: Server) -> None:
     """Ask for the server's health; kfp's client asks too, but five times, and does not tell the HTTP status."""
     import requests
 
-    try:
+    with _errors_of(server):
         answer = requests.get(
             f"{server.host.rstrip('/')}/apis/v2beta1/healthz",
             headers={"Authorization": f"Bearer {server.token}"} if server.token else {},
@@ -183,10 +183,6 @@ def _check_answers(server: Server) -> None:
             timeout=TIMEOUT_SECONDS,
             allow_redirects=False,
         )
-    except (requests.RequestException, OSError) as error:
-        raise SubmissionFailed(
-            f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
-        ) from error
     if answer.is_redirect:
         raise SubmissionFailed(f"{server.host} asks for a login ({answer.status_code}); give a token by --token or KFP_TOKEN")
     if not answer.ok:

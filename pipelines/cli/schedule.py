@@ -1,5 +1,6 @@
 """`penstock schedule`: runs on Kubeflow that start by themselves, at given times."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -18,46 +19,74 @@ AsOption = Annotated[str, typer.Option("--as", help="The schedule's name.", show
 ScheduleArgument = Annotated[str, typer.Argument(metavar="SCHEDULE", help="A schedule's name or ID.", show_default=False)]
 
 
-@app.command()
-def training(
-    host: HostOption,
-    cron: CronOption = "",
-    every: EveryOption = "",
-    settings: SettingsOption = None,
-    name: AsOption = "",
-    namespace: NamespaceOption = "",
-    token: TokenOption = "",
-    ca: CaOption = "",
-    experiment: ExperimentOption = "penstock",
-    service_account: AccountOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Train again and again, one run at a time; the gate decides about each. `penstock params training` lists what can be set.
+def _starting(pipeline: str) -> Callable[..., None]:
+    """Make the command that has a pipeline started again and again."""
+
+    def start(
+        host: HostOption,
+        cron: CronOption = "",
+        every: EveryOption = "",
+        settings: SettingsOption = None,
+        name: AsOption = "",
+        namespace: NamespaceOption = "",
+        token: TokenOption = "",
+        ca: CaOption = "",
+        experiment: ExperimentOption = "penstock",
+        service_account: AccountOption = "",
+        as_json: JsonOption = False,
+    ) -> None:
+        from pipelines.schedules import create_schedule, read_trigger
+        from pipelines.submit import Server
+
+        trigger = read_trigger(cron, every)
+        arguments = run_arguments(pipeline, settings)
+        made = create_schedule(
+            pipeline,
+            arguments,
+            Server(host, namespace, token, ca),
+            trigger,
+            name=name or f"{pipeline}-{arguments.get('name', DEFAULT_NAME)}",
+            experiment=experiment,
+            service_account=service_account,
+        )
+        warn_of_default_image()
+        if as_json:
+            print_json({"id": made.id, "name": made.name, "trigger": str(made.trigger)})
+        else:
+            console.print(f"{made.name} starts {made.trigger}, one run at a time (ID {made.id})", soft_wrap=True, markup=False)
+
+    return start
+
+
+def _changing(action: str, done: str) -> Callable[..., None]:
+    """Make the command that changes a schedule, and says what it is then: `done`."""
+
+    def change(
+        schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
+    ) -> None:
+        from pipelines.schedules import change_schedule
+        from pipelines.submit import Server
+
+        changed = change_schedule(Server(host, namespace, token, ca), schedule, action)
+        console.print(f"{changed.name} is {done}", markup=False, soft_wrap=True)
+
+    return change
+
+
+app.command(
+    "training",
+    help="""Train again and again, one run at a time; the gate decides about each. `penstock params training` lists what can be set.
 
     Example: `penstock schedule training --cron "0 6 * * 1" --set store=s3://models/penstock --set source=s3://data/pets`
-    """
-    _create("training", host, cron, every, settings, name, namespace, token, ca, experiment, service_account, as_json)
-
-
-@app.command()
-def scoring(
-    host: HostOption,
-    cron: CronOption = "",
-    every: EveryOption = "",
-    settings: SettingsOption = None,
-    name: AsOption = "",
-    namespace: NamespaceOption = "",
-    token: TokenOption = "",
-    ca: CaOption = "",
-    experiment: ExperimentOption = "penstock",
-    service_account: AccountOption = "",
-    as_json: JsonOption = False,
-) -> None:
-    """Score again and again, one run at a time, by the champion of that time. `penstock params scoring` lists what can be set.
+    """,
+)(_starting("training"))
+app.command(
+    "scoring",
+    help="""Score again and again, one run at a time, by the champion of that time. `penstock params scoring` lists what can be set.
 
     Example: `penstock schedule scoring --every 6h --set store=s3://models/penstock --set input=s3://data/new --set output=s3://data/scores`
-    """
-    _create("scoring", host, cron, every, settings, name, namespace, token, ca, experiment, service_account, as_json)
+    """,
+)(_starting("scoring"))
 
 
 @app.command("list")
@@ -84,77 +113,24 @@ def list_all(
     console.print(table)
 
 
-@app.command()
-def pause(
-    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
-) -> None:
-    """Start no more runs until it is resumed; a run that goes on ends by itself.
+app.command(
+    "pause",
+    help="""Start no more runs until it is resumed; a run that goes on ends by itself.
 
     Example: `penstock schedule pause training-pets`
-    """
-    _change("pause", "is paused", schedule, host, namespace, token, ca)
-
-
-@app.command()
-def resume(
-    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
-) -> None:
-    """Start runs again; the ones that were missed are not made up for.
+    """,
+)(_changing("pause", "paused"))
+app.command(
+    "resume",
+    help="""Start runs again; the ones that were missed are not made up for.
 
     Example: `penstock schedule resume training-pets`
-    """
-    _change("resume", "is active", schedule, host, namespace, token, ca)
-
-
-@app.command()
-def delete(
-    schedule: ScheduleArgument, host: HostOption, namespace: NamespaceOption = "", token: TokenOption = "", ca: CaOption = ""
-) -> None:
-    """Delete a schedule; its runs and what they published stay.
+    """,
+)(_changing("resume", "active"))
+app.command(
+    "delete",
+    help="""Delete a schedule; its runs and what they published stay.
 
     Example: `penstock schedule delete training-pets`
-    """
-    _change("delete", "is deleted", schedule, host, namespace, token, ca)
-
-
-def _create(
-    pipeline: str,
-    host: str,
-    cron: str,
-    every: str,
-    settings: list[str] | None,
-    name: str,
-    namespace: str,
-    token: str,
-    ca: str,
-    experiment: str,
-    service_account: str,
-    as_json: bool,
-) -> None:
-    from pipelines.schedules import create_schedule, read_trigger
-    from pipelines.submit import Server
-
-    trigger = read_trigger(cron, every)
-    arguments = run_arguments(pipeline, settings)
-    made = create_schedule(
-        pipeline,
-        arguments,
-        Server(host, namespace, token, ca),
-        trigger,
-        name=name or f"{pipeline}-{arguments.get('name', DEFAULT_NAME)}",
-        experiment=experiment,
-        service_account=service_account,
-    )
-    warn_of_default_image()
-    if as_json:
-        print_json({"id": made.id, "name": made.name, "trigger": str(made.trigger)})
-    else:
-        console.print(f"{made.name} starts {made.trigger}, one run at a time (ID {made.id})", soft_wrap=True, markup=False)
-
-
-def _change(action: str, done: str, schedule: str, host: str, namespace: str, token: str, ca: str) -> None:
-    from pipelines.schedules import change_schedule
-    from pipelines.submit import Server
-
-    changed = change_schedule(Server(host, namespace, token, ca), schedule, action)
-    console.print(f"{changed.name} {done}", markup=False, soft_wrap=True)
+    """,
+)(_changing("delete", "deleted"))
