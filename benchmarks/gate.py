@@ -5,8 +5,10 @@ Everything is drawn anew with fixed seeds, so the same code gives the same table
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from components.bundle.environment import environment_names, load_environment
+from components.bundle.policy import bound_text
 from components.gate.scenarios import TRUTHS, Setting, outcome_shares, sampled_rules
 
 DOCS = Path(__file__).parent.parent / "docs" / "gate.md"
@@ -14,33 +16,36 @@ BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
 PICTURES = (100, 360, 1000, 10_000)
 RUNS = 1000
 SETTING = Setting(classes=10, discordance=0.05)
-MANY, MANY_RUNS = Setting(classes=100), 200
+MANY, RUNS_OF_MANY_CLASSES = Setting(classes=100, slices=20), 200
+FLOORS = {"site": 0.9}
+"""An own column's floor; no environment sets one, since columns are the data's."""
+PARTS = {"minimum_class_recall": "classes", "slice_floors": "slices"}
+"""The rules that judge parts of the test split, which are simulated with many of them too."""
 
 
-def rows() -> list[tuple[str, object, Setting]]:
-    """Every rule with each bound that an environment gives it, and recall once more with many classes."""
-    found: dict[tuple[str, object], Setting] = {}
+def rows() -> list[tuple[str, Any, Setting]]:
+    """Every rule with each bound that an environment gives it, and those that judge parts once more with many of them."""
+    listed: list[tuple[str, Any]] = [("require_superiority", True), ("slice_floors", FLOORS)]
     for name in environment_names():
-        for rule, bound in sampled_rules(load_environment(name).policy).items():
-            found[rule, bound] = SETTING
-    found["require_superiority", True] = SETTING
-    listed = [(rule, bound, setting) for (rule, bound), setting in found.items()]
-    many = [(rule, bound, MANY) for rule, bound, _ in listed if rule == "minimum_class_recall"]
-    return sorted([*listed, *many], key=lambda row: (row[0], str(row[1]), row[2].classes))
+        listed += [row for row in sampled_rules(load_environment(name).policy).items() if row not in listed]
+    many = [(rule, bound, MANY) for rule, bound in listed if rule in PARTS]
+    return sorted([*((*row, SETTING) for row in listed), *many], key=lambda row: (row[0], str(row[1]), row[2].classes))
 
 
-def cells(rule: str, bound: object, setting: Setting, n: int) -> list[str]:
+def cells(rule: str, bound: Any, setting: Setting, n: int) -> list[str]:
     """For each truth the shares of pass, insufficient and fail, in per cent."""
-    shown = []
+    shown, runs = [], RUNS_OF_MANY_CLASSES if setting is MANY and PARTS[rule] == "classes" else RUNS
     for truth in TRUTHS:
-        shares = outcome_shares(rule, bound, truth, n, setting, MANY_RUNS if setting is MANY else RUNS)
+        shares = outcome_shares(rule, bound, truth, n, setting, runs)
         shown.append(" / ".join(f"{100 * shares[outcome]:.1f}" for outcome in ("pass", "insufficient", "fail")))
     return shown
 
 
-def table(rule: str, bound: object, setting: Setting) -> list[str]:
+def table(rule: str, bound: Any, setting: Setting) -> list[str]:
     """The lines of one rule, one for each number of pictures."""
-    name = f"`{rule}`" + ("" if isinstance(bound, bool) else f" {bound}") + (f", {setting.classes} classes" if setting is MANY else "")
+    name = f"`{rule}` {bound_text(bound)}".rstrip()
+    if rule == "slice_floors" or setting is MANY:
+        name += f", {getattr(setting, PARTS[rule])} {PARTS[rule]}"
     return [f"| {name} | {n:,} | {' | '.join(cells(rule, bound, setting, n))} |" for n in PICTURES]
 
 

@@ -112,6 +112,13 @@ class Policy(BaseModel):
         return {name: value for name, value in self.model_dump().items() if value is not None and value is not False and value != {}}
 
 
+def bound_text(bound: Any) -> str:
+    """A rule's bound as its author wrote it: `0.9`, of floors by name `site 0.9, site=north 0.8`, of a switch nothing."""
+    if isinstance(bound, Mapping):
+        return ", ".join(f"{name} {plain(floor)}" for name, floor in bound.items())
+    return "" if isinstance(bound, bool) else plain(bound)
+
+
 def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) -> bool:
     if name == "class_recall_floors":
         floors = [(policy.class_recall_floors.get(c, policy.minimum_class_recall), floor) for c, floor in theirs.items()]

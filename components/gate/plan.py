@@ -53,7 +53,7 @@ def _times(effect: float, pictures: int | None) -> int | None:
 
 
 def _fewest(rule: str, bound: Any, truth: Truth, setting: Setting, enough: Callable[[float], bool]) -> int | None:
-    """The smallest of SIZES, at least one picture per class, for which the share of passes is enough."""
-    sizes = [n for n in SIZES if n >= setting.classes]
+    """The smallest of SIZES, at least one picture per class and slice, for which the share of passes is enough."""
+    sizes = [n for n in SIZES if n >= max(setting.classes, setting.slices)]
     found = bisect_left(sizes, True, key=lambda n: enough(outcome_shares(rule, bound, truth, n, setting, RUNS)["pass"]))
     return sizes[found] if found < len(sizes) else None

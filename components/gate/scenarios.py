@@ -1,17 +1,16 @@
 """How often a rule passes, fails or is insufficient when the truth is known: simulated test splits, judged by the rules themselves."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
 from components.bundle.decision import RuleResult
-from components.bundle.evaluation import Calibration, Champion, ClassResult, Evaluation, Paired, Proportion, ReliabilityBin
+from components.bundle.evaluation import Calibration, Champion, ClassResult, Evaluation, Paired, Proportion, ReliabilityBin, Slice
 from components.bundle.policy import Policy
 from components.gate import class_rules
 from components.gate.decide import RULES
@@ -32,31 +31,35 @@ Model = TypeVar("Model", bound=BaseModel)
 class Setting:
     """What the data are like: classes of equal size, and the share of pictures on which exactly one of two models is right.
 
-    With groups: how many pictures each has on average, and how far they are right and wrong together (the correlation within groups).
+    `slices` of equal size has each column that slice_floors names; brightness and contrast have three, and class its classes. With
+    groups: how many pictures each has on average, and how far they are right and wrong together (the correlation within groups).
     """
 
     classes: int = 10
     discordance: float = 0.05
     group_size: float = 1
     group_correlation: float = 0
+    slices: int = 3
 
 
 def outcome_shares(rule: str, bound: Any, truth: Truth, n: int, setting: Setting, runs: int, seed: int = 0) -> dict[str, float]:
     """Simulate `runs` test splits of `n` pictures and return the share of each outcome of the rule.
 
     good: half the mistakes that the bound permits, perfect calibration, or a challenger that equals the champion. at the bound: exactly
-    what it permits. bad: twice that (of the classes, one). Raises KeyError for a rule without a sampling error.
+    what it permits. bad: twice that (of the classes and slices, one). Raises KeyError for a rule without a sampling error.
     """
     rng = np.random.default_rng(seed)
-    judge: Callable[[Any, Evaluation], RuleResult] = RULES[rule] if rule in RULES else partial(_class_recall)
+    judge: Callable[[Any, Evaluation], RuleResult] = {**RULES, **CLASS_RULES}[rule]
     found: Counter[str] = Counter()
     for evaluation, weight in SAMPLERS[rule](rng, bound, truth, n, setting, runs):
         found[judge(bound, evaluation).outcome] += weight
     return {outcome: found[outcome] / runs for outcome in ("pass", "insufficient", "fail")}
 
 
-def _class_recall(bound: float, evaluation: Evaluation) -> RuleResult:
-    return class_rules.class_recall(bound, {}, evaluation)
+CLASS_RULES: dict[str, Callable[[Any, Evaluation], RuleResult]] = {
+    "minimum_class_recall": lambda bound, evaluation: class_rules.class_recall(bound, {}, evaluation),
+    "class_recall_floors": lambda floors, evaluation: class_rules.class_recall(None, floors, evaluation),
+}
 
 
 def floor_truth(bound: float, truth: Truth) -> float:
@@ -93,16 +96,56 @@ def macro_f1(matrix: npt.NDArray[np.int64]) -> float:
 
 
 def _recalls(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
-    shares = np.full(setting.classes, floor_truth(bound, "at the bound" if truth == "at the bound" else "good"))
-    if truth == "bad":
-        shares[0] = floor_truth(bound, "bad")
-    supports = np.array([len(range(k, n, setting.classes)) for k in range(setting.classes)])
-    for hits in rng.binomial(supports, shares, size=(runs, setting.classes)):
-        per_class = [
-            _partial(ClassResult, name=str(k), support=int(total), correct=int(hit))
-            for k, (hit, total) in enumerate(zip(hits, supports, strict=True))
+    return _classes(rng, {str(k): bound for k in range(setting.classes)}, truth, n, setting, runs)
+
+
+def _classes(rng: np.random.Generator, floors: Mapping[str, float], truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    """The classes that have a floor; one that has none has no part in the rule."""
+    sizes = [len(range(k, n, setting.classes)) for k in range(len(floors))]
+    for hits in _hits(rng, sizes, list(floors.values()), truth, runs):
+        parts = zip(floors, sizes, hits, strict=True)
+        per_class = [_partial(ClassResult, name=name, support=size, correct=hit) for name, size, hit in parts]
+        yield _partial(Evaluation, n=n, per_class=per_class, classes=list(floors)), 1
+
+
+def _slices(rng: np.random.Generator, floors: Mapping[str, float], truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
+    found = list(_slices_of(floors, n, setting))
+    sizes = [part.n for part in found]
+    for hits in _hits(rng, sizes, [part.floor for part in found], truth, runs):
+        slices = [
+            _partial(Slice, column=part.column, value=part.value, accuracy=_partial(Proportion, value=hit / part.n, correct=hit, n=part.n))
+            for part, hit in zip(found, hits, strict=True)
         ]
-        yield _partial(Evaluation, n=n, per_class=per_class, classes=[result.name for result in per_class]), 1
+        yield _partial(Evaluation, n=n, slices=slices), 1
+
+
+class _Part(NamedTuple):
+    """A slice of `n` pictures that has a floor."""
+
+    column: str
+    value: str
+    n: int
+    floor: float
+
+
+def _slices_of(floors: Mapping[str, float], n: int, setting: Setting) -> Iterator[_Part]:
+    """The slices that have a floor; those of a column share its pictures equally."""
+    for column in dict.fromkeys(key.partition("=")[0] for key in floors):
+        count = {"class": setting.classes, "brightness": 3, "contrast": 3}.get(column, setting.slices)
+        named = [value for key in floors for name, _, value in [key.partition("=")] if name == column and value]
+        others = [str(k) for k in range(count - len(named))] if column in floors else []
+        for value in [*named, *others]:
+            yield _Part(column, value, n // count, floors.get(f"{column}={value}", floors.get(column, 0.0)))
+
+
+def _hits(rng: np.random.Generator, sizes: list[int], floors: list[float], truth: Truth, runs: int) -> list[list[int]]:
+    """Draw how many pictures of each part are right, independently; of bad parts there is one, that with the fewest mistakes permitted."""
+    shares = [floor_truth(floor, "at the bound" if truth == "at the bound" else "good") for floor in floors]
+    if truth == "bad":
+        hardest = int(np.argmin([size * (1 - floor) for size, floor in zip(sizes, floors, strict=True)]))
+        shares[hardest] = floor_truth(floors[hardest], "bad")
+    drawn: list[list[int]] = rng.binomial(sizes, shares, size=(runs, len(sizes))).tolist()
+    return drawn
 
 
 def _calibrations(rng: np.random.Generator, bound: float, truth: Truth, n: int, setting: Setting, runs: int) -> Weighted:
@@ -138,6 +181,8 @@ SAMPLERS: dict[str, Sampler] = {
     "minimum_accuracy_lower_bound": _accuracies,
     "minimum_macro_f1": _matrices,
     "minimum_class_recall": _recalls,
+    "class_recall_floors": _classes,
+    "slice_floors": _slices,
     "maximum_ece": _calibrations,
     "maximum_accuracy_drop": _pairs,
     "forbid_significant_drop": _pairs,

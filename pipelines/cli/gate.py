@@ -81,6 +81,7 @@ def plan(
     group_correlation: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How far a group's pictures are right and wrong together: 0 not at all, 1 wholly.")
     ] = 0.5,
+    slices: Annotated[int, typer.Option(min=1, help="How many values of about equal size a column has that slice_floors names.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Say how many test pictures each rule of a policy needs.
@@ -90,10 +91,11 @@ def plan(
     Example: `penstock gate plan --policy prod --classes 10 --discordance 0.05`
     """
     from components.bundle.environment import load_environment
+    from components.bundle.policy import bound_text
     from components.gate.plan import plan as plan_pictures
     from components.gate.scenarios import Setting
 
-    needs = plan_pictures(load_environment(policy).policy, Setting(classes, discordance, group_size, group_correlation))
+    needs = plan_pictures(load_environment(policy).policy, Setting(classes, discordance, group_size, group_correlation, slices))
     if as_json:
         print_json(
             {
@@ -102,6 +104,7 @@ def plan(
                 "discordance": discordance,
                 "group_size": group_size,
                 "group_correlation": group_correlation,
+                "slices": slices,
                 "rules": [asdict(need) for need in needs],
             }
         )
@@ -111,8 +114,7 @@ def plan(
     for heading in ("bound", "a good one passes with", "a bad one is held with"):
         table.add_column(heading, justify="right")
     for need in needs:
-        bound = "" if isinstance(need.bound, bool) else f"{need.bound:g}"
-        table.add_row(need.rule, bound, *("–" if n is None else f"{n:,}" for n in (need.passes, need.catches)))
+        table.add_row(need.rule, bound_text(need.bound), *("–" if n is None else f"{n:,}" for n in (need.passes, need.catches)))
     console.print(table)
     enough = [need.passes for need in needs]
     if None in enough:

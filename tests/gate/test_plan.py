@@ -1,6 +1,7 @@
 """How many test pictures a policy needs, by simulation of its own rules."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -36,6 +37,28 @@ def test_pictures_of_groups_are_more_by_the_design_effect() -> None:
     shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, ["gate", "plan", "--policy", "dev", "--classes", "2", "--group-size", "10"])
     assert "test pictures of " in shown.output
     assert " groups" in shown.output
+
+
+def test_more_slices_need_more_pictures_and_a_column_counts_as_many_slices_as_it_has() -> None:
+    floors = Policy(slice_floors={"site": 0.9})
+    of_six = catches(floors, Setting(slices=6))
+    assert catches(floors, Setting(slices=2)) < of_six
+    assert catches(Policy(slice_floors={"class": 0.9}), Setting(classes=6)) == of_six
+
+
+def test_a_class_with_an_own_floor_is_planned_for_too() -> None:
+    (need, _) = plan(Policy(class_recall_floors={"cat": 0.9}), Setting())
+    assert need.catches is not None
+    assert outcome_shares(need.rule, need.bound, "bad", need.catches, Setting(), 1000, seed=9)["pass"] <= 0.25
+
+
+def test_the_command_plans_the_floors_of_an_own_policy(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("policy: {slice_floors: {site: 0.9, site=north: 0.8}}")
+    options = ["gate", "plan", "--policy", str(tmp_path / "own.yaml"), "--slices", "4"]
+    shown = CliRunner(env={"COLUMNS": "120"}).invoke(app, options)
+    assert shown.exit_code == 0, shown.output
+    assert "site 0.9, site=north 0.8" in shown.stdout
+    assert json.loads(CliRunner().invoke(app, [*options, "--json"]).stdout)["slices"] == 4
 
 
 def passes(policy: Policy, setting: Setting) -> int:

@@ -4,9 +4,9 @@ import pytest
 
 from benchmarks import gate
 from components.bundle.environment import environment_names, load_environment
-from components.gate.scenarios import outcome_shares, sampled_rules
+from components.gate.scenarios import TRUTHS, outcome_shares, sampled_rules
 
-SLOW = {"minimum_class_recall", "minimum_macro_f1"}
+SLOW = {"minimum_class_recall", "minimum_macro_f1", "slice_floors"}
 ROWS = [
     pytest.param(*row, marks=pytest.mark.integration if row[0] in SLOW else (), id=f"{row[0]} {row[1]} {row[2].classes}")
     for row in gate.rows()
@@ -41,3 +41,12 @@ def test_what_is_good_is_rarely_held_and_what_is_bad_is_mostly_caught(rule: str,
 
 def test_of_a_hundred_sound_classes_of_ten_pictures_none_holds_the_model() -> None:
     assert outcome_shares("minimum_class_recall", 0.9, "at the bound", 1000, gate.MANY, 60, seed=7)["pass"] >= 0.9
+
+
+def test_of_sound_slices_at_their_floors_one_fails_in_at_most_one_of_twenty_evaluations_and_a_bad_one_is_caught() -> None:
+    floors = {"site": 0.9, "brightness": 0.8, "site=north": 0.95}
+    setting = gate.Setting(slices=5)
+    fails = [outcome_shares("slice_floors", floors, truth, 2000, setting, 300, seed=7)["fail"] for truth in TRUTHS]
+    assert fails[0] <= 0.01
+    assert 0 < fails[1] <= 0.05 + 3 * (0.05 * 0.95 / 300) ** 0.5
+    assert fails[2] >= 0.8
