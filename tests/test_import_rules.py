@@ -39,6 +39,7 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "typer": ("pipelines/cli/", "components/predictor/"),
     "sklearn": ("components/evaluate/", "components/train/", "components/ingest/"),
     "cleanlab": ("components/evaluate/",),
+    "openvino": ("components/train/",),
     "matplotlib": ("components/report/",),
     "jinja2": ("components/report/",),
 }

@@ -1,5 +1,6 @@
 """config.json: what names a model's outputs, and what it takes to reproduce it."""
 
+import json
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -64,3 +65,25 @@ class BundleConfig(JsonFile):
     dataset_digest: str
     parameters: dict[str, Any]
     code_version: str
+
+
+def facts_of(config: BundleConfig) -> dict[str, str]:
+    """What model.onnx and exported files say of themselves, so that they can be used without others; docs/export.md lists it.
+
+    Nothing in it depends on when or where the training ran: equal trainings write equal files.
+    """
+    spec, grey = config.input.spec, config.input.channels == 1
+    return {
+        "penstock.name": config.name,
+        "penstock.architecture": config.architecture,
+        "penstock.classes": json.dumps(config.classes, ensure_ascii=False),
+        "penstock.dataset_digest": config.dataset_digest,
+        "penstock.code_version": config.code_version,
+        "penstock.preprocessing": (
+            "decode; turn by the EXIF orientation; lay transparent pixels on white; "
+            f"{'grey by ITU-R 601-2 luma' if grey else 'RGB'}; "
+            f"resize to {spec.width}x{spec.height} (width x height), bilinear with antialiasing, "
+            "without keeping the aspect ratio; "
+            f"uint8 0..255 as [N, {spec.height}, {spec.width}, {spec.channels}]; normalisation and temperature are inside the graph"
+        ),
+    }

@@ -16,6 +16,8 @@
 | manifest.json | publish, last | SHA-256 of every file, and where they came from: a version exists when this does |
 """
 
+from enum import StrEnum
+
 ONNX, WEIGHTS, CONFIG, TRAINING = "model.onnx", "model.safetensors", "config.json", "training.json"
 EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT = "evaluation.json", "predictions.npz", "reference.json", "golden.npz", "report.html"
 CARD, SIGNATURE, MANIFEST = "MODEL_CARD.md", "model.sig", "manifest.json"
@@ -25,3 +27,12 @@ EVALUATED_FILES = (EVALUATION, PREDICTIONS, REFERENCE, GOLDEN, REPORT)
 
 INPUT_NAME, OUTPUT_NAME, FAMILIARITY = "image", "probabilities", "familiarity"
 """The tensors of model.onnx, and of the V2 inference protocol."""
+
+
+class ExportFormat(StrEnum):
+    """What `penstock export` writes; what each holds stands in components/train/convert.py."""
+
+    ONNX = "onnx"
+    OPENVINO = "openvino"
+    PT2 = "pt2"
+    TORCHSCRIPT = "torchscript"

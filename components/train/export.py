@@ -1,6 +1,5 @@
 """From a trained network to model.onnx, which is accepted only if it reproduces torch's probabilities."""
 
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,6 @@ import onnx
 import torch
 from torch import Tensor
 
-from components.bundle.config import BundleConfig
 from components.bundle.files import FAMILIARITY, INPUT_NAME, ONNX, OUTPUT_NAME
 from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError, first_line
@@ -53,28 +51,6 @@ def export_onnx(graph: ServingGraph, spec: ImageSpec, path: Path, facts: Mapping
     model = _without_source_lines(program.model_proto)
     onnx.helper.set_model_props(model, dict(sorted(facts.items())))
     path.write_bytes(model.SerializeToString(deterministic=True))
-
-
-def facts_of(config: BundleConfig) -> dict[str, str]:
-    """What model.onnx says of itself, so that it can be used without the files beside it; docs/onnx.md lists it.
-
-    Nothing in it depends on when or where the training ran: equal trainings write equal files.
-    """
-    spec, grey = config.input.spec, config.input.channels == 1
-    return {
-        "penstock.name": config.name,
-        "penstock.architecture": config.architecture,
-        "penstock.classes": json.dumps(config.classes, ensure_ascii=False),
-        "penstock.dataset_digest": config.dataset_digest,
-        "penstock.code_version": config.code_version,
-        "penstock.preprocessing": (
-            "decode; turn by the EXIF orientation; lay transparent pixels on white; "
-            f"{'grey by ITU-R 601-2 luma' if grey else 'RGB'}; "
-            f"resize to {spec.width}x{spec.height} (width x height), bilinear with antialiasing, "
-            "without keeping the aspect ratio; "
-            f"uint8 0..255 as [N, {spec.height}, {spec.width}, {spec.channels}]; normalisation and temperature are inside the graph"
-        ),
-    }
 
 
 def check_export(graph: ServingGraph, directory: Path, samples: Pixels) -> float:

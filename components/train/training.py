@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from components.bundle import files
+from components.bundle.config import facts_of
 from components.bundle.dataset import Dataset, DatasetInfo, Split
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
@@ -22,7 +23,7 @@ from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches, balanced_weights
 from components.train.checkpoint import Checkpoints, checkpoint_address
-from components.train.export import check_export, export_onnx, facts_of
+from components.train.export import check_export, export_onnx
 from components.train.familiarity import FamiliarityFit
 from components.train.loop import Fitted, Normalise, Trainer
 from components.train.pixel_statistics import mean_and_std
@@ -127,7 +128,7 @@ class _Run:
         described.save(directory)
         export_onnx(graph, self._info.spec, directory / files.ONNX, facts_of(described))
         difference = check_export(graph, directory, (self._validation if len(self._validation) else self._training).images)
-        _save_weights(self._network, directory, self._options.architecture)
+        save_weights(self._network, directory, self._options.architecture)
         seconds = time.perf_counter() - self._started
         more = {"temperature": inside.temperature, "calibration": inside.calibration, "export_difference": difference, "seconds": seconds}
         save_training(directory, fitted, {**facts, **more})
@@ -184,7 +185,8 @@ def _notes(info: DatasetInfo, options: TrainingSettings) -> Iterator[str]:
         yield "no validation pictures: the training loss chooses the weights, nothing is calibrated, and no picture is called unfamiliar"
 
 
-def _save_weights(network: nn.Module, directory: Path, architecture: str) -> None:
+def save_weights(network: nn.Module, directory: Path, architecture: str) -> None:
+    """Write model.safetensors into a directory."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     # One entry: safetensors writes several in an order that changes from run to run, and equal weights should be equal files.
     save_file(weights, directory / files.WEIGHTS, metadata={"architecture": architecture})

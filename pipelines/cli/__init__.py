@@ -12,6 +12,7 @@ from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
 from pipelines.cli.drift import drift
+from pipelines.cli.export import export
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.params import WithParameters, params
@@ -42,6 +43,7 @@ app.command("serve")(serve)
 app.command("predict")(predict)
 app.command("drift")(drift)
 app.command("report")(report)
+app.command("export")(export)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(models.app, name="models")

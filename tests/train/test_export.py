@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from components.bundle import files
-from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.config import BundleConfig, InputConfig, facts_of
 from components.bundle.model import Classifier
 from components.classifier.errors import TrainingError
-from components.classifier.images import ImageSpec, encode_png, from_bytes
+from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
-from components.train.export import check_export, export_onnx, facts_of
+from components.train.export import check_export, export_onnx
 
 MEAN, STD, TEMPERATURE = 0.3, 0.25, 1.7
 
@@ -134,18 +134,3 @@ def test_the_file_says_what_it_takes_and_gives(grey: tuple[Path, ServingGraph]) 
 def test_an_equal_network_gives_an_equal_file(grey: tuple[Path, ServingGraph], tmp_path: Path) -> None:
     exported(tmp_path, "small_cnn", ImageSpec(8, 8, 1))
     assert (tmp_path / files.ONNX).read_bytes() == (grey[0] / files.ONNX).read_bytes()
-
-
-def test_the_example_of_the_documentation_gives_what_the_predictor_gives(
-    grey: tuple[Path, ServingGraph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "onnx.md").read_text("utf-8")
-    example = page.partition("```python\n")[2].partition("```")[0]
-    picture = np.random.default_rng(3).integers(0, 256, (19, 13, 3), dtype=np.uint8)
-    (tmp_path / "picture.png").write_bytes(encode_png(picture))
-    (tmp_path / files.ONNX).write_bytes((grey[0] / files.ONNX).read_bytes())
-    monkeypatch.chdir(tmp_path)
-    found: dict[str, np.ndarray] = {}
-    exec(compile(example, "docs/onnx.md", "exec"), found)
-    pixels = from_bytes((tmp_path / "picture.png").read_bytes(), ImageSpec(8, 8, 1))
-    np.testing.assert_allclose(found["probabilities"], Classifier(grey[0]).probabilities(pixels[None]), atol=1e-6)

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from components.bundle import files
-from components.bundle.config import BundleConfig, InputConfig
+from components.bundle.config import BundleConfig, InputConfig, facts_of
 from components.bundle.model import Classifier
 from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
-from components.train.export import check_export, export_onnx, facts_of
+from components.train.export import check_export, export_onnx
 from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit
 from components.train.loop import Normalise
 from tests.train.fitting import CPU, split
