@@ -64,6 +64,7 @@ def write_bundle(
     dataset_digest: str = "0" * 64,
     golden: bool = True,
     familiarity: bool = False,
+    levels: int = 16,
 ) -> Path:
     """Write model.onnx, model.safetensors, config.json, training.json (and golden.npz) of a model trained on `samples` digits.
 
@@ -112,7 +113,7 @@ def write_bundle(
         name=name,
         architecture="logistic",
         classes=classes or CLASSES,
-        input=InputConfig(height=size, width=size, channels=channels, mean=[0.0] * channels, std=[1.0] * channels),
+        input=InputConfig(height=size, width=size, channels=channels, levels=levels, mean=[0.0] * channels, std=[1.0] * channels),
         temperature=temperature,
         familiarity=FamiliarityConfig(threshold=0.5, quantile=0.01, pictures=100, layer="", features=1) if familiarity else None,
         trained_at=trained_at,

@@ -18,13 +18,15 @@ class InputConfig(BaseModel):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     channels: int = Field(ge=1, le=3)
+    levels: int = Field(16, ge=9, le=16)
+    """In files of 16 bits per sample the brightest value is 2**levels - 1."""
     mean: list[float]
     std: list[float]
 
     @property
     def spec(self) -> ImageSpec:
-        """The shape as an ImageSpec."""
-        return ImageSpec(self.height, self.width, self.channels)
+        """The same as an ImageSpec."""
+        return ImageSpec(self.height, self.width, self.channels, self.levels)
 
 
 FAMILIARITY_THRESHOLD = 0.5
@@ -73,6 +75,7 @@ def facts_of(config: BundleConfig) -> dict[str, str]:
     Nothing in it depends on when or where the training ran: equal trainings write equal files.
     """
     spec, grey = config.input.spec, config.input.channels == 1
+    deep = f" (in files of 16 bits the brightest value is {2**spec.levels - 1})" if spec.levels != 16 else ""
     return {
         "penstock.name": config.name,
         "penstock.architecture": config.architecture,
@@ -80,7 +83,7 @@ def facts_of(config: BundleConfig) -> dict[str, str]:
         "penstock.dataset_digest": config.dataset_digest,
         "penstock.code_version": config.code_version,
         "penstock.preprocessing": (
-            "decode; turn by the EXIF orientation; lay transparent pixels on white; "
+            f"decode{deep}; turn by the EXIF orientation; lay transparent pixels on white; "
             f"{'grey by ITU-R 601-2 luma' if grey else 'RGB'}; "
             f"resize to {spec.width}x{spec.height} (width x height), bilinear with antialiasing, "
             "without keeping the aspect ratio; "

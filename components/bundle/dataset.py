@@ -72,13 +72,15 @@ class DatasetInfo:
     """One entry per file that was left out: file, reason."""
     group: str = ""
     """The column whose values each lie in one split; "" where every picture stands for itself."""
+    levels: int = 16
+    """In files of 16 bits per sample the brightest value was 2**levels - 1."""
     digest: str = ""
     schema_version: int = SCHEMA_VERSION
 
     @property
     def spec(self) -> ImageSpec:
-        """The shape as an ImageSpec."""
-        return ImageSpec(*self.shape)
+        """What a model of these pictures takes."""
+        return ImageSpec(*self.shape, levels=self.levels)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@
 4. Colours of an embedded ICC profile (RGB and CMYK) are converted to sRGB, relative colorimetric with black point
    compensation; a profile that cannot be read and profiles of grey are passed over.
 5. Transparent pixels lie on white. A BMP whose alpha is 0 everywhere has no alpha, as all viewers show it.
-6. 16-bit grey becomes 8-bit by v / 257, rounded; 16-bit colour by its high byte, which differs by 1 at most. Pixels of 10, 12
-   or 32 bits, signed and floating point ones are refused: their scale is unknown.
+6. 16-bit grey becomes 8-bit by v / 257, rounded; 16-bit colour by its high byte, which differs by 1 at most. Where `levels` says
+   that files of 16 bits hold fewer, such as 12, both become 8-bit by 255 v / 4095, rounded. Pixels that the file itself stores in
+   10, 12 or 32 bits, signed and floating point ones are refused: their scale is unknown.
 7. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB.
 
-What Pillow is known to misread is listed in MISREAD and refused by the tag that shows it, or put right in `_repaired`. The
+What Pillow is known to misread is in misread.py, the way from 16 bits and transparency to 8 bits in depth.py. The
 work that a picture costs is known from its header: `WORK` bounds the memory of all that is decoded at a time.
 """
 
@@ -21,20 +22,18 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageCms, UnidentifiedImageError
-from PIL.ImageCms import Flags, Intent
+from PIL import Image, UnidentifiedImageError
 
+from components.classifier import depth
 from components.classifier.cpu import available_memory
+from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError
-
-Pixels = npt.NDArray[np.uint8]
+from components.classifier.misread import check_depth, check_misread, is_16_bit, is_inverted, is_raw, repaired, turned
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 64_000_000
@@ -52,27 +51,12 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ANCILLARY_TEXT = {b"tEXt", b"zTXt", b"iTXt"}
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-_ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
-_SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANES, _TILE_WIDTH, _TILE_HEIGHT, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = (
-    254, 258, 259, 262, 284, 322, 323, 330, 339, 50706,
-)  # fmt: skip
-_ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _ZEROS = 32
 """As many zero bytes do not end a compressed picture."""
 _PIXELS_PER_ZERO = 4096
 """But in WebP: the flat end of a good picture takes one zero byte for every 8,900 pixels and more (measured on pictures of one colour)."""
-_STRIP_PIXELS = 1_000_000
-"""Pixels that are converted at a time, so that a conversion needs little beside the picture itself."""
 
 
 class CostlyPicture(ImageError):
@@ -113,12 +97,27 @@ WORK = WorkBudget(min(2 * 2**30, max(256 * 2**20, available_memory() // 2)))
 """Half of the memory that the container has, between 256 MiB and 2 GiB."""
 
 
-def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None) -> Pixels:
-    """Decode a picture in full, at its own size.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded picture."""
 
-    Returns uint8 (H, W, 1) for grey and (H, W, 3) for RGB. Waits where WORK has no memory left for it.
-    Raises ImageError, and nothing else, when the bytes are not a picture, are cut or damaged, hold more than `max_pixels`
-    pixels, or are of a kind that would be misread; CostlyPicture, before anything is decoded, when `cost` is above `max_cost`.
+    pixels: Pixels
+    """uint8 (H, W, 1) for grey and (H, W, 3) for RGB."""
+    peak: int | None = None
+    """The largest sample that the file holds, 0 to 65,535; None where it has not 16 bits per sample."""
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16) -> Pixels:
+    """Decode a picture in full, at its own size; see `decode_picture`, which raises."""
+    return decode_picture(data, max_pixels, max_cost, levels).pixels
+
+
+def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16) -> Picture:
+    """Decode a picture in full, at its own size; in files of 16 bits 2**levels - 1 is the brightest value.
+
+    Waits where WORK has no memory left for it. Raises ImageError, and nothing else, when the bytes are not a picture, are cut or
+    damaged, hold more than `max_pixels` pixels or values that do not fit into `levels` bits, or are of a kind that would be misread;
+    CostlyPicture, before anything is decoded, when `cost` is above `max_cost`.
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
@@ -127,12 +126,18 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = Non
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
-            _check_misread(image, data)
+            check_misread(image, data)
             _check_cost(image, data, max_cost)
             with WORK.hold(work_bytes(image)):
                 image.load()
-                _check_depth(image)
-                return _to_uint8(_turned(_repaired(image, data)))
+                check_depth(image)
+                inverted, peak = is_inverted(image), depth.peak(image) if is_16_bit(image, data) else None
+                if peak is not None and levels < 16:
+                    depth.check_levels(image, peak, levels)
+                    if image.mode == "RGB":
+                        depth.stretch_colours(image, _open(data), levels)
+                scale = 16 if peak is None else levels
+                return Picture(depth.to_uint8(turned(repaired(image, data)), inverted, scale), peak)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -150,7 +155,7 @@ def is_picture(data: bytes) -> bool:
     """Say whether bytes begin like a picture in a known format; they may still be cut or damaged. A camera's raw file is not one."""
     try:
         with _open(data) as image:
-            return not _is_raw(image, data)
+            return not is_raw(image, data)
     except UnidentifiedImageError:
         return False
     except Exception:  # noqa: BLE001 - recognised, and damaged in one of Pillow's many ways: decode says how
@@ -292,186 +297,3 @@ def _check_work(image: Image.Image, data: bytes) -> None:
 
 def _is_run_length(image: Image.Image) -> bool:
     return any(tile.codec_name == "bmp_rle" for tile in getattr(image, "tile", ()))
-
-
-# --- what Pillow is known to misread
-
-
-def _tag(image: Image.Image, tag: int) -> tuple[Any, ...]:
-    value = getattr(image, "tag_v2", {}).get(tag, ())
-    return value if isinstance(value, tuple) else (value,)
-
-
-def _is_raw(image: Image.Image, data: bytes) -> bool:
-    """A camera's raw file is a TIFF whose first page is a thumbnail of what it really holds."""
-    if image.format != "TIFF":
-        return False
-    thumbnail = bool(_tag(image, _SUBFILE) and int(_tag(image, _SUBFILE)[0]) & 1)
-    return bool(_tag(image, _DNG)) or data[8:10] == b"CR" or (thumbnail and (bool(_tag(image, _SUB_IFDS)) or _pages(image) > 1))
-
-
-def _pages(image: Image.Image) -> int:
-    return int(getattr(image, "n_frames", 1))
-
-
-def _is_signed(image: Image.Image, _: bytes) -> bool:
-    return 2 in _tag(image, _SAMPLE_FORMAT) and max(_tag(image, _BITS), default=1) <= 16
-
-
-def _is_planar_16(image: Image.Image, _: bytes) -> bool:
-    bits = _tag(image, _BITS)
-    return _tag(image, _PLANES) == (2,) and len(bits) > 1 and 16 in bits
-
-
-def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
-    return image.format == "PNG" and data[24:26] == b"\x10\x02" and b"tRNS" in data[:1024] and "transparency" in image.info
-
-
-def _is_deep_jpeg2000(image: Image.Image, data: bytes) -> bool:
-    """Read the SIZ marker of the codestream (ISO/IEC 15444-1, A.5.1): the number of components, and each one's depth and sign."""
-    at = data.find(b"\xff\x4f\xff\x51") + 2
-    if image.format != "JPEG2000" or at < 2:
-        return False
-    (components,) = struct.unpack_from(">H", data, at + 38)
-    depths = {data[at + 40 + 3 * component] for component in range(components)}
-    return depths != {7} and (components, depths) != (1, {15})
-
-
-MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
-    "the content is a camera's raw file, of which only the thumbnail could be read; convert it to JPEG, PNG or TIFF": _is_raw,
-    "the TIFF holds signed numbers, of which the black level is unknown; save it with unsigned 8 or 16 bits": _is_signed,
-    "the TIFF holds 16-bit colour in separate planes, which is not read; save it interleaved (chunky), or with 8 bits": _is_planar_16,
-    "the PNG holds 16-bit colour with a transparent colour; save it with an alpha channel, or with 8 bits": _is_16_bit_rgb_with_key,
-    "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": _is_deep_jpeg2000,
-}
-"""Kinds that Pillow opens and gives wrong pixels for: the reason for the refusal, and what shows it in the header."""
-
-
-def _check_misread(image: Image.Image, data: bytes) -> None:
-    for reason, shows in MISREAD.items():
-        if shows(image, data):
-            raise ImageError(reason)
-
-
-def _check_depth(image: Image.Image) -> None:
-    bits = _tag(image, _BITS)
-    if bits and not {1, 2, 4, 8, 16, 32, 64}.issuperset(bits):
-        raise ImageError(f"the picture has {bits[0]} bits per pixel; save it with 8 or 16 bits")
-    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow reads 16-bit PGM as I
-        kind = "32-bit integer" if image.mode == "I" else "floating point"
-        raise ImageError(f"the picture has {kind} pixels of unknown scale; save it with 8 or 16 bits")
-    if image.mode in {"LAB", "HSV"}:
-        raise ImageError(f"the picture has {image.mode} colours; save it as RGB or grey")
-
-
-def _repaired(image: Image.Image, data: bytes) -> Image.Image:
-    """Put right what Pillow leaves wrong and a header tells."""
-    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")
-    if image.format == "PNG":
-        depth, colour_type = data[24], data[25]
-        if colour_type == 0 and depth in {2, 4} and isinstance(image.info.get("transparency"), int):
-            image.info["transparency"] *= 255 // (2**depth - 1)  # Pillow scales the pixels, and not the transparent grey
-        if colour_type == 4 and image.mode == "RGBA":  # 16-bit grey with alpha
-            return image.convert("LA")
-    profile = image.info.get("icc_profile")
-    if isinstance(profile, bytes) and image.mode in {"RGB", "RGBA", "CMYK"}:
-        return _in_srgb(image, profile)
-    return image
-
-
-def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    transform = _srgb_transform(profile, "CMYK" if image.mode == "CMYK" else "RGB")
-    if transform is None:
-        return image
-    converted = transform.apply(image.convert("RGB") if image.mode == "RGBA" else image)
-    if image.mode == "RGBA":
-        converted.putalpha(image.getchannel("A"))
-    converted.info.pop("icc_profile", None)
-    return converted
-
-
-@lru_cache(maxsize=16)
-def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion of a profile's colours to sRGB; None for sRGB itself, for one of other channels, and for one that cannot be read."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        channels = source.profile.xcolor_space.strip()
-        if channels != mode or "srgb" in (source.profile.profile_description or "").lower():
-            return None
-        return ImageCms.buildTransform(
-            source, ImageCms.createProfile("sRGB"), mode, "RGB", Intent.RELATIVE_COLORIMETRIC, Flags.BLACKPOINTCOMPENSATION
-        )
-    except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return None
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    """Apply the orientation tag; ImageOps.exif_transpose would write all other tags again, and fails where one of them is odd."""
-    if "exif" not in image.info and "Raw profile type exif" not in image.info and image.format != "TIFF":
-        return image
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged metadata of a good picture, in one of Pillow's many ways
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    turned.info = image.info
-    return turned
-
-
-# --- to 8 bits
-
-
-def _to_uint8(image: Image.Image) -> Pixels:
-    if image.mode.startswith("I"):
-        return _from_16_bits(image)
-    transparent = "transparency" in image.info or image.mode in _ALPHA_MODES
-    grey = image.mode in {"1", "L", "LA", "La"}
-    if not transparent and image.mode in {"L", "RGB"}:
-        pixels = np.asarray(image, dtype=np.uint8)
-        return pixels[:, :, None] if grey else pixels
-    convert = _on_white if transparent else _plain
-    rows = max(1, _STRIP_PIXELS // image.width)
-    if rows >= image.height:
-        return convert(image, grey)
-    result = np.empty((image.height, image.width, 1 if grey else 3), np.uint8)
-    for top in range(0, image.height, rows):
-        bottom = min(image.height, top + rows)
-        strip = image.crop((0, top, image.width, bottom))
-        strip.info = image.info
-        result[top:bottom] = convert(strip, grey)
-    return result
-
-
-def _plain(image: Image.Image, grey: bool) -> Pixels:
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
-    return pixels[:, :, None] if grey else pixels
-
-
-def _on_white(image: Image.Image, grey: bool) -> Pixels:
-    if image.mode in {"La", "RGBa"}:  # premultiplied: the colour is there already, white comes through where it is not
-        parts = np.asarray(image, dtype=np.uint8).astype(np.uint16)
-        result: Pixels = np.minimum(parts[..., :-1] + (255 - parts[..., -1:]), 255).astype(np.uint8)
-        return result
-    rgba = image.convert("RGBA")
-    return _plain(Image.alpha_composite(Image.new("RGBA", rgba.size, (255, 255, 255, 255)), rgba), grey)
-
-
-def _from_16_bits(image: Image.Image) -> Pixels:
-    wide = np.asarray(image)
-    transparent = image.info.get("transparency")
-    inverted = _tag(image, _PHOTOMETRIC) == (0,)  # "0 is white": Pillow turns 8 bits around, and not 16
-    pixels = np.empty((*wide.shape, 1), np.uint8)
-    rows = max(1, _STRIP_PIXELS // max(1, wide.shape[1]))
-    for top in range(0, len(wide), rows):
-        strip = wide[top : top + rows].astype(np.uint32)
-        narrow = (strip + 128) // 257
-        if inverted:
-            narrow = 255 - narrow
-        if isinstance(transparent, int):
-            narrow[strip == transparent] = 255
-        pixels[top : top + rows, :, 0] = narrow
-    return pixels

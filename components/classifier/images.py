@@ -18,11 +18,13 @@ from components.classifier.decode import Pixels as Pixels  # the type of all pix
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The shape of pictures that a model takes: height and width in pixels, and 1 (grey) or 3 (RGB) channels."""
+    """What a model takes: height and width in pixels, 1 (grey) or 3 (RGB) channels, and how 16-bit files are read."""
 
     height: int
     width: int
     channels: int
+    levels: int = 16
+    """In files of 16 bits per sample the brightest value is 2**levels - 1."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -30,7 +32,7 @@ class ImageSpec:
         return (self.height, self.width, self.channels)
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width}x{self.channels}"
+        return f"{self.height}x{self.width}x{self.channels}" + (f" (levels={self.levels})" if self.levels != 16 else "")
 
 
 def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
@@ -48,7 +50,7 @@ def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pi
 
     Raises ImageError as `decode` does.
     """
-    return prepare(decode(data, max_pixels), spec)
+    return prepare(decode(data, max_pixels, levels=spec.levels), spec)
 
 
 def as_image(pixels: Pixels) -> Image.Image:

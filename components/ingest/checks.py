@@ -28,8 +28,8 @@ MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 MAX_CONTRADICTIONS = 0.1
 """Share of the pictures that may have the pixels of another with another label."""
 
-MAX_SHALLOW = 16
-"""The brightest value of 8 bits that 4,095 of 65,535 becomes."""
+MAX_DARK = 16
+"""Pictures of which no pixel is above this value, of 255, are reported."""
 
 _TEST = SPLIT_CODE["test"]
 _ROWS = 1024
@@ -82,7 +82,7 @@ def check_classes(collection: Collection, keep: npt.NDArray[np.bool_], copies_co
     return Check("classes", True, f"{len(collection.classes)} classes, each with at least {need} different pictures")
 
 
-def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check:
+def check_constant(collection: Collection, keep: npt.NDArray[np.bool_], levels: int) -> Check:
     """Refuse a collection whose pictures have one colour only, and report a few of them.
 
     Raises DataError above MAX_CONSTANT of all pictures or MAX_CONSTANT_OF_CLASS of one class.
@@ -99,27 +99,30 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_]) -> Check
         raise DataError(
             f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
             f"{collection.images[found[0]][0, 0].tolist()}); nothing can be learned from them: look how they were saved, or remove them"
-            f"{_shallow(int(np.max(collection.images)))}"
+            f"{_shallow(collection, levels)}"
         )
     named = some(collection.names[k] for k in found)
     return Check("constant pictures", False, f"{count} of {total} pictures have one colour only: {named}")
 
 
-def check_levels(collection: Collection) -> Check:
-    """Report a collection without a bright pixel, as 10- and 12-bit data in 16-bit files give."""
+def check_levels(collection: Collection, levels: int) -> Check:
+    """Report files of 16 bits that use few of them, as 10- and 12-bit data do, and pictures without a bright pixel."""
     brightest = max(int(np.max(collection.images[start : start + _ROWS])) for start in range(0, len(collection), _ROWS))
-    hint = _shallow(brightest)
-    return Check("levels", not hint, f"the brightest pixel of all has the value {brightest} of 255{hint}")
+    told = f"the brightest pixel of all has the value {brightest} of 255"
+    if hint := _shallow(collection, levels):
+        return Check("levels", False, told + hint)
+    return Check("levels", brightest > MAX_DARK, told + ("" if brightest > MAX_DARK else "; look how the pictures were saved"))
 
 
-def _shallow(brightest: int) -> str:
-    """Say what pictures may be that use no value above those of 12 bits in a 16-bit file (4,095 / 257), or of 10 bits."""
-    if brightest > MAX_SHALLOW:
+def _shallow(collection: Collection, levels: int) -> str:
+    """Say how many bits files of 16 bits may really have; "" where they use more than 12, or no fewer than `levels`."""
+    bits = 10 if collection.peak < 2**10 else 12
+    if not collection.deep or collection.peak >= 2**bits or bits >= levels:
         return ""
-    values, bits = (1024, 10) if brightest <= 4 else (4096, 12)
+    few = "the file" if collection.deep == 1 else f"all {collection.deep:,} files"
     return (
-        f"; files of 16 bits whose values all lie below {values:,} of 65,535 become as dark: are they of {bits} bits? "
-        f"Then multiply their values by {65536 // values} and save them again"
+        f"; {few} of 16 bits per sample hold no value above {collection.peak:,} of {2**levels - 1:,}: "
+        f"if they are of {bits} bits, set levels={bits}, else they are {2 ** (levels - bits)} times too dark"
     )
 
 

@@ -37,6 +37,10 @@ class Collection:
     """What was passed over or decided, one line each."""
     other_files: Counter[str] = field(default_factory=Counter)
     """Files that are not pictures, by class."""
+    deep: int = 0
+    """How many pictures came from files of 16 bits per sample."""
+    peak: int = 0
+    """The largest sample in these, 0 to 65,535."""
     known_duplicates: int = 0
     """How many pictures in two splits are accepted without being asked for."""
     columns: dict[str, list[Any]] = field(default_factory=dict)

@@ -117,8 +117,8 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
     limit = max(options.max_duplicates, collection.known_duplicates)
     checks = [
         check_names(collection),
-        check_constant(collection, keep),
-        check_levels(collection),
+        check_constant(collection, keep, options.levels),
+        check_levels(collection, options.levels),
         *resolve_duplicates(collection, keep, limit),
     ]
     return [check_classes(collection, keep), *checks]
@@ -155,6 +155,7 @@ def _write(
         shape=(height, width, channels),
         counts=counts,
         seed=options.split_seed,
+        levels=options.levels,
         group=collection.group,
         checks=[check.as_dict() for check in checks],
         set_aside=[*collection.set_aside, *(more.set_aside if more else [])],

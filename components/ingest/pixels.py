@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from components.classifier import images
-from components.classifier.decode import decode, is_picture
+from components.classifier.decode import decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.classifier.progress import Progress
@@ -35,6 +35,7 @@ class _Picture:
     pixels: Pixels
     print: bytes
     constant: bool
+    peak: int | None
 
 
 @dataclass
@@ -45,6 +46,10 @@ class DecodedPictures:
     names: list[str] = field(default_factory=list)
     prints: list[bytes] = field(default_factory=list)
     constant: list[bool] = field(default_factory=list)
+    deep: int = 0
+    """How many files had 16 bits per sample."""
+    peak: int = 0
+    """The largest sample in these."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """Names of what should be pictures and cannot be read, with the reason."""
     others: list[str] = field(default_factory=list)
@@ -84,6 +89,8 @@ def decode_all(
                     result.names.append(name)
                     result.prints.append(outcome.print)
                     result.constant.append(outcome.constant)
+                    if outcome.peak is not None:
+                        result.deep, result.peak = result.deep + 1, max(result.peak, outcome.peak)
         sizes.check()
         result.images = pixels.mapped()
     return result
@@ -122,12 +129,12 @@ def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _P
         data = load(record)
         if not claims and not is_picture(data):
             return None
-        pixels = decode(data)
+        picture = decode_picture(data, levels=settings.levels)
     except ImageError as error:
         return str(error)
-    height, width = settings.image_size or pixels.shape[:2]
-    pixels = images.prepare(pixels, ImageSpec(height, width, settings.channels or pixels.shape[2]))
-    return _Picture(pixels, fingerprint(pixels), is_constant(pixels))
+    height, width = settings.image_size or picture.pixels.shape[:2]
+    pixels = images.prepare(picture.pixels, ImageSpec(height, width, settings.channels or picture.pixels.shape[2]))
+    return _Picture(pixels, fingerprint(pixels), is_constant(pixels), picture.peak)
 
 
 class _Sizes:

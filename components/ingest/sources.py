@@ -117,6 +117,8 @@ def _decode(listing: Listing, labelled: Labelled, remote: bool, settings: Ingest
         set_aside=[{"file": name, "reason": reason} for name, reason in faults],
         notes=[*layout.notes, *_others(listing, labelled, decoded), *_column_notes(labelled, decoded.names)],
         columns={column: [layout.attributes.get(name, {}).get(column) for name in decoded.names] for column in columns},
+        deep=decoded.deep,
+        peak=decoded.peak,
         other_files=Counter(layout.places[name].class_name for name in decoded.others),
     )
     if not len(collection) and not faults:

@@ -103,7 +103,7 @@ def work(connection: Connection) -> None:
         spec, max_pixels = connection.recv()
         data = connection.recv_bytes()
         try:
-            pixels = decode(data, max_pixels)
+            pixels = decode(data, max_pixels, levels=spec.levels)
             prepared = prepare(pixels, spec)
         except ImageError as error:
             connection.send_bytes(str(error).encode())

@@ -73,6 +73,8 @@ class IngestSettings(Settings):
     """Resize every picture to this: 28, or 28x32 for height x width. Empty keeps the pictures' own size, the same for all."""
     channels: Annotated[int | None, BeforeValidator(parse_channels)] = None
     """1 for grey, 3 for RGB. Empty: 3 when any picture has colour."""
+    levels: int = Field(16, ge=9, le=16)
+    """Bits that files of 16 bits per sample really use, such as 10, 12 or 14 of microscopes and X-rays; serving reads them alike."""
     validation_fraction: float = Field(0.1, gt=0, lt=1)
     """Part of the training pictures set aside for early stopping and calibration, where the source has no such split."""
     test_fraction: float = Field(0.2, gt=0, lt=1)

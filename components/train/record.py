@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -35,12 +35,11 @@ class Preprocessing:
 
 def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
     """Return the content of config.json; `facts` are added to the options: what `auto` stood for, the device, the epochs run."""
-    height, width, channels = info.shape
     return BundleConfig(
         name=options.name,
         architecture=options.architecture,
         classes=info.classes,
-        input=InputConfig(height=height, width=width, channels=channels, mean=inside.mean, std=inside.std),
+        input=InputConfig(**asdict(info.spec), mean=inside.mean, std=inside.std),
         temperature=inside.temperature,
         calibration=inside.calibration,
         familiarity=inside.familiarity,

@@ -184,15 +184,40 @@ def test_a_large_group_of_copies_does_not_become_the_test_split(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("bits", "told"), [(12, r"levels: .* below 4,096 of 65,535 .* of 12 bits\? Then multiply their values by 16"), (16, "")]
+    ("bits", "levels", "told"),
+    [
+        (12, 16, "all 16 files of 16 bits per sample hold no value above 4,0.. of 65,535: if they are of 12 bits, set levels=12, else "),
+        (10, 16, "no value above 1,0.. of 65,535: if they are of 10 bits, set levels=10, else they are 64 times too dark"),
+        (10, 12, "no value above 1,0.. of 4,095: if they are of 10 bits, set levels=10, else they are 4 times too dark"),
+        (12, 12, ""),
+        (13, 16, ""),
+        (16, 16, ""),
+    ],
 )
-def test_12_bit_data_in_16_bit_files_are_told(tmp_path: Path, run: Run, bits: int, told: str) -> None:
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_10_and_12_bit_data_in_16_bit_files_are_told_with_the_setting_that_helps(
+    tmp_path: Path, run: Run, kind: str, bits: int, levels: int, told: str
+) -> None:
     rng = np.random.default_rng(0)
-    for kind in ("a", "b"):
+    stored = {}
+    for name in ("a", "b"):
         for k in range(8):
-            put(tmp_path / "data" / kind / f"{k}.png", encode(Image.fromarray(rng.integers(0, 2**bits, (8, 8), dtype=np.uint16))))
-    warned = [line for line in run(tmp_path / "data").lines if line.startswith("warning")]
+            stored[f"{name}/{k}.{kind.lower()}"] = values = rng.integers(0, 2**bits, (8, 8), dtype=np.uint16)
+            put(tmp_path / "data" / name / f"{k}.{kind.lower()}", encode(Image.fromarray(values), kind))
+    ran = run(tmp_path / "data", levels=levels)
+    warned = [line for line in ran.lines if line.startswith("warning")]
     assert [bool(re.search(told, line)) for line in warned] == [True] * bool(told)
+    assert ran.info.levels == levels
+    for name, (_, found) in ran.files().items():
+        assert np.array_equal(found[..., 0], np.round(stored[name] * (255 / (2**levels - 1))))
+
+
+def test_dark_pictures_of_8_bits_are_told_without_a_word_of_levels(tmp_path: Path, run: Run) -> None:
+    for name in ("a", "b"):
+        for k in range(8):
+            put(tmp_path / "data" / name / f"{k}.png", encode(pixels(ord(name), k, (8, 8), 1) // 16))
+    (warned,) = [line for line in run(tmp_path / "data").lines if line.startswith("warning")]
+    assert warned.endswith("the brightest pixel of all has the value 15 of 255; look how the pictures were saved")
 
 
 def test_10_bit_data_that_become_one_colour_are_called_what_they_may_be(tmp_path: Path, run: Run) -> None:
@@ -201,5 +226,5 @@ def test_10_bit_data_that_become_one_colour_are_called_what_they_may_be(tmp_path
             flat = np.full((8, 8), 500, np.uint16)
             flat[0, 0] = 510 + k
             put(tmp_path / "data" / kind / f"{k}.png", encode(Image.fromarray(flat)))
-    with pytest.raises(DataError, match=r"one colour only .* below 1,024 of 65,535 .* of 10 bits\? Then multiply their values by 64"):
+    with pytest.raises(DataError, match=r"one colour only .* no value above 517 of 65,535: if they are of 10 bits, set levels=10"):
         run(tmp_path / "data")

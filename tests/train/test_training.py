@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from components.bundle import dataset, files
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, facts_of
 from components.bundle.dataset import Dataset
 from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
-from components.train.record import code_version
+from components.train.record import Preprocessing, code_version, config
 from components.train.training import TrainingResult, train
 from tests.train.strange import brighter, strange
 
@@ -37,6 +37,14 @@ def trained(digits_dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
         return directory, train(digits_dataset.path, directory, OPTIONS)
+
+
+def test_how_pictures_were_read_goes_into_the_model_s_configuration() -> None:
+    info = dataset.DatasetInfo(source="test", classes=["a", "b"], shape=(8, 9, 3), counts={}, seed=0, levels=12)
+    described = config(info, OPTIONS, Preprocessing([0.5] * 3, [0.2] * 3), {})
+    assert BundleConfig.model_validate_json(described.model_dump_json()).input.spec == info.spec
+    assert str(info.spec) == "8x9x3 (levels=12)"
+    assert "the brightest value is 4095" in facts_of(described)["penstock.preprocessing"]
 
 
 def test_it_knows_digits_it_has_never_seen(trained: tuple[Path, TrainingResult], digits_dataset: Dataset) -> None:

@@ -191,7 +191,7 @@ class PictureReader:
 
     def _decode(self, data: bytes, max_pixels: int) -> Pixels:
         try:
-            pixels = decode(data, max_pixels, self._limits.cost_here)
+            pixels = decode(data, max_pixels, self._limits.cost_here, self._spec.levels)
         except CostlyPicture:
             if self._limits.slow is None:
                 raise HandOver from None

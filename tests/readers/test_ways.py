@@ -1,0 +1,159 @@
+"""One picture gives the same pixels by every way in: training's dataset, batch scoring, and a predictor that runs; or the same refusal."""
+
+import io
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageCms
+
+from components.bundle.model import Classifier
+from components.classifier.images import ImageSpec, from_bytes
+from components.predictor.decoding import DecoderProcess
+from components.validate_serving.predictor_process import predictor
+from tests import tiny
+from tests.classifier import variants
+from tests.ingest.cases import encode, put
+from tests.ingest.conftest import Run, run
+from tests.predictor.versions import NAME, PREDICT, b64, model_dir
+from tests.score.conftest import Score, publish, score
+from tests.score.conftest import model as model
+
+__all__ = ["run", "score"]
+
+LEVELS, SIZE = 12, 8
+Array = np.ndarray[Any, Any]
+
+
+def scene(seed: int, top: int = 255, size: tuple[int, int] = (15, 11)) -> Array:
+    """Smooth shapes in colour, 0 to `top`, uint16 (H, W, 3)."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 3, 3), dtype=np.uint8)).resize(size[::-1], Image.Resampling.BICUBIC)
+    return np.round(np.asarray(small) * (top / 255)).astype(np.uint16)
+
+
+def colour(seed: int) -> Array:
+    return scene(seed).astype(np.uint8)
+
+
+def tiff(values: Array, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, values, **options)
+    return buffer.getvalue()
+
+
+def odd_exif(seed: int) -> bytes:
+    """A JPEG that is turned by its orientation tag, beside a tag whose value is text where a number belongs."""
+    plain = encode(Image.fromarray(colour(seed)), "JPEG", quality=95)
+    body = struct.pack("<HHHI4sHHI4s", 2, 0x112, 3, 1, b"\6\0\0\0", 0x213, 2, 2, b"1\0\0\0") + bytes(4)
+    block = b"Exif\0\0II*\0\x08\0\0\0" + body
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + plain[2:]
+
+
+def clear_bmp(seed: int) -> bytes:
+    """A 32-bit BMP with an alpha channel that is 0 everywhere."""
+    pixels = np.dstack([colour(seed)[::-1, :, ::-1], np.zeros((15, 11), np.uint8)])
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    header = struct.pack("<IiiHHIIiiII", 108, 11, 15, 1, 32, 3, pixels.nbytes, 0, 0, 0, 0) + masks + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + pixels.nbytes, 0, 0, 14 + len(header)) + header + pixels.tobytes()
+
+
+def with_profile(seed: int) -> bytes:
+    """A PNG with a profile in which red and green are exchanged."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green, description = profile.index(b"rXYZ"), profile.index(b"gXYZ"), profile.index(b"s\0R\0G\0B")
+    profile[red : red + 4], profile[green : green + 4] = b"gXYZ", b"rXYZ"
+    profile[description : description + 7] = b"o\0t\0h\0e"
+    return encode(Image.fromarray(colour(seed)), "PNG", icc_profile=bytes(profile))
+
+
+KINDS: dict[str, tuple[str, Callable[[int], bytes]]] = {
+    "png": ("png", lambda seed: encode(colour(seed))),
+    "12-bit grey png": ("png", lambda seed: encode(Image.fromarray(scene(seed, 4095)[..., 1]))),
+    "12-bit colour png": ("png", lambda seed: variants.png(scene(seed, 4095), 2, 16)),
+    "12-bit grey tiff": ("tif", lambda seed: tiff(scene(seed, 4095)[..., 0])),
+    "12-bit white-is-zero tiff": ("tif", lambda seed: tiff(scene(seed, 4095)[..., 0], photometric="miniswhite", byteorder="<")),
+    "12-bit colour tiff": ("tif", lambda seed: tiff(scene(seed, 4095), photometric="rgb", compression="zlib")),
+    "8-bit white-is-zero tiff": ("tif", lambda seed: tiff(colour(seed)[..., 0], photometric="miniswhite")),
+    "bmp with alpha 0": ("bmp", clear_bmp),
+    "odd exif beside a turn": ("jpg", odd_exif),
+    "profile": ("png", with_profile),
+    "palette": ("gif", lambda seed: encode(Image.fromarray(colour(seed)).quantize(16), "GIF")),
+    "cmyk": ("jpg", lambda seed: encode(Image.fromarray(colour(seed)).convert("CMYK"), "JPEG")),
+    "webp": ("webp", lambda seed: encode(Image.fromarray(colour(seed)), "WEBP", quality=80)),
+}
+REFUSED: dict[str, tuple[str, bytes, str]] = {
+    "16-bit": ("png", encode(Image.fromarray(scene(1, 65535)[..., 0])), "above the 4,095 of levels=12; give the levels that it has"),
+    "planar": ("tif", tiff(scene(2, 4095).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"), "in separate planes"),
+    "signed": ("tif", tiff(scene(3, 4095)[..., 0].astype(np.int16)), "signed numbers"),
+    "page": ("png", b"<!DOCTYPE html><html></html>", "an HTML page, not a picture"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_process_beside_the_predictor_decodes_as_all_others_do(kind: str, beside: DecoderProcess) -> None:
+    spec, data = ImageSpec(9, 7, 3, LEVELS), KINDS[kind][1](1)
+    pixels, number = beside.decode(data, spec, 10**6, bool)
+    assert np.array_equal(pixels, from_bytes(data, spec))
+    assert number == 15 * 11
+
+
+@pytest.fixture(scope="module")
+def beside() -> Iterator[DecoderProcess]:
+    process = DecoderProcess(30)
+    yield process
+    process.close()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of 12-bit grey pictures."""
+    return tiny.write_bundle(tmp_path_factory.mktemp("twelve") / "bundle", levels=LEVELS)
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder = model_dir(tmp_path_factory.mktemp("served"), levels=LEVELS)
+    with predictor(NAME, folder, 60) as (_, started), httpx.Client(base_url=started.url, timeout=30) as client:
+        yield client
+
+
+def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by_every_way_in(
+    bundle: Path, client: httpx.Client, run: Run, score: Score, tmp_path: Path
+) -> None:
+    pictures = {
+        f"{'ab'[seed % 2]}/{number}-{seed}.{ending}": make(seed)
+        for number, (ending, make) in enumerate(KINDS.values())
+        for seed in range(10 * number, 10 * number + 4)
+    }
+    refused = {f"a/{kind}.{ending}": data for kind, (ending, data, _) in REFUSED.items()}
+    for name, data in {**pictures, **refused}.items():
+        put(tmp_path / "data" / name, data)
+
+    trained = run(tmp_path / "data", image_size=SIZE, channels=1, levels=LEVELS)
+    twelve = publish(bundle, str(tmp_path / "store"))
+    rows = {row["input"]: row for row in score(tmp_path / "data", using=twelve, probabilities=True).rows}
+    served = {
+        name: client.post(PREDICT, json={"instances": [{"b64": b64(data)}], "return_probabilities": True})
+        for name, data in {**pictures, **refused}.items()
+    }
+
+    files = trained.files()
+    assert set(files) == set(pictures)
+    classifier = Classifier(bundle, threads=1)
+    for name, (_, pixels) in files.items():
+        wanted = classifier.probabilities(pixels[None])[0]
+        assert rows[name]["probabilities"] == pytest.approx(wanted, abs=1e-5), name
+        answer = served[name].json()["predictions"][0]["probabilities"]
+        assert [answer[label] for label in tiny.CLASSES] == pytest.approx(wanted, abs=1e-5), name
+    set_aside = {entry["file"]: entry["reason"] for entry in trained.info.set_aside}
+    for kind, (ending, _, words) in REFUSED.items():
+        name = f"a/{kind}.{ending}"
+        assert words in set_aside[name]
+        assert words in rows[name]["error"]
+        assert (served[name].status_code, words in served[name].json()["error"]) == (400, True)
