@@ -23,7 +23,8 @@ class Predictions:
     `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order. The rest is missing in versions of
     release 0.1: `familiarity` float32 (N,), where the model says it; `files`, where each wrong picture came from, by its row;
     `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), surest first; `label_quality` float32 (N,), 0 to 1,
-    where low means that the label may be wrong.
+    where low means that the label may be wrong; `occluded` float32 (L, rows, columns), of the first L mistakes the probability of their
+    answer while each part of the picture is hidden.
     """
 
     labels: Labels
@@ -35,6 +36,7 @@ class Predictions:
     thumbnails: Pixels | None = None
     thumbnail_rows: Labels | None = None
     label_quality: npt.NDArray[np.float32] | None = None
+    occluded: npt.NDArray[np.float32] | None = None
 
     @property
     def wrong(self) -> Labels:
@@ -51,6 +53,7 @@ class Predictions:
             "thumbnails": self.thumbnails,
             "thumbnail_rows": self.thumbnail_rows,
             "label_quality": self.label_quality,
+            "occluded": self.occluded,
         }
         np.savez_compressed(
             Path(directory) / PREDICTIONS,
@@ -81,6 +84,7 @@ class Predictions:
                 thumbnails=arrays.get("thumbnails"),
                 thumbnail_rows=arrays.get("thumbnail_rows"),
                 label_quality=arrays.get("label_quality"),
+                occluded=arrays.get("occluded"),
             )
         except KeyError as error:
             raise unreadable(path, f"it has no {error}", EvaluationError) from error

@@ -23,6 +23,7 @@ from components.classifier.intervals import proportion_interval
 from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import ChampionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
+from components.evaluate.occlusion import occlude
 from components.report.html import render
 
 
@@ -213,17 +214,19 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
 
 def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None) -> Predictions:
     images, probabilities, familiarity = scored.test.images, scored.scores.probabilities, scored.scores.familiarity
-    surest = images[[mistake.index for mistake in evaluation.mistakes]]
+    rows = [mistake.index for mistake in evaluation.mistakes]
+    surest, answers = images[rows], metrics.predicted_classes(probabilities)[rows].tolist()
     predictions = Predictions(scored.labels, probabilities, champion, surest, familiarity)
     names = scored.columns.files
-    thumbnails, rows = thumbnails_of(images, predictions.wrong)
+    thumbnails, thumbnail_rows = thumbnails_of(images, predictions.wrong)
     origins = {int(row): names[row] for row in predictions.wrong} if names else {}
     return replace(
         predictions,
         files=origins,
         thumbnails=thumbnails,
-        thumbnail_rows=rows,
+        thumbnail_rows=thumbnail_rows,
         label_quality=metrics.label_quality(scored.labels, probabilities),
+        occluded=occlude(scored.classifier, surest, answers, scored.scores.batch_size),
     )
 
 

@@ -39,7 +39,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
         floor=views.recall_floor(evaluation),
         classes=views.classes_by_recall(evaluation),
         heatmap=views.heatmap(evaluation),
-        pictures=views.pictures(evaluation, predictions.mistake_images),
+        pictures=views.pictures(evaluation, predictions.mistake_images, predictions.occluded),
         suspects=views.suspects(wrong, thumbnails),
         mistakes=views.mistakes(wrong, thumbnails),
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there

@@ -4,10 +4,11 @@ import base64
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
@@ -21,6 +22,9 @@ MAX_PICTURE_BYTES = 2_500_000
 """Of all wrong pictures in the report together; the report stays below 5 MB."""
 MAX_SUSPECT = 50
 """Pictures that the report shows because their label is suspect."""
+MIN_FALL = 0.1
+"""A confidence that falls by less than this is not coloured as deeply as others: no part decides by itself."""
+MARK_COLOUR, MARK_DEPTH, MARK_TONES = (255, 120, 0), 0.75, 64
 MAX_LISTED = 5_000
 """Wrong pictures that the report lists, the surest."""
 
@@ -50,11 +54,17 @@ class Heatmap:
 
 @dataclass(frozen=True)
 class Picture:
-    """A mistake with its picture as a data address; `pixelated` where it is drawn larger than it is."""
+    """A mistake with its picture as a data address; `pixelated` where it is drawn larger than it is.
+
+    Where it is known which parts the model looked at, `marked` is the picture with these coloured, and `without` the confidence that
+    is left when the most important one is hidden; "" and None elsewhere.
+    """
 
     mistake: Mistake
     address: str
     pixelated: bool
+    marked: str = ""
+    without: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,9 +133,14 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
     return Heatmap(names, rows, len(matrix) - len(chosen))
 
 
-def pictures(evaluation: Evaluation, images: Pixels) -> list[Picture]:
-    """Pair the mistakes with their pictures, as small PNGs inside the page."""
-    return [Picture(mistake, *picture_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+def pictures(evaluation: Evaluation, images: Pixels, occluded: npt.NDArray[np.float32] | None) -> list[Picture]:
+    """Pair the mistakes with their pictures, as small PNGs inside the page, and with what the model looked at."""
+    shown = [Picture(mistake, *picture_address(image)) for mistake, image in zip(evaluation.mistakes, images, strict=True)]
+    for k, hidden in enumerate([] if occluded is None else occluded):
+        confidence = shown[k].mistake.confidence
+        marked = _marked_address(images[k], confidence - hidden)
+        shown[k] = replace(shown[k], marked=marked, without=min(confidence, float(hidden.min())))
+    return shown
 
 
 def suspects(every: Sequence[WrongPicture], images: Mapping[int, Pixels]) -> list[ShownWrong]:
@@ -244,6 +259,21 @@ def picture_address(image: Pixels) -> tuple[str, bool]:
     picture = as_image(image)
     pixelated = max(picture.size) < THUMBNAIL_SIDE
     picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    return _address(picture), pixelated
+
+
+def _marked_address(image: Pixels, falls: npt.NDArray[np.float32]) -> str:
+    """A picture uint8 (H, W, C) in grey, and orange where hiding a part lets the answer fall most; `falls` (rows, columns) per part."""
+    grey = as_image(image).convert("L")
+    factor = THUMBNAIL_SIDE / max(grey.size)
+    size = max(1, round(grey.width * factor)), max(1, round(grey.height * factor))
+    grey = grey.resize(size, Image.Resampling.NEAREST if factor > 1 else Image.Resampling.LANCZOS)
+    depth = np.clip(falls / max(falls.max(), MIN_FALL), 0, 1) * MARK_DEPTH
+    mask = Image.fromarray(np.rint(255 * depth).astype(np.uint8)).resize(size, Image.Resampling.BILINEAR)
+    return _address(Image.composite(Image.new("RGB", size, MARK_COLOUR), grey.convert("RGB"), mask).quantize(MARK_TONES))
+
+
+def _address(picture: Image.Image) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode(), pixelated
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -52,10 +52,11 @@ def write_model(
         helper.make_node("Reshape", ["wide", "flat"], ["rows"]),
         helper.make_node("Slice", ["rows", "zero", "two", "one"], ["digits"]),
         helper.make_node("Mul", ["digits", "weights"], ["parts"]),
-        helper.make_node("ReduceSum", ["parts", "one"], ["number"], keepdims=0),
+        helper.make_node("ReduceSum", ["parts", "one"], ["any"], keepdims=0),
+        helper.make_node("Min", ["any", "last"], ["number"]),
         helper.make_node("Gather", ["table", "number"], ["probabilities"], axis=0),
     ]
-    constants = {"flat": [-1, height * width], "zero": [0], "two": [2], "one": [1], "weights": [256, 1]}
+    constants = {"flat": [-1, height * width], "zero": [0], "two": [2], "one": [1], "weights": [256, 1], "last": [len(probabilities) - 1]}
     graph = helper.make_graph(
         nodes,
         "table",

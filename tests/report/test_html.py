@@ -143,14 +143,32 @@ def test_large_noisy_mistakes_keep_the_page_below_two_megabytes(odd: Made) -> No
     evaluation, predictions = odd
     shape = (len(evaluation.mistakes), 512, 384, 3)
     large = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    html = render(evaluation, Predictions(predictions.labels, predictions.probabilities, None, large))
+    hidden = np.random.default_rng(0).random((len(large), 8, 8), np.float32)
+    html = render(evaluation, Predictions(predictions.labels, predictions.probabilities, None, large, occluded=hidden))
     assert len(html.encode()) < 2_000_000
+
+
+def test_what_the_model_looked_at_is_coloured_beside_the_mistake(odd: Made) -> None:
+    evaluation, predictions = odd
+    confidence = evaluation.mistakes[0].confidence
+    hidden = np.full((1, 4, 4), confidence, np.float32)
+    hidden[0, 3, 0] = 0.125
+    html = render(evaluation, replace(predictions, occluded=hidden))
+    (marked,) = [attributes["src"] for _, attributes in Page(html).tags if "looked at" in attributes.get("alt", "")]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(marked.split(",")[1]))).convert("RGB")).astype(int)
+    colour = pixels[:, :, 0] - pixels[:, :, 2]
+    half = len(colour) // 2
+    assert colour[half + 15 :, : half - 15].max() > 100
+    assert max(colour[:half].max(), colour[:, half:].max()) == 0
+    assert "falls to 12.5% with a part hidden" in Page(html).text
+    assert html.count("falls to") == 1
+    assert "looked at" not in render(evaluation, replace(predictions, occluded=None))
 
 
 def test_mistakes_are_shown_with_their_own_pictures(odd: Made) -> None:
     evaluation, predictions = odd
     images = [attributes for tag, attributes in Page(render(evaluation, predictions)).tags if tag == "img" and "loading" not in attributes]
-    shown = [attributes["src"].split(",")[1] for attributes in images]
+    shown = [attributes["src"].split(",")[1] for attributes in images if attributes["alt"].startswith("a test picture")]
     assert len(shown) == len(evaluation.mistakes) > 0
     for source, image, mistake in zip(shown, predictions.mistake_images, evaluation.mistakes, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(source)))), image[:, :, 0])
