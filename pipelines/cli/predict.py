@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from components.classifier.errors import InferenceError, PenstockError, UsageError
-from pipelines.cli.output import JsonOption, NameOption, console, print_json
+from pipelines.cli.output import JsonOption, console, print_json
 
 if TYPE_CHECKING:
     from components.inference_client import InferenceClient
@@ -40,7 +40,9 @@ def predict(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE…", help="Pictures of any size and usual format, folders of them, or globs.")
     ],
-    name: NameOption = "",
+    name: Annotated[
+        str, typer.Option("--name", envvar="PENSTOCK_NAME", help="The model's name.", show_default="the server's only model")
+    ] = "",
     url: Annotated[str, typer.Option(envvar="PENSTOCK_URL", help="Where the predictor answers, such as localhost:8080.")] = DEFAULT_URL,
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Less confident predictions need review; default: the server's.")
@@ -87,10 +89,11 @@ def _pictures(path: Path) -> list[Path]:
 def _print_csv(found: list[Prediction]) -> None:
     classes = list(dict.fromkeys(name for prediction in found for name in prediction.answer.get("probabilities", {})))
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["file", "label", "confidence", "needs_review", "model_version", "error", *(f"probability_{name}" for name in classes)])
+    columns = ("label", "confidence", "needs_review", "familiarity", "unfamiliar")
+    writer.writerow(["file", *columns, "model_version", "error", *(f"probability_{name}" for name in classes)])
     for prediction in found:
         answer = prediction.answer
-        known = [answer.get(key, "") for key in ("label", "confidence", "needs_review")]
+        known = [answer.get(key, "") for key in columns]
         each = [answer.get("probabilities", {}).get(name, "") for name in classes]
         writer.writerow([prediction.file, *known, prediction.version, prediction.error, *each])
 
@@ -128,7 +131,8 @@ def _ask(client: "InferenceClient", path: Path, options: dict[str, Any]) -> Pred
 
 
 def _table(found: list[Prediction], probabilities: bool) -> Table:
-    table = Table(Column("picture", no_wrap=True), "label", "confidence", "", *(["probabilities"] if probabilities else []))
+    columns = [Column(name, no_wrap=True) for name in ("picture", "label", "confidence")]
+    table = Table(*columns, "", *([Column("probabilities", no_wrap=True)] if probabilities else []))
     for prediction in found:
         answer = prediction.answer
         if prediction.error:
@@ -138,11 +142,12 @@ def _table(found: list[Prediction], probabilities: bool) -> Table:
         row: list[str | Text] = [_ending(prediction.file), Text(answer["label"]), f"{answer['confidence']:.4f}", review]
         if probabilities:
             ranked = sorted(answer["probabilities"].items(), key=lambda item: -item[1])
-            row.append(", ".join(f"{label} {value:.3f}" for label, value in ranked))
-        table.add_row(*row)
+            row.append(Text("\n".join(f"{value:.4f} {label}" for label, value in ranked)))
+        table.add_row(*row, end_section=probabilities)
     return table
 
 
-def _ending(file: str, length: int = 40) -> Text:
+def _ending(file: str) -> Text:
     """The end of a long path: it tells pictures apart and leaves room for the prediction."""
+    length = max(16, console.width // 3)
     return Text(file if len(file) <= length else "…" + file[1 - length :])

@@ -78,8 +78,22 @@ def test_csv_has_a_line_per_picture_and_all_probabilities_when_asked(url: str, f
     done = runner.invoke(app, ["predict", *files, "--url", url, "--csv", "--probabilities"])
     rows = list(csv.DictReader(done.stdout.splitlines()))
     assert [row["file"] for row in rows] == files
+    assert [row["label"] for row in rows] == [str(probabilities.argmax()) for probabilities in expected[:3]]
+    assert {"confidence", "needs_review", "familiarity", "unfamiliar", "model_version", "error"} < rows[0].keys()
     each = [[float(value) for key, value in row.items() if key.startswith("probability_")] for row in rows]
     np.testing.assert_allclose(each, expected[:3], atol=1e-6)
+
+
+def test_the_table_fits_80_columns_with_all_probabilities_a_long_path_and_a_refusal(
+    url: str, files: list[str], expected: np.ndarray
+) -> None:
+    wrong = Path(files[0]).with_name("a-name-of-many-letters-that-does-not-fit-into-its-column.png")
+    wrong.write_text("hello")
+    output = runner.invoke(app, ["predict", files[0], str(wrong), "--url", url, "--probabilities"], env={"COLUMNS": "80"}).output
+    assert max(map(len, output.splitlines())) == 80
+    assert "into-its-column.png" in output
+    for number, probability in enumerate(expected[0]):
+        assert f"{probability:.4f} {number}" in output
 
 
 def test_a_missing_file_is_wrong_usage(url: str) -> None:
