@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -67,7 +68,13 @@ class WorkBudget:
     """Memory that all decoding of this process may take together, in bytes; who does not fit in waits."""
 
     def __init__(self, limit: int) -> None:
-        self.limit, self._used, self._changed = limit, 0, threading.Condition()
+        self.limit = limit
+        self._changed: Any = threading.Condition()
+        self._used: Any = [0]
+
+    def share(self, changed: Any, used: Any) -> None:
+        """Count together with other processes: `changed` is multiprocessing's Condition, `used` an array of one whole number."""
+        self._changed, self._used = changed, used
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
@@ -81,13 +88,13 @@ class WorkBudget:
             yield
             return
         with self._changed:
-            self._changed.wait_for(lambda: self._used + size <= self.limit)
-            self._used += size
+            self._changed.wait_for(lambda: self._used[0] + size <= self.limit)
+            self._used[0] += size
         try:
             yield
         finally:
             with self._changed:
-                self._used -= size
+                self._used[0] -= size
                 self._changed.notify_all()
 
 

@@ -9,7 +9,7 @@
 | layout.py | classes and splits, read from the pictures' paths |
 | labels.py | labels from tables, webdataset and Parquet |
 | arrays.py | arrays of pictures with their labels: IDX (MNIST's format) and NumPy |
-| pixels.py | encoded pictures to pixels, in threads, into a scratch file |
+| pixels.py | encoded pictures to pixels, in processes or threads, into a scratch file |
 | collection.py | labelled pictures, before they are checked |
 | checks.py | what fails a run, or is reported |
 | split.py | assigns each picture to a split |

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
-from components.ingest.collection import SPLIT_CODE, Collection
+from components.ingest.collection import SPLIT_CODE, Collection, blocks
 from components.readers.listing import counted, quoted, some
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
@@ -32,7 +32,6 @@ MAX_DARK = 16
 """Pictures of which no pixel is above this value, of 255, are reported."""
 
 _TEST = SPLIT_CODE["test"]
-_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def check_classes(collection: Collection, keep: npt.NDArray[np.bool_], copies_co
     poor = []
     for label, name in enumerate(collection.classes):
         count = int((pool & (collection.labels == label)).sum())
-        different = len({collection.prints[k] for k in np.flatnonzero(pool & (collection.labels == label))})
+        different = len(np.unique(collection.prints[pool & (collection.labels == label)]))
         if (count if copies_count else different) < need:
             poor.append(_describe(collection, name, label, count, different, keep))
     if poor:
@@ -98,7 +97,7 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_], levels: 
     if count > MAX_CONSTANT * total or per_class[worst] > MAX_CONSTANT_OF_CLASS:
         raise DataError(
             f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
-            f"{collection.images[found[0]][0, 0].tolist()}); nothing can be learned from them: look how they were saved, or remove them"
+            f"{_corner(collection, int(found[0]))}); nothing can be learned from them: look how they were saved, or remove them"
             f"{_shallow(collection, levels)}"
         )
     named = some(collection.names[k] for k in found)
@@ -107,11 +106,16 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_], levels: 
 
 def check_levels(collection: Collection, levels: int) -> Check:
     """Report files of 16 bits that use few of them, as 10- and 12-bit data do, and pictures without a bright pixel."""
-    brightest = max(int(np.max(collection.images[start : start + _ROWS])) for start in range(0, len(collection), _ROWS))
+    brightest = max(int(block.max()) for block in blocks(collection.images))
     told = f"the brightest pixel of all has the value {brightest} of 255"
     if hint := _shallow(collection, levels):
         return Check("levels", False, told + hint)
     return Check("levels", brightest > MAX_DARK, told + ("" if brightest > MAX_DARK else "; look how the pictures were saved"))
+
+
+def _corner(collection: Collection, k: int) -> list[int]:
+    values: list[int] = collection.images[k : k + 1][0, 0, 0].tolist()
+    return values
 
 
 def _shallow(collection: Collection, levels: int) -> str:
@@ -196,10 +200,13 @@ def resolve_duplicates(collection: Collection, keep: npt.NDArray[np.bool_], max_
 
 def _groups(collection: Collection, keep: npt.NDArray[np.bool_]) -> list[list[int]]:
     """Places of equal pictures, for pictures that occur more than once."""
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for k in np.flatnonzero(keep):
-        places[collection.prints[k]].append(int(k))
-    return [group for group in places.values() if len(group) > 1]
+    kept = np.flatnonzero(keep)
+    _, number, counts = np.unique(collection.prints[kept], return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[number] > 1)
+    places: dict[int, list[int]] = defaultdict(list)
+    for k, which in zip(kept[several].tolist(), number[several].tolist(), strict=True):
+        places[which].append(k)
+    return list(places.values())
 
 
 def _leaks(collection: Collection, keep: npt.NDArray[np.bool_], groups: list[list[int]], limit: int) -> Check:

@@ -2,34 +2,42 @@
 
 import hashlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
+from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from components.bundle.dataset import SPLITS, Labels, SplitName
+from components.bundle.dataset import SPLITS, Labels, Rows, SplitName
 from components.classifier.images import Pixels
 
+Prints = npt.NDArray[np.bytes_]
+"""Fingerprints of pictures, (N,) of 16 bytes each (dtype S16)."""
 NOT_GIVEN = -1
 SPLIT_CODE: dict[SplitName | None, int] = {None: NOT_GIVEN, **{name: code for code, name in enumerate(SPLITS)}}
 """How `Collection.given` writes a split: its place in SPLITS, or NOT_GIVEN where the source does not say."""
+BLOCK_BYTES = 8 * 2**20
+"""Bytes of pictures that are in memory at a time while they are looked at."""
 
 
 @dataclass
 class Collection:
     """N labelled pictures of one shape, and what was noticed on the way.
 
-    `images` uint8 (N, H, W, C), in memory or memory-mapped; `labels` int64 (N,); `given` int8 (N,) of SPLIT_CODE;
-    `names` where each picture came from; `prints` N fingerprints of the pixels; `constant` bool (N,).
+    `images` uint8 (N, H, W, C), read in slices; `labels` int64 (N,); `given` int8 (N,) of SPLIT_CODE;
+    `names` where each picture came from; `prints` fingerprints of the pixels (N,); `constant` bool (N,).
     """
 
-    images: Pixels
+    images: Rows
     labels: Labels
     classes: list[str]
     given: npt.NDArray[np.int8]
     names: list[str]
-    prints: list[bytes]
+    prints: Prints
     constant: npt.NDArray[np.bool_]
     set_aside: list[dict[str, str]] = field(default_factory=list)
     """One entry per file that is not used: file, reason."""
@@ -58,10 +66,23 @@ class Collection:
         return [name for name in SPLITS if SPLIT_CODE[name] in present]
 
 
-class Selection:
-    """Some rows of a collection's pictures in a given order, read in slices: nothing is copied before."""
+class FileRows:
+    """Pictures in a file, uint8 (N, H, W, C), read in slices: of a mapped file, all that was read would count as this process' memory."""
 
-    def __init__(self, images: Pixels, chosen: npt.NDArray[np.intp]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self.path, self.shape = path, shape
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        """Some rows, uint8 (n, H, W, C)."""
+        start, stop, _ = rows.indices(self.shape[0])
+        size = prod(self.shape[1:])
+        return np.fromfile(self.path, np.uint8, max(0, stop - start) * size, offset=start * size).reshape(-1, *self.shape[1:])
+
+
+class Selection:
+    """Some rows of a collection's pictures in ascending order, read in slices: nothing is copied before."""
+
+    def __init__(self, images: Rows, chosen: npt.NDArray[np.intp]) -> None:
         self._images, self._chosen = images, chosen
 
     @property
@@ -71,7 +92,27 @@ class Selection:
 
     def __getitem__(self, rows: slice) -> Pixels:
         """Some rows, uint8 (n, H, W, C)."""
-        return self._images[self._chosen[rows]]
+        chosen = self._chosen[rows]
+        pixels = np.empty((len(chosen), *self._images.shape[1:]), np.uint8)
+        start, span = 0, rows_of(self._images)
+        while start < len(chosen):
+            first = int(chosen[start])
+            stop = int(np.searchsorted(chosen, first + span))
+            pixels[start:stop] = self._images[first : int(chosen[stop - 1]) + 1][chosen[start:stop] - first]
+            start = stop
+        return pixels
+
+
+def rows_of(images: Rows) -> int:
+    """How many pictures make a block of BLOCK_BYTES."""
+    return max(1, BLOCK_BYTES // max(1, prod(images.shape[1:])))
+
+
+def blocks(images: Rows) -> Iterator[Pixels]:
+    """All pictures in their order, in blocks."""
+    step = rows_of(images)
+    for start in range(0, images.shape[0], step):
+        yield images[start : start + step]
 
 
 def fingerprint(pixels: Pixels) -> bytes:
@@ -95,17 +136,20 @@ def is_constant(pixels: Pixels) -> bool:
     return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
 
 
-def from_arrays(images: Pixels, labels: Labels, classes: list[str], given: npt.NDArray[np.int8], names: list[str]) -> Collection:
-    """Make a collection of pictures that are in memory."""
-    flat = images.reshape(len(images), -1, images.shape[-1])
+def from_arrays(images: Rows, labels: Labels, classes: list[str], given: npt.NDArray[np.int8], names: list[str]) -> Collection:
+    """Make a collection of decoded pictures."""
+    prints, constant = bytearray(), bytearray()
+    for image in chain.from_iterable(blocks(images)):
+        prints += fingerprint(image)
+        constant.append(is_constant(image))
     return Collection(
         images=images,
         labels=labels.astype(np.int64),
         classes=classes,
         given=given,
         names=names,
-        prints=[fingerprint(image) for image in images],
-        constant=(flat == flat[:, :1]).all(axis=(1, 2)),
+        prints=np.frombuffer(prints, "S16"),
+        constant=np.frombuffer(constant, bool),
     )
 
 

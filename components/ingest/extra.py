@@ -56,9 +56,9 @@ def choose(base: Collection, more: Collection) -> Extra:
     Raises DataError for classes that `base` does not have, and for a source that brings a test or validation split.
     """
     _check_source(base, more)
-    known = dict(zip(base.prints, base.names, strict=True))
+    known = dict(zip(base.prints.tolist(), base.names, strict=True))
     places: dict[bytes, list[int]] = defaultdict(list)
-    for k, print_ in enumerate(more.prints):
+    for k, print_ in enumerate(more.prints.tolist()):
         places[print_].append(k)
     chosen, set_aside = [], list(more.set_aside)
     for print_, copies in places.items():

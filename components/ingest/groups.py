@@ -149,10 +149,9 @@ def _connected(collection: Collection, pool: npt.NDArray[np.intp]) -> tuple[list
     of_all = group_names(collection)
     known: dict[str, int] = {}
     groups = np.array([known.setdefault(of_all[k], len(known)) for k in pool])
-    prints: dict[bytes, int] = {}
-    pictures = np.array([prints.setdefault(collection.prints[k], len(prints)) for k in pool]) + len(known)
-    nodes = len(known) + len(prints)
-    _, component = connected_components(coo_array((np.ones(len(pool)), (groups, pictures)), (nodes, nodes)), directed=False)
+    different, pictures = np.unique(collection.prints[pool], return_inverse=True)
+    nodes = len(known) + len(different)
+    _, component = connected_components(coo_array((np.ones(len(pool)), (groups, pictures + len(known))), (nodes, nodes)), directed=False)
     names: dict[int, str] = {}
     for name, place in known.items():
         names[int(component[place])] = min(name, names.get(int(component[place]), name))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import extra, likeness, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_levels, check_names, resolve_duplicates
-from components.ingest.collection import SPLIT_CODE, Collection, Selection, from_arrays
+from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
 from components.readers.listing import counted, quoted, some
@@ -40,7 +41,7 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
     options = options or IngestSettings()
     path = Path(path)
     with _workspace(path) as scratch:
-        collection = _as_wanted(sources.load(source, options, scratch, log), options)
+        collection = _as_wanted(sources.load(source, options, scratch, log), options, scratch)
         add_groups(collection, options)
         _tell_found(source, collection, log)
         keep = np.ones(len(collection), bool)
@@ -49,7 +50,7 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
         checks += check_groups(collection, splits, bool(options.extra_training_source))
         more = _extra(collection, options, scratch, log) if options.extra_training_source else None
         pictures = _pictures(collection, splits, more)
-        alike = likeness.find(pictures, scratch / "thumbnails")
+        alike = likeness.find(pictures, scratch / "thumbnails", log)
         checks += [likeness.check_likeness(pictures, alike, options.max_near_duplicates), *([more.check] if more else [])]
         info = _write(source, path, collection, splits, checks, options, more)
         shown = [(pictures.shown(match.k), pictures.shown(match.other), match.correlation) for match in alike[:MAX_PAIRS]]
@@ -75,14 +76,17 @@ def _workspace(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _as_wanted(collection: Collection, options: IngestSettings) -> Collection:
+def _as_wanted(collection: Collection, options: IngestSettings, scratch: Path) -> Collection:
     """Bring pictures that came as arrays to the size and channels that were asked for."""
     height, width, channels = collection.images.shape[1:]
     size = options.image_size or (height, width)
     wanted = ImageSpec(size[0], size[1], options.channels or channels)
     if not len(collection) or wanted.shape == (height, width, channels):
         return collection
-    resized = np.stack([images.prepare(image, wanted) for image in collection.images])
+    resized = FileRows(scratch / "resized", (len(collection), *wanted.shape))
+    with resized.path.open("wb") as file:
+        for image in chain.from_iterable(blocks(collection.images)):
+            file.write(images.prepare(image, wanted).data)
     changed = from_arrays(resized, collection.labels, collection.classes, collection.given, collection.names)
     return replace(collection, images=changed.images, prints=changed.prints, constant=changed.constant)
 
@@ -93,7 +97,7 @@ def _extra(collection: Collection, options: IngestSettings, scratch: Path, log: 
     wanted = options.model_copy(update={"image_size": (height, width), "channels": channels})
     workspace = scratch / "extra"
     workspace.mkdir()
-    more = _as_wanted(sources.load(options.extra_training_source, wanted, workspace, log), wanted)
+    more = _as_wanted(sources.load(options.extra_training_source, wanted, workspace, log), wanted, workspace)
     _tell_found(options.extra_training_source, more, log)
     return extra.choose(collection, more)
 

@@ -8,22 +8,21 @@
 """
 
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec
 from components.ingest.arrays import split_of
-from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, Place, arrange, class_folders, record_of
+from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, class_folders, place_of, record_of
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.decoding import load
 from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
-from components.readers.places import InputSource, LocalSource, local_path
+from components.readers.places import InputSource, LocalSource, local_path, read_object
 from components.readers.records import Encoded, Reading, Unreadable
 from components.readers.table import SPLIT_COLUMN, Table, is_table, read_table
-from components.storage import Store, open_store
 
 COLUMNS_FILE = "columns.csv"
 _TABLE_STEMS = ("labels", "metadata")
@@ -95,7 +94,7 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
             raise DataError(
                 f"{table.name} puts {name} into the {split} split, and it lies in that of {place.split}; correct one of the two"
             )
-        layout.places[name] = Place(place.class_name, place.split or split)
+        layout.places[name] = place_of(place.class_name, place.split or split)
         layout.attributes[name] = _attributes(table, row)
     labelled = class_folders(source, listing, layout)
     labelled.read_too.add(file.name)
@@ -134,7 +133,7 @@ def _from_table(source: InputSource, listing: Listing, table: Table, file: Sourc
             faults.append((name, f"{table.name} names it, and it is not there"))
             continue
         records.append(record)
-        layout.places[name] = Place(readable(class_name), _split(table, name, row))
+        layout.places[name] = place_of(readable(class_name), _split(table, name, row))
         layout.attributes[name] = _attributes(table, row)
     layout.class_names = {place.class_name for place in layout.places.values()}
     unnamed = [name for name in files if looks_like_picture(name) and name not in layout.places and _joined(root, "") in name]
@@ -163,12 +162,7 @@ def _is_address(path: str) -> bool:
 def _read_object(address: str) -> bytes:
     scheme, _, rest = address.partition("://")
     bucket, _, key = rest.partition("/")
-    return _store(f"{scheme}://{bucket}").read(key)
-
-
-@lru_cache(maxsize=16)
-def _store(url: str) -> Store:
-    return open_store(url)
+    return read_object(f"{scheme}://{bucket}", key)
 
 
 def _split(table: Table, name: str, row: dict[str, str | None]) -> SplitName | None:
@@ -202,7 +196,7 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
             continue
         table = Table(file.name, [name for name in found if name != "label"], {})
         split = _split(table, file.name, found) or (split_of(file.name.partition("/")[0]) if joined else None)
-        layout.places[file.name] = Place(readable(found["label"]), split)
+        layout.places[file.name] = place_of(readable(found["label"]), split)
         layout.attributes[file.name] = _attributes(table, found)
     layout.class_names = {place.class_name for place in layout.places.values()}
     used = [file for file in pictures if file.name in layout.places]
@@ -234,7 +228,7 @@ def _from_parquet(source: InputSource, files: list[SourceFile]) -> Labelled:
                 continue
             row = {column: values[index] for column, values in others.items()}
             split = _split(table, name, row) or (split_of(file.name) if several else None)
-            layout.places[name] = Place(readable(class_name), split)
+            layout.places[name] = place_of(readable(class_name), split)
             layout.attributes[name] = _attributes(table, row)
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}

@@ -11,7 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
@@ -41,6 +41,10 @@ class Place:
 
     class_name: str
     split: SplitName | None
+
+
+place_of = lru_cache(maxsize=None)(Place)
+"""A place that all pictures of a class and split share."""
 
 
 @dataclass
@@ -101,7 +105,7 @@ def class_folders(source: InputSource, listing: Listing, layout: Layout) -> Labe
 
 def record_of(source: InputSource, file: SourceFile) -> Encoded:
     """How a file of a source is read, when it is its turn."""
-    return Encoded(file.name, 0, partial(source.read, file.key), file.size)
+    return Encoded(file.name, 0, source.loader(file.key), file.size)
 
 
 def arrange(listing: Listing) -> Layout:
@@ -275,4 +279,4 @@ def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: Split
         if file.name.startswith(top):
             class_name, separator, _ = file.name[len(top) :].partition("/")
             if separator:
-                layout.places[file.name] = Place(class_name, split)
+                layout.places[file.name] = place_of(class_name, split)

@@ -2,14 +2,17 @@
 
 A picture is hashed by pHash (64 bits: which of the lowest frequencies of its cosine transform lie above their median; C. Zauner,
 Implementation and benchmarking of perceptual image hash functions, 2010, as ImageHash's `phash` computes it). Pictures whose hashes
-differ in few bits are candidates: two 64-bit hashes that differ in at most MAX_BITS agree in one of MAX_BITS + 1 bands of bits, so
-only pictures that share a band are compared (M. Norouzi et al., Fast search in Hamming space with multi-index hashing, CVPR 2012).
+differ in few bits are candidates: where two 64-bit hashes differ in at most 6 bits, one of their 4 bands of 16 bits differs in at most
+one, so only such pictures are compared (M. Norouzi et al., Fast search in Hamming space with multi-index hashing, CVPR 2012).
 A candidate counts where the two also correlate: the hashes of many handwritten digits are alike, and the digits are not.
 """
 
-from collections.abc import Iterator
+import mmap
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +24,12 @@ from components.bundle.dataset import REPORT, SPLITS, Labels, Rows
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError
 from components.classifier.images import Pixels, as_image
+from components.classifier.progress import Progress
 from components.ingest.checks import Check
-from components.ingest.collection import SPLIT_CODE
+from components.ingest.collection import SPLIT_CODE, FileRows, rows_of
+from components.readers.decoding import in_order
 from components.readers.listing import quoted, some
+from components.readers.processes import in_processes, processes_for
 from components.report.dataset import PictureOfDataset
 
 MAX_BITS = 6
@@ -34,8 +40,11 @@ MAX_CANDIDATES = 16
 """Pictures of the other splits that are compared with each, nearest hashes first."""
 SIDE = 32
 _LOW = 8
-_ROWS = 1024
-_PAIRS = 4_000_000
+_BANDS, _BAND_BITS = 4, 16
+_NEAR = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], np.int32)
+"""What is changed in a band that differs in no bit or in one: enough where MAX_BITS is below 2 * _BANDS."""
+_ROWS = 512
+_PAIRS = 500_000
 """Candidates that are in memory at a time."""
 
 Hashes = npt.NDArray[np.uint64]
@@ -80,20 +89,20 @@ class Pictures:
         return PictureOfDataset(self.names[k], self.split(k), self.label(k), self.images[k : k + 1][0])
 
 
-def find(pictures: Pictures, scratch: Path) -> list[Match]:
+def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = None) -> list[Match]:
     """Find each picture that looks like one of an earlier split, with the one that it resembles most; the most alike first.
 
     A test picture is compared with those of training and validation, one of validation with those of training.
-    `scratch` is a file for the thumbnails, 1 KiB per picture.
+    `scratch` is a file for the thumbnails, 1 KiB per picture; `log` hears how far it is.
     """
     images, splits = pictures.images, pictures.splits
-    thumbnails = np.memmap(scratch, np.uint8, "w+", shape=(max(1, images.shape[0]), SIDE * SIDE))
-    hashes = _hash_all(images, thumbnails)
+    hashes = _hash_all(images, scratch, log)
     matches: list[Match] = []
-    for code in sorted(set(splits.tolist()) - {-1, 0}):
-        later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
-        for at, to in _candidates(hashes[later], hashes[earlier]):
-            matches += _alike(thumbnails, later[at], earlier[to])
+    with _mapped(scratch) as thumbnails:
+        for code in sorted(set(np.unique(splits).tolist()) - {-1, 0}):
+            later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
+            for at, to in _candidates(hashes[later], hashes[earlier]):
+                matches += _alike(thumbnails, later[at], earlier[to])
     return sorted(matches, key=lambda match: (-match.correlation, match.k))
 
 
@@ -112,18 +121,47 @@ def thumbnail(pixels: Pixels) -> npt.NDArray[np.uint8]:
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
-def _hash_all(images: Rows, thumbnails: npt.NDArray[np.uint8]) -> Hashes:
-    """Hash all pictures, and write their thumbnails (N, 1024)."""
-    hashes = np.zeros(images.shape[0], np.uint64)
-
-    def work(start: int) -> None:
-        small = np.stack([thumbnail(pixels) for pixels in images[start : start + _ROWS]])
-        thumbnails[start : start + len(small)] = small.reshape(len(small), -1)
-        hashes[start : start + len(small)] = perceptual_hashes(small)
-
+def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Hashes:
+    """Hash all pictures, and write their thumbnails, 1,024 bytes each, to a file."""
+    count = images.shape[0]
+    with path.open("wb") as file:
+        file.truncate(max(1, count) * SIDE * SIDE)
+    step = min(_ROWS, rows_of(images))
+    starts, work = range(0, count, step), partial(_hash_rows, images, path, step)
+    progress, hashes = Progress(count, "thumbnails", log), list[Hashes]()
+    processes = processes_for(count) if isinstance(images, FileRows) else 1
     with ThreadPoolExecutor(available_cpus()) as pool:
-        list(pool.map(work, range(0, len(hashes), _ROWS)))
-    return hashes
+        for found in in_processes(starts, work, processes) if processes > 1 else in_order(pool, starts, work, available_cpus()):
+            hashes.append(found)
+            progress.step(len(found))
+    return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
+
+
+def _hash_rows(images: Rows, path: Path, rows: int, start: int) -> Hashes:
+    small = np.stack([thumbnail(pixels) for pixels in images[start : start + rows]])
+    with path.open("r+b", buffering=0) as file:
+        file.seek(start * SIDE * SIDE)
+        file.write(small.data)
+    return perceptual_hashes(small)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator["_Thumbnails"]:
+    with path.open("rb") as file:
+        yield _Thumbnails(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+class _Thumbnails:
+    """Grey thumbnails in a file, which are read in any order: mapped, and let go after each read, as what was read counts as memory."""
+
+    def __init__(self, mapped: mmap.mmap) -> None:
+        self._mapped = mapped
+        self._rows = np.frombuffer(mapped, np.uint8).reshape(-1, SIDE * SIDE)
+
+    def __getitem__(self, chosen: Index) -> npt.NDArray[np.uint8]:
+        rows = self._rows[chosen]
+        self._mapped.madvise(mmap.MADV_DONTNEED)
+        return rows
 
 
 def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
@@ -133,7 +171,7 @@ def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
     known = known[kept]
     if not len(known):
         return
-    bands = [_Band(known, band) for band in range(MAX_BITS + 1)]
+    bands = [_Band(known, band) for band in range(_BANDS)]
     counts = np.sum([band.counts(asked) for band in bands], axis=0)
     work = np.minimum(counts, len(known))  # where bands hold more than all there are, all are compared instead
     start = 0
@@ -148,25 +186,25 @@ def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
 
 
 class _Band:
-    """Hashes sorted by one run of their bits."""
+    """Hashes sorted by one band of their bits."""
 
     def __init__(self, known: Hashes, band: int) -> None:
-        edges = np.linspace(0, 64, MAX_BITS + 2).round().astype(int)
-        self._shift, self._mask = np.uint64(edges[band]), np.uint64((1 << int(edges[band + 1] - edges[band])) - 1)
-        keys = self.keys(known)
-        self.order = np.argsort(keys, kind="stable")
-        self._sorted = keys[self.order]
+        self._shift = np.uint64(band * _BAND_BITS)
+        keys = self._keys(known)
+        self.order = np.argsort(keys, kind="stable").astype(np.int32)
+        self._begins = np.searchsorted(keys[self.order], np.arange(2**_BAND_BITS + 1)).astype(np.int32)
 
-    def keys(self, hashes: Hashes) -> Hashes:
-        return (hashes >> self._shift) & self._mask
+    def _keys(self, hashes: Hashes) -> npt.NDArray[np.int32]:
+        return ((hashes >> self._shift) & np.uint64(2**_BAND_BITS - 1)).astype(np.int32)
 
-    def ranges(self, asked: Hashes) -> tuple[Index, Index]:
-        keys = self.keys(asked)
-        return np.searchsorted(self._sorted, keys, "left"), np.searchsorted(self._sorted, keys, "right")
+    def ranges(self, asked: Hashes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+        """Places in `order`, from and to, of hashes whose band is near that of each asked one: (n, 17) each."""
+        keys = self._keys(asked)[:, None] ^ _NEAR
+        return self._begins[keys], self._begins[keys + 1]
 
     def counts(self, asked: Hashes) -> Index:
         low, high = self.ranges(asked)
-        return high - low
+        return np.asarray((high - low).sum(axis=1), np.intp)
 
 
 def _nearest_of_all(asked: Hashes, known: Hashes, _: list[_Band]) -> tuple[Index, Index]:
@@ -179,9 +217,9 @@ def _nearest_of_all(asked: Hashes, known: Hashes, _: list[_Band]) -> tuple[Index
 def _nearest_of_bands(asked: Hashes, known: Hashes, bands: list[_Band]) -> tuple[Index, Index]:
     ats, tos = [], []
     for band in bands:
-        low, high = band.ranges(asked)
+        low, high = (edge.ravel().astype(np.intp) for edge in band.ranges(asked))
         length = high - low
-        ats.append(np.repeat(np.arange(len(asked)), length))
+        ats.append(np.repeat(np.arange(len(length)) // len(_NEAR), length))
         tos.append(band.order[np.arange(length.sum()) + np.repeat(low - np.cumsum(length) + length, length)])
     at, to = np.concatenate(ats), np.concatenate(tos)
     bits = np.bitwise_count(asked[at] ^ known[to])
@@ -196,7 +234,7 @@ def _ranks(values: npt.NDArray[Any]) -> Index:
     return np.arange(len(values)) - np.searchsorted(values, values, "left")
 
 
-def _alike(thumbnails: npt.NDArray[np.uint8], ks: Index, others: Index) -> list[Match]:
+def _alike(thumbnails: _Thumbnails, ks: Index, others: Index) -> list[Match]:
     best: dict[int, Match] = {}
     for start in range(0, len(ks), _ROWS):
         k, other = ks[start : start + _ROWS], others[start : start + _ROWS]

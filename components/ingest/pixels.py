@@ -2,32 +2,45 @@
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
+from components.bundle.dataset import Rows
 from components.classifier import images
+from components.classifier.cpu import available_cpus
 from components.classifier.decode import decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.classifier.progress import Progress
-from components.ingest.collection import fingerprint, is_constant
-from components.readers.decoding import in_order, load
+from components.ingest.collection import FileRows, blocks, fingerprint, is_constant
+from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import MAX_FILE_BYTES, looks_like_picture
+from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Unreadable
 from components.settings.ingest import IngestSettings
 
 MAX_DATASET_BYTES = 256 * 2**30
-BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 32, 2**20, 16 * 2**20
-"""What one thread takes at a time: so many pictures at most, of so many bytes before and after decoding."""
+BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 64, 2**20, 4 * 2**20
+"""What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""
 
 Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who can decode a source's records. `remote`: most of the time is waiting; `shared`: other processes can load them too."""
+
+    remote: bool
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -38,14 +51,41 @@ class _Picture:
     peak: int | None
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What became of some records, in a form that costs little on its way from one process to another."""
+
+    names: list[str]
+    outcomes: list[tuple[int, ...] | str | None]
+    """The shape of a picture, or the reason why there is none, or None for a file that does not claim to be one."""
+    pixels: bytes
+    prints: bytes
+    constant: bytes
+    deep: int
+    peak: int
+
+    def pictures(self) -> Iterator[tuple[str, Pixels | str | None]]:
+        """Each record's name with its pixels, or the reason, or None."""
+        at = 0
+        for name, outcome in zip(self.names, self.outcomes, strict=True):
+            if isinstance(outcome, tuple):
+                size = prod(outcome)
+                yield name, np.frombuffer(self.pixels, np.uint8, size, at).reshape(outcome)
+                at += size
+            else:
+                yield name, outcome
+
+
 @dataclass
 class DecodedPictures:
     """The pictures that could be read, in the order of the records."""
 
-    images: Pixels
+    images: Rows
     names: list[str] = field(default_factory=list)
-    prints: list[bytes] = field(default_factory=list)
-    constant: list[bool] = field(default_factory=list)
+    prints: bytearray = field(default_factory=bytearray)
+    """16 bytes per picture."""
+    constant: bytearray = field(default_factory=bytearray)
+    """One byte per picture, 0 or 1."""
     deep: int = 0
     """How many files had 16 bits per sample."""
     peak: int = 0
@@ -61,44 +101,69 @@ def decode_all(
     count: int,
     settings: IngestSettings,
     scratch: Path,
-    workers: int,
+    workers: Workers,
     log: Log,
     *,
     all_pictures: bool,
 ) -> DecodedPictures:
-    """Decode all records in full, in order; there are about `count` of them.
+    """Decode all records in full, in order; there are about `count` of them: many in processes, few in threads of this one.
 
-    `scratch` is a file that is written and stays mapped as the result's `images`. With `all_pictures` a record that is not a
+    `scratch` is a file that is written, and from which the result's `images` are read. With `all_pictures` a record that is not a
     picture is a fault whatever its name. Raises DataError when the pictures have several sizes and none was asked for, and when
     they do not fit on the disk.
     """
     result = DecodedPictures(np.zeros((0, 1, 1, 1), np.uint8))
     sizes = _Sizes()
-    work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
-    with _PixelFile(scratch, count) as pixels, ThreadPoolExecutor(workers, "decode") as pool:
+    with _PixelFile(scratch, count) as pixels, closing(_decoded(records, count, settings, workers, all_pictures)) as decoded:
         progress = Progress(count, "files", log)
-        for batch in in_order(pool, _batches(records, _files_at_once(settings)), work, workers + 2):
-            for name, outcome in batch:
+        for batch in decoded:
+            result.deep, result.peak = result.deep + batch.deep, max(result.peak, batch.peak)
+            number = 0
+            for name, outcome in batch.pictures():
                 progress.step()
                 if outcome is None:
                     result.others.append(name)
                 elif isinstance(outcome, str):
                     result.faults.append((name, outcome))
-                elif sizes.fits(outcome.pixels, name):
-                    pixels.append(outcome.pixels)
-                    result.names.append(name)
-                    result.prints.append(outcome.print)
-                    result.constant.append(outcome.constant)
-                    if outcome.peak is not None:
-                        result.deep, result.peak = result.deep + 1, max(result.peak, outcome.peak)
+                else:
+                    if sizes.fits(outcome, name):
+                        pixels.append(outcome)
+                        result.names.append(name)
+                        result.prints += batch.prints[16 * number : 16 * number + 16]
+                        result.constant.append(batch.constant[number])
+                    number += 1
         sizes.check()
-        result.images = pixels.mapped()
+        result.images = pixels.rows()
     return result
 
 
-def _files_at_once(settings: IngestSettings) -> int:
+def _decoded(
+    records: Iterable[Encoded | Unreadable], count: int, settings: IngestSettings, workers: Workers, all_pictures: bool
+) -> Generator[_Batch]:
     height, width = settings.image_size or (1, 1)
-    return max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
+    files = max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
+    processes = processes_for(count)
+    if processes > 1:
+        threads = max(1, REMOTE_WORKERS // processes) if workers.remote else 1
+        work = partial(_decode_batch, settings=settings, all_pictures=all_pictures, threads=threads)
+        shared = records if workers.shared else map(_loaded, records)
+        yield from in_processes(_batches(shared, files), work, processes)
+        return
+    work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
+    threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())
+    with ThreadPoolExecutor(threads, "decode") as pool:
+        yield from in_order(pool, _batches(records, files), work, threads + 2)
+
+
+def _loaded(record: Encoded | Unreadable) -> Encoded | Unreadable:
+    """A record that holds its bytes."""
+    if isinstance(record, Unreadable) or record.size > MAX_FILE_BYTES:
+        return record
+    try:
+        data = load(record)
+    except ImageError as error:
+        return Unreadable(record.input, record.index, str(error))
+    return Encoded(record.input, record.index, partial(bytes, data), len(data))
 
 
 def _batches(records: Iterable[Encoded | Unreadable], most: int) -> Iterator[list[Encoded | Unreadable]]:
@@ -114,10 +179,21 @@ def _batches(records: Iterable[Encoded | Unreadable], most: int) -> Iterator[lis
         yield batch
 
 
-def _decode_batch(
-    batch: list[Encoded | Unreadable], settings: IngestSettings, all_pictures: bool
-) -> list[tuple[str, _Picture | str | None]]:
-    return [(r.input, _decode(r, settings, all_pictures) if isinstance(r, Encoded) else r.reason) for r in batch]
+def _decode_batch(batch: list[Encoded | Unreadable], settings: IngestSettings, all_pictures: bool, threads: int = 1) -> _Batch:
+    if threads > 1:  # of most of their time they wait for a store
+        with ThreadPoolExecutor(threads) as pool:
+            batch = list(pool.map(_loaded, batch))
+    found = [_decode(record, settings, all_pictures) if isinstance(record, Encoded) else record.reason for record in batch]
+    pictures = [outcome for outcome in found if isinstance(outcome, _Picture)]
+    return _Batch(
+        [record.input for record in batch],
+        [outcome.pixels.shape if isinstance(outcome, _Picture) else outcome for outcome in found],
+        b"".join(picture.pixels.tobytes() for picture in pictures),
+        b"".join(picture.print for picture in pictures),
+        bytes(picture.constant for picture in pictures),
+        len(peaks := [picture.peak for picture in pictures if picture.peak is not None]),
+        max(peaks, default=0),
+    )
 
 
 def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _Picture | str | None:
@@ -190,12 +266,10 @@ class _PixelFile:
         self._file.write(np.ascontiguousarray(pixels).data)
         self._count += 1
 
-    def mapped(self) -> Pixels:
-        """All pictures, uint8 (N, H, W, C), memory-mapped."""
+    def rows(self) -> FileRows:
+        """All pictures, uint8 (N, H, W, C)."""
         self._file.flush()
-        if self._shape is None or not self._count:
-            return np.zeros((0, 1, 1, 1), np.uint8)
-        return np.memmap(self._path, np.uint8, "r", shape=(self._count, *self._shape))
+        return FileRows(self._path, (self._count, *(self._shape or (1, 1, 1))))
 
     def _start(self, shape: tuple[int, ...]) -> None:
         height, width, channels = shape
@@ -209,12 +283,12 @@ class _PixelFile:
             )
 
     def _promote(self) -> None:
-        grey = self.mapped()
+        grey = self.rows()
         height, width, _ = self._shape or (0, 0, 0)
         wide = self._path.with_suffix(".rgb")
         with wide.open("wb") as file:
-            for picture in grey:
-                file.write(np.repeat(picture, 3, axis=2).data)
+            for block in blocks(grey):
+                file.write(np.repeat(block, 3, axis=3).data)
         self._file.close()
         wide.replace(self._path)
         self._file = self._path.open("ab")

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, UsageError
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label, only_addresses
 from components.ingest.layout import WANTED, Labelled, arrange, class_folders
-from components.ingest.pixels import DecodedPictures, Log, decode_all
+from components.ingest.pixels import DecodedPictures, Log, Workers, decode_all
 from components.readers import HEAD, kind_of
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.decoding import REMOTE_WORKERS
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
 from components.readers.table import is_table
@@ -45,7 +43,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
             collection.set_aside += [{"file": fault.input, "reason": fault.reason} for fault in listing.faults]
         else:
             labelled = class_folders(source, listing, arrange(listing)) if only_pictures else label(source, listing, table)
-            collection = _decode(listing, labelled, source.remote, settings, workspace, log)
+            collection = _decode(listing, labelled, Workers(source.remote, source.shared), settings, workspace, log)
     collection.notes = [*listing.remarks(), *collection.notes]
     return collection
 
@@ -95,10 +93,9 @@ def _join_archives(source: InputSource, listing: Listing, names: str, workspace:
     return joined, joined.listing()
 
 
-def _decode(listing: Listing, labelled: Labelled, remote: bool, settings: IngestSettings, workspace: Path, log: Log) -> Collection:
+def _decode(listing: Listing, labelled: Labelled, workers: Workers, settings: IngestSettings, workspace: Path, log: Log) -> Collection:
     """Decode labelled pictures; raises DataError when those that cannot be read are refused: by setting, or being too many."""
     layout = labelled.layout
-    workers = max(REMOTE_WORKERS if remote else 4, available_cpus())
     decoded = decode_all(labelled.records, labelled.count, settings, workspace / "pixels", workers, log, all_pictures=labelled.all_pictures)
     faults = [*((fault.input, fault.reason) for fault in listing.faults), *labelled.faults, *decoded.faults]
     _check_faults(faults, len(decoded.names), settings)
@@ -112,8 +109,8 @@ def _decode(listing: Listing, labelled: Labelled, remote: bool, settings: Ingest
         classes=classes,
         given=np.array([SPLIT_CODE[place.split] for place in places], np.int8),
         names=decoded.names,
-        prints=decoded.prints,
-        constant=np.array(decoded.constant, bool),
+        prints=np.frombuffer(decoded.prints, "S16"),
+        constant=np.frombuffer(decoded.constant, bool),
         set_aside=[{"file": name, "reason": reason} for name, reason in faults],
         notes=[*layout.notes, *_others(listing, labelled, decoded), *_column_notes(labelled, decoded.names)],
         columns={column: [layout.attributes.get(name, {}).get(column) for name in decoded.names] for column in columns},

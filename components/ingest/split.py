@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle.dataset import SplitName
-from components.ingest.collection import SPLIT_CODE, Collection
+from components.ingest.collection import SPLIT_CODE, Collection, Prints
 from components.ingest.groups import assign_groups
 from components.settings.ingest import IngestSettings
 
@@ -40,18 +40,28 @@ def assign(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
 def _split_class(
     collection: Collection, pool: npt.NDArray[np.intp], fractions: dict[SplitName, float], seed: int, result: npt.NDArray[np.int8]
 ) -> None:
-    copies: dict[bytes, list[int]] = {}
-    for k in pool:
-        copies.setdefault(collection.prints[k], []).append(int(k))
-    ranked = sorted(copies, key=lambda print_: hashlib.blake2b(print_, key=str(seed).encode()[:64], digest_size=16).digest())
+    prints, member, counts = np.unique(collection.prints[pool], return_inverse=True, return_counts=True)
+    ranked = _ranked(prints, seed)
     for place, (split, fraction) in enumerate(fractions.items()):
         wanted, taken = max(1, round(fraction * len(pool))), 0
         needed_later = len(fractions) - place  # one different picture for each later split, and one to train on
-        chosen: list[bytes] = []
-        for print_ in ranked:
-            if taken + len(copies[print_]) <= wanted and len(ranked) - len(chosen) > needed_later:
-                chosen.append(print_)
-                taken += len(copies[print_])
-        for print_ in chosen or [min(ranked, key=lambda print_: len(copies[print_]))]:
-            ranked.remove(print_)
-            result[copies[print_]] = SPLIT_CODE[split]
+        chosen = np.zeros(len(prints), bool)
+        left = len(ranked) - needed_later
+        for number, count in zip(ranked.tolist(), counts[ranked].tolist(), strict=True):
+            if left <= 0 or taken == wanted:
+                break
+            if taken + count <= wanted:
+                chosen[number] = True
+                taken, left = taken + count, left - 1
+        if not taken:
+            chosen[ranked[np.argmin(counts[ranked])]] = True
+        result[pool[chosen[member]]] = SPLIT_CODE[split]
+        ranked = ranked[~chosen[ranked]]
+
+
+def _ranked(prints: Prints, seed: int) -> npt.NDArray[np.intp]:
+    """The order of fingerprints by a keyed hash."""
+    raw, key = prints.tobytes(), str(seed).encode()[:64]  # a single element of type S16 would lose zeros at its end
+    hashes = b"".join(hashlib.blake2b(raw[at : at + 16], key=key, digest_size=16).digest() for at in range(0, len(raw), 16))
+    parts = np.frombuffer(hashes, ">u8").reshape(-1, 2)
+    return np.lexsort((parts[:, 1], parts[:, 0]))

@@ -125,6 +125,7 @@ class ArchiveSource(InputSource):
         self.address, self._names = address, names
         with path.open("rb") as file:
             self._zip = _open_zip(path, address) if file.read(2) == b"PK" else None
+        self.shared = self._zip is None  # each process would have to read all of a zip's directory
         self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
         self._file = self._path.open("rb")
         self._members: dict[str, tuple[int, int] | zipfile.ZipInfo] = {}
@@ -169,10 +170,11 @@ class ArchiveSource(InputSource):
             with _member_errors():
                 return self._zip.read(place)
         assert isinstance(place, tuple)
-        data = os.pread(self._file.fileno(), place[1], place[0])
-        if len(data) < place[1]:
-            raise ImageError("the archive ends within this member")
-        return data
+        return _read_span(self._path, *place)
+
+    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
+        place = self._members[key]
+        return partial(_read_span, self._path, *place) if isinstance(place, tuple) else super().loader(key)
 
     def _note(self, member: Member, place: tuple[int, int] | zipfile.ZipInfo, listing: Listing) -> None:
         if member.problem:
@@ -194,6 +196,7 @@ class ArchiveSet(InputSource):
 
     def __init__(self, address: str, archives: dict[str, ArchiveSource]) -> None:
         self.address, self._archives = address, archives
+        self.shared = all(archive.shared for archive in archives.values())
 
     def listing(self) -> Listing:
         """List the members of all archives; raises UnsafeArchiveError naming the first that is refused."""
@@ -209,8 +212,19 @@ class ArchiveSet(InputSource):
 
     def read(self, key: str) -> bytes:
         """Return a member's bytes; raises ImageError where its archive is damaged."""
+        return self.loader(key)()
+
+    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
         name = next(name for name in self._archives if key.startswith(f"{name}/"))
-        return self._archives[name].read(key.removeprefix(f"{name}/"))
+        return self._archives[name].loader(key.removeprefix(f"{name}/"))
+
+
+def _read_span(path: Path, start: int, size: int) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, start)
+    if len(data) < size:
+        raise ImageError("the archive ends within this member")
+    return data
 
 
 def is_tar(head: bytes, name: str) -> bool:

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import TypeVar
 
 from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable
@@ -16,7 +16,7 @@ Group = TypeVar("Group")
 Result = TypeVar("Result")
 
 
-def in_order(pool: ThreadPoolExecutor, groups: Iterable[Group], work: Callable[[Group], Result], ahead: int) -> Iterator[Result]:
+def in_order(pool: Executor, groups: Iterable[Group], work: Callable[[Group], Result], ahead: int) -> Iterator[Result]:
     """Yield what `work` makes of each group, in the order of the groups; `ahead` of them are under way at a time.
 
     Raises what `work` and `groups` raise; what is then still waiting is never started.

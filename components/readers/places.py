@@ -4,8 +4,9 @@ import os
 import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -24,6 +25,8 @@ class InputSource(ABC):
     address: str
     single: bool
     remote: bool
+    shared: bool = True
+    """Whether other processes can call what `loader` returns."""
 
     @abstractmethod
     def listing(self) -> Listing:
@@ -32,6 +35,10 @@ class InputSource(ABC):
     @abstractmethod
     def read(self, key: str) -> bytes:
         """Return a file's bytes; raises OSError, StoreError, or ImageError where an archive is damaged."""
+
+    def loader(self, key: str) -> Callable[[], bytes]:
+        """Return what reads a file, in another process too where `shared`."""
+        return partial(self.read, key)
 
     def head(self, key: str, size: int) -> bytes:
         """Return a file's first bytes; raises as `read` does."""
@@ -58,6 +65,29 @@ def open_source(address: str) -> Iterator[InputSource]:
             yield StoreSource(open_store(f"{scheme}://{root}"), prefix, address, Path(folder))
         else:
             yield LocalSource(local_path(address), address)
+
+
+def read_object(store: str, key: str) -> bytes:
+    """Return the bytes of an object, through a store that stays open for the next; raises StoreError."""
+    return _opened(store).read(key)
+
+
+class _Objects:
+    """A store to read from; in another process it is opened anew, once."""
+
+    def __init__(self, address: str, store: Store) -> None:
+        self._address, self._store = address, store
+
+    def __reduce__(self) -> tuple[Callable[[str], "_Objects"], tuple[str]]:
+        return _opened, (self._address,)
+
+    def read(self, key: str) -> bytes:
+        return self._store.read(key)
+
+
+@lru_cache(maxsize=16)
+def _opened(address: str) -> _Objects:
+    return _Objects(address, open_store(address))
 
 
 def local_path(address: str) -> Path:
@@ -146,6 +176,9 @@ class StoreSource(InputSource):
     def __init__(self, store: Store, prefix: str, url: str, scratch: Path) -> None:
         """`prefix` is a key (one object) or a folder's (`x/`, or empty for the whole store)."""
         self._store, self.address, self._scratch = store, url, scratch
+        scheme, _, rest = url.partition("://")
+        self._objects = _Objects(f"{scheme}://{rest.partition('/')[0]}", store)
+        self.shared = scheme == "s3"
         first = next(store.list(prefix), None) if prefix else None  # an object sorts before all whose keys go on after its own
         below = next(store.list(f"{prefix}/"), None) if first is not None and first.key == prefix else None
         self.single = first is not None and first.key == prefix and below is None
@@ -171,6 +204,9 @@ class StoreSource(InputSource):
 
     def read(self, key: str) -> bytes:  # noqa: D102
         return self._store.read(self._prefix + key)
+
+    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
+        return partial(self._objects.read, self._prefix + key)
 
     def head(self, key: str, size: int) -> bytes:  # noqa: D102
         return next(self._store.chunks(self._prefix + key), b"")[:size]

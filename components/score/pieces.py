@@ -5,15 +5,13 @@ Pixels and answers never leave the process that made them: what a process gives 
 """
 
 import multiprocessing
-import os
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import connection, util
+from multiprocessing import util
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -23,6 +21,7 @@ from components.classifier.errors import DataError, EvaluationError, StoreError
 from components.readers import CONTAINERS, PICTURE
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.listing import one_line, readable
+from components.readers.processes import end_with_parent
 from components.readers.records import Encoded, Reading, Record
 from components.score.appearance import Appearance, read_reference
 from components.score.engine import Engine
@@ -135,18 +134,10 @@ _here: PieceScorer
 
 def _open_here(plan_folder: Path, bundle: Path, processes: int) -> None:
     global _here
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     _here = PieceScorer(plan_folder, bundle, "cpu", processes)
     util.Finalize(None, _here.close, exitpriority=10)  # atexit is not run in such a process
 
 
 def _score_here(piece: Piece) -> Outcome:
     return _here.score(piece)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent is gone, killed included: a piece that nobody waits for should not use the CPU."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)

@@ -1,0 +1,95 @@
+"""Work in several processes, in order: decoding small pictures is work of Python's interpreter, which runs one thread at a time.
+
+The processes come from multiprocessing's fork server, which imports what they need once and shares its memory with them. They do
+not import the caller's main module, which may be a script without a guard, or kfp's executor.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import connection
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+from types import ModuleType
+from typing import Any, TypeVar
+
+from components.classifier.cpu import available_cpus, available_memory
+from components.classifier.decode import WORK
+from components.classifier.errors import DataError
+from components.readers.decoding import in_order
+
+MIN_PICTURES = 20_000
+"""With fewer pictures threads do the work: processes take half a second of CPU to start."""
+PROCESS_BYTES = 2**28
+"""Memory that one process is reckoned with: Python, Pillow, and a few groups of pictures."""
+
+Group = TypeVar("Group")
+Result = TypeVar("Result")
+
+
+def processes_for(pictures: int) -> int:
+    """How many processes so many pictures are worth: as many as CPUs and memory allow, or one, which is this process."""
+    return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // PROCESS_BYTES))
+
+
+def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], processes: int) -> Iterator[Result]:
+    """Yield what `work` makes of each group, in their order; `work` and the groups are pickled.
+
+    Raises what `work` and `groups` raise, and DataError when one of the processes is ended from outside.
+    """
+    context = _Context()
+    pool = ProcessPoolExecutor(processes, context, _begin, (dict(os.environ), context.Condition(), context.RawArray("q", 1)))
+    try:
+        yield from in_order(pool, groups, work, processes + 2)
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a process that reads pictures was ended from outside, probably for its memory; give the step more memory, or fewer CPUs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent is gone, killed included: work that nobody waits for should not use the CPU."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_wait_for_end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _wait_for_end(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+def _begin(environment: dict[str, str], changed: Any, used: Any) -> None:
+    os.environ.update(environment)  # the fork server's is that of the first use
+    WORK.share(changed, used)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent too, which ends this process
+    end_with_parent()
+
+
+class _Process(ForkServerProcess):
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        with _without_main():
+            return ForkServerProcess._Popen(process_obj)
+
+
+class _Context(ForkServerContext):
+    Process = _Process
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the main module, so that multiprocessing does not import it in the process that it starts."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
