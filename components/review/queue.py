@@ -13,7 +13,6 @@ later is in both.
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from components.classifier.decode import decode
 from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
 from components.classifier.images import Pixels, encode_png
-from components.review.labels import LabelRecord, LabelSummary, summarize
+from components.review.labels import LabelRecord, LabelSummary, summarize, without_withdrawn
 from components.storage import Store
 from components.storage.optimistic import write_optimistically
 
@@ -105,11 +104,12 @@ class QueuedPicture:
 
 
 class ReviewQueue:
-    """The review queue of one model name in a store."""
+    """The review queue of one model name in a store. It reads each entry and label once, since they never change."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._store = store
         self._root = f"reviews/{name}/"
+        self._known: dict[str, BaseModel] = {}
 
     def put(self, entry: ReviewEntry) -> bool:
         """Queue a prediction; returns False when the same picture, version and reason is queued already.
@@ -161,7 +161,11 @@ class ReviewQueue:
 
     def picture(self, entry: QueuedPicture) -> bytes:
         """Read an entry's picture; raises ObjectNotFound when somebody removed it."""
-        return self._store.read(self._root + entry.prediction.picture)
+        return self.picture_named(entry.file_name)
+
+    def picture_named(self, file_name: str) -> bytes:
+        """Read a picture by its `file_name`; raises ObjectNotFound when there is none of that name."""
+        return self._store.read(f"{self._root}pictures/{file_name}")
 
     def labels(self, identity: str) -> list[LabelRecord]:
         """Return the labels that one picture was given, oldest first; `identity` is the whole ID."""
@@ -182,19 +186,36 @@ class ReviewQueue:
             summary = summarize([record for _, record in given])
             if (summary.label == label) if resolves else (summary.opinions.get(reviewer) == label):
                 return False
-            record = LabelRecord(label=label, reviewer=reviewer, resolves=resolves, time=_now())
-            number = given[-1][0] + 1 if given else 1
-            self._store.create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json(by_alias=True).encode())
+            self._append(identity, given, LabelRecord(label=label, reviewer=reviewer, resolves=resolves, time=_now()))
             return True
 
-        given_up = StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
-        return write_optimistically(attempt, ObjectExists, given_up)
+        return write_optimistically(attempt, ObjectExists, _given_up(identity))
 
-    def _read_entries(self, keys: Iterable[str]) -> list[QueuedPicture]:
+    def withdraw(self, identity: str, reviewer: str) -> str:
+        """Take back the last label that a person gave a picture (whole ID), by a record of its own; returns that label.
+
+        What counted before it counts again. Raises UsageError where this person gave none that still stands, StoreUnavailable when
+        others label the same picture all the time.
+        """
+
+        def attempt() -> str:
+            given = self._numbered_labels(identity)
+            own = [record for record in without_withdrawn([record for _, record in given]) if record.reviewer == reviewer]
+            if not own:
+                raise UsageError(f"{reviewer or 'nobody'} has given picture {identity} no label; `penstock review list` shows the labels")
+            self._append(identity, given, LabelRecord(label=own[-1].label, reviewer=reviewer, withdrawn=True, time=_now()))
+            return own[-1].label
+
+        return write_optimistically(attempt, ObjectExists, _given_up(identity))
+
+    def _append(self, identity: str, given: list[tuple[int, LabelRecord]], record: LabelRecord) -> None:
+        number = given[-1][0] + 1 if given else 1
+        self._store.create(f"{self._root}labels/{identity}/{number:06d}.json", record.model_dump_json(by_alias=True).encode())
+
+    def _read_entries(self, keys: list[str]) -> list[QueuedPicture]:
         summaries = self._summaries()
         merged: dict[tuple[str, str], QueuedPicture] = {}
-        for key, data in self._read_all(keys):
-            prediction = _parse(Prediction, key, data)
+        for _, prediction in self._read_all(Prediction, keys):
             identity = PurePosixPath(prediction.picture).stem
             known = merged.get((identity, prediction.version))
             reasons = frozenset({prediction.reason}) | (known.reasons if known else frozenset())
@@ -203,22 +224,27 @@ class ReviewQueue:
         return sorted(merged.values(), key=lambda entry: (entry.prediction.confidence, entry.id, entry.version))
 
     def _numbered_labels(self, identity: str) -> list[tuple[int, LabelRecord]]:
-        read = self._read_all(self._keys(f"{self._root}labels/{identity}/"))
-        return [(int(PurePosixPath(key).stem), _parse(LabelRecord, key, data)) for key, data in read]
+        read = self._read_all(LabelRecord, self._keys(f"{self._root}labels/{identity}/"))
+        return [(int(PurePosixPath(key).stem), record) for key, record in read]
 
     def _summaries(self) -> dict[str, LabelSummary]:
         records: dict[str, list[LabelRecord]] = {}
-        for key, data in self._read_all(self._keys(f"{self._root}labels/")):
-            records.setdefault(key.split("/")[-2], []).append(_parse(LabelRecord, key, data))
+        for key, record in self._read_all(LabelRecord, self._keys(f"{self._root}labels/")):
+            records.setdefault(key.split("/")[-2], []).append(record)
         return {identity: summarize(given) for identity, given in records.items()}
 
     def _keys(self, prefix: str) -> list[str]:
         return [entry.key for entry in self._store.list(prefix) if entry.key.endswith(".json")]
 
-    def _read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        keys = list(keys)
+    def _read_all(self, kind: type[Parsed], keys: list[str]) -> list[tuple[str, Parsed]]:
+        def read(key: str) -> Parsed:
+            known = self._known.get(key)
+            return known if isinstance(known, kind) else _parse(kind, key, self._store.read(key))
+
         with ThreadPoolExecutor(_READERS) as pool:  # on S3 each read is a round trip
-            yield from zip(keys, pool.map(self._store.read, keys), strict=True)
+            found = list(zip(keys, pool.map(read, keys), strict=True))
+        self._known.update(found)
+        return found
 
     def _create(self, key: str, data: bytes) -> bool:
         try:
@@ -241,6 +267,10 @@ def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
     sha = hashlib.sha256(json.dumps(pixels.shape).encode())
     sha.update(pixels.tobytes())
     return sha.hexdigest()[:24], data, suffix
+
+
+def _given_up(identity: str) -> StoreUnavailable:
+    return StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
 
 
 def _parse(kind: type[Parsed], key: str, data: bytes) -> Parsed:

@@ -146,7 +146,7 @@ def label(
     if label not in {*classes, UNUSABLE}:
         known = ", ".join(classes)
         raise UsageError(f"{label!r} is not a class of the model that predicted {identity}; use one of {known}, or {UNUSABLE!r}")
-    changed = queue.label(identity, label, reviewer or _account(), resolves=resolve)
+    changed = queue.label(identity, label, reviewer or account(), resolves=resolve)
     entry = queue.get(identity)[0]
     if as_json:
         print_json({**_row(entry), "changed": changed})
@@ -154,6 +154,28 @@ def label(
     _say(f"{identity}: {label}" + ("" if changed else " (as before)"))
     if entry.labels.state == "conflicting":
         _say(f"labels are conflicting ({_labels(entry.labels)}); the picture is left out until somebody resolves it with --resolve")
+
+
+@app.command()
+def withdraw(
+    picture: Annotated[str, typer.Argument(help="A picture's ID, or its beginning.")],
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = "",
+    reviewer: ReviewerOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Take back your last label of a picture; what counted before it counts again, and both stay in the store.
+
+    Example: `penstock review withdraw 3b3352`
+    """
+    queue = _queue(store, name)
+    identity = queue.get(picture)[0].id
+    label = queue.withdraw(identity, reviewer or account())
+    entry = queue.get(identity)[0]
+    if as_json:
+        print_json({**_row(entry), "withdrawn": label})
+        return
+    _say(f"{identity}: {label} is withdrawn; now {_labels(entry.labels) or 'without a label'}")
 
 
 @app.command("import")
@@ -170,7 +192,7 @@ def import_(
     """
     from components.review.export import import_labels
 
-    report = import_labels(_queue(store, name), _read_labels(path), reviewer or _account())
+    report = import_labels(_queue(store, name), _read_labels(path), reviewer or account())
     if as_json:
         print_json(asdict(report))
         return
@@ -285,7 +307,8 @@ def _labels(labels: "LabelSummary") -> str:
     return labels.label or ""
 
 
-def _account() -> str:
+def account() -> str:
+    """The name of who runs the command; raises UsageError where the account has none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:  # a user id without an account, as in containers

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from components.classifier.decode import decode
 from components.classifier.errors import ImageError, IntegrityError, UsageError
 from components.review import ReviewQueue, drawn_for_audit
+from components.review.export import import_labels
 from components.review.labels import LabelRecord, summarize
 from tests.review import queue_of
 
@@ -171,6 +172,48 @@ def test_the_labels_have_a_label_exactly_when_those_who_count_agree(said: list[t
         assert summary.label == said[-1][1], "who resolves last decides"
 
 
+@given(st.lists(st.tuples(st.sampled_from(["ann", "bob"]), st.sampled_from(["1", "2"]), st.sampled_from(["", "resolves", "withdrawn"]))))
+def test_a_withdrawn_label_is_as_if_it_had_never_been_given(said: list[tuple[str, str, str]]) -> None:
+    time = "2026-01-01T00:00:00+00:00"
+    records, standing = list[LabelRecord](), list[LabelRecord]()
+    for who, label, kind in said:
+        own = [record for record in standing if record.reviewer == who]
+        if kind != "withdrawn":
+            standing.append(LabelRecord(label=label, reviewer=who, resolves=kind == "resolves", time=time))
+            records.append(standing[-1])
+        elif own:
+            standing = [record for record in standing if record is not own[-1]]
+            records.append(LabelRecord(label=own[-1].label, reviewer=who, withdrawn=True, time=time))
+    found, plain = summarize(records), summarize(standing)
+    assert (found.state, found.label, found.opinions) == (plain.state, plain.label, plain.opinions)
+    assert found.first_labelled == (time if said and records else None), "it may have been trained on meanwhile"
+
+
+def test_withdrawing_writes_a_record_and_a_file_does_not_bring_the_label_back(queue: ReviewQueue) -> None:
+    queue.put(queue_of.entry(1))
+    identity = queue.entries()[0].id
+    queue.label(identity, "7", "ann")
+    assert queue.withdraw(identity, "ann") == "7"
+    assert queue.entries()[0].labels.state == "unlabelled"
+    assert [(record.label, record.withdrawn) for record in queue.labels(identity)] == [("7", False), ("7", True)]
+    assert import_labels(queue, [(identity, "7")], "ann").superseded == [identity]
+    assert queue.label(identity, "7", "ann")
+    assert queue.entries()[0].labels.label == "7"
+    with pytest.raises(UsageError, match=r"bob has given picture \w+ no label"):
+        queue.withdraw(identity, "bob")
+
+
+def test_each_entry_and_label_is_read_once(queue: ReviewQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        queue.put(queue_of.entry(number))
+    identity = queue.entries()[0].id
+    with monkeypatch.context() as patched:
+        patched.setattr(type(queue._store), "chunks", lambda *_: pytest.fail("read again"))
+        assert len(queue.entries()) == 3
+    queue_of.at(tmp_path).label(identity, "7", "bob")  # by another process
+    assert queue.entries()[0].labels.label == "7"
+
+
 KEY = b"0123456789abcdef"
 
 
@@ -191,4 +234,5 @@ def test_a_resolution_is_stored_under_the_name_that_older_releases_read() -> Non
     record = LabelRecord(label="1", reviewer="ann", resolves=True, time="2026-01-01T00:00:00+00:00")
     stored = record.model_dump_json(by_alias=True)
     assert '"settles":true' in stored
+    assert "withdrawn" not in stored, "which older releases do not know"
     assert LabelRecord.model_validate_json(stored) == record
