@@ -12,14 +12,13 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
 from components.score.appearance import read_reference
-from components.score.drift import Drift, ExpectedAccuracy
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output
 from components.score.parts import GROUP_ROWS, PART_BYTES, PartsWriter, arranged, group_rows
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Plan
 from components.score.rows import PASSED, schema
-from components.score.summary import Summary, Tally
+from components.score.summary import Summary, Tally, read_summary
 
 MAX_NAMED = 10
 
@@ -56,10 +55,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
 
 def _committed(plan: Plan, output: Output, folder: Path) -> Summary:
     output.fetch(plan, folder)
-    raw: dict[str, Any] = json.loads((folder / SUMMARY).read_text("utf-8"))
-    raw["drift"] = [Drift(**drift) for drift in raw["drift"]]
-    raw["expected_accuracy"] = ExpectedAccuracy(**raw["expected_accuracy"]) if raw.get("expected_accuracy") else None
-    return _checked(Summary(**raw))
+    return _checked(read_summary((folder / SUMMARY).read_bytes()))
 
 
 def _checked(summary: Summary) -> Summary:

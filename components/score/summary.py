@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from components.bundle.markdown import escape
 from components.bundle.reference import Reference
+from components.classifier.errors import DataError
 from components.score.appearance import FEATURES, SURE, Appearance
 from components.score.drift import Drift, ExpectedAccuracy, Feature, compare, expected_accuracy, harm, told
 
@@ -69,6 +70,17 @@ class Summary:
     def save(self, path: Path) -> None:
         """Write the summary as strict JSON."""
         path.write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
+
+
+def read_summary(data: bytes) -> Summary:
+    """Read what `Summary.save` wrote; raises DataError for bytes of another form."""
+    try:
+        raw: dict[str, Any] = json.loads(data)
+        raw["drift"] = [Drift(**drift) for drift in raw["drift"]]
+        raw["expected_accuracy"] = ExpectedAccuracy(**raw["expected_accuracy"]) if raw.get("expected_accuracy") else None
+        return Summary(**raw)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"this is not the summary.json of a scoring run ({error!r}); score again") from error
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import mimetypes
 import os
 import threading
 import time
@@ -153,7 +154,9 @@ class S3Store(Store):
         self.require_place()
         watch = _Watch(progress)
         with create_transfer_manager(self._client, _TRANSFER) as manager:
-            future = manager.upload(str(source), self._bucket, self._key(key), extra_args=self._options, subscribers=[watch])
+            future = manager.upload(
+                str(source), self._bucket, self._key(key), extra_args=self._options | _content_type(key), subscribers=[watch]
+            )
             if not watch.done.wait(self._until(size) - time.monotonic()):
                 future.cancel()
             try:
@@ -348,6 +351,12 @@ def _add_content_md5(params: dict[str, Any], **_: Any) -> None:
             md5.update(piece)
         body.seek(start)
     params["headers"]["Content-MD5"] = base64.b64encode(md5.digest()).decode()
+
+
+def _content_type(key: str) -> dict[str, str]:
+    """What browsers take an object for, by its name: a page that lies in a bucket is shown and not saved."""
+    known, _ = mimetypes.guess_type(key)
+    return {"ContentType": known} if known else {}
 
 
 def _status(error: Exception) -> int | None:
