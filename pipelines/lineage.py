@@ -70,15 +70,17 @@ def trace(manifest: Manifest, source: str, records: Iterable[Record], scores: It
 
 def periods(version: str, records: Iterable[Record]) -> list[Period]:
     """When a version was the champion, oldest first; a record that keeps the champion does not end a period."""
-    found: list[Period] = []
-    for record in records:
-        if record.champion == record.previous:
-            continue
-        if record.previous == version and found:
-            found[-1] = Period(**{**vars(found[-1]), "until": record.time})
-        if record.champion == version:
-            found.append(Period(record.time, "", record.target, record.run, record.actor))
-    return found
+    return [
+        Period(record.time, until, record.target, record.run, record.actor)
+        for record, until in reigns(records)
+        if record.champion == version
+    ]
+
+
+def reigns(records: Iterable[Record]) -> list[tuple[Record, str]]:
+    """The records that made another version the champion, oldest first, each with the time at which its reign ended, "" for the last."""
+    changes = [record for record in records if record.champion != record.previous]
+    return list(zip(changes, [*(record.time for record in changes[1:]), ""], strict=False))
 
 
 def read_scores(output: str) -> Scores:

@@ -98,8 +98,8 @@ def changed_pictures(
     return changed(np.flatnonzero(~right_before & right_after)), changed(np.flatnonzero(right_before & ~right_after))
 
 
-def render_comparison(comparison: Comparison, differences: Sequence[Difference]) -> str:
-    """Render the comparison as one self-contained page."""
+def render_comparison(comparison: Comparison, differences: Sequence[Difference], navigation: str = "") -> str:
+    """Render the comparison as one self-contained page; `navigation` is what stands above it, as `Markup`."""
     from markupsafe import Markup
 
     from components.report import plots
@@ -109,5 +109,6 @@ def render_comparison(comparison: Comparison, differences: Sequence[Difference])
     return template("comparison.html.jinja").render(
         c=comparison, p=comparison.paired, a=comparison.first, b=comparison.second, standing=comparison.standing,
         changed=[("Wrong before, right now", "good", comparison.mended), ("Right before, wrong now", "bad", comparison.broken)],
-        curves=curves, max_listed=MAX_LISTED, differences=[d for d in differences if d.section in {"origin", "parameters"}],
+        curves=curves, max_listed=MAX_LISTED, navigation=navigation,
+        differences=[d for d in differences if d.section in {"origin", "parameters"}],
     )  # fmt: skip

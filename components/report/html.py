@@ -17,11 +17,17 @@ if TYPE_CHECKING:
 TEMPLATE = "report.html.jinja"
 
 
-def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[str, Any] | None = None, version: str = "") -> str:
+def render(
+    evaluation: Evaluation,
+    predictions: Predictions,
+    decision: Mapping[str, Any] | None = None,
+    version: str = "",
+    navigation: str = "",
+) -> str:
     """Render the report.
 
     `decision` is the gate's, as its `Decision` or a deployment record holds it; without one the report says what the numbers show.
-    `version` names the model version where it has been published.
+    `version` names the model version where it has been published. `navigation` is what stands above the page, as `Markup`.
     """
     from markupsafe import Markup
 
@@ -30,6 +36,7 @@ def render(evaluation: Evaluation, predictions: Predictions, decision: Mapping[s
     return template(TEMPLATE).render(
         e=evaluation,
         version=version,
+        navigation=navigation,
         banner=views.banner(evaluation, decision),
         weakest=views.weakest_class(evaluation),
         paired=champion.paired if champion else None,
@@ -57,12 +64,19 @@ def render_training(name: str, curves: LearningCurves) -> str:
 
 
 @cache
-def template(name: str) -> "Template":
-    """A page's template, with the filters that all of them use; every value is escaped."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
+def template(name: str, package: str = "components.report") -> "Template":
+    """A page's template, with the filters that all of them use; every value is escaped.
+
+    `package` is the one in whose folder `templates` it lies; it may include those of this package.
+    """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("components.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=ChoiceLoader([PackageLoader(place) for place in dict.fromkeys((package, "components.report"))]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "percent": percent,

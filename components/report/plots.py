@@ -5,6 +5,8 @@ import math
 import os
 import re
 import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +106,34 @@ def learning_plot(curves: LearningCurves) -> str:
     rate.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)
     return _svg(figure, "learning", [loss, accuracy, rate])
+
+
+def history_plot(
+    name: str, times: Sequence[datetime], lines: Mapping[str, Sequence[float | None]], served: Sequence[bool], label: str
+) -> str:
+    """One or two figures of a model's versions over the time of their training; versions that served are filled green.
+
+    `name` sets this plot apart from others of its page; `label` is the axis' name; None is left out.
+    """
+    import numpy as np
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    figure = _figure(5.4, 3.4)
+    axes = figure.subplots()
+    x = np.array([time.astimezone(UTC).replace(tzinfo=None) for time in times], "datetime64[s]")
+    for (title, values), colour in zip(lines.items(), (ACCENT, MUTED), strict=False):
+        y = np.array([np.nan if value is None else value for value in values])
+        known, marked = ~np.isnan(y), ~np.isnan(y) & np.array(served)
+        axes.plot(x[known], y[known], color=colour, linewidth=1.3, marker="o", markersize=4, label=title)
+        axes.plot(x[marked], y[marked], color=GOOD, linewidth=0, marker="o", markersize=7)
+    axes.set(ylabel=label)
+    axes.margins(0.06, 0.14)
+    axes.ticklabel_format(axis="y", useOffset=False)
+    locator: Any = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)
+    return _svg(figure, name, [axes])
 
 
 def _points(bins: list[ReliabilityBin]) -> tuple[list[float], list[float]]:

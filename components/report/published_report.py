@@ -13,17 +13,17 @@ from components.registry import Record, Registry
 from components.report.html import render
 
 
-def stored_report(registry: Registry, version: str) -> str:
+def stored_report(registry: Registry, version: str, navigation: str = "") -> str:
     """Render the report of a version from its stored evaluation, as this release draws it.
 
-    An evaluation of another release, which this one cannot read, falls back to the report that was stored with it. Raises
-    EvaluationError when the version has neither.
+    An evaluation of another release, which this one cannot read, falls back to the report that was stored with it. `navigation` is
+    what stands above the page, as `Markup`. Raises EvaluationError when the version has neither.
     """
     there = registry.get(version).manifest.files.keys()
     with tempfile.TemporaryDirectory(prefix="penstock-report-") as scratch:
         wanted = {EVALUATION, PREDICTIONS, REPORT} & there
         directory = registry.fetch(version, Path(scratch) / version, wanted)
-        return _draw(directory, decision_about(version, registry.ledger.records()), version)
+        return _draw(directory, decision_about(version, registry.ledger.records()), version, navigation)
 
 
 def judged_report(directory: str | Path, decision: Mapping[str, Any], version: str) -> str:
@@ -39,7 +39,7 @@ def judged_report(directory: str | Path, decision: Mapping[str, Any], version: s
         return Markup("<!doctype html><meta charset=utf-8><title>No report</title><p>{}</p>\n").format(str(error))
 
 
-def _draw(directory: str | Path, decision: Mapping[str, Any] | None, version: str) -> str:
+def _draw(directory: str | Path, decision: Mapping[str, Any] | None, version: str, navigation: str = "") -> str:
     stored = Path(directory) / REPORT
     try:
         evaluation, predictions = Evaluation.load(directory), Predictions.load(directory)
@@ -47,7 +47,7 @@ def _draw(directory: str | Path, decision: Mapping[str, Any] | None, version: st
         if not stored.exists():
             raise EvaluationError(f"version {version} holds neither an evaluation that can be read nor a report ({error})") from error
         return stored.read_text("utf-8")
-    return render(evaluation, predictions, decision, version)
+    return render(evaluation, predictions, decision, version, navigation)
 
 
 def decision_about(version: str, records: Iterable[Record]) -> dict[str, Any] | None:
