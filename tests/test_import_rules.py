@@ -36,6 +36,8 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "kubernetes": ("components/deploy/", "components/doctor/"),
     "torch": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/classifier/device"),
     "torchvision": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/ingest/"),
+    "fastapi": ("components/predictor/", "pipelines/ui/", "pipelines/cli/ui.py"),
+    "uvicorn": ("components/predictor/", "pipelines/cli/ui.py"),
     "typer": ("pipelines/cli/", "components/predictor/"),
     "sklearn": ("components/evaluate/", "components/train/", "components/ingest/"),
     "cleanlab": ("components/evaluate/",),

@@ -22,6 +22,7 @@ from pipelines.cli.report import report
 from pipelines.cli.run import run, train
 from pipelines.cli.serve import serve
 from pipelines.cli.submit import submit
+from pipelines.cli.ui import ui
 
 app = typer.Typer(
     name="penstock",
@@ -44,6 +45,7 @@ app.command("predict")(predict)
 app.command("drift")(drift)
 app.command("report")(report)
 app.command("export")(export)
+app.command("ui")(ui)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(models.app, name="models")
