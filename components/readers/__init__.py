@@ -7,7 +7,7 @@
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, idx.py, parquet.py | arrays of pictures, MNIST's format, tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
-| listing.py, records.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding in threads and processes |
+| listing.py, records.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
 
 One policy holds for all of them, so that the same input gives the same names and the same refusals in training and scoring:
 
