@@ -106,6 +106,8 @@ RUN --mount=type=cache,target=/cache --mount=type=bind,from=predictor-requiremen
     && find /opt/penstock -exec touch --no-dereference --date=@0 {} +
 COPY --from=code /opt/penstock/code /opt/penstock/code
 USER 65532:65532
+# One arena of the C library for all threads: with one per thread, what large requests took could not be given back whole.
+ENV MALLOC_ARENA_MAX=1
 EXPOSE 8080
 STOPSIGNAL SIGTERM
 # For plain Docker; Kubernetes has probes of its own.
