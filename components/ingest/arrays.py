@@ -1,11 +1,13 @@
-"""Arrays of pictures with arrays of labels beside them: IDX files (MNIST, EMNIST and their kin) and NumPy's `.npy`.
+"""Arrays of pictures with arrays of labels beside them: IDX files (MNIST, EMNIST and their kin), NumPy's `.npy` and `.npz`, CSVs of pixels.
 
 Bytes decide whether a file holds pictures (3 or 4 dimensions) or labels (1). The name only says which split it belongs to:
 train, t10k or test, val. Pictures keep the orientation that the file has (EMNIST's are transposed).
 """
 
 import re
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ import numpy.typing as npt
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
-from components.readers import HEAD, idx, kind_of, npy
+from components.ingest.layout import SPLIT_NAMES
+from components.readers import HEAD, idx, kind_of, npy, npz, pixel_table
 from components.readers.decoding import load as load_bytes
 from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, some, suffix
 from components.readers.places import InputSource
@@ -27,6 +30,8 @@ STRAY_SHARE, STRAY_COUNT = 0.1, 3
 
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
 _CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
+_LABELS = re.compile(r"(?:^|_)(?:y|labels?|targets?|classes)(?:_|$)", re.IGNORECASE)
+_PICTURES = re.compile(r"(?:^|_)(?:x|images?|imgs?|pictures|data)(?:_|$)", re.IGNORECASE)
 _SPLIT_WORDS: list[tuple[str, SplitName]] = [("t10k", "test"), ("test", "test"), ("train", "train"), ("val", "validation")]
 
 
@@ -36,14 +41,16 @@ class _File:
     split: SplitName | None
     array: npt.NDArray[Any]
     kind: str
-    """"IDX" or "npy"."""
+    """"IDX", "npy" or "CSV"."""
+    rows: npt.NDArray[np.intp] | None = None
+    """The file's rows that these are; None for all."""
 
 
 def find(source: InputSource, listing: Listing) -> list[SourceFile]:
     """The files that are IDX: by content where a name has images or labels in it, or by a name such as x-idx3-ubyte.
 
     A file with such a name and another content is taken as well, so that `load` refuses it by name. Where there are none, and
-    nothing is named as a picture: the `.npy` files.
+    nothing is named as a picture: the files of NumPy and the tables of pixels.
     """
     candidates = [f for f in listing.files if _CANDIDATE.search(f.name.rpartition("/")[2]) and not looks_like_picture(f.name)]
     if len(candidates) <= MAX_FILES:
@@ -52,7 +59,7 @@ def find(source: InputSource, listing: Listing) -> list[SourceFile]:
             return found
     if holds_pictures(listing):
         return []
-    return [file for file in listing.files if suffix(file.name) == ".npy"]
+    return [file for file in listing.files if suffix(file.name) in {".npy", ".npz"} or _is_pixel_table(source, file)]
 
 
 def split_of(name: str) -> SplitName | None:
@@ -61,19 +68,19 @@ def split_of(name: str) -> SplitName | None:
     return next((split for text in (words.rpartition("/")[2], words) for word, split in _SPLIT_WORDS if word in text), None)
 
 
-def load(source: InputSource, files: list[SourceFile]) -> Collection:
-    """Read the pictures and labels of IDX or `.npy` files.
+def load(source: InputSource, files: list[SourceFile], workspace: Path) -> Collection:
+    """Read the pictures and labels of the files that `find` found; `workspace` takes what is unpacked.
 
     Raises DataError when a file is damaged, has no partner, or does not fit its partner.
     """
-    pairs = _pairs([_read(source, file) for file in files])
+    pairs = _pairs([array for file in files for array in _read(source, file, workspace)])
     images, marks, given, names = [], [], [], []
     for split, (pictures, labels) in pairs.items():
         _check_pair(pictures, labels)
         images.append(_pixels(pictures))
         marks.append(_whole_or_text(labels))
         given.append(np.full(len(marks[-1]), SPLIT_CODE[split], np.int8))
-        names += [f"{pictures.name}#{k}" for k in range(len(marks[-1]))]
+        names += [f"{pictures.name}#{k}" for k in (range(len(marks[-1])) if pictures.rows is None else pictures.rows)]
     shapes = {pictures.name: image.shape[1:] for (pictures, _), image in zip(pairs.values(), images, strict=True)}
     if len(set(shapes.values())) > 1:
         raise DataError(f"the pictures of {some(f'{n} ({s})' for n, s in shapes.items())} differ in size; use files of one set")
@@ -93,19 +100,71 @@ def _begins_as_idx(source: InputSource, file: SourceFile) -> bool:
         return False
 
 
-def _read(source: InputSource, file: SourceFile) -> _File:
+def _is_pixel_table(source: InputSource, file: SourceFile) -> bool:
+    try:
+        return kind_of(file.name, source.head(file.key, HEAD)) == "pixels"
+    except (OSError, ImageError):
+        return False
+
+
+def _read(source: InputSource, file: SourceFile, workspace: Path) -> list[_File]:
+    """The arrays of one file."""
     if suffix(file.name) == ".npy":
-        array = npy.map_array(source.local(file.key), file.name)
-        if array.ndim == 2 and array.shape[1] == 1:
-            array = array[:, 0]  # as Keras leaves labels
-        if array.ndim not in {1, 3, 4}:
-            raise DataError(f"{file.name} has shape {array.shape}, neither pictures (N, H, W, C) nor labels (N,); move it away")
-        return _File(file.name, split_of(file.name), array, "npy")
+        return [_numpy(file.name, npy.map_array(source.local(file.key), file.name))]
+    if suffix(file.name) == ".npz":
+        folder = Path(tempfile.mkdtemp(dir=workspace))
+        arrays = [_numpy(f"{file.name}/{name}", array) for name, array in npz.unpack(source.local(file.key), file.name, folder).items()]
+        return _usual(arrays, _LABELS, {1}) + _usual(arrays, _PICTURES, {3, 4})
+    if not _begins_as_idx(source, file) and not _CLAIM.search(file.name.rpartition("/")[2]):
+        return _from_table(file.name, pixel_table.read_table(source.local(file.key), file.name))
     try:
         data = load_bytes(Encoded(file.name, 0, lambda: source.read(file.key)))
     except ImageError as error:
         raise DataError(f"{file.name} cannot be read: {error}") from error
-    return _File(file.name, split_of(file.name), idx.parse(data, file.name), "IDX")
+    return [_File(file.name, split_of(file.name), idx.parse(data, file.name), "IDX")]
+
+
+def _numpy(name: str, array: npt.NDArray[Any]) -> _File:
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]  # as Keras and MedMNIST leave labels
+    if array.ndim == 2:
+        raise DataError(
+            f"{name} has shape {array.shape}: for pictures one after the other give their shape, a.reshape(N, height, width); "
+            "for labels one number or text per picture, such as a.argmax(axis=1)"
+        )
+    if array.ndim not in {1, 3, 4}:
+        raise DataError(f"{name} has shape {array.shape}, neither pictures (N, H, W, C) nor labels (N,); move it away")
+    return _File(name, split_of(name), array, "npy")
+
+
+def _usual(arrays: list[_File], names: re.Pattern[str], dimensions: set[int]) -> list[_File]:
+    """The pictures or the labels of one archive: where a split has several arrays that may be these, the one with a usual name."""
+    found = [array for array in arrays if array.array.ndim in dimensions]
+    chosen = []
+    for split in dict.fromkeys(array.split for array in found):
+        of_split = [array for array in found if array.split == split]
+        usual = [array for array in of_split if names.search(array.name.rpartition("/")[2])]
+        chosen += usual if len(of_split) > 1 and usual else of_split
+    return chosen
+
+
+def _from_table(name: str, table: pixel_table.PixelTable) -> list[_File]:
+    """The pictures and labels of a table, per split where it has a column of splits."""
+    if table.labels is None:
+        raise DataError(f"{name} has no column of labels (label); add it, or give the table that has it as the source")
+    numbers = table.labels.astype(np.int64) if all(map(str.isdecimal, table.labels.tolist())) else None
+    plain = numbers is not None and bool((numbers.astype(np.str_) == table.labels).all())
+    labels = numbers if plain and numbers is not None else table.labels
+    if table.splits is None:
+        return [_File(name, split_of(name), array, "CSV") for array in (table.pixels, labels)]
+    files = []
+    for text in np.unique(table.splits).tolist():
+        rows = np.flatnonzero(table.splits == text)
+        split = SPLIT_NAMES.get(text.casefold())
+        if text and split is None:
+            raise DataError(f"{name} puts line {rows[0] + 2} into split {text!r}; use train, validation or test, or leave it empty")
+        files += [_File(name, split, array[rows], "CSV", rows) for array in (table.pixels, labels)]
+    return files
 
 
 def _pairs(files: list[_File]) -> dict[SplitName | None, tuple[_File, _File]]:
@@ -117,7 +176,7 @@ def _pairs(files: list[_File]) -> dict[SplitName | None, tuple[_File, _File]]:
             have, lack = (pictures, "labels") if pictures else (labels, "pictures")
             found = have.name if have else some(f.name for f in files)
             kind = files[0].kind
-            raise DataError(f"{found} has no {kind} file of {lack} beside it; add it, such as {_example(split, lack, kind)}")
+            raise DataError(f"{found} has no {lack} beside it; add them, such as {_example(split, lack, kind)}")
         pairs[split] = (pictures, labels)
     if None in pairs and len(pairs) > 1:
         raise DataError(f"{pairs[None][0].name} names no split, but other files do; name it train-… or test-…")
@@ -137,7 +196,9 @@ def _one(files: list[_File], what: str) -> _File | None:
 
 def _example(split: SplitName | None, what: str, kind: str) -> str:
     prefix = {"train": "train-", "test": "t10k-" if kind == "IDX" else "test-", "validation": "val-", None: ""}[split]
-    ending = ("-idx1-ubyte" if what == "labels" else "-idx3-ubyte") if kind == "IDX" else ".npy"
+    ending = ("-idx1-ubyte" if what == "labels" else "-idx3-ubyte") if kind == "IDX" else f".{kind.lower()}"
+    if kind == "CSV":
+        return f"{prefix}pictures{ending}, a table with a column label"
     return f"{prefix}{'labels' if what == 'labels' else 'images'}{ending}"
 
 
@@ -187,6 +248,8 @@ def _whole_or_text(labels: _File) -> npt.NDArray[Any]:
 
 def _pixels(file: _File) -> npt.NDArray[np.uint8]:
     array = file.array
+    if file.kind == "CSV":
+        return np.asarray(array, np.uint8)
     if file.kind == "npy":
         return npy.to_pixels(array[..., None] if array.ndim == 3 else array, file.name)
     if array.dtype != np.uint8:

@@ -39,7 +39,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
         only_pictures = not isinstance(source, ArchiveSet) and all(looks_like_picture(file.name) for file in listing.files)
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
-            collection = arrays.load(source, files)
+            collection = arrays.load(source, files, workspace)
             collection.set_aside += [{"file": fault.input, "reason": fault.reason} for fault in listing.faults]
         else:
             labelled = class_folders(source, listing, arrange(listing)) if only_pictures else label(source, listing, table)
@@ -68,7 +68,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if kind in {"tar", "zip"}:
         archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace, names)))
         return archive, archive.listing(), None
-    if kind == "parquet":
+    if kind in {"parquet", "npz", "pixels"}:
         return source, listing, None
     if is_table(file.name) and only_addresses(source, file):
         return source, listing, file
@@ -76,8 +76,8 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
         return folder, folder.listing(), file
     raise DataError(
-        f"{address} is one file and not an archive, Parquet or a table of labels; give the folder that holds the class folders, or the "
-        "arrays with their labels"
+        f"{address} is one file and not an archive, Parquet, an npz or a table of labels or pixels; give the folder that holds the class "
+        "folders, or the arrays with their labels"
     )
 
 

@@ -5,7 +5,8 @@
 | places.py | the files of a folder, or of a store (`s3://`) |
 | archives.py, zip_names.py | tar and zip |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
-| npy.py, idx.py, parquet.py | arrays of pictures, MNIST's format, tables with a column of encoded pictures |
+| npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |
+| parquet.py | tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
 | listing.py, records.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
 
@@ -41,8 +42,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.readers import archives, idx, npy, parquet
-from components.readers.listing import is_record
+from components.readers import archives, idx, npy, npz, parquet, pixel_table
+from components.readers.listing import is_record, suffix
 from components.readers.records import Reading, Record
 
 HEAD = 4096
@@ -62,6 +63,8 @@ class Container:
 
 CONTAINERS: dict[str, Container] = {
     "npy": Container(npy.count, npy.read),
+    "npz": Container(npz.count, npz.read),
+    "pixels": Container(pixel_table.count, pixel_table.read),
     "idx": Container(idx.count, idx.read),
     "parquet": Container(parquet.count, parquet.read),
     "tar": Container(lambda *_: None, archives.read_tar),
@@ -80,12 +83,14 @@ def _container(name: str, head: bytes) -> str | None:
     if head.startswith((b"PAR1", b"PARE")):
         return "parquet"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "zip"
+        return "npz" if suffix(name) == ".npz" else "zip"
     if head.startswith((b"BZh", b"\xfd7zXZ\0")):
         return "tar"
     content = _inflate(head) if head.startswith(b"\x1f\x8b") else head
     if len(content) >= 8 and idx.is_idx(content):
         return LABELS if idx.is_labels(content) else "idx"
+    if pixel_table.is_pixel_table(name, content):
+        return "pixels"
     return "tar" if archives.is_tar(content, name) else None
 
 

@@ -124,7 +124,7 @@ class ArchiveSource(InputSource):
         """
         self.address, self._names = address, names
         with path.open("rb") as file:
-            self._zip = _open_zip(path, address) if file.read(2) == b"PK" else None
+            self._zip = _open_plain_zip(path, address) if file.read(2) == b"PK" else None
         self.shared = self._zip is None  # each process would have to read all of a zip's directory
         self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
         self._file = self._path.open("rb")
@@ -259,8 +259,8 @@ def read_tar(path: Path, name: str, reading: Reading, _start: int = 0, _stop: in
 
 
 def count_zip(path: Path, name: str, _reading: Reading) -> None:
-    """Refuse a zip that is cut, and NumPy's own archives (npz), with DataError; how many pictures it holds, only reading tells."""
-    _open_zip(path, name).close()
+    """Refuse a zip that is cut, with DataError; how many pictures it holds, only reading tells."""
+    _open_plain_zip(path, name).close()
 
 
 def read_zip(path: Path, name: str, reading: Reading, _start: int = 0, _stop: int | None = None) -> Iterator[Record]:
@@ -269,7 +269,7 @@ def read_zip(path: Path, name: str, reading: Reading, _start: int = 0, _stop: in
     Raises DataError when the archive is cut, UnsafeArchiveError beyond the limits.
     """
     rows, policy = _Rows(name), _Policy(name, path.stat().st_size)
-    with _open_zip(path, name) as archive:
+    with _open_plain_zip(path, name) as archive:
         for info, member in _zip_members(archive, policy, reading.names):
             yield from rows.take(member, partial(_open_member, archive, info))
     yield from rows.orphans()
@@ -350,11 +350,15 @@ def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[IO
         yield file
 
 
+MEMBER_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
+"""What zipfile raises for a damaged or encrypted member."""
+
+
 @contextmanager
 def _member_errors() -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError) as error:
+    except MEMBER_ERRORS as error:
         raise ImageError(f"the archive is damaged at this member ({one_line(error)})") from error
 
 
@@ -441,15 +445,21 @@ def _check_end(tar: tarfile.TarFile, name: str, policy: _Policy) -> None:
             )
 
 
-def _open_zip(path: Path, name: str) -> zipfile.ZipFile:
+def _open_plain_zip(path: Path, name: str) -> zipfile.ZipFile:
+    archive = open_zip(path, name)
+    files = [member for member in archive.namelist() if not member.endswith("/")]
+    if files and all(file.endswith(".npy") for file in files):
+        archive.close()
+        raise DataError(f"{name} is a NumPy archive of {len(files)} arrays; name it {Path(name).stem}.npz")
+    return archive
+
+
+def open_zip(path: Path, name: str) -> zipfile.ZipFile:
+    """Open a zip; raises DataError for one that is cut or damaged."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
         raise DataError(f"{name} is a cut or damaged zip archive ({one_line(error)}); copy it again") from error
-    files = [member for member in archive.namelist() if not member.endswith("/")]
-    if files and all(file.endswith(".npy") for file in files):
-        archive.close()
-        raise DataError(f"{name} is a NumPy archive (npz) of {len(files)} arrays; save each array with np.save, and give the .npy files")
     return archive
 
 

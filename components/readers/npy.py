@@ -5,7 +5,7 @@ exactly that size. Values: whole numbers from 0 to 255 in any type and byte orde
 requests). An array in which nothing is above 1, but not all is 0, was scaled to 0..1 and is refused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.lib import format as npy_format
 
 from components.classifier.arrays import to_uint8
 from components.classifier.errors import DataError, ImageError
-from components.readers.listing import one_line
+from components.readers.listing import one_line, some
 from components.readers.records import Decoded, Reading, Record, rows_at_once
 
 
@@ -29,11 +29,27 @@ def count(path: Path, name: str, reading: Reading) -> int:
 
 def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | None = None) -> Iterator[Record]:
     """Yield pictures `start` to before `stop` in blocks."""
-    pictures = _open(path, name, reading)
+    yield from blocks(_open(path, name, reading), name, start, stop)
+
+
+def blocks(pictures: npt.NDArray[Any], name: str, start: int = 0, stop: int | None = None) -> Iterator[Record]:
+    """Yield pictures `start` to before `stop` of a checked array (N, H, W, C) in blocks of bounded size."""
     last = len(pictures) if stop is None else min(stop, len(pictures))
     block = rows_at_once(prod(pictures.shape[1:]) * pictures.itemsize)
     for first in range(start, last, block):
         yield Decoded(name, first, np.asarray(pictures[first : min(first + block, last)]).astype(np.uint8, copy=False))
+
+
+def checked(array: npt.NDArray[Any], name: str, reading: Reading) -> npt.NDArray[Any]:
+    """Give an array as (N, H, W, C); raises DataError for one that does not hold pictures of whole numbers from 0 to 255."""
+    pictures = _shaped(array, name, reading)
+    _check_values(pictures, name)
+    return pictures
+
+
+def shapes(arrays: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Arrays with their shapes, for a message."""
+    return some(f"{name} {array.shape}" for name, array in arrays.items()) or "none"
 
 
 def to_pixels(pictures: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
@@ -55,7 +71,7 @@ def _open(path: Path, name: str, reading: Reading) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=64)  # a file is scored piece by piece, and the check reads all of it
 def _check_once(path: str, _modified: int, _size: int, name: str, reading: Reading) -> None:
-    _check_values(_shaped(map_array(Path(path), name), name, reading), name)
+    checked(map_array(Path(path), name), name, reading)
 
 
 def _check_values(pictures: npt.NDArray[Any], name: str) -> None:

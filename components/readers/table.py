@@ -20,7 +20,7 @@ LABEL_COLUMNS = ("label", "class", "cls", "class_name")
 SPLIT_COLUMN = "split"
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
 
-_SEPARATORS = ",;\t"
+SEPARATORS = ",;\t"
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
     """
     text = text_of_file(data)
     first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True)
     yield from ((reader.line_num, row) for row in reader if row)
 
 

@@ -125,7 +125,7 @@ def _cut(data: bytes) -> bytes:
         (FOUR[0], lambda d: struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 2**16, 2**16), "more than the limit"),
         (FOUR[2], lambda d: idx(np.zeros((20, 9, 9), np.uint8)), "differ in size"),
         (FOUR[0], lambda d: b"garbage that is no IDX", "train-images-idx3-ubyte is not an IDX file: it begins with 67 61 72 62"),
-        (FOUR[1], None, "train-images-idx3-ubyte has no IDX file of labels beside it; add it, such as train-labels-idx1-ubyte"),
+        (FOUR[1], None, "train-images-idx3-ubyte has no labels beside it; add them, such as train-labels-idx1-ubyte"),
     ],
 )
 def test_damage_names_the_file(tmp_path: Path, run: Run, name: str, change: Callable[[bytes], bytes] | None, message: str) -> None:
