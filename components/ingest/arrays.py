@@ -129,7 +129,7 @@ def _numpy(name: str, array: npt.NDArray[Any]) -> _File:
         array = array[:, 0]  # as Keras and MedMNIST leave labels
     if array.ndim == 2:
         raise DataError(
-            f"{name} has shape {array.shape}: for pictures one after the other give their shape, a.reshape(N, height, width); "
+            f"{name} has shape {array.shape}, neither pictures (N, H, W, C) nor labels (N,): for pictures use a.reshape(N, height, width), "
             "for labels one number or text per picture, such as a.argmax(axis=1)"
         )
     if array.ndim not in {1, 3, 4}:

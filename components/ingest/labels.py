@@ -1,4 +1,4 @@
-"""Which pictures a source has, and what each is: by class folders, by a table of labels, by webdataset's files, or by columns of Parquet.
+"""Which pictures a source has, and what each is: by class folders, by a table, by webdataset's files, or by columns of Parquet and Arrow.
 
 - A table that is the source itself (`source=…/labels.csv`) decides alone.
 - A table `labels.*` or `metadata.*` in the source's folder, with a column for the picture and one for the label, gives the labels
@@ -14,6 +14,7 @@ from itertools import chain
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec
+from components.ingest import saved_dataset
 from components.ingest.arrays import split_of
 from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, class_folders, place_of, record_of
 from components.readers import parquet, webdataset
@@ -33,9 +34,9 @@ def label(source: InputSource, listing: Listing, table: SourceFile | None) -> La
 
     Raises DataError where nothing says what the pictures are, or two things contradict each other.
     """
-    tables = parquet_files(listing)
+    tables = row_files(listing)
     if tables and table is None:
-        return _from_parquet(source, tables)
+        return _from_rows(source, listing, tables)
     if table is None:
         samples = _webdataset(source, listing)
         if samples:
@@ -55,11 +56,11 @@ def only_addresses(source: InputSource, file: SourceFile) -> bool:
     return table is not None and all(map(_is_address, table.rows))
 
 
-def parquet_files(listing: Listing) -> list[SourceFile]:
-    """The Parquet files of a source in which no file is named as a picture."""
+def row_files(listing: Listing) -> list[SourceFile]:
+    """The Parquet and Arrow files of a source in which no file is named as a picture."""
     if holds_pictures(listing):
         return []
-    return [file for file in listing.files if suffix(file.name) == ".parquet"]
+    return [file for file in listing.files if suffix(file.name) in parquet.SUFFIXES and not parquet.is_cache(file.name)]
 
 
 def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceFile | None) -> Labelled:
@@ -215,9 +216,11 @@ def _is_webdataset(source: InputSource, paired: list[SourceFile], marks: dict[st
     return is_cls or webdataset.read_label(first.name, _content(source, first)) is not None
 
 
-def _from_parquet(source: InputSource, files: list[SourceFile]) -> Labelled:
+def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labelled:
     layout, faults, count = Layout(""), list[tuple[str, str]](), 0
-    several = len(files) > 1
+    saved = saved_dataset.find(source, listing)
+    given = saved.splits if saved else {file.name: split_of(file.name) if len(files) > 1 else None for file in files}
+    files = [file for file in files if file.name in given]
     for file in files:
         labels, others = parquet.read_labels(source.local(file.key), file.name)
         table = Table(file.name, list(others), {})
@@ -227,17 +230,18 @@ def _from_parquet(source: InputSource, files: list[SourceFile]) -> Labelled:
                 faults.append((name, "the row has no label"))
                 continue
             row = {column: values[index] for column, values in others.items()}
-            split = _split(table, name, row) or (split_of(file.name) if several else None)
+            split = _split(table, name, row) or given[file.name]
             layout.places[name] = place_of(readable(class_name), split)
             layout.attributes[name] = _attributes(table, row)
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}
-    rows = chain.from_iterable(_parquet_rows(source, file) for file in files)
+    rows = chain.from_iterable(_rows(source, file) for file in files)
     records = (record for record in rows if record.input in layout.places)
-    return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too={file.name for file in files})
+    read_too = {file.name for file in files} | (saved.read_too if saved else set())
+    return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too=read_too)
 
 
-def _parquet_rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:
+def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:
     for record in parquet.read(source.local(file.key), file.name, Reading(ImageSpec(1, 1, 1))):
         name = f"{record.input}#{record.index}" if isinstance(record, Encoded | Unreadable) else ""
         if isinstance(record, Encoded):

@@ -12,8 +12,13 @@ from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label, only_addresses
 from components.ingest.layout import WANTED, Labelled, arrange, class_folders
+<<<<<<< HEAD
 from components.ingest.pixels import DecodedPictures, Log, Workers, decode_all
 from components.readers import HEAD, kind_of
+=======
+from components.ingest.pixels import DecodedPictures, Log, decode_all
+from components.readers import HEAD, kind_of, parquet
+>>>>>>> d440626 (Datasets that Hugging Face saved to disk, and Arrow files, are read by training and scoring; caches beside them are not, and a cut stream is refused)
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
@@ -68,7 +73,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if kind in {"tar", "zip"}:
         archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace, names)))
         return archive, archive.listing(), None
-    if kind in {"parquet", "npz", "pixels"}:
+    if kind in {"parquet", "arrow", "npz", "pixels"}:
         return source, listing, None
     if is_table(file.name) and only_addresses(source, file):
         return source, listing, file
@@ -76,15 +81,15 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
         return folder, folder.listing(), file
     raise DataError(
-        f"{address} is one file and not an archive, Parquet, an npz or a table of labels or pixels; give the folder that holds the class "
-        "folders, or the arrays with their labels"
+        f"{address} is one file and not an archive, Parquet, Arrow, an npz or a table of labels or pixels; give the folder that holds the "
+        "class folders, or the arrays with their labels"
     )
 
 
 def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
     """Open the shards of a webdataset, where a folder has tar files and no file that is named as a picture or an array."""
     shards = [file for file in listing.files if suffix(file.name) in {".tar", ".tgz"} or file.name.lower().endswith(".tar.gz")]
-    if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".parquet"} for file in listing.files):
+    if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".npz", *parquet.SUFFIXES} for file in listing.files):
         return source, listing
     archives = {
         file.name: stack.enter_context(closing(ArchiveSource(source.local(file.key), file.name, workspace, names))) for file in shards

@@ -6,7 +6,7 @@
 | archives.py, zip_names.py | tar and zip |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |
-| parquet.py | tables with a column of encoded pictures |
+| parquet.py | Parquet and Arrow: tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
 | listing.py, records.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
 
@@ -67,6 +67,7 @@ CONTAINERS: dict[str, Container] = {
     "pixels": Container(pixel_table.count, pixel_table.read),
     "idx": Container(idx.count, idx.read),
     "parquet": Container(parquet.count, parquet.read),
+    "arrow": Container(parquet.count, parquet.read),
     "tar": Container(lambda *_: None, archives.read_tar),
     "zip": Container(archives.count_zip, archives.read_zip),
 }
@@ -82,6 +83,8 @@ def _container(name: str, head: bytes) -> str | None:
         return "npy"
     if head.startswith((b"PAR1", b"PARE")):
         return "parquet"
+    if head.startswith((b"ARROW1", b"\xff\xff\xff\xff")) and suffix(name) in {".arrow", ".feather"} and not parquet.is_cache(name):
+        return "arrow"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "npz" if suffix(name) == ".npz" else "zip"
     if head.startswith((b"BZh", b"\xfd7zXZ\0")):

@@ -1,11 +1,14 @@
-"""Parquet files with one column of encoded pictures: binary in any encoding, or a struct with `bytes` (Hugging Face's form)."""
+"""Parquet and Arrow files with one column of encoded pictures: binary in any encoding, or a struct with `bytes` (Hugging Face's form).
+
+Arrow files are streams or random-access files of the IPC format, as Hugging Face's `save_to_disk` and Feather write them.
+"""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,27 +20,41 @@ from components.readers.table import LABEL_COLUMNS, text_of
 
 ROWS = 64
 """Rows that are read at once."""
+_END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
+SUFFIXES = frozenset([".parquet", ".arrow", ".feather"])
+
+
+def is_cache(name: str) -> bool:
+    """Say whether a file is one that Hugging Face's `map` left beside a saved dataset, with the same rows again."""
+    return name.rpartition("/")[2].startswith("cache-") and name.endswith(".arrow")
+
+
+class _Table(Protocol):
+    """A file of rows."""
+
+    schema: pa.Schema
+    rows: int
+
+    def batches(self, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        """Batches that hold rows `start` to before `stop`, each with the number of its first row."""
 
 
 def count(path: Path, name: str, reading: Reading) -> int:
     """Return the number of rows; raises DataError when the file is damaged or it is not clear which column holds the pictures."""
-    with _opened(path, name) as file:
-        _column(file.schema_arrow, name, reading.image_column)
-        return int(file.metadata.num_rows)
+    with _opened(path, name) as table:
+        _column(table.schema, name, reading.image_column)
+        return table.rows
 
 
 def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | None = None) -> Iterator[Record]:
     """Yield rows `start` to before `stop`, streaming; a row without a picture is Unreadable, in its place."""
-    with _opened(path, name) as file:
-        chosen = _column(file.schema_arrow, name, reading.image_column)
-        rows = int(file.metadata.num_rows)
-        last = rows if stop is None else min(stop, rows)
-        groups, index = _groups(file, start, last)
-        for batch in file.iter_batches(ROWS, row_groups=groups, columns=[chosen], use_threads=False):
-            for value in batch.column(0):
+    with _opened(path, name) as table:
+        chosen = _column(table.schema, name, reading.image_column)
+        last = table.rows if stop is None else min(stop, table.rows)
+        for first, batch in table.batches([chosen], start, last):
+            for index, value in enumerate(batch.column(chosen), first):
                 if start <= index < last:
                     yield _record(name, index, value)
-                index += 1
 
 
 def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list[str | None]]]:
@@ -45,14 +62,15 @@ def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list
 
     Numbers of a Hugging Face ClassLabel become its names. Raises DataError when the file is damaged or no column holds labels.
     """
-    with _opened(path, name) as file:
-        schema = file.schema_arrow
+    with _opened(path, name) as opened:
+        schema = opened.schema
         column = next((known for known in LABEL_COLUMNS if known in schema.names and _is_text_or_whole(schema.field(known).type)), None)
         if column is None:
             listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
             raise DataError(f"{name} has no column of labels ({', '.join(LABEL_COLUMNS)}); its columns are: {listed}; rename the right one")
         others = [field.name for field in schema if field.name != column and _is_text_or_whole(field.type)]
-        table = file.read([column, *others], use_threads=False)
+        kept = pa.schema([schema.field(name) for name in (column, *others)])
+        table = pa.Table.from_batches([batch for _, batch in opened.batches(kept.names, 0, opened.rows)], kept)
         names = (_features(schema).get(column) or {}).get("names")
     return _label_texts(table[column], names, name), {other: [text_of(value) for value in table[other].to_pylist()] for other in others}
 
@@ -74,26 +92,73 @@ def _is_text_or_whole(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[pq.ParquetFile]:
+def _opened(path: Path, name: str) -> Iterator[_Table]:
+    with path.open("rb") as file:
+        kind = "Parquet" if file.read(4) in {b"PAR1", b"PARE"} else "Arrow"
     try:
-        with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
-            yield file
+        if kind == "Parquet":
+            with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as parquet:
+                yield _Parquet(parquet)
+        else:
+            with pa.memory_map(str(path)) as mapped:
+                yield _Arrow(mapped)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{name} is a cut or damaged Parquet file ({one_line(error)}); write it again") from error
+        raise DataError(f"{name} is a cut or damaged {kind} file ({one_line(error)}); write it again") from error
 
 
-def _groups(file: pq.ParquetFile, start: int, stop: int) -> tuple[list[int], int]:
-    """Return the row groups that hold rows `start` to `stop`, and the number of the first row in them."""
-    groups: list[int] = []
-    first = row = 0
-    for group in range(file.metadata.num_row_groups):
-        end = row + file.metadata.row_group(group).num_rows
-        if end > start and row < stop:
-            if not groups:
-                first = row
-            groups.append(group)
-        row = end
-    return groups, first
+class _Parquet:
+    def __init__(self, file: pq.ParquetFile) -> None:
+        self._file, self.schema, self.rows = file, file.schema_arrow, int(file.metadata.num_rows)
+
+    def batches(self, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        groups, row = self._groups(start, stop)
+        for batch in self._file.iter_batches(ROWS, row_groups=groups, columns=columns, use_threads=False):
+            yield row, batch
+            row += len(batch)
+
+    def _groups(self, start: int, stop: int) -> tuple[list[int], int]:
+        """Return the row groups that hold rows `start` to `stop`, and the number of the first row in them."""
+        groups: list[int] = []
+        first = row = 0
+        for group in range(self._file.metadata.num_row_groups):
+            end = row + self._file.metadata.row_group(group).num_rows
+            if end > start and row < stop:
+                if not groups:
+                    first = row
+                groups.append(group)
+            row = end
+        return groups, first
+
+
+class _Arrow:
+    """A mapped file: its batches are looked through from the front, and nothing of them is copied."""
+
+    def __init__(self, mapped: pa.MemoryMappedFile) -> None:
+        self._mapped = mapped
+        reader = self._reader()
+        self.schema: pa.Schema = reader.schema
+        self.rows = sum(len(batch) for batch in self._all(reader))
+
+    def batches(self, columns: list[str], start: int, stop: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+        row = 0
+        for batch in self._all(self._reader()):
+            if row < stop and row + len(batch) > start:
+                yield row, batch.select(columns)
+            row += len(batch)
+
+    def _reader(self) -> pa.RecordBatchFileReader | pa.RecordBatchStreamReader:
+        self._mapped.seek(0)
+        is_file = self._mapped.read(6) == b"ARROW1"
+        if not is_file and self._mapped.read_at(8, max(0, self._mapped.size() - 8)) != _END_OF_STREAM:
+            raise pa.ArrowInvalid("its end mark is missing")  # pyarrow takes a stream that is cut between two batches for a whole one
+        self._mapped.seek(0)
+        return pa.ipc.open_file(self._mapped) if is_file else pa.ipc.open_stream(self._mapped)
+
+    def _all(self, reader: pa.RecordBatchFileReader | pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+        if isinstance(reader, pa.RecordBatchFileReader):
+            yield from (reader.get_batch(number) for number in range(reader.num_record_batches))
+        else:
+            yield from reader
 
 
 def _column(schema: pa.Schema, name: str, wanted: str) -> str:

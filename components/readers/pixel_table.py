@@ -137,9 +137,7 @@ def _batches(path: Path, name: str, columns: list[str], named: bool, kinds: dict
     except (pa.ArrowException, OSError) as error:
         if "Could not skip initial 1 rows" in str(error):  # there is the header only
             return
-        raise DataError(
-            f"{name} is not a table of whole numbers from 0 to 255 ({one_line(error)}); correct or copy it again"
-        ) from error
+        raise DataError(f"{name} is not a table of whole numbers from 0 to 255 ({one_line(error)}); correct or copy it again") from error
 
 
 def _separator_of(path: Path, name: str) -> str:
@@ -154,9 +152,7 @@ def _roles(name: str, columns: list[str]) -> tuple[str | None, str | None, list[
     pixels = [column for column in columns if column not in {label, split}]
     strange = [column for column in pixels if not _PIXEL.fullmatch(column)]
     if strange:
-        raise DataError(
-            f"{name} has columns of pixels, and beside them {some(strange)}; keep one of labels, called label, and split"
-        )
+        raise DataError(f"{name} has columns of pixels, and beside them {some(strange)}; keep one of labels, called label, and split")
     return label, split, pixels
 
 
