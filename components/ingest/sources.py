@@ -1,6 +1,7 @@
 """From an address to labelled pictures: which kind of source it is, its files, their labels, their pixels."""
 
 import difflib
+import shutil
 from collections import Counter
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -12,13 +13,8 @@ from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label, only_addresses
 from components.ingest.layout import WANTED, Labelled, arrange, class_folders
-<<<<<<< HEAD
 from components.ingest.pixels import DecodedPictures, Log, Workers, decode_all
-from components.readers import HEAD, kind_of
-=======
-from components.ingest.pixels import DecodedPictures, Log, decode_all
 from components.readers import HEAD, kind_of, parquet
->>>>>>> d440626 (Datasets that Hugging Face saved to disk, and Arrow files, are read by training and scoring; caches beside them are not, and a cut stream is refused)
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
@@ -91,9 +87,12 @@ def _join_archives(source: InputSource, listing: Listing, names: str, workspace:
     shards = [file for file in listing.files if suffix(file.name) in {".tar", ".tgz"} or file.name.lower().endswith(".tar.gz")]
     if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".npz", *parquet.SUFFIXES} for file in listing.files):
         return source, listing
-    archives = {
-        file.name: stack.enter_context(closing(ArchiveSource(source.local(file.key), file.name, workspace, names))) for file in shards
-    }
+    archives = {}
+    for number, file in enumerate(shards):
+        path = source.local(file.key)
+        if source.remote:  # which keeps one copy at a time
+            path = Path(shutil.move(path, workspace / f"shard-{number}"))
+        archives[file.name] = stack.enter_context(closing(ArchiveSource(path, file.name, workspace, names)))
     joined = ArchiveSet(listing.address, archives)
     return joined, joined.listing()
 
