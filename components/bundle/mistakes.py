@@ -78,6 +78,13 @@ def thumbnails_of(images: Pixels, rows: Labels) -> tuple[Pixels, Labels]:
     return made, rows
 
 
+def thumbnails_by_row(predictions: Predictions) -> dict[int, Pixels]:
+    """The thumbnails that a version holds of its wrong pictures, by row of the test split."""
+    if predictions.thumbnails is None or predictions.thumbnail_rows is None:
+        return {}
+    return dict(zip(predictions.thumbnail_rows.tolist(), predictions.thumbnails, strict=True))
+
+
 def write_table(path: Path, pictures: Iterable[WrongPicture]) -> None:
     """Write wrong pictures as CSV or Parquet, by the ending of `path`; raises UsageError for another ending."""
     import pyarrow as pa

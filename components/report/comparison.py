@@ -7,11 +7,12 @@ import numpy as np
 
 from components.bundle.dataset import Labels
 from components.bundle.evaluation import Paired
+from components.bundle.mistakes import thumbnails_by_row
 from components.bundle.model import Probabilities
 from components.classifier.intervals import ONE_SIDED, mcnemar
 from components.registry.evaluated import Evaluated
 from components.registry.manifest import Difference
-from components.report.views import MAX_LISTED, MAX_PICTURE_BYTES, picture_addresses, thumbnails_by_row
+from components.report.views import MAX_LISTED, MAX_PICTURE_BYTES, picture_addresses
 
 
 @dataclass(frozen=True)

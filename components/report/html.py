@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Evaluation
-from components.bundle.mistakes import wrong_pictures
+from components.bundle.mistakes import thumbnails_by_row, wrong_pictures
 from components.bundle.predictions import Predictions
 from components.bundle.training import LearningCurves
 from components.report import plots, views
@@ -32,7 +32,7 @@ def render(
     from markupsafe import Markup
 
     champion = evaluation.champion
-    wrong, thumbnails = wrong_pictures(evaluation, predictions), views.thumbnails_by_row(predictions)
+    wrong, thumbnails = wrong_pictures(evaluation, predictions), thumbnails_by_row(predictions)
     return template(TEMPLATE).render(
         e=evaluation,
         version=version,

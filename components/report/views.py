@@ -13,7 +13,6 @@ from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
 from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, most_suspect
-from components.bundle.predictions import Predictions
 from components.classifier.images import Pixels, as_image
 
 MAX_CLASSES = 30
@@ -156,13 +155,6 @@ def mistakes(every: Sequence[WrongPicture], images: Mapping[int, Pixels]) -> Mis
     ordered = sorted(((*pair, shown) for pair, shown in pairs.items()), key=lambda pair: -len(pair[2]))
     without = sum(not wrong.address for _, _, shown in ordered for wrong in shown)
     return Mistakes(ordered, len(every), max(0, len(every) - MAX_LISTED), without)
-
-
-def thumbnails_by_row(predictions: Predictions) -> dict[int, Pixels]:
-    """The thumbnails that a version holds of its wrong pictures, by row of the test split."""
-    if predictions.thumbnails is None or predictions.thumbnail_rows is None:
-        return {}
-    return dict(zip(predictions.thumbnail_rows.tolist(), predictions.thumbnails, strict=True))
 
 
 def banner(evaluation: Evaluation, decision: Mapping[str, Any] | None) -> Banner:

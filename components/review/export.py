@@ -1,5 +1,7 @@
 """The queue as folders: one for people to label, one for ingest to train on; and the labels back.
 
+`suspects.py` makes the same folder for people of test pictures whose label may be wrong.
+
 DIR/index.html         for review: every picture with its classes to click, gives labels.csv
 DIR/labels.csv         the same by spreadsheet: fill in the column `label`
 DIR/pictures/ID.png
@@ -12,7 +14,7 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
@@ -27,7 +29,8 @@ from components.review.queue import QueuedPicture, ReviewQueue
 from components.storage.files import atomic_directory
 
 LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
-_COLUMNS = ("picture", "label", "predicted", "confidence", "reasons", "version")
+LABEL_SO_FAR = "label_so_far"
+"""The column that only the labels.csv of test pictures has."""
 _DATA_MARK = "/*DATA*/"
 _NAMED = 5
 _NOT_SHOWN = {".tif", ".ppm"}
@@ -73,6 +76,29 @@ class ExportReport:
         return sum(self.classes.values())
 
 
+@dataclass(frozen=True)
+class Card:
+    """One picture of the page: its file below `pictures/`, the classes offered first, all of them, and more columns of labels.csv."""
+
+    picture: str
+    likely: list[str]
+    classes: list[str]
+    columns: dict[str, str]
+
+
+def write_page(folder: Path, cards: Sequence[Card]) -> None:
+    """Write the page and the table in which a folder's pictures are labelled."""
+    buffer = io.StringIO()
+    columns = {card.picture: {"picture": card.picture, "label": "", **card.columns} for card in cards}
+    writer = csv.DictWriter(buffer, next(iter(columns.values()), {}))
+    writer.writeheader()
+    writer.writerows(columns.values())
+    (folder / LABELS).write_text(buffer.getvalue(), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
+    data = json.dumps({"pictures": [asdict(card) for card in cards], "unusable": UNUSABLE}).replace("<", "\\u003c")
+    page = resources.files("components.review").joinpath("review.html").read_text("utf-8").replace(_DATA_MARK, data)
+    (folder / PAGE).write_text(page, "utf-8")
+
+
 def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
     """Write pictures with a page and a table to label them in.
 
@@ -81,11 +107,10 @@ def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], direc
 
     def fill(folder: Path) -> ExportReport:
         written, missing = _write_pictures(queue, newest_by_picture(entries), lambda entry: folder / PICTURES / _shown_name(entry))
-        (folder / LABELS).write_text(_table(written), "utf-8-sig")  # with the mark, spreadsheets read it as UTF-8
-        (folder / PAGE).write_text(_page(written), "utf-8")
+        write_page(folder, [_card(entry) for entry in written])
         return ExportReport(_counts(entry.prediction.label for entry in written), missing)
 
-    return _write_folder(directory, fill)
+    return write_folder(directory, fill)
 
 
 def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
@@ -101,13 +126,22 @@ def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directo
         )
         return ExportReport(_counts(str(entry.labels.label) for entry in written), missing)
 
-    return _write_folder(directory, fill)
+    return write_folder(directory, fill)
+
+
+def write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
+    """Let `fill` write into a folder that appears when it is complete; raises UsageError when the directory is there and not empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
+    with atomic_directory(directory) as folder:
+        return fill(folder)
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:
     """Read (picture ID, label) rows of a labels.csv, or of the one in a folder; empty labels come as "".
 
-    Comma, semicolon and tab separate; other columns are ignored. Raises DataError for a file of another form.
+    Comma, semicolon and tab separate; other columns are ignored. Raises DataError for a file of another form, and for one of test
+    pictures, which are no part of the queue.
     """
     path = path / LABELS if path.is_dir() else path
     try:
@@ -118,6 +152,11 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
         raise DataError(f"{path} cannot be read ({error.strerror}); give the labels.csv of an export, or its folder") from error
     if not {"picture", "label"} <= set(header):
         raise DataError(f"{path} has the columns {some(header) or 'none'}; 'picture' and 'label' are needed")
+    if LABEL_SO_FAR in header:
+        raise DataError(
+            f"{path} is about test pictures, which are not in the review queue and never trained on; correct the labels of the source "
+            f"where 'label' differs from '{LABEL_SO_FAR}', and ingest it again"
+        )
     found = [dict(zip_longest(header, row[: len(header)], fillvalue="")) for row in rows]
     return [(Path(row["picture"]).stem, row["label"]) for row in found if row["picture"]]
 
@@ -177,28 +216,19 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + more
 
 
-def _table(entries: Sequence[QueuedPicture]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(_COLUMNS)
-    for entry in entries:
-        prediction = entry.prediction
-        reasons = " ".join(sorted(entry.reasons))
-        writer.writerow((_shown_name(entry), "", prediction.label, f"{prediction.confidence:.4f}", reasons, entry.version))
-    return buffer.getvalue()
-
-
-def _page(entries: Sequence[QueuedPicture]) -> str:
-    cards = [
-        {
-            "picture": _shown_name(entry),
-            "likely": sorted(entry.prediction.probabilities, key=lambda name: -entry.prediction.probabilities[name])[:3],
-            "classes": sorted(entry.prediction.probabilities),
-        }
-        for entry in entries
-    ]
-    data = json.dumps({"pictures": cards, "unusable": UNUSABLE}).replace("<", "\\u003c")
-    return resources.files("components.review").joinpath("review.html").read_text("utf-8").replace(_DATA_MARK, data)
+def _card(entry: QueuedPicture) -> Card:
+    prediction, probabilities = entry.prediction, entry.prediction.probabilities
+    return Card(
+        picture=_shown_name(entry),
+        likely=sorted(probabilities, key=lambda name: -probabilities[name])[:3],
+        classes=sorted(probabilities),
+        columns={
+            "predicted": prediction.label,
+            "confidence": f"{prediction.confidence:.4f}",
+            "reasons": " ".join(sorted(entry.reasons)),
+            "version": entry.version,
+        },
+    )
 
 
 def _folder_name(label: str) -> str:
@@ -232,10 +262,3 @@ def _write_pictures(
         path.write_bytes(picture if path.suffix == Path(entry.file_name).suffix else encode_png(decode(picture)))
         written.append(entry)
     return written, missing
-
-
-def _write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
-    with atomic_directory(directory) as folder:
-        return fill(folder)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at uncertain and audited predictions, label them, train on them.")
 
+MAX_SUSPECT = 50
+"""Suspect labels that are exported where no limit is given; the report shows as many."""
 _ID_SHOWN = 12
 """Digits of an ID that are shown; any unique beginning names a picture to `label`."""
 
@@ -90,10 +92,15 @@ def export(
     labelled: Annotated[
         bool, typer.Option("--labelled", help="Export what people agree on, as train/CLASS/…: a source for training only.")
     ] = False,
+    suspect: Annotated[
+        bool, typer.Option("--suspect", help="In place of the queue: test pictures of --version (champion) whose label may be wrong.")
+    ] = False,
     version: VersionOption = "",
     state: StateOption = State.unlabelled,
     reason: WhyOption = Why.any,
-    limit: Annotated[int, typer.Option(min=0, help="At most so many, least confident first (--reason audit: at random); 0: all.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=0, help="At most so many, least confident first (--reason audit: at random); 0: all, of suspects 50.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write pictures into a folder to be labelled: open its index.html, or fill in labels.csv.
@@ -102,6 +109,11 @@ def export(
     """
     from components.review.export import PAGE, newest_by_picture, write_for_review, write_labelled
 
+    if suspect:
+        if labelled:
+            raise UsageError("--suspect is for pictures that are to be labelled, --labelled for those that are; use one of them")
+        _export_suspects(directory, store, name, version or "champion", limit or MAX_SUSPECT, as_json)
+        return
     name = chosen_name(store, name)
     queue = _queue(store, name)
     entries = newest_by_picture(_chosen(queue, version, State.labelled if labelled else state, reason))
@@ -120,6 +132,25 @@ def export(
         _say(f"{report.pictures} pictures in {directory}: label them in {page}, then `penstock review import {directory}`")
     if report.missing:
         _say(f"{len(report.missing)} left out, whose pictures were removed from the store: {', '.join(report.missing)}")
+
+
+def _export_suspects(directory: str, store: str, name: str, selector: str, limit: int, as_json: bool) -> None:
+    from components.registry.evaluated import read_evaluated
+    from components.review.export import PAGE
+    from components.review.suspects import write_suspects
+
+    registry = open_registry(store, name)
+    found = read_evaluated(registry, registry.select(selector))
+    with written_to(directory, new=True) as folder:
+        report = write_suspects(found.version, found.evaluation, found.predictions, folder, limit)
+    if as_json:
+        print_json({"directory": directory, "version": found.version, **asdict(report)})
+        return
+    page = f"{directory.rstrip('/')}/{PAGE}"
+    _say(f"{report.pictures} test pictures of {found.version} in {directory}: label them in {page}, and save its labels.csv")
+    _say("then correct the source where label differs from label_so_far, and ingest it again")
+    if report.missing:
+        _say(f"{len(report.missing)} left out, of which the version keeps no picture: {', '.join(report.missing)}")
 
 
 @app.command()
