@@ -86,7 +86,7 @@ simulate-gate: $(INSTALLED) ## Simulate every rule of the gate and write the tab
 simulate-canary: $(INSTALLED) ## Simulate the judge of live canaries and write the table of docs/rollout.md (seconds, seeded)
 	$(BIN)/python -m benchmarks.canary
 
-bench: bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
+bench: bench-ingest bench-evaluation bench-scoring bench-registry bench-serving ## All benchmarks, one after the other (an hour; the machine should be idle)
 
 bench-evaluation: $(INSTALLED) ## Evaluation beside the bare onnxruntime pass; OPTIONS='--help' lists what it takes, as for the others
 	$(BIN)/python -m benchmarks.evaluation $(OPTIONS)
@@ -96,6 +96,10 @@ bench-scoring: $(INSTALLED) ## Batch scoring beside a bare onnxruntime loop
 
 bench-drift: $(INSTALLED) ## What shifts of the pictures cost, beside what drift says without labels (minutes)
 	$(BIN)/python -m benchmarks.drift
+
+bench-ingest: $(INSTALLED) ## Ingest beside ImageFolder, webdataset and Hugging Face datasets (minutes)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m benchmarks.ingest $(OPTIONS)
 
 bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
 	$(BIN)/python -m benchmarks.registry $(OPTIONS)
@@ -112,4 +116,4 @@ fuzz: $(INSTALLED) ## 100,000 wrong requests to a real predictor, none of which 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean

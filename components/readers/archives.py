@@ -49,6 +49,7 @@ MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20
 ARCHIVE_SUFFIXES = frozenset([".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".tbz2", ".txz", ".zst"])
 
 _COPY_BYTES = 2**20
+_SLASHES = re.compile(r"[/\\]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -85,9 +86,9 @@ class _Policy:
         self.count += 1
         self._unpacked += size
         check_limits(self._address, self._packed, self._unpacked, self.count)
-        parts = re.split(f"[{re.escape(separators)}]", raw)
+        parts = raw.split("/") if separators == "/" else _SLASHES.split(raw)
         self.last = name = readable("/".join(part for part in parts if part not in {"", "."}))
-        outside = ".." in re.split(r"[/\\]", raw) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
+        outside = (".." in raw and ".." in _SLASHES.split(raw)) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
         if outside or not (name or is_folder):
             kind, remedy = "a name that leads outside", "make it with relative names"
         elif not kind and not is_folder and not is_hidden(name) and name in self._names:

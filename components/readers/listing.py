@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from components.classifier.errors import DataError
 from components.readers.records import PassedOver
@@ -118,7 +119,13 @@ def is_system(part: str) -> bool:
 
 def is_hidden(path: str) -> bool:
     """Say whether a part of a path is hidden or a system's own."""
-    return any(is_system(part) for part in path.split("/"))
+    folder, _, base = path.rpartition("/")
+    return is_system(base) or (folder != "" and _in_hidden(folder))
+
+
+@lru_cache(maxsize=1024)  # nearly all files lie in the folder of the one before
+def _in_hidden(folder: str) -> bool:
+    return any(is_system(part) for part in folder.split("/"))
 
 
 def suffix(name: str) -> str:
