@@ -63,7 +63,7 @@ def training_pipeline(
     preflight = check_parameters(**given)
     configure(preflight, "Preflight", timeout=10 * MINUTE)
 
-    data = ingest_dataset(source=source, ingest=ingest).after(preflight)
+    data = ingest_dataset(source=source, ingest=ingest, store=store).after(preflight)
     configure(data, "Ingest", timeout=6 * HOUR)
 
     train = train_model(

@@ -11,6 +11,7 @@ def ingest_dataset(
     report: dsl.Output[dsl.HTML],
     source: str,
     ingest: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+    store: str = "",
 ) -> str:
     """Read a source of labelled pictures, check it, split it, and write it as a dataset version.
 
@@ -28,7 +29,7 @@ def ingest_dataset(
     from components.ingest import ingest as step
     from components.settings.ingest import IngestSettings
 
-    info = step.ingest(source, dataset.path, IngestSettings.read(ingest))
+    info = step.ingest(source, dataset.path, IngestSettings.read(ingest), store=store)
     shutil.copyfile(Path(dataset.path) / REPORT, report.path)
     dataset.metadata["digest"] = info.digest
     dataset.metadata["source"] = info.source

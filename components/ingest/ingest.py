@@ -15,9 +15,9 @@ import numpy.typing as npt
 from components.bundle import dataset
 from components.bundle.dataset import SPLITS, DatasetInfo, SplitName
 from components.classifier import images
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, UsageError
 from components.classifier.images import ImageSpec
-from components.ingest import extra, likeness, sources, split
+from components.ingest import extra, keeping, likeness, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_levels, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
@@ -32,14 +32,30 @@ SCRATCH = ".scratch"
 _print_now: Callable[[str], None] = partial(print, flush=True)
 
 
-def ingest(source: str, path: str | Path, options: IngestSettings | None = None, log: Log = _print_now) -> DatasetInfo:
+def ingest(source: str, path: str | Path, options: IngestSettings | None = None, log: Log = _print_now, store: str = "") -> DatasetInfo:
     """Read `source`, check it, split it and write it as a dataset version into the folder `path`.
 
-    Returns what dataset.json holds; that file is written last, so that a broken run leaves no dataset. Progress and a
-    summary go to `log`, one line per call. Raises DataError or UsageError, naming file, class or limit and the remedy.
+    A source that is a dataset version kept in a store is copied as it is. `store` is where `keep_dataset` keeps the dataset. Returns
+    what dataset.json holds; that file is written last, so that a broken run leaves no dataset. Progress and a summary go to `log`, one
+    line per call. Raises DataError or UsageError, naming file, class or limit and the remedy, and StoreError where the store fails.
     """
     options = options or IngestSettings()
+    if options.keep_dataset and not store:
+        raise UsageError("keep_dataset needs a store; set store")
     path = Path(path)
+    if keeping.is_kept(source):
+        with _workspace(path):
+            info = keeping.fetch(source, path, options)
+        log(f"note: source {source}: a kept dataset version, taken as it is; it was made of {info.source}")
+        _tell_result(info, [Check(**check) for check in info.checks], log)
+    else:
+        info = _make(source, path, options, log)
+    if options.keep_dataset:
+        log(f"note: the dataset is kept as {keeping.keep(path, info, store)}")
+    return info
+
+
+def _make(source: str, path: Path, options: IngestSettings, log: Log) -> DatasetInfo:
     with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options, scratch)
         add_groups(collection, options)

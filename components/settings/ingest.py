@@ -93,6 +93,8 @@ class IngestSettings(Settings):
     """Column of columns.csv or the table of labels: all pictures with one value of it, such as a patient's, stay in one split."""
     group_pattern: str = ""
     """The same by a regular expression on the picture's path, of which the first bracket is the group, such as /(p[0-9]+)_"""
+    keep_dataset: bool = False
+    """Keep the dataset version in the store, under datasets/DIGEST: the source of a later run, or an audit, with the same bytes."""
     extra_training_source: str = ""
     """A second source that is trained on and never tests, such as an export of the review queue. Empty for none."""
 
