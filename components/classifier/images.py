@@ -15,6 +15,9 @@ from PIL import Image
 from components.classifier.decode import MAX_PIXELS, decode
 from components.classifier.decode import Pixels as Pixels  # the type of all pixels; most callers need it beside ImageSpec
 
+_VALUES_AT_ONCE = 2**17
+"""Values that are measured together: half a megabyte as float32, which stays in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class ImageSpec:
@@ -70,5 +73,10 @@ def brightness_and_contrast(pixels: Pixels) -> tuple[npt.NDArray[np.float32], np
 
     Evaluation stores them for the test split and scoring compares with them, so both must measure in the same way.
     """
-    rows = np.asarray(pixels, dtype=np.float32).reshape(len(pixels), -1)
-    return rows.mean(axis=1), rows.std(axis=1)
+    brightness, contrast = np.empty(len(pixels), np.float32), np.empty(len(pixels), np.float32)
+    step = max(1, _VALUES_AT_ONCE // max(1, pixels[:1].size))
+    for start in range(0, len(pixels), step):
+        part = slice(start, start + step)
+        rows = np.asarray(pixels[part], dtype=np.float32).reshape(len(pixels[part]), -1)
+        brightness[part], contrast[part] = rows.mean(axis=1), rows.std(axis=1)
+    return brightness, contrast

@@ -11,7 +11,7 @@ from PIL import Image
 
 from components.classifier.decode import decode, is_picture
 from components.classifier.errors import ImageError
-from components.classifier.images import ImageSpec, from_bytes, prepare
+from components.classifier.images import ImageSpec, brightness_and_contrast, from_bytes, prepare
 from tests.ingest.cases import encode, pixels, png, png_bomb, png_chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # pytest takes away the filter that images.py sets
@@ -259,3 +259,16 @@ def test_from_bytes_is_decode_and_prepare() -> None:
 def test_a_blank_webp_is_not_damaged_for_the_zeros_at_its_end(side: int, level: int, quality: int) -> None:
     data = encode(Image.new("RGB", (side, side), (level, level, level)), "WEBP", quality=quality)
     assert abs(decode(data).astype(int) - level).max() <= 2
+
+
+@pytest.mark.parametrize("shape", [(300, 28, 28, 1), (5, 224, 224, 3), (1, 8, 8, 1), (0, 8, 8, 3)])
+def test_brightness_and_contrast_are_mean_and_deviation_of_each_picture_however_many_are_measured_together(
+    shape: tuple[int, int, int, int],
+) -> None:
+    many = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    brightness, contrast = brightness_and_contrast(many)
+    assert brightness.dtype == contrast.dtype == np.float32
+    np.testing.assert_allclose(brightness, many.mean(axis=(1, 2, 3), dtype=np.float64), rtol=1e-5)
+    np.testing.assert_allclose(contrast, many.std(axis=(1, 2, 3), dtype=np.float64), rtol=1e-5)
+    whole = many.astype(np.float32).reshape(len(many), -1 if len(many) else 192)
+    np.testing.assert_array_equal(brightness, whole.mean(axis=1))
