@@ -47,6 +47,11 @@ class LocalRun(BaseModel):
     error: str = ""
     steps: list[RunStep] = []
 
+    @property
+    def result(self) -> str:
+        """What came of it, in a word or a line: the error, or the outcome without the version."""
+        return self.error or ", ".join(str(value) for key, value in self.outcome.items() if key != "version" and value)
+
     def save(self, directory: Path) -> None:
         """Write the record into the run's folder, in place of the one before."""
         write_file(directory / RECORD, [self.model_dump_json(indent=1).encode()])

@@ -48,9 +48,8 @@ def list_all(
         Column("run", no_wrap=True), "pipeline", "model", "status", Column("seconds", justify="right"), "outcome", header_style="bold"
     )
     for run in runs:
-        outcome = str(next(reversed(run.outcome.values()), run.error))  # the version comes first, and `show` has it
         status = Text(run.status, style=_COLOURS[run.status])
-        table.add_row(run.id, run.pipeline, Text(str(run.arguments.get("name", ""))), status, f"{run.seconds:.0f}", Text(outcome))
+        table.add_row(run.id, run.pipeline, Text(str(run.arguments.get("name", ""))), status, f"{run.seconds:.0f}", Text(run.result))
     console.print(table)
 
 

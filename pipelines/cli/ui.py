@@ -5,6 +5,7 @@ import socket
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.progress import Progress
 from rich.text import Text
 
 from components.classifier.errors import UsageError
@@ -37,8 +38,9 @@ def ui(
     from pipelines.ui.stored import Stored
 
     if export:
-        with written_to(export, new=True) as folder:
-            count = write_site(Stored(store), folder)
+        with written_to(export, new=True) as folder, Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("pages")
+            count = write_site(Stored(store), folder, lambda done, total: bar.update(task, completed=done, total=total))
         console.print(Text(f"{count} pages in {export}; begin with {export.rstrip('/')}/index.html"), soft_wrap=True)
         return
     if not _is_loopback(host):

@@ -15,22 +15,24 @@ from pipelines.ui.stored import Stored
 Made = Callable[[], str | bytes]
 
 
-def write_site(stored: Stored, directory: Path) -> int:
+def write_site(stored: Stored, directory: Path, tell: Callable[[int, int], object] = lambda done, total: None) -> int:
     """Write all pages into a new folder, without forms and labelling; returns how many there are.
 
     Of a model's comparisons there are those of each version with the champion and with the version before it. What cannot be shown
-    is a page that says why. Raises UsageError when the folder is there and not empty, and StoreError.
+    is a page that says why. `tell` is called with the number of files that are written, and with their total. Raises UsageError when
+    the folder is there and not empty, and StoreError.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
-    pages, count = Pages(stored, static=True), 0
+    pages = Pages(stored, static=True)
+    site = list(_site(pages))
     with atomic_directory(directory) as folder:
-        for path, make in _site(pages):
-            count += path.endswith(".html")
+        for number, (path, make) in enumerate(site, 1):
             destination = folder / path
             destination.parent.mkdir(parents=True, exist_ok=True)
             write_file(destination, [_made(pages, path, make)])
-    return count
+            tell(number, len(site))
+    return sum(path.endswith(".html") for path, _ in site)
 
 
 def _made(pages: Pages, path: str, make: Made) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from components.classifier.errors import IntegrityError, PenstockError, StoreError, VersionNotFound
+from components.classifier.errors import DataError, IntegrityError, PenstockError, StoreError, VersionNotFound
 from components.registry import Manifest, Record, Registry
 from components.registry.evaluated import Evaluated, read_evaluated
 from components.registry.ledger import deployments
@@ -36,6 +36,15 @@ class Row:
     manifest: Manifest | None
     problem: str = ""
     serves: str = ""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """An output of scoring: what it came to, or the problem of one that cannot be read."""
+
+    folder: str
+    summary: Summary | None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,17 +106,20 @@ class Stored:
         version = self.registry(name).match(selector)
         return self.manifest(name, version).version
 
-    def scores(self, name: str) -> list[Summary]:
-        """What scoring with the newest versions of a model came to, of outputs that lie in the store."""
+    def scores(self, name: str) -> list[Scored]:
+        """The complete outputs of scoring that lie in the store, at most MAX_SCORES: those of the newest versions."""
         prefix = f"scores/{name}/"
         folders = list(self.store.names(prefix))[-MAX_SCORES:]
 
-        def summary(folder: str) -> Summary | None:
-            complete = self.store.exists(f"{prefix}{folder}/{MANIFEST}")
-            return read_summary(self.store.read(f"{prefix}{folder}/{SUMMARY}")) if complete else None
+        def scored(folder: str) -> Scored | None:
+            try:
+                complete = self.store.exists(f"{prefix}{folder}/{MANIFEST}")
+                return Scored(folder, read_summary(self.store.read(f"{prefix}{folder}/{SUMMARY}"))) if complete else None
+            except (DataError, StoreError) as error:
+                return Scored(folder, None, str(error))
 
         with ThreadPoolExecutor(_READERS) as pool:
-            return [found for found in pool.map(summary, reversed(folders)) if found]
+            return [found for found in pool.map(scored, reversed(folders)) if found]
 
     def _registry(self, name: str) -> Registry:
         registry = Registry(self.store, name)
