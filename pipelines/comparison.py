@@ -10,6 +10,6 @@ def compare_versions(first: Evaluated, second: Evaluated) -> Comparison:
     found = common_predictions(first, second)
     if isinstance(found, str):
         return Comparison(first, second, None, found)
-    labels, before, after, whose = found
-    mended, broken = changed_pictures(first, second, labels, (before, after), whose)
-    return Comparison(first, second, compare(labels, after, before, first.evaluation.classes), "", mended, broken)
+    mended, broken = changed_pictures(first, second, found.labels, (found.first, found.second), found.whose)
+    paired = compare(found.labels, found.second, found.first, first.evaluation.classes, found.groups)
+    return Comparison(first, second, paired, "", mended, broken)

@@ -13,6 +13,7 @@ from components.bundle.files import EVALUATION
 from components.bundle.formats import JsonFile, Strict
 from components.bundle.training import LearningCurves
 from components.classifier.errors import DataError
+from components.classifier.intervals import mcnemar
 
 SCHEMA_VERSION = 1
 
@@ -218,6 +219,10 @@ class Paired(Strict):
     def scale(self) -> float:
         """What counts are multiplied with before they are tested: 1, or the share of effective pictures."""
         return 1.0 if self.effective is None else self.effective / self.n
+
+    def p_value(self, alternative: str) -> float:
+        """One-sided exact McNemar test that the challenger is worse ("less") or better ("greater"); of effective pictures."""
+        return mcnemar(self.only_challenger * self.scale, self.only_champion * self.scale, alternative)
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:

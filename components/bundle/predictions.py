@@ -24,7 +24,7 @@ class Predictions:
     release 0.1: `familiarity` float32 (N,), where the model says it; `files`, where each wrong picture came from, by its row;
     `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), surest first; `label_quality` float32 (N,), 0 to 1,
     where low means that the label may be wrong; `occluded` float32 (L, rows, columns), of the first L mistakes the probability of their
-    answer while each part of the picture is hidden.
+    answer while each part of the picture is hidden; `groups` int64 (N,), which group each picture is of, where the dataset has groups.
     """
 
     labels: Labels
@@ -37,6 +37,7 @@ class Predictions:
     thumbnail_rows: Labels | None = None
     label_quality: npt.NDArray[np.float32] | None = None
     occluded: npt.NDArray[np.float32] | None = None
+    groups: Labels | None = None
 
     @property
     def wrong(self) -> Labels:
@@ -54,6 +55,7 @@ class Predictions:
             "thumbnail_rows": self.thumbnail_rows,
             "label_quality": self.label_quality,
             "occluded": self.occluded,
+            "groups": self.groups,
         }
         np.savez_compressed(
             Path(directory) / PREDICTIONS,
@@ -85,6 +87,7 @@ class Predictions:
                 thumbnail_rows=arrays.get("thumbnail_rows"),
                 label_quality=arrays.get("label_quality"),
                 occluded=arrays.get("occluded"),
+                groups=arrays.get("groups"),
             )
         except KeyError as error:
             raise unreadable(path, f"it has no {error}", EvaluationError) from error

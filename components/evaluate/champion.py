@@ -27,7 +27,7 @@ def score_champion(
     images: Pixels,
     labels: Labels,
     probabilities: Probabilities,
-    groups: list[str] | None = None,
+    groups: Labels | None = None,
 ) -> tuple[Champion, Probabilities | None]:
     """Score the champion on `images` and pair it with the challenger's `probabilities`; `groups`: see `compare`.
 

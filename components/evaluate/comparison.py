@@ -9,12 +9,10 @@ from components.classifier.intervals import difference_interval, effective_pairs
 from components.evaluate import calibration, metrics
 
 
-def compare(
-    labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str], groups: list[str] | None = None
-) -> Paired:
+def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str], groups: Labels | None = None) -> Paired:
     """Count who was right where, and measure the champion by itself; all arrays have one row per picture.
 
-    With `groups`, N names, test and interval count groups and not pictures.
+    With `groups`, int64 (N,), test and interval count groups and not pictures.
     """
     mine = metrics.predicted_classes(challenger) == labels
     theirs = metrics.predicted_classes(champion) == labels
@@ -22,8 +20,7 @@ def compare(
     only_challenger, only_champion = int((mine & ~theirs).sum()), int((~mine & theirs).sum())
     effective = None
     if groups is not None:
-        _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-        b, c, sizes = (np.bincount(member, rows).astype(int).tolist() for rows in (mine & ~theirs, ~mine & theirs, None))
+        b, c, sizes = (np.bincount(groups, rows).astype(int).tolist() for rows in (mine & ~theirs, ~mine & theirs, None))
         effective = effective_pairs(b, c, sizes)
     scale = 1.0 if effective is None else effective / len(labels)
     low, high = difference_interval(only_challenger * scale, only_champion * scale, len(labels) * scale)

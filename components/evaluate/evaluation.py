@@ -73,7 +73,7 @@ class _Scored:
     scores: Scores
     appearance: slices.Appearance
     columns: slices.Columns
-    groups: list[str] | None
+    groups: Labels | None
     """Which group each test picture is of; None where pictures stand for themselves."""
 
 
@@ -226,6 +226,7 @@ def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilitie
         thumbnails=thumbnails,
         thumbnail_rows=thumbnail_rows,
         label_quality=metrics.label_quality(scored.labels, probabilities),
+        groups=scored.groups,
         occluded=occlude(scored.classifier, surest, answers, scored.scores.batch_size),
     )
 

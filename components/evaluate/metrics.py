@@ -45,27 +45,25 @@ def proportion(correct: int, n: int) -> Proportion:
     return Proportion(value=value, correct=int(correct), n=int(n), low=low, high=high)
 
 
-def classes_by_groups(per_class: list[ClassResult], labels: Labels, correct: npt.NDArray[np.bool_], groups: list[str]) -> list[ClassResult]:
+def classes_by_groups(per_class: list[ClassResult], labels: Labels, correct: npt.NDArray[np.bool_], groups: Labels) -> list[ClassResult]:
     """Give each class' recall the interval that counts groups; see `by_groups`."""
-    _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
     results = []
     for k, result in enumerate(per_class):
         mine = labels == k
-        sizes = np.bincount(member[mine])
+        sizes = np.bincount(groups[mine])
         present = sizes > 0
         if result.recall is not None:
-            effective = effective_pictures(np.bincount(member[mine], correct[mine])[present].astype(int).tolist(), sizes[present].tolist())
+            effective = effective_pictures(np.bincount(groups[mine], correct[mine])[present].astype(int).tolist(), sizes[present].tolist())
             low, high = effective_interval(result.recall, effective)
             result = result.model_copy(update={"recall_low": low, "recall_high": high, "effective": effective})
         results.append(result)
     return results
 
 
-def by_groups(accuracy: Proportion, correct: npt.NDArray[np.bool_], column: str, groups: list[str]) -> tuple[Proportion, Groups]:
-    """Give an accuracy the interval that counts groups; `correct` (N,) says which pictures are, `groups` which each is of."""
-    _, member = np.unique(np.array(groups, dtype=object).astype(str), return_inverse=True)
-    sizes = np.bincount(member)
-    effective = effective_pictures(np.bincount(member, correct).astype(int).tolist(), sizes.tolist())
+def by_groups(accuracy: Proportion, correct: npt.NDArray[np.bool_], column: str, groups: Labels) -> tuple[Proportion, Groups]:
+    """Give an accuracy the interval that counts groups; `correct` (N,) says which pictures are, `groups` int64 (N,) which each is of."""
+    sizes = np.bincount(groups)
+    effective = effective_pictures(np.bincount(groups, correct).astype(int).tolist(), sizes.tolist())
     low, high = effective_interval(accuracy.value, effective)
     method = f"{accuracy.method}, groups"
     return accuracy.model_copy(update={"low": low, "high": high, "method": method}), Groups(

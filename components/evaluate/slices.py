@@ -81,8 +81,8 @@ def read_columns(path: Path | None, n: int) -> Columns:
     return Columns(files, groups, left_out)
 
 
-def read_groups(path: Path | None, column: str, files: list[str]) -> list[str]:
-    """The group of each picture of a split; one without a value is a group of its own.
+def read_groups(path: Path | None, column: str, files: list[str]) -> Labels:
+    """The group of each picture of a split as a number from 0 up, int64 (N,); one without a value is a group of its own.
 
     Raises EvaluationError where the column is missing.
     """
@@ -91,7 +91,8 @@ def read_groups(path: Path | None, column: str, files: list[str]) -> list[str]:
     if path is None or column not in parquet.read_schema(path).names:
         raise EvaluationError(f"the dataset has groups by column {column!r}, and {path} does not hold it; run ingest again")
     values = parquet.read_table(path, columns=[column])[column].to_pylist()
-    return [value or f"\0{file}" for value, file in zip(values, files, strict=True)]
+    names = [value or f"\0{file}" for value, file in zip(values, files, strict=True)]
+    return np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
 
 
 def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns) -> list[Slice]:

@@ -43,7 +43,7 @@ def accuracy_drop(bound: float, evaluation: Evaluation) -> RuleResult:
 
     def judge(paired: Paired) -> RuleResult:
         drop = -_difference(paired)
-        p = as_computed(_mcnemar(paired, "less"))
+        p = as_computed(paired.p_value("less"))
         outcome: Outcome = "pass"
         if drop <= 0:
             reason = f"accuracy is {show(-drop)} above the champion's" if drop else "accuracy equals the champion's"
@@ -66,7 +66,7 @@ def significant_drop(_: bool, evaluation: Evaluation) -> RuleResult:
     """Whether the challenger is significantly worse than the champion (one-sided exact McNemar test at 2.5%)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(_mcnemar(paired, "less"))
+        p = as_computed(paired.p_value("less"))
         worse = p <= as_written(ONE_SIDED)
         reason = f"{'' if worse else 'not '}significantly worse than the champion ({_p(p)}); {_counts(paired)}"
         return figure_result("forbid_significant_drop", "fail" if worse else "pass", reason, p, ONE_SIDED)
@@ -82,7 +82,7 @@ def non_inferiority(margin: float, evaluation: Evaluation) -> RuleResult:
 
     def judge(paired: Paired) -> RuleResult:
         low, high = (as_computed(end) for end in _interval(paired))
-        p = as_computed(_mcnemar(paired, "less"))
+        p = as_computed(paired.p_value("less"))
         interval = f"accuracy {_signed(_difference(paired))} against the champion, 95% interval {_signed(low, -margin)} to {_signed(high)}"
         if low >= -as_written(margin):
             outcome: Outcome = "pass"
@@ -101,7 +101,7 @@ def superiority(_: bool, evaluation: Evaluation, level: float = ONE_SIDED) -> Ru
     """Whether the challenger is significantly better than the champion (one-sided exact McNemar test at 2.5%, or at `level`)."""
 
     def judge(paired: Paired) -> RuleResult:
-        p = as_computed(_mcnemar(paired, "greater"))
+        p = as_computed(paired.p_value("greater"))
         if p <= as_written(level):
             outcome: Outcome = "pass"
             reason = "significantly better than the champion"
@@ -121,11 +121,6 @@ def _against_champion(rule: str, judge: Judge, evaluation: Evaluation) -> RuleRe
     if champion.paired is None:
         return RuleResult(rule=rule, outcome="fail", reason=f"no comparison with {champion.version}")
     return judge(champion.paired)
-
-
-def _mcnemar(paired: Paired, alternative: str) -> float:
-    """McNemar's test; of effective pictures, where the dataset has groups."""
-    return mcnemar(paired.only_challenger * paired.scale, paired.only_champion * paired.scale, alternative)
 
 
 def _interval(paired: Paired) -> tuple[float, float]:

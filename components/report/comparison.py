@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from components.bundle.dataset import Labels
 from components.bundle.evaluation import Paired
 from components.bundle.mistakes import thumbnails_by_row
 from components.bundle.model import Probabilities
-from components.classifier.intervals import ONE_SIDED, mcnemar
+from components.classifier.intervals import ONE_SIDED
 from components.registry.evaluated import Evaluated
 from components.registry.manifest import Difference
 from components.report.views import MAX_LISTED, MAX_PICTURE_BYTES, picture_addresses
@@ -50,16 +51,26 @@ class Comparison:
         """Whether the difference is significant by the gate's test, exact McNemar at 2.5% to each side, as (tone, words)."""
         if self.paired is None:
             return "warn", "not comparable"
-        counts = self.paired.only_challenger, self.paired.only_champion
-        if mcnemar(*counts, "less") <= ONE_SIDED:
+        if self.paired.p_value("less") <= ONE_SIDED:
             return "bad", "significantly worse"
-        if mcnemar(*counts, "greater") <= ONE_SIDED:
+        if self.paired.p_value("greater") <= ONE_SIDED:
             return "good", "significantly better"
         return "plain", "not significantly different"
 
 
-def common_predictions(first: Evaluated, second: Evaluated) -> tuple[Labels, Probabilities, Probabilities, str] | str:
-    """Find labels and both versions' probabilities on the same pictures, and whose test split that is; else say why there are none.
+class Common(NamedTuple):
+    """What two versions said of the same pictures; `groups` int64 (N,), None where pictures stand for themselves or it is not known."""
+
+    labels: Labels
+    first: Probabilities
+    second: Probabilities
+    whose: str
+    """Whose test split it is: first, second or both."""
+    groups: Labels | None
+
+
+def common_predictions(first: Evaluated, second: Evaluated) -> Common | str:
+    """Find the same pictures that both versions were measured on; else say why there are none.
 
     Either both were evaluated on the same sealed split, or one was evaluated beside the other while that one served.
     """
@@ -67,13 +78,14 @@ def common_predictions(first: Evaluated, second: Evaluated) -> tuple[Labels, Pro
     if a.classes != b.classes:
         return "they know different classes"
     if a.test_digest == b.test_digest:
-        return first.predictions.labels, first.predictions.probabilities, second.predictions.probabilities, "both"
+        one, other = first.predictions, second.predictions
+        return Common(one.labels, one.probabilities, other.probabilities, "both", other.groups if one.groups is None else one.groups)
     for newer, older, whose in ((second, first, "second"), (first, second, "first")):
         theirs = newer.predictions.champion_probabilities
         if theirs is not None and newer.evaluation.champion is not None and newer.evaluation.champion.version == older.version:
             mine = newer.predictions.probabilities
             pair = (theirs, mine) if whose == "second" else (mine, theirs)
-            return newer.predictions.labels, *pair, whose
+            return Common(newer.predictions.labels, *pair, whose, newer.predictions.groups)
     return "they were evaluated on different test pictures, and neither of them beside the other"
 
 

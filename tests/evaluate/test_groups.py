@@ -44,7 +44,7 @@ def test_two_models_compared_by_groups_err_as_seldom_as_they_promise(
 def test_a_sound_class_is_called_broken_as_seldom_as_is_promised(groups: int, size: int, correlation: float) -> None:
     rng, broken, plainly, floor, runs = np.random.default_rng(1), 0, 0, 0.8, 300
     labels = np.zeros(groups * size, np.int64)
-    names = [str(k // size) for k in range(len(labels))]
+    member = np.arange(len(labels)) // size
     (template,) = [r for r in metrics.measure(labels, np.tile([0.9, 0.1], (len(labels), 1)), ["a", "b"]).per_class if r.name == "a"]
     for _ in range(runs):
         own = (
@@ -55,7 +55,7 @@ def test_a_sound_class_is_called_broken_as_seldom_as_is_promised(groups: int, si
         correct = np.concatenate([np.arange(size) < count for count in rng.binomial(size, own)])
         hits = int(correct.sum())
         given = template.model_copy(update={"correct": hits, "recall": hits / len(labels)})
-        (result,) = metrics.classes_by_groups([given], labels, correct, names)
+        (result,) = metrics.classes_by_groups([given], labels, correct, member)
         assert result.effective is not None
         broken += p_below(hits * result.effective / len(labels), result.effective, floor) <= FAMILY
         plainly += p_below(hits, len(labels), floor) <= FAMILY
@@ -67,7 +67,7 @@ def test_models_that_never_differ_count_as_many_pictures_as_groups() -> None:
     assert effective_pairs([0] * 8, [0] * 8, [12] * 8) == pytest.approx(8)
     assert effective_pairs([1, 0, 0], [0, 1, 0], [1, 1, 1]) == pytest.approx(3)
     labels, sure = np.zeros(96, np.int64), np.tile([0.9, 0.1], (96, 1))
-    by_groups = compare(labels, sure, sure, ["a", "b"], [str(k // 12) for k in range(96)])
+    by_groups = compare(labels, sure, sure, ["a", "b"], np.arange(96) // 12)
     plain = compare(labels, sure, sure, ["a", "b"])
     assert (by_groups.effective, plain.effective) == (pytest.approx(8), None)
     assert by_groups.difference_low < 5 * plain.difference_low

@@ -52,7 +52,7 @@ def test_the_interval_by_groups_holds_the_true_accuracy_in_95_of_100_cases(
             share = rng.beta(truth * spread, (1 - truth) * spread, groups)
         correct = np.concatenate([np.arange(size) < count for count in rng.binomial(size, share)])
         accuracy = proportion(int(correct.sum()), len(correct))
-        by, told = by_groups(accuracy, correct, "patient", [str(k // size) for k in range(len(correct))])
+        by, told = by_groups(accuracy, correct, "patient", np.arange(len(correct)) // size)
         held += by.low <= truth <= by.high
         plain += accuracy.low <= truth <= accuracy.high
         assert told.n == groups
@@ -63,8 +63,8 @@ def test_the_interval_by_groups_holds_the_true_accuracy_in_95_of_100_cases(
 
 def test_without_a_mistake_groups_count_and_pictures_of_their_own_are_the_plain_interval() -> None:
     perfect = proportion(96, 96)
-    assert by_groups(perfect, np.ones(96, bool), "patient", [str(k // 12) for k in range(96)])[1].effective < 10
-    alone, told = by_groups(perfect, np.ones(96, bool), "patient", [str(k) for k in range(96)])
+    assert by_groups(perfect, np.ones(96, bool), "patient", np.arange(96) // 12)[1].effective < 10
+    alone, told = by_groups(perfect, np.ones(96, bool), "patient", np.arange(96))
     assert told.effective == pytest.approx(96, abs=2)
     assert alone.low == pytest.approx(perfect.low, abs=0.002)
 

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 from scipy.stats import binom, binomtest, norm
 
 from components.bundle.decision import RuleResult
-from components.bundle.evaluation import Evaluation
+from components.bundle.evaluation import Evaluation, Paired
 from components.bundle.policy import Policy
 from components.classifier.intervals import _tango, difference_interval
 from components.gate import champion_rules
@@ -100,7 +100,7 @@ def share(counts: npt.NDArray[np.int64], rule: Rule, bound: Any, n: int) -> Coun
     found: Counter[str] = Counter()
     distinct, times = np.unique(counts, axis=0, return_counts=True)
     for (b, c), weight in zip(distinct.tolist(), times.tolist(), strict=True):
-        paired = SimpleNamespace(n=n, only_challenger=b, only_champion=c, scale=1.0, effective=None)  # what these rules read, unchecked
+        paired = Paired.model_construct(n=n, only_challenger=b, only_champion=c)  # what these rules read, unchecked
         found[rule(bound, cast("Evaluation", SimpleNamespace(champion=SimpleNamespace(paired=paired)))).outcome] += weight / len(counts)
     return found
 

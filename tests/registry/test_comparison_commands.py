@@ -5,12 +5,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from components.bundle.evaluation import Champion
+from components.bundle.policy import Policy
 from components.classifier.errors import UsageError
+from components.gate.decide import decide
 from components.registry import Record, Registry
 from components.registry.evaluated import read_evaluated
 from components.report.comparison import common_predictions
@@ -97,6 +100,30 @@ def test_a_version_that_was_evaluated_beside_the_other_is_compared_on_its_own_pi
     assert compare_versions(newer, a).standing[1] == "significantly worse"
     names = common_predictions(a, replace(newer, predictions=replace(newer.predictions, champion_probabilities=None)))
     assert "different test pictures" in str(names)
+
+
+def test_pictures_of_groups_are_compared_by_groups_as_the_gate_does(store: tuple[str, str, str, str]) -> None:
+    url, weak, good, _ = store
+    registry = Registry(open_store(url), "digits")
+    a, b = (read_evaluated(registry, version) for version in (weak, good))
+    alone = compare_versions(a, b).paired
+    grouped = replace(b, predictions=replace(b.predictions, groups=np.minimum(np.arange(b.evaluation.n), 2)))
+    found = compare_versions(a, grouped)
+    assert alone is not None
+    assert found.paired is not None
+    assert (alone.effective, found.paired.only_challenger) == (None, alone.only_challenger)
+    assert found.paired.effective is not None
+    assert found.paired.effective < 50 < alone.n
+    assert found.standing[1] == "not significantly different" != compare_versions(a, b).standing[1]
+    beside = Champion(
+        version=weak, classes_equal=True, shape_equal=True, same_images=True, dataset_digest="", reason="", paired=found.paired
+    )
+    (rule,) = [
+        rule
+        for rule in decide(Policy(require_superiority=True), b.evaluation.model_copy(update={"champion": beside})).rules
+        if rule.rule == "require_superiority"
+    ]
+    assert rule.outcome == "insufficient"
 
 
 def test_mistakes_are_listed_filtered_by_classes_and_written_whole(store: tuple[str, str, str, str], tmp_path: Path) -> None:
