@@ -80,8 +80,8 @@ def own(made: Site, tmp_path: Path) -> Site:
     return Site(str(tmp_path / "store"), made.runs, made.versions)
 
 
-@pytest.fixture
+@pytest.fixture(scope="package")
 def client(made: Site) -> Iterator[TestClient]:
-    """A browser without scripts on that site."""
+    """A browser without scripts on that site; what one test has opened is drawn for all."""
     with TestClient(create_app(made.stored, "ann"), base_url="http://127.0.0.1:8008") as client:
         yield client
