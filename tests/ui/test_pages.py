@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from posixpath import normpath
 from urllib.parse import urljoin
 
@@ -134,3 +135,12 @@ def test_what_never_changes_is_read_once(made: Site, monkeypatch: pytest.MonkeyP
         assert client.get(page).status_code == 200
         assert {key.split("/")[0] for key in read[first:]} <= {"deployments"}, page  # the head of the ledger is looked at each time
     assert not [key for key in read if key.endswith(".onnx")]
+
+
+def test_a_store_of_release_0_1_is_shown() -> None:
+    old = Path(__file__).parents[1] / "fixtures" / "release_0_1" / "store"
+    first, second = "20260102-030405-283e5dfa2d07", "20260202-030405-a8462a9d1fc6"
+    client = TestClient(create_app(Stored(str(old)), "ann"), base_url="http://localhost")
+    for path in ("models/digits", "models/digits/timeline", "models/digits/live", f"models/digits/{second}", "review/digits"):
+        assert client.get(f"/{path}.html").status_code == 200, path
+    assert "Two versions beside each other" in client.get(f"/compare/digits/{first}/digits/{second}.html").text
