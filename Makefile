@@ -58,6 +58,9 @@ docs: $(INSTALLED) ## Write docs/parameters.md and docs/rules.md from the settin
 	$(BIN)/python -W ignore -m pipelines.cli.params > docs/parameters.md
 	$(BIN)/penstock lint --rules --format markdown > docs/rules.md
 
+gallery: $(INSTALLED) ## Make the pictures of docs/gallery.md anew from a real run (minutes; needs Chromium)
+	$(BIN)/python docs/gallery.py
+
 image: ## Build both images: penstock-pipeline and penstock-predictor
 	@test -n "$(DOCKER)" || { echo "error: no client that can build: install docker.io, docker with its buildx plugin, or podman, and name it: make image DOCKER=/path/to/it"; exit 1; }
 	@for image in $(IMAGES); do \
@@ -116,4 +119,4 @@ fuzz: $(INSTALLED) ## 100,000 wrong requests to a real predictor, none of which 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean gallery

@@ -27,6 +27,7 @@ def typed(text: str, program: str) -> Iterator[list[str]]:
     spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
     for line in "\n".join([*fenced, *indented, *spans]).replace("\\\n", " ").splitlines():
         for command in re.split(r"&&|\|\|?|;|\$\(|&$", line):
+            command = re.sub(r"\s\d?>+\s*\S+", "", command)  # where the output goes
             words = re.match(rf"\s*\$?\s*(?:\w+=\S*\s+)*(?:\S*/)?{program}\s+(.*)", command)
             if words:
                 yield shlex.split(words[1].replace("[", " ").replace("]", " "), comments=True)
@@ -55,6 +56,13 @@ def test_every_command_in_the_documents_exists(document: Path) -> None:
     targets = {word for words in typed(text, "make") for word in words if re.fullmatch("[a-z-]+", word)}
     assert targets - TARGETS == set()
     assert [f"penstock {' '.join(words)}: {wrong}" for words in typed(text, "penstock") if (wrong := problem(words))] == []
+
+
+def test_every_picture_in_the_documents_is_there_and_all_are_small() -> None:
+    found = [(path.parent, name) for path in DOCUMENTS for name in re.findall(r"!\[[^]]*\]\(([^):]+)\)", path.read_text("utf-8"))]
+    shown = {(folder / name).resolve() for folder, name in found}
+    assert set((ROOT / "docs" / "images").iterdir()) == shown
+    assert sum(path.stat().st_size for path in shown) < 1_500_000
 
 
 def test_every_target_is_listed_by_make_help_and_is_phony() -> None:
