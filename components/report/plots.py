@@ -129,7 +129,7 @@ def history_plot(
     axes.set(ylabel=label)
     axes.margins(0.06, 0.14)
     axes.ticklabel_format(axis="y", useOffset=False)
-    locator: Any = AutoDateLocator(maxticks=6)  # type: ignore[no-untyped-call]
+    locator: Any = AutoDateLocator(minticks=2, maxticks=6)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)

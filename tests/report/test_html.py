@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from components.bundle.training import Epoch, LearningCurves, TrainingRecord
 from components.evaluate.evaluation import evaluate
 from components.report.html import figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
+from components.report.plots import history_plot
 from components.report.views import MAX_SUSPECT
 from tests.evaluate import made
 
@@ -311,3 +314,11 @@ def test_an_evaluation_holds_the_curves_of_the_models_training(tmp_path: Path) -
     stored = Evaluation.load(tmp_path / "out").training
     assert stored is not None
     assert stored.history == history
+
+
+@pytest.mark.parametrize("apart", [timedelta(seconds=160), timedelta(minutes=170), timedelta(days=3), timedelta(days=900)])
+def test_versions_over_time_are_drawn_without_a_warning_however_far_apart_they_are(apart: timedelta) -> None:
+    first = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "<svg" in history_plot("accuracy", [first, first + apart], {"accuracy": [0.9, 0.95]}, [True, False], "share")
