@@ -113,6 +113,7 @@ def arrange(listing: Listing) -> Layout:
 
     Raises DataError when its folders are not classes, saying what is wanted and what was found.
     """
+    _refuse_boxes(listing)
     tree = _tree(listing)
     layout = Layout(_unwrap(tree))
     if layout.root:
@@ -125,6 +126,18 @@ def arrange(listing: Listing) -> Layout:
         for top, split in zip(_tops(tree, layout.root, list(splits)), splits.values(), strict=True):
             _place(listing, tree, layout, top, split)
     return layout
+
+
+def _refuse_boxes(listing: Listing) -> None:
+    """Refuse sets for finding objects, as YOLO's: each picture in a folder images has a text of its boxes in a folder labels."""
+    texts = {f.name.removesuffix(".txt"): f.name for f in listing.files if suffix(f.name) == ".txt" and "labels" in f.name.split("/")}
+    stems = (f.name.rpartition(".")[0] for f in listing.files if "images" in f.name.split("/")) if texts else ()
+    boxes = next((texts[name] for stem in stems if (name := re.sub(r"(^|/)images(/|$)", r"\1labels\2", stem)) in texts), None)
+    if boxes:
+        raise DataError(
+            f"{listing.address} holds boxes of objects ({boxes}), and a classifier takes one label per picture; cut the objects out of the "
+            "pictures, into one folder per class"
+        )
 
 
 def _tree(listing: Listing) -> _Tree:

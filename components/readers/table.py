@@ -58,10 +58,10 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     if path is None and not required:
         return None
     if path is None or len(header) < 2 or len(set(header)) < len(header) or not all(header):
-        raise DataError(
-            f"{name} has the columns {some(header) or 'none'}; it needs one for the picture ({', '.join(PATH_COLUMNS)}) and others, "
-            "each once and with a name, such as file,label"
-        )
+        wanted = f"it needs one for the picture ({', '.join(PATH_COLUMNS)}) and others, each once and with a name, such as file,label"
+        if "pixels" in header:
+            wanted = "pixels in one column are not read: save them as an array (N, H, W) with np.save, and the labels as another beside it"
+        raise DataError(f"{name} has the columns {some(header) or 'none'}; {wanted}")
     rows: dict[str, dict[str, str | None]] = {}
     spelled: dict[str, str] = {}
     for number, row in lines:

@@ -190,3 +190,9 @@ def test_an_archive_of_arrays_beyond_the_limits_is_refused(tmp_path: Path, run: 
             member.write(bytes(2**20))
     with pytest.raises(UnsafeArchiveError, match="unpacks to more than 200 times its size"):
         run(path)
+
+
+def test_pixels_in_one_column_are_refused_with_what_to_do(tmp_path: Path, run: Run) -> None:
+    data = "emotion,pixels,Usage\n" + "\n".join(f"{k % 2},{' '.join(map(str, range(64)))},Training" for k in range(8))
+    with pytest.raises(DataError, match=r"pixels in one column are not read: save them as an array \(N, H, W\) with np\.save"):
+        run(put(tmp_path / "fer2013.csv", data))

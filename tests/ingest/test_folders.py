@@ -358,3 +358,24 @@ def test_a_name_that_ends_in_a_space_is_quoted(tmp_path: Path, run: Run) -> None
     assert "in 2 classes: 'cat ' 6, dog 6" in found.said
     assert "warning: set aside 'cat /x.png': the file is empty (0 bytes)" in found.lines
     assert "passed over 1 file without a picture, such as 'dog/note '" in found.said
+
+
+def test_a_yolo_folder_of_classes_is_read_with_its_splits_whatever_lies_beside_them(tmp_path: Path, run: Run) -> None:
+    for seed, split in enumerate(("train", "val", "test")):
+        folder(tmp_path / "data" / split, {"cat": 6, "dog": 6}, seed=100 * seed)
+        put(tmp_path / "data" / f"{split}.cache", b"\x93NUMPY")
+    put(tmp_path / "data" / "data.yaml", "names: {0: cat, 1: dog}")
+    ran = run(tmp_path / "data")
+    assert [ran.total(split) for split in ("train", "validation", "test")] == [12, 12, 12]
+    assert "passed over 4 files without a picture" in ran.said
+
+
+@pytest.mark.parametrize("form", ["images/{split}/{k}.jpg", "{split}/images/{k}.jpg"])
+def test_a_set_of_boxes_is_refused_as_what_it_is(tmp_path: Path, run: Run, form: str) -> None:
+    for split in ("train", "val"):
+        for k in range(4):
+            name = form.format(split=split, k=k)
+            put(tmp_path / "data" / name, encode(pixels(k % 2, k), "JPEG"))
+            put(tmp_path / "data" / name.replace("images", "labels").replace(".jpg", ".txt"), "0 0.5 0.5 0.2 0.2")
+    with pytest.raises(DataError, match=r"boxes of objects \(.*labels.*\.txt\), and a classifier takes one label per picture"):
+        run(tmp_path / "data")
