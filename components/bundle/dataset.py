@@ -55,6 +55,22 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def weights(self, column: str) -> npt.NDArray[np.float32] | None:
+        """How much each picture counts in the loss, float32 (N,), 1 without a value; None where `column` is "".
+
+        Raises DataError where the column is missing, or no picture counts.
+        """
+        if not column:
+            return None
+        import pyarrow.parquet as pq
+
+        known = self.columns_path is not None and column in pq.read_schema(self.columns_path).names
+        values = pq.read_table(self.columns_path, columns=[column])[column].to_pylist() if known else []
+        weights = np.array([float(value or 1) for value in values], np.float32)
+        if len(weights) != len(self) or not weights.sum() > 0:
+            raise DataError(f"column {column} of {self.columns_path} does not hold the weights of {len(self)} pictures; run ingest again")
+        return weights
+
 
 @dataclass(frozen=True)
 class DatasetInfo:
@@ -72,6 +88,8 @@ class DatasetInfo:
     """One entry per file that was left out: file, reason."""
     group: str = ""
     """The column whose values each lie in one split; "" where every picture stands for itself."""
+    weight: str = ""
+    """The column whose values weigh the training pictures in the loss; "" where all count alike."""
     levels: int = 16
     """In files of 16 bits per sample the brightest value was 2**levels - 1."""
     digest: str = ""

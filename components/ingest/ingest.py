@@ -22,6 +22,7 @@ from components.ingest.checks import Check, check_classes, check_constant, check
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
+from components.ingest.weights import check_weights
 from components.readers.listing import counted, quoted, some
 from components.report.dataset import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
@@ -64,6 +65,7 @@ def _make(source: str, path: Path, options: IngestSettings, log: Log) -> Dataset
         checks = _check(collection, keep, options)
         splits = split.assign(collection, keep, options)
         checks += check_groups(collection, splits, bool(options.extra_training_source))
+        checks += check_weights(collection, options)
         more = _extra(collection, options, scratch, log) if options.extra_training_source else None
         pictures = _pictures(collection, splits, more)
         alike = likeness.find(pictures, scratch / "thumbnails", log)
@@ -177,6 +179,7 @@ def _write(
         seed=options.split_seed,
         levels=options.levels,
         group=collection.group,
+        weight=options.weight_column,
         checks=[check.as_dict() for check in checks],
         set_aside=[*collection.set_aside, *(more.set_aside if more else [])],
     )

@@ -2,7 +2,7 @@
 
 | module | what it reads |
 |---|---|
-| places.py | the files of a folder, or of a store (`s3://`) |
+| places.py, cloud.py | the files of a folder, of a store (`s3://`), of Google's and Azure's stores |
 | archives.py, zip_names.py | tar and zip |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |

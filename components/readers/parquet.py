@@ -58,7 +58,7 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
 
 
 def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list[str | None]]]:
-    """Read the label of each row, None where it has none, and all other columns of text and whole numbers, as text.
+    """Read the label of each row, None where it has none, and all other columns of text and numbers, as text.
 
     Numbers of a Hugging Face ClassLabel become its names. Raises DataError when the file is damaged or no column holds labels.
     """
@@ -68,7 +68,7 @@ def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list
         if column is None:
             listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
             raise DataError(f"{name} has no column of labels ({', '.join(LABEL_COLUMNS)}); its columns are: {listed}; rename the right one")
-        others = [field.name for field in schema if field.name != column and _is_text_or_whole(field.type)]
+        others = [f.name for f in schema if f.name != column and (_is_text_or_whole(f.type) or pa.types.is_floating(f.type))]
         kept = pa.schema([schema.field(name) for name in (column, *others)])
         table = pa.Table.from_batches([batch for _, batch in opened.batches(kept.names, 0, opened.rows)], kept)
         names = (_features(schema).get(column) or {}).get("names")

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from components.classifier.errors import DataError
+from components.readers.cloud import PACKAGES, CloudObjects
 from components.readers.listing import MAX_FILES, Listing, SourceFile, is_hidden, is_system, readable
 from components.readers.records import PassedOver
 from components.storage import Store, open_store
@@ -54,7 +55,7 @@ class InputSource(ABC):
 
 @contextmanager
 def open_source(address: str) -> Iterator[InputSource]:
-    """Open a file or a folder, `file://…`, or `s3://bucket/…`; copies of remote files are deleted afterwards.
+    """Open a file or a folder, `file://…`, `s3://bucket/…`, or what cloud.py reads; copies of remote files are deleted afterwards.
 
     Raises DataError when nothing is there, UsageError for an address of another form, and what stores raise.
     """
@@ -62,9 +63,13 @@ def open_source(address: str) -> Iterator[InputSource]:
         if "://" in address and not address.startswith("file://"):
             scheme, _, rest = address.partition("://")
             root, _, prefix = rest.partition("/")
-            yield StoreSource(open_store(f"{scheme}://{root}"), prefix, address, Path(folder))
+            yield StoreSource(_open_objects(f"{scheme}://{root}"), prefix, address, Path(folder))
         else:
             yield LocalSource(local_path(address), address)
+
+
+def _open_objects(address: str) -> Store | CloudObjects:
+    return CloudObjects(address) if address.partition("://")[0] in PACKAGES else open_store(address)
 
 
 def read_object(store: str, key: str) -> bytes:
@@ -75,7 +80,7 @@ def read_object(store: str, key: str) -> bytes:
 class _Objects:
     """A store to read from; in another process it is opened anew, once."""
 
-    def __init__(self, address: str, store: Store) -> None:
+    def __init__(self, address: str, store: Store | CloudObjects) -> None:
         self._address, self._store = address, store
 
     def __reduce__(self) -> tuple[Callable[[str], "_Objects"], tuple[str]]:
@@ -87,7 +92,7 @@ class _Objects:
 
 @lru_cache(maxsize=16)
 def _opened(address: str) -> _Objects:
-    return _Objects(address, open_store(address))
+    return _Objects(address, _open_objects(address))
 
 
 def local_path(address: str) -> Path:
@@ -173,12 +178,12 @@ class StoreSource(InputSource):
 
     remote = True
 
-    def __init__(self, store: Store, prefix: str, url: str, scratch: Path) -> None:
+    def __init__(self, store: Store | CloudObjects, prefix: str, url: str, scratch: Path) -> None:
         """`prefix` is a key (one object) or a folder's (`x/`, or empty for the whole store)."""
         self._store, self.address, self._scratch = store, url, scratch
         scheme, _, rest = url.partition("://")
         self._objects = _Objects(f"{scheme}://{rest.partition('/')[0]}", store)
-        self.shared = scheme == "s3"
+        self.shared = scheme == "s3" or scheme in PACKAGES
         first = next(store.list(prefix), None) if prefix else None  # an object sorts before all whose keys go on after its own
         below = next(store.list(f"{prefix}/"), None) if first is not None and first.key == prefix else None
         self.single = first is not None and first.key == prefix and below is None

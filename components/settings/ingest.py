@@ -13,7 +13,9 @@ from components.settings.base import Settings
 
 NAMED_SOURCES = ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10")
 """Sets that Penstock knows by name."""
-SOURCE_FORMS = f"{', '.join(NAMED_SOURCES)}, a folder, a tar or zip archive, a table of labels, Parquet, or an s3:// address"
+SOURCE_FORMS = (
+    f"{', '.join(NAMED_SOURCES)}, a folder, a tar or zip archive, a table of labels or pixels, Parquet, Arrow, npz, or an s3:// address"
+)
 MAX_SIDE = 4096
 """Largest height or width that pictures can be brought to, in pixels."""
 
@@ -95,6 +97,8 @@ class IngestSettings(Settings):
     """The same by a regular expression on the picture's path, of which the first bracket is the group, such as /(p[0-9]+)_"""
     keep_dataset: bool = False
     """Keep the dataset version in the store, under datasets/DIGEST: the source of a later run, or an audit, with the same bytes."""
+    weight_column: str = ""
+    """Column of columns.csv or the table of labels with the weight of each picture in training's loss. Empty: all count alike."""
     extra_training_source: str = ""
     """A second source that is trained on and never tests, such as an export of the review queue. Empty for none."""
 

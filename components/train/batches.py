@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from components.bundle.dataset import Split
@@ -17,17 +18,20 @@ MAX_MEMORY_FRACTION = 0.4
 class Batches:
     """A split as batches of uint8 pictures (n, C, H, W), channels last in memory, and int64 labels (n,), on the device."""
 
-    def __init__(self, split: Split, device: torch.device) -> None:
+    def __init__(self, split: Split, device: torch.device, weights: npt.NDArray[np.float32] | None = None) -> None:
         self._images = split.images
         self._device = device
         self.labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
+        self._weights = None if weights is None else torch.from_numpy(weights)
         self._resident = self._to_device() if self._fits() else None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches from number `start` up to `steps`, in an order that follows from the seed.
+    def shuffled(
+        self, batch_size: int, seed: tuple[int, ...], steps: int, start: int = 0
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield the batches from number `start` up to `steps` with their pictures' weights, in an order that follows from the seed.
 
         They go through the pictures as often as needed.
         """
@@ -36,7 +40,8 @@ class Batches:
         while made < steps:
             for index in np.array_split(generator.permutation(len(self)), batches_per_pass(len(self), batch_size)):
                 if start <= made < steps:
-                    yield self._take(index)
+                    weights = None if self._weights is None else self._weights[torch.from_numpy(index)].to(self._device)
+                    yield *self._take(index), weights
                 made += 1
 
     def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,6 +76,21 @@ def batches_per_pass(pictures: int, batch_size: int) -> int:
     A single picture would break batch normalisation; where needed, batches hold one picture more than `batch_size`.
     """
     return max(1, min(math.ceil(pictures / batch_size), pictures // 2))
+
+
+def weighted_loss(
+    logits: Tensor, labels: Tensor, weights: Tensor | None, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return the cross entropy of a batch: the mean over its pictures, each of which counts by its weight and that of its class.
+
+    `logits` (n, K), `labels` and `weights` (n,), `class_weights` (K,). A picture of weight 2 counts as if it were there twice; a batch
+    in which no picture counts has the loss 0.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
+    losses = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+    counts = weights if class_weights is None else weights * class_weights[labels]
+    return (losses * weights).sum() / counts.sum().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:

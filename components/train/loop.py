@@ -15,7 +15,7 @@ from components.classifier.errors import TrainingError
 from components.settings.training import MAX_EPOCHS, TrainingSettings
 from components.train import budget
 from components.train.augmentation import Augmentation
-from components.train.batches import Batches, batches_per_pass
+from components.train.batches import Batches, batches_per_pass, weighted_loss
 from components.train.checkpoint import Checkpoints, State
 from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
 from components.train.process_env import StopRequest
@@ -212,9 +212,9 @@ class Trainer:
         self.network.train()
         batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
         first = (number - 1) * self.steps + begun.steps
-        for images, labels in show.steps(batches, self._expected_steps(progress, first), first):
+        for images, labels, weights in show.steps(batches, self._expected_steps(progress, first), first):
             rate = set_rate(self._optimizer, relative_rate(options.scheduler, self._done(progress)))
-            begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels)
+            begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels, weights)
             begun.steps += 1
             self._average.update((number - 1 - progress.cycle_start) * self.steps + begun.steps)
             begun.seconds = time.perf_counter() - started
@@ -263,11 +263,9 @@ class Trainer:
             return f"epoch {len(progress.history)}"
         return f"step {progress.begun.steps} of {self.steps} in epoch {len(progress.history) + 1}"
 
-    def _step(self, pictures: Tensor, labels: Tensor) -> Tensor:
+    def _step(self, pictures: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         with self._autocast():
-            loss = F.cross_entropy(
-                self.network(pictures), labels, weight=self._class_weights, label_smoothing=self._options.label_smoothing
-            )
+            loss = weighted_loss(self.network(pictures), labels, weights, self._class_weights, self._options.label_smoothing)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)

@@ -1,5 +1,6 @@
 """Train one model version: `train(dataset, model, options)` writes model.onnx, model.safetensors, config.json and training.json."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
     identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
+    if (weights := dataset.split("train").weights(dataset.info.weight)) is not None:
+        identity["weights"] = hashlib.sha256(weights.tobytes()).hexdigest()
     checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes)
     try:
         with stoppable() as stop, atomic_directory(model_path, replace=True) as directory:
@@ -101,7 +104,7 @@ class _Run:
         self._normalise = Normalise(self._mean, self._std, device)
         balanced = options.class_weights == "balanced"
         weights = balanced_weights(np.array(self._training.labels, dtype=np.int64), classes) if balanced else None
-        training = Batches(self._training, device)
+        training = Batches(self._training, device, self._training.weights(self._info.weight))
         self.trainer = Trainer(self._network, self._normalise, training, self._batches, augment, options, device, weights)
         show.line(
             f"training {options.architecture} ({self._parameters:,} parameters) on {describe(device)}: {len(self._training)} pictures, "
@@ -122,6 +125,7 @@ class _Run:
             "augmentation_used": self._augmentation,
             "epochs_run": len(fitted.history),
             "parameter_count": self._parameters,
+            **({"weight_column": self._info.weight} if self._info.weight else {}),
             **self._origin,
         }
         described = config(self._info, self._options, inside, facts)

@@ -1,0 +1,88 @@
+"""Pictures in Google's and Azure's stores: read as all others where fsspec has its package, else the package is named."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import _registry
+
+from components.classifier.errors import AccessDenied, DataError, ObjectNotFound, StoreUnavailable, UsageError
+from components.readers.cloud import CloudObjects
+from components.readers.places import open_source
+from tests.ingest.cases import encode, files, folder, pixels, zip_of
+from tests.ingest.conftest import Run, run
+from tests.score.conftest import Score, score
+from tests.score.conftest import model as model
+
+__all__ = ["run", "score"]
+
+
+class Bucket(MemoryFileSystem):
+    """fsspec's own file system in memory, under the scheme of Google's store, of which one bucket may not be read and one fails."""
+
+    protocol = "gs"
+    store: dict[str, object] = {}  # noqa: RUF012 - as fsspec has it
+    pseudo_dirs = [""]  # noqa: RUF012
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return str(super()._strip_protocol(path.replace("gs://", "memory://")))
+
+    def find(self, path: str, *arguments: object, **options: object) -> object:
+        if "/closed" in f"/{path}":
+            raise PermissionError("no storage.objects.list access")
+        if "/broken" in f"/{path}":
+            raise RuntimeError("the library's own kind of error")
+        return super().find(path, *arguments, **options)
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    monkeypatch.setitem(_registry, "gs", Bucket)
+    made = fsspec.filesystem("gs", use_listings_cache=False)
+    made.store.clear()
+    yield made
+    made.store.clear()
+
+
+def test_a_prefix_an_archive_and_a_table_of_addresses_are_read_as_from_anywhere(
+    bucket: Bucket, tmp_path: Path, run: Run, score: Score
+) -> None:
+    data = files(folder(tmp_path / "data", ["cat", "dog"]))
+    for name, content in data.items():
+        bucket.pipe_file(f"/pets/all/{name}", content)
+        bucket.pipe_file(f"/pets/all-2/other/{name}", encode(pixels(9)))
+    bucket.pipe_file("/pets/all.zip", zip_of(tmp_path / "all.zip", data).read_bytes())
+    bucket.pipe_file("/pets/all/cat/", b"")
+    here = run(tmp_path / "data")
+    assert run("gs://pets/all").info.digest == run("gs://pets/all.zip").info.digest == here.info.digest
+    table = "file,label\n" + "\n".join(f"gs://pets/all/{name},{name.partition('/')[0]}" for name in data)
+    (tmp_path / "table.csv").write_text(table)
+    assert run(tmp_path / "table.csv").info.digest == here.info.digest
+    assert {row["input"] for row in score("gs://pets/all").rows} == set(data)
+
+
+def test_what_cannot_be_read_is_told_in_one_line(bucket: Bucket, run: Run) -> None:
+    with pytest.raises(DataError, match="there is nothing under gs://pets/none; check bucket and prefix"):
+        run("gs://pets/none")
+    with pytest.raises(AccessDenied, match=r"gs://closed may not be read \(no storage\.objects\.list access\); check the credentials"):
+        run("gs://closed/all")
+    with pytest.raises(StoreUnavailable, match=r"gs://broken cannot be read \(the library's own kind of error\); check address"):
+        run("gs://broken/all")
+    with pytest.raises(ObjectNotFound, match=r"no object 'a\.png' in gs://pets"):
+        CloudObjects("gs://pets").read("a.png")
+
+
+@pytest.mark.parametrize(
+    ("address", "package"),
+    [("gs://pets/all", "gcsfs"), ("az://pets/all", "adlfs"), ("abfs://pets@account.dfs.core.windows.net/all", "adlfs")],
+)
+def test_without_its_package_the_address_is_refused_and_the_package_named(
+    monkeypatch: pytest.MonkeyPatch, address: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UsageError, match=rf"is read by the package {package}; install it \(pip install {package}\)"), open_source(address):
+        pass
