@@ -66,10 +66,14 @@ class Split:
 
         known = self.columns_path is not None and column in pq.read_schema(self.columns_path).names
         values = pq.read_table(self.columns_path, columns=[column])[column].to_pylist() if known else []
-        weights = np.array([float(value or 1) for value in values], np.float32)
+        weights = _as_weights(values)
         if len(weights) != len(self) or not weights.sum() > 0:
             raise DataError(f"column {column} of {self.columns_path} does not hold the weights of {len(self)} pictures; run ingest again")
         return weights
+
+
+def _as_weights(values: Sequence[Any]) -> npt.NDArray[np.float32]:
+    return np.array([float(value or 1) for value in values], np.float32)
 
 
 @dataclass(frozen=True)
@@ -144,18 +148,28 @@ class Dataset:
         return Split(images, labels, columns if columns.exists() else None)
 
 
-def digest(classes: list[str], shape: tuple[int, int, int], splits: Mapping[SplitName, tuple[Pixels, Labels]]) -> str:
+def digest(
+    classes: list[str],
+    shape: tuple[int, int, int],
+    splits: Mapping[SplitName, tuple[Pixels, Labels]],
+    levels: int = 16,
+    weights: npt.NDArray[np.float32] | None = None,
+) -> str:
     """Hash what a dataset means: the classes in order, the shape, and each split's pixels and labels in order.
+
+    `levels` counts where it is not 16, `weights` (N,) of the training pictures where there are any.
 
     Returns 64 hexadecimal digits (SHA-256).
     """
-    sha = _start_digest(classes, shape)
+    sha = _start_digest(classes, shape, levels)
     for name in SPLITS:
         images, labels = splits[name]
         sha.update(f"{name} {len(labels)}".encode())
         for chunk in _chunks(images):
             sha.update(chunk.data)
         sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
+    if weights is not None:
+        sha.update(np.ascontiguousarray(weights, dtype="<f4").data)
     return sha.hexdigest()
 
 
@@ -172,7 +186,7 @@ def write(
     """
     path = Path(path)
     (path / "dataset.json").unlink(missing_ok=True)
-    sha = _start_digest(info.classes, info.shape)
+    sha = _start_digest(info.classes, info.shape, info.levels)
     for name in SPLITS:
         images, labels = splits[name]
         (path / name).mkdir(parents=True, exist_ok=True)
@@ -181,13 +195,15 @@ def write(
         np.save(path / name / "labels.npy", np.asarray(labels, dtype=np.int64))
         sha.update(np.ascontiguousarray(labels, dtype="<i8").data)
         _write_columns(path / name / "columns.parquet", (columns or {}).get(name))
+    if info.weight:
+        sha.update(_as_weights((columns or {})["train"][info.weight]).astype("<f4").data)
     complete = DatasetInfo(**{**asdict(info), "digest": sha.hexdigest()})
     write_file(path / "dataset.json", [(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n").encode()])
     return complete
 
 
-def _start_digest(classes: list[str], shape: tuple[int, int, int]) -> "hashlib._Hash":
-    return hashlib.sha256(json.dumps([SCHEMA_VERSION, classes, list(shape)]).encode())
+def _start_digest(classes: list[str], shape: tuple[int, int, int], levels: int) -> "hashlib._Hash":
+    return hashlib.sha256(json.dumps([SCHEMA_VERSION, classes, list(shape), *([levels] if levels != 16 else [])]).encode())
 
 
 def _chunks(images: Rows) -> Iterator[Pixels]:

@@ -3,8 +3,8 @@
     datasets/DIGEST/dataset.json, report.html, SPLIT/…    the files of the dataset version (components/bundle/dataset.py)
     datasets/DIGEST/manifest.json                         their digests; written last, create-only: without it nothing is there
 
-DIGEST (64 hexadecimal digits) is that of classes, shape, pixels, labels and splits. What it does not cover, file names, columns and
-checks, is that of the run which kept the dataset first.
+DIGEST (64 hexadecimal digits) is that of classes, shape, pixels, labels, splits, levels and weights. What it does not cover, file
+names, columns and checks, is that of the run which kept the dataset first.
 """
 
 import hashlib
@@ -94,7 +94,9 @@ def fetch(address: str, path: Path, options: IngestSettings) -> DatasetInfo:
         )
     kept = Dataset.load(path)
     parts = {name: kept.split(name) for name in SPLITS}
-    content = dataset.digest(kept.info.classes, kept.info.shape, {name: (part.images, part.labels) for name, part in parts.items()})
+    pictures = {name: (part.images, part.labels) for name, part in parts.items()}
+    weights = parts["train"].weights(kept.info.weight)
+    content = dataset.digest(kept.info.classes, kept.info.shape, pictures, kept.info.levels, weights)
     if not content == kept.info.digest == digest:
         (path / "dataset.json").unlink()
         raise IntegrityError(

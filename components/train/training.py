@@ -1,6 +1,5 @@
 """Train one model version: `train(dataset, model, options)` writes model.onnx, model.safetensors, config.json and training.json."""
 
-import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -68,8 +67,6 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
     identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
-    if (weights := dataset.split("train").weights(dataset.info.weight)) is not None:
-        identity["weights"] = hashlib.sha256(weights.tobytes()).hexdigest()
     checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes)
     try:
         with stoppable() as stop, atomic_directory(model_path, replace=True) as directory:

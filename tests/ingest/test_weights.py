@@ -8,6 +8,8 @@ import pytest
 
 from components.bundle.model import Classifier
 from components.classifier.errors import DataError
+from components.ingest.ingest import ingest
+from components.settings.ingest import IngestSettings
 from components.settings.training import TrainingSettings
 from components.train.training import train
 from tests.ingest.cases import encode, folder, pixels, put
@@ -57,6 +59,21 @@ def test_a_column_that_is_called_weight_is_not_used_unasked_and_that_is_told(tmp
 def test_what_is_not_a_weight_is_refused_by_name(tmp_path: Path, run: Run, weights: dict[str, str], column: str, told: str) -> None:
     with pytest.raises(DataError, match=told):
         run(weighted(tmp_path / "data", weights), weight_column=column)
+
+
+def test_other_weights_and_other_levels_make_another_dataset_that_can_be_kept(tmp_path: Path, run: Run) -> None:
+    data = weighted(tmp_path / "data", {"cat/cat_000.png": "0.5"})
+    settings = ({}, {"weight_column": "weight"}, {"levels": 12}, {"weight_column": "weight", "levels": 12})
+    digests = []
+    for options in settings:
+        info = ingest(str(data), tmp_path / "made", IngestSettings(keep_dataset=True, **options), lambda _: None, str(tmp_path / "store"))
+        again = ingest(f"{tmp_path}/store/datasets/{info.digest}", tmp_path / "again", log=lambda _: None)
+        assert (again.weight, again.levels, again.digest) == (info.weight, info.levels, info.digest)
+        digests.append(info.digest)
+    assert len(set(digests)) == 4
+    put(data / "columns.csv", "file,weight\ncat/cat_000.png,0.75\n")
+    assert run(data).info.digest == digests[0]
+    assert run(data, weight_column="weight").info.digest not in digests
 
 
 @pytest.mark.integration
