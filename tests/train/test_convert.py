@@ -169,8 +169,12 @@ def test_the_command_takes_the_beginning_of_a_version_and_writes_where_it_is_tol
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["version"] == version
     assert (tmp_path / "out" / files.ONNX).is_file()
-    told = CliRunner().invoke(app, ["export", version, "--output", str(tmp_path / "again"), *place]).stdout
-    assert "20 golden pictures agree with the evaluation" in told
+    address = f"file://{tmp_path}/bucket/out"
+    told = CliRunner().invoke(app, ["export", version, "--output", address, *place])
+    assert "20 golden pictures agree with the evaluation" in told.stdout
+    assert (tmp_path / "bucket" / "out" / "export.json").is_file()
+    again = CliRunner().invoke(app, ["export", version, "--output", address, *place])
+    assert "holds something already" in str(again.exception)
 
 
 @pytest.mark.integration
