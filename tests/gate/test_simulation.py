@@ -31,6 +31,23 @@ def test_the_table_has_a_row_for_each_rule_of_each_environment_and_no_other() ->
             assert f"| `{rule}`" in documented()
 
 
+def test_the_rates_that_the_docs_state_in_words_are_those_of_the_table() -> None:
+    fails: dict[str, list[tuple[float, float]]] = {}
+    for line in documented().splitlines():
+        if line.startswith("| `"):
+            name, _, good, bound, _ = (cell.strip() for cell in line.strip("|").split("|"))
+            fails.setdefault(name.split("`")[1], []).append((float(good.split(" / ")[2]), float(bound.split(" / ")[2])))
+    proof = fails.pop("require_superiority")  # an equal challenger is not better: it fails as often as not
+    assert max(fail for fail, _ in proof) > 50
+    champion = {name: fails.pop(name) for name in ("forbid_significant_drop", "maximum_accuracy_drop", "non_inferiority_margin")}
+    assert max(good for rows in champion.values() for good, _ in rows) == 2.2
+    assert max(good for rows in fails.values() for good, _ in rows) == 0.5
+    at_the_bound = {name: max(bound for _, bound in rows) for name, rows in fails.items()}
+    assert (at_the_bound["minimum_accuracy_lower_bound"], at_the_bound["minimum_macro_f1"]) == (4.1, 4.7)
+    assert max(at_the_bound["minimum_accuracy"], at_the_bound["maximum_ece"]) <= 2.5 + 0.5
+    assert max(at_the_bound["minimum_class_recall"], at_the_bound["slice_floors"]) <= 5 + 0.5
+
+
 @pytest.mark.parametrize(
     ("rule", "bound", "n"), [("maximum_accuracy_drop", 0.02, 359), ("maximum_ece", 0.05, 100), ("minimum_accuracy", 0.9, 100)]
 )
