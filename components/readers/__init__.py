@@ -3,7 +3,8 @@
 | module | what it reads |
 |---|---|
 | places.py, cloud.py | the files of a folder, of a store (`s3://`), of Google's and Azure's stores |
-| archives.py, zip_names.py | tar and zip |
+| archives.py, archive_rows.py | tar and zip: in any order, for training; from front to back, for scoring |
+| members.py, zip_names.py | what they have in common: which members are refused, limits, cuts, names |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |
 | parquet.py | Parquet and Arrow: tables with a column of encoded pictures |
@@ -42,7 +43,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.readers import archives, idx, npy, npz, parquet, pixel_table
+from components.readers import archive_rows, idx, members, npy, npz, parquet, pixel_table
 from components.readers.listing import is_record, suffix
 from components.readers.records import Reading, Record
 
@@ -68,8 +69,8 @@ CONTAINERS: dict[str, Container] = {
     "idx": Container(idx.count, idx.read),
     "parquet": Container(parquet.count, parquet.read),
     "arrow": Container(parquet.count, parquet.read),
-    "tar": Container(lambda *_: None, archives.read_tar),
-    "zip": Container(archives.count_zip, archives.read_zip),
+    "tar": Container(lambda *_: None, archive_rows.read_tar),
+    "zip": Container(archive_rows.count_zip, archive_rows.read_zip),
 }
 
 
@@ -94,7 +95,7 @@ def _container(name: str, head: bytes) -> str | None:
         return LABELS if idx.is_labels(content) else "idx"
     if pixel_table.is_pixel_table(name, content):
         return "pixels"
-    return "tar" if archives.is_tar(content, name) else None
+    return "tar" if members.is_tar(content, name) else None
 
 
 def _inflate(head: bytes) -> bytes:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from components.classifier.errors import DataError
 from components.readers import npy
-from components.readers.archives import MEMBER_ERRORS, check_limits, open_zip
 from components.readers.listing import one_line
+from components.readers.members import MEMBER_ERRORS, check_limits, open_zip
 from components.readers.records import PassedOver, Reading, Record
 
 

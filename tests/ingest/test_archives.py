@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from components.classifier.errors import DataError, UnsafeArchiveError
-from components.readers import archives
+from components.readers import members as archive_members
 from components.readers.archives import ArchiveSource
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_entry, tar_of, zip_of
 from tests.ingest.conftest import Run
@@ -121,12 +121,12 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path, run: Run, members: dict[str,
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_bombs_are_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], kind: str) -> None:
-    monkeypatch.setattr(archives, "RATIO_FROM_BYTES", 2**20)
+    monkeypatch.setattr(archive_members, "RATIO_FROM_BYTES", 2**20)
     bomb = MAKERS[kind](tmp_path / "bomb", members | {"cat/zeros.png": bytes(6 * 2**20)})
     if kind != "tar":
         with pytest.raises(UnsafeArchiveError, match="more than 200 times its size"):
             run(bomb)
-    monkeypatch.setattr(archives, "MAX_UNPACKED_BYTES", 2**20)
+    monkeypatch.setattr(archive_members, "MAX_UNPACKED_BYTES", 2**20)
     with pytest.raises(UnsafeArchiveError, match="unpacks to more than"):
         run(bomb)
 
@@ -135,7 +135,7 @@ def test_bombs_are_refused(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyP
 def test_too_many_members_are_refused(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes], kind: str
 ) -> None:
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 11)
+    monkeypatch.setattr(archive_members, "MAX_MEMBERS", 11)
     with pytest.raises(UnsafeArchiveError, match="more than 11 members"):
         run(MAKERS[kind](tmp_path / "many", members))
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.classifier.errors import DataError, UnsafeArchiveError, UsageError
-from components.readers import archives
+from components.readers import members
 from components.readers.listing import is_hidden, readable
 from components.readers.zip_names import names_of
 from components.storage.memory import MemoryStore
@@ -259,7 +259,7 @@ def test_limits_of_archives_hold_for_both(
     run: Run, score: Score, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, name: str, limit: int
 ) -> None:
     source = PLACES[place](tmp_path, GOOD)
-    monkeypatch.setattr(archives, name, limit)
+    monkeypatch.setattr(members, name, limit)
     with pytest.raises(UnsafeArchiveError, match=r"holds more than 5 members|unpacks to more than"):
         run(source)
     with pytest.raises(DataError, match=r"holds more than 5 members|unpacks to more than"):

@@ -1,0 +1,213 @@
+"""The members of a tar or zip: one policy for their names and kinds, the limits of an archive, and how it is seen that one is cut.
+
+A member that could do harm or mean two things is refused by name (see the table of `components.readers`), an archive beyond the limits
+as a whole.
+"""
+
+import lzma
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, cast
+
+from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError
+from components.readers.listing import counted, is_hidden, looks_like_picture, one_line, readable
+from components.readers.zip_names import names_of, readings
+
+MAX_MEMBERS = 2_000_000
+MAX_UNPACKED_BYTES = 128 * 2**30
+MAX_RATIO, RATIO_FROM_BYTES = 200, 64 * 2**20
+"""How much larger than the archive its content may be, once it is larger than RATIO_FROM_BYTES."""
+COPY_BYTES = 2**20
+
+_SLASHES = re.compile(r"[/\\]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
+_PLAIN_ONLY = "make it again with plain files and folders only"
+
+
+@dataclass(frozen=True)
+class Member:
+    """One member: its tidied name, its size in bytes unpacked, and what is wrong with it ("": nothing)."""
+
+    name: str
+    size: int
+    is_folder: bool = False
+    problem: str = ""
+
+
+class Policy:
+    """Checks members as they come, and holds the archive to its limits."""
+
+    def __init__(self, address: str, packed: int) -> None:
+        self.count, self.last = 0, ""
+        self._address, self._packed, self._unpacked = address, packed, 0
+        self._names: set[str] = set()
+
+    def member(self, raw: str, size: int, *, is_folder: bool, kind: str = "", remedy: str = _PLAIN_ONLY, separators: str = "/") -> Member:
+        """Judge one member; `kind` says what it is where it is neither a file nor a folder.
+
+        Raises UnsafeArchiveError when the archive goes beyond its limits.
+        """
+        self.count += 1
+        self._unpacked += size
+        check_limits(self._address, self._packed, self._unpacked, self.count)
+        parts = raw.split("/") if separators == "/" else _SLASHES.split(raw)
+        self.last = name = readable("/".join(part for part in parts if part not in {"", "."}))
+        outside = (".." in raw and ".." in _SLASHES.split(raw)) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
+        if outside or not (name or is_folder):
+            kind, remedy = "a name that leads outside", "make it with relative names"
+        elif not kind and not is_folder and not is_hidden(name) and name in self._names:
+            kind, remedy = "a name twice", "remove or rename one of the two"
+        if kind:
+            return Member(readable(raw), size, False, f"{kind}: {readable(raw)!r}; {remedy}")
+        if not is_folder:
+            self._names.add(name)
+        return Member(name, size, is_folder)
+
+
+def check_limits(address: str, packed: int, unpacked: int, count: int) -> None:
+    """Raise UnsafeArchiveError for too many members, or for content too large, by itself or against the archive's size."""
+    if count > MAX_MEMBERS:
+        raise UnsafeArchiveError(f"archive {address} holds more than {MAX_MEMBERS} members; give it in parts, or unpack it")
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise UnsafeArchiveError(f"archive {address} unpacks to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB; unpack it yourself")
+    if unpacked > RATIO_FROM_BYTES and unpacked > MAX_RATIO * packed:
+        raise UnsafeArchiveError(
+            f"archive {address} unpacks to more than {MAX_RATIO} times its size of {packed} bytes, which pictures never do; "
+            "if it is what you want, unpack it yourself and give the folder"
+        )
+
+
+def is_tar(head: bytes, name: str) -> bool:
+    """Say whether bytes begin with a tar header, by its magic or its checksum; zeros are an empty tar where the name says tar."""
+    block = head[: tarfile.BLOCKSIZE]
+    if len(block) < tarfile.BLOCKSIZE:
+        return False
+    if block[257:262] == b"ustar":
+        return True
+    if not block.strip(b"\0"):
+        return name.lower().endswith((".tar", ".tgz", ".tar.gz"))
+    try:
+        return int(block[148:156].strip(b" \0"), 8) == sum(block[:148]) + 256 + sum(block[156:])
+    except ValueError:
+        return False
+
+
+MEMBER_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError, RuntimeError)
+"""What zipfile raises for a damaged or encrypted member."""
+
+
+@contextmanager
+def member_errors() -> Iterator[None]:
+    """Turn what zipfile raises for one member into ImageError."""
+    try:
+        yield
+    except MEMBER_ERRORS as error:
+        raise ImageError(f"the archive is damaged at this member ({one_line(error)})") from error
+
+
+def zip_members(archive: zipfile.ZipFile, policy: Policy, names: str) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
+    """Yield a zip's members as the policy judges them, in the order of its directory; raises as `Policy.member` does."""
+    for info, known, raw in names_of(archive.infolist(), names):
+        kind, remedy, name = "", _PLAIN_ONLY, raw.decode("utf-8", "surrogateescape") if known is None else known
+        if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
+            kind = "a link or device"
+        elif info.flag_bits & 1:
+            kind, remedy = "an encrypted member", "unpack it with its password, and give the folder"
+        elif info.compress_type not in _METHODS:
+            kind, remedy = "a member that is compressed in an unknown way", "make it again with deflate"
+        elif known is None:
+            kind = f"a name that is not in {names or 'UTF-8'}, and does not say its encoding"
+            remedy = f"say it ({'; '.join(readings(raw))}), or make the archive again with names in UTF-8"
+        separators = "/\\" if raw.isascii() else "/"  # in cp932 and GBK, the second byte of a letter may be that of the backslash
+        is_folder = name.endswith(tuple(separators))
+        yield info, policy.member(name, info.file_size, is_folder=is_folder, kind=kind, remedy=remedy, separators=separators)
+
+
+def tar_members(tar: tarfile.TarFile, policy: Policy) -> Iterator[tuple[tarfile.TarInfo, Member]]:
+    """Yield a tar's members as the policy judges them, from front to back; raises as `Policy.member` does."""
+    for info in tar:
+        tar.members = []  # type: ignore[attr-defined]  # tarfile would keep them all in memory
+        kind = ""
+        if info.islnk() or info.issym():
+            kind = "a link"
+        elif info.issparse() or not (info.isreg() or info.isdir()):
+            kind = "a device, pipe or sparse file"
+        is_folder = info.isdir() or (info.isreg() and info.name.endswith("/"))
+        yield info, policy.member(info.name, info.size, is_folder=is_folder, kind=kind)
+
+
+@contextmanager
+def opened_tar(path: Path, name: str, policy: Policy, names: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
+    """A tar, compressed unless it is given as an open file, whose end is checked after its members were read.
+
+    Raises CutArchiveError where the file ends before its end mark, after the first header; DataError for other damage.
+    """
+    tar = None
+    try:
+        with tarfile.open(path, "r:" if file else "r:*", fileobj=file, encoding=names or "utf-8") as tar:
+            try:
+                yield tar
+                _check_end(tar, name, policy)
+            except (tarfile.ReadError, EOFError) as error:
+                if not policy.count or not _at_end(tar):
+                    raise
+                raise cut_error(name, policy, inside=True) from error
+    except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, OSError, ValueError) as error:
+        raise DataError(f"{name} is a cut or damaged tar archive ({one_line(error)}); copy it again") from error
+
+
+def cut_error(name: str, policy: Policy, *, inside: bool = False) -> CutArchiveError:
+    """`inside`: within the last member that was seen; else after it."""
+    member = policy.last if inside and looks_like_picture(policy.last) else ""
+    place = f"within {policy.last}" if inside else f"after {counted(policy.count, 'member')}: it has no end mark"
+    return CutArchiveError(f"archive {name} is cut {place}; what lies before is used, what followed is lost: copy it again", member)
+
+
+def _at_end(tar: tarfile.TarFile) -> bool:
+    """Say whether the bytes of a tar are at their end: it is cut, and not damaged."""
+    try:
+        return not cast(IO[bytes], tar.fileobj).read(1)
+    except EOFError:
+        return True
+
+
+def _check_end(tar: tarfile.TarFile, name: str, policy: Policy) -> None:
+    """Tell what tarfile takes for the end in silence: a cut between two members, a damaged header, a second archive."""
+    assert tar.fileobj is not None
+    tar.fileobj.seek(tar.offset)
+    block = tar.fileobj.read(tarfile.BLOCKSIZE)
+    if not block or (len(block) < tarfile.BLOCKSIZE and block.strip(b"\0")):
+        raise cut_error(name, policy)
+    tar.fileobj.seek(tar.offset)
+    while block := tar.fileobj.read(COPY_BYTES):
+        if block.strip(b"\0"):
+            raise DataError(
+                f"{name} is damaged, or several archives were joined: it goes on after {counted(policy.count, 'member')}; pack it again"
+            )
+
+
+def open_plain_zip(path: Path, name: str) -> zipfile.ZipFile:
+    """Open a zip of files; raises DataError for one that is cut or damaged, or is NumPy's archive of arrays."""
+    archive = open_zip(path, name)
+    files = [member for member in archive.namelist() if not member.endswith("/")]
+    if files and all(file.endswith(".npy") for file in files):
+        archive.close()
+        raise DataError(f"{name} is a NumPy archive of {len(files)} arrays; name it {Path(name).stem}.npz")
+    return archive
+
+
+def open_zip(path: Path, name: str) -> zipfile.ZipFile:
+    """Open a zip; raises DataError for one that is cut or damaged."""
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError) as error:
+        raise DataError(f"{name} is a cut or damaged zip archive ({one_line(error)}); copy it again") from error
+    return archive
