@@ -150,10 +150,14 @@ def _table(model: type[Table], values: dict[str, Any], name: str, path: Path) ->
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML in which a key given twice is an error: PyYAML would take the last and say nothing."""
+    """YAML in which a key given twice is an error, as PyYAML would take the last and say nothing, and one that is not read as text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for (written, _), key in zip(node.value, keys, strict=True):
+            if not isinstance(key, str):  # the classes 7, no and off
+                told = f'the name {written.value} is not text to YAML; write it in quotes: "{written.value}"'
+                raise yaml.constructor.ConstructorError(None, None, told, written.start_mark)
         twice = {str(key) for key in keys if keys.count(key) > 1}
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} is set twice", node.start_mark)

@@ -59,6 +59,8 @@ def test_an_environment_without_rules_is_read_and_promotes_nothing(tmp_path: Pat
         ("policy:\n  minimum_accuracy: 99\n", "between 0 and 1"),
         ("policy:\n  minimum_acuracy: 0.9\n", "did you mean minimum_accuracy"),
         ("policy:\n  minimum_accuracy: 0.9\n  minimum_accuracy: 0.1\n", "minimum_accuracy is set twice"),
+        ("policy:\n  class_recall_floors: {7: 0.5, 3: 0.99}\n", 'the name 7 is not text to YAML; write it in quotes: "7"'),
+        ("policy:\n  class_recall_floors: {no: 0.5, off: 0.9}\n", 'the name no is not text to YAML; write it in quotes: "no"'),
         ("policy: [0.9]\n", "a policy is a table"),
         ("serving: {review_treshold: 0.9}\n", "serving: review_treshold"),
         ("serving: {review_threshold: 90}\n", "90 must be between 0 and 1"),
