@@ -150,6 +150,8 @@ class Slice(Strict):
     p_worse: Share | None
     """Fisher's exact test, one-sided, that the slice is worse than the other pictures; Holm-corrected over all slices.
     Null when there are no other pictures."""
+    effective: Annotated[float, Field(gt=0)] | None = None
+    """How many independent pictures tell as much as those of its groups; null where pictures stand for themselves."""
 
 
 class Mistake(Strict):

@@ -116,8 +116,8 @@ def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evalua
         accuracy, groups = metrics.by_groups(accuracy, labels == predicted, info.group, scored.groups)
         per_class = metrics.classes_by_groups(per_class, labels, labels == predicted, scored.groups)
         doubts.append(
-            f"the test pictures are of {groups.n} groups ({info.group}): intervals and tests count groups, those of slices, of review "
-            "thresholds and of the calibration error count pictures"
+            f"the test pictures are of {groups.n} groups ({info.group}): intervals and tests count groups, those of review "
+            "thresholds and of the calibration error count pictures, as does the mark of a slice that is worse than the rest"
         )
     return Evaluation(
         name=config.name,
@@ -146,7 +146,7 @@ def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evalua
         calibration=calibration.calibrate(labels, probabilities, config.temperature, config.calibration),
         unfamiliar=unfamiliar,
         coverage=calibration.coverage(labels, probabilities),
-        slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns),
+        slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns, scored.groups),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),
         size_bytes=(model / files.ONNX).stat().st_size,

@@ -50,24 +50,28 @@ def classes_by_groups(per_class: list[ClassResult], labels: Labels, correct: npt
     results = []
     for k, result in enumerate(per_class):
         mine = labels == k
-        sizes = np.bincount(groups[mine])
-        present = sizes > 0
         if result.recall is not None:
-            effective = effective_pictures(np.bincount(groups[mine], correct[mine])[present].astype(int).tolist(), sizes[present].tolist())
+            effective = effective_by_groups(correct[mine], groups[mine])
             low, high = effective_interval(result.recall, effective)
             result = result.model_copy(update={"recall_low": low, "recall_high": high, "effective": effective})
         results.append(result)
     return results
 
 
+def effective_by_groups(correct: npt.NDArray[np.bool_], groups: Labels) -> float:
+    """How many independent pictures tell as much as these, (N,) at least one, of `groups` int64 (N,)."""
+    sizes = np.bincount(groups)
+    present = sizes > 0
+    return effective_pictures(np.bincount(groups, correct)[present].astype(int).tolist(), sizes[present].tolist())
+
+
 def by_groups(accuracy: Proportion, correct: npt.NDArray[np.bool_], column: str, groups: Labels) -> tuple[Proportion, Groups]:
     """Give an accuracy the interval that counts groups; `correct` (N,) says which pictures are, `groups` int64 (N,) which each is of."""
-    sizes = np.bincount(groups)
-    effective = effective_pictures(np.bincount(groups, correct).astype(int).tolist(), sizes.tolist())
+    effective = effective_by_groups(correct, groups)
     low, high = effective_interval(accuracy.value, effective)
     method = f"{accuracy.method}, groups"
     return accuracy.model_copy(update={"low": low, "high": high, "method": method}), Groups(
-        column=column, n=len(sizes), effective=effective
+        column=column, n=len(np.unique(groups)), effective=effective
     )
 
 

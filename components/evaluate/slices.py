@@ -12,8 +12,8 @@ from components.bundle.dataset import Labels
 from components.bundle.evaluation import Slice
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
-from components.classifier.intervals import holm
-from components.evaluate.metrics import proportion
+from components.classifier.intervals import effective_interval, holm
+from components.evaluate.metrics import effective_by_groups, proportion
 
 MAX_VALUES = 20
 """A column with more distinct values holds identifiers or measurements, not groups."""
@@ -95,8 +95,13 @@ def read_groups(path: Path | None, column: str, files: list[str]) -> Labels:
     return np.unique(np.array(names, dtype=object).astype(str), return_inverse=True)[1].astype(np.int64)
 
 
-def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns) -> list[Slice]:
-    """Accuracy of every slice, and the p-value of its being worse than the other pictures."""
+def slice_accuracies(
+    labels: Labels, predicted: Labels, classes: list[str], seen: Appearance, columns: Columns, members: Labels | None = None
+) -> list[Slice]:
+    """Accuracy of every slice, and the p-value of its being worse than the other pictures.
+
+    With `members`, the group of each picture, int64 (N,), the intervals are those of groups; the p-values count pictures.
+    """
     correct = labels == predicted
     groups: list[tuple[str, str, npt.NDArray[np.bool_]]] = []
     groups += [("class", name, labels == k) for k, name in enumerate(classes) if (labels == k).any()]
@@ -106,10 +111,15 @@ def slice_accuracies(labels: Labels, predicted: Labels, classes: list[str], seen
         array = np.asarray(values, dtype=object)
         groups += [(column, value, array == value) for value in sorted(set(values))]
     p_values = _holm([_worse(correct, rows) for _, _, rows in groups])
-    return [
-        Slice(column=column, value=value, accuracy=proportion(int(correct[rows].sum()), int(rows.sum())), p_worse=p)
-        for (column, value, rows), p in zip(groups, p_values, strict=True)
-    ]
+    found = []
+    for (column, value, rows), p in zip(groups, p_values, strict=True):
+        accuracy, effective = proportion(int(correct[rows].sum()), int(rows.sum())), None
+        if members is not None:
+            effective = effective_by_groups(correct[rows], members[rows])
+            low, high = effective_interval(accuracy.value, effective)
+            accuracy = accuracy.model_copy(update={"low": low, "high": high, "method": f"{accuracy.method}, groups"})
+        found.append(Slice(column=column, value=value, accuracy=accuracy, p_worse=p, effective=effective))
+    return found
 
 
 def _thirds(values: Floats, names: tuple[str, str, str]) -> Iterator[tuple[str, npt.NDArray[np.bool_]]]:

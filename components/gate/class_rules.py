@@ -79,12 +79,13 @@ def slice_floors(floors: Mapping[str, float], evaluation: Evaluation) -> RuleRes
 
 
 def slices_with_floors(floors: Mapping[str, float], evaluation: Evaluation) -> list[Floored]:
-    """The slices that have a floor, called `column=value`; their pictures count each, in groups too."""
+    """The slices that have a floor, called `column=value`."""
     found = []
     for part in evaluation.slices:
         name = f"{part.column}={part.value}"
         if (floor := floors.get(name, floors.get(part.column))) is not None:
-            found.append(Floored(name, part.accuracy.correct, part.accuracy.n, floor, part.accuracy.n))
+            accuracy = part.accuracy
+            found.append(Floored(name, accuracy.correct, accuracy.n, floor, accuracy.n if part.effective is None else part.effective))
     return found
 
 

@@ -254,7 +254,7 @@ def test_damaged_predictions_are_named(tmp_path: Path) -> None:
 
 def test_colour_pictures_are_evaluated(tmp_path: Path) -> None:
     data = tiny.write_dataset(tmp_path / "data", size=12, channels=3)
-    model = tiny.write_bundle(tmp_path / "model", size=12, channels=3, golden=False)
+    model = tiny.write_bundle(tmp_path / "model", size=12, channels=3, samples=400, golden=False)
     assert evaluate(data.path, model, tmp_path / "out").accuracy.value > 0.9
 
 

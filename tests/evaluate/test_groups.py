@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, effective_pairs, mcnemar, p_below
-from components.evaluate import metrics
+from components.evaluate import metrics, slices
 from components.evaluate.comparison import compare
+from components.gate.class_rules import slice_floors
+from tests.gate import cases
 
 RUNS = 600
 
@@ -61,6 +63,22 @@ def test_a_sound_class_is_called_broken_as_seldom_as_is_promised(groups: int, si
         plainly += p_below(hits, len(labels), floor) <= FAMILY
     assert broken <= 0.07 * runs
     assert plainly > 0.1 * runs
+
+
+def test_slices_at_their_floor_are_rarely_called_broken_where_their_pictures_are_of_groups() -> None:
+    rng, groups, size, runs = np.random.default_rng(2), 24, 12, 150
+    member, site = np.repeat(np.arange(groups), size), np.repeat(np.arange(groups) % 2, size)
+    columns = slices.Columns(None, {"site": [f"s{k}" for k in site]}, [])
+    seen = slices.Appearance(np.zeros(groups * size), np.zeros(groups * size))
+    failed = dict.fromkeys(("by groups", "by pictures"), 0)
+    for _ in range(runs):
+        own = rng.beta(0.8 * 0.5 / 0.5, 0.2 * 0.5 / 0.5, groups)
+        predicted = (rng.random(groups * size) >= own[member]).astype(np.int64)
+        for how, members in (("by groups", member), ("by pictures", None)):
+            found = slices.slice_accuracies(np.zeros_like(predicted), predicted, ["a", "b"], seen, columns, members)
+            evaluation = cases.evaluation(np.diag([500, 500])).model_copy(update={"slices": found})
+            failed[how] += slice_floors({"site": 0.8}, evaluation).outcome == "fail"
+    assert failed["by groups"] <= 0.07 * runs < 0.1 * runs < failed["by pictures"]
 
 
 def test_models_that_never_differ_count_as_many_pictures_as_groups() -> None:
