@@ -143,6 +143,7 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
         for name, data in {**pictures, **refused}.items()
     }
 
+    assert "In files of 16 bits per sample 4095 is the brightest value." in client.get("/openapi.json").json()["info"]["description"]
     files = trained.files()
     assert set(files) == set(pictures)
     classifier = Classifier(bundle, threads=1)

@@ -20,11 +20,12 @@ _MAX_EXACT_VALUES = 256
 
 def document(loaded: LoadedModel, settings: PredictorSettings) -> Json:
     """OpenAPI 3.1 of the predictor."""
-    name = loaded.name
+    name, levels, shape = loaded.name, loaded.spec.levels, "x".join(map(str, loaded.spec.shape))
+    deep = f" In files of 16 bits per sample {2**levels - 1} is the brightest value." if levels != 16 else ""
     description = (
         f"Classifies pictures as one of {len(loaded.classes)} classes by model `{name}`, version `{loaded.version}`, over KServe's V1 "
-        f"protocol and the Open Inference Protocol (V2). Pictures are {loaded.spec} (height x width x channels) as arrays of whole "
-        "numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size. "
+        f"protocol and the Open Inference Protocol (V2). Pictures are {shape} (height x width x channels) as arrays of whole "
+        f"numbers from 0 to 255, or encoded (PNG, JPEG, …) of any size.{deep} "
         f"At most {max_images(loaded.spec, settings.max_images)} pictures and {settings.max_body_bytes} bytes per request. "
         'Every failure is `{"error": "one line"}`; 503 carries Retry-After.'
     )
