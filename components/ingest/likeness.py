@@ -27,6 +27,7 @@ from components.classifier.images import Pixels, as_image
 from components.classifier.progress import Progress
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, FileRows, rows_of
+from components.ingest.pixels import PROCESS_MODULES
 from components.readers.decoding import in_order
 from components.readers.listing import quoted, some
 from components.readers.processes import in_processes, processes_for
@@ -108,16 +109,17 @@ def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
     """Hash grey thumbnails, uint8 (N, 32, 32): 64 bits each, as ImageHash's `phash` gives them."""
-    from scipy.fft import dctn
+    from scipy.fft import dct
 
-    low = dctn(thumbnails.astype(np.float64), axes=(1, 2))[:, :_LOW, :_LOW].reshape(len(thumbnails), -1)
+    low = dct(dct(thumbnails.astype(np.float64), axis=1)[:, :_LOW], axis=2)[:, :, :_LOW].reshape(len(thumbnails), -1)
     bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
     return bits.view(">u8")[:, 0].astype(np.uint64)
 
 
 def thumbnail(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """A picture, uint8 (H, W, 1 or 3), as a grey thumbnail (32, 32)."""
-    image = as_image(pixels).convert("L")
+    image = as_image(pixels)
+    image = image if image.mode == "L" else image.convert("L")
     return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
 
 
@@ -131,7 +133,9 @@ def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Ha
     progress, hashes = Progress(count, "thumbnails", log), list[Hashes]()
     processes = processes_for(count) if isinstance(images, FileRows) else 1
     with ThreadPoolExecutor(available_cpus()) as pool:
-        for found in in_processes(starts, work, processes) if processes > 1 else in_order(pool, starts, work, available_cpus()):
+        for found in (
+            in_processes(starts, work, processes, PROCESS_MODULES) if processes > 1 else in_order(pool, starts, work, available_cpus())
+        ):
             hashes.append(found)
             progress.step(len(found))
     return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)

@@ -29,6 +29,8 @@ from components.settings.ingest import IngestSettings
 MAX_DATASET_BYTES = 256 * 2**30
 BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 64, 2**20, 4 * 2**20
 """What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
+PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft")
+"""What the processes of ingest import."""
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""
 
@@ -147,7 +149,7 @@ def _decoded(
         threads = max(1, REMOTE_WORKERS // processes) if workers.remote else 1
         work = partial(_decode_batch, settings=settings, all_pictures=all_pictures, threads=threads)
         shared = records if workers.shared else map(_loaded, records)
-        yield from in_processes(_batches(shared, files), work, processes)
+        yield from in_processes(_batches(shared, files), work, processes, PROCESS_MODULES)
         return
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -37,12 +37,15 @@ def processes_for(pictures: int) -> int:
     return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // PROCESS_BYTES))
 
 
-def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], processes: int) -> Iterator[Result]:
+def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], processes: int, modules: Sequence[str] = ()) -> Iterator[Result]:
     """Yield what `work` makes of each group, in their order; `work` and the groups are pickled.
+
+    `modules` are what all work of this process needs: the fork server imports them once, if it does not run yet.
 
     Raises what `work` and `groups` raise, and DataError when one of the processes is ended from outside.
     """
     context = _Context()
+    context.set_forkserver_preload(list(modules))
     pool = ProcessPoolExecutor(processes, context, _begin, (dict(os.environ), context.Condition(), context.RawArray("q", 1)))
     try:
         yield from in_order(pool, groups, work, processes + 2)

@@ -96,13 +96,14 @@ class Printer:
             self._print(Text("·", "dim"), Text(f"{self._name(step)} …", "dim"))
 
     def _count(self, step: Step, done: int, total: int, unit: str) -> None:
-        first = id(step) not in self._counts
+        unit = unit.partition(",")[0] if self._bar else unit  # the bar has a rate of its own
+        first = id(step) not in self._counts or (self._bar is not None and self._counts[id(step)][2] != unit)
         self._counts[id(step)] = done, total, unit
         if not self._bar or id(step) not in self._tasks:
             return
         task = self._tasks[id(step)]
         if first:  # the rate is that of the counted work, without what the step did before it
-            self._bar.reset(task, total=total, completed=done, unit=unit.partition(",")[0])  # the bar has a rate of its own
+            self._bar.reset(task, total=total, completed=done, unit=unit)
         else:
             self._bar.update(task, total=total, completed=done)
 
