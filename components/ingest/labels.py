@@ -198,7 +198,8 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
         table = Table(file.name, [name for name in found if name != "label"], {})
         split = _split(table, file.name, found) or (split_of(file.name.partition("/")[0]) if joined else None)
         layout.places[file.name] = place_of(readable(found["label"]), split)
-        layout.attributes[file.name] = _attributes(table, found)
+        if attributes := _attributes(table, found):
+            layout.attributes[file.name] = attributes
     layout.class_names = {place.class_name for place in layout.places.values()}
     used = [file for file in pictures if file.name in layout.places]
     return Labelled(layout, (record_of(source, f) for f in used), len(used), True, faults, {mark.name for mark in marks.values()})
@@ -232,7 +233,8 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
             row = {column: values[index] for column, values in others.items()}
             split = _split(table, name, row) or given[file.name]
             layout.places[name] = place_of(readable(class_name), split)
-            layout.attributes[name] = _attributes(table, row)
+            if attributes := _attributes(table, row):
+                layout.attributes[name] = attributes
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}
     rows = chain.from_iterable(_rows(source, file) for file in files)

@@ -1,5 +1,6 @@
 """A run as it looks on a terminal of some width, and through a pipe."""
 
+import io
 import re
 import subprocess
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 import pexpect
 import pyte
 import pytest
+from rich.console import Console
 
 from pipelines.cli import progress
 from pipelines.local import Step
@@ -102,3 +104,17 @@ def test_a_long_step_without_a_terminal_says_how_far_it_is(monkeypatch: pytest.M
     assert 1 <= len(lines[1:]) <= 4
     assert all(re.fullmatch(r"· Train +[\d.]+ s +goes on  1,200 of 5,000 steps", line) for line in lines[1:]), lines
     assert progress.SILENCE_SECONDS < 30
+
+
+def test_the_bar_names_the_unit_that_is_counted_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "console", Console(file=io.StringIO(), force_terminal=True, width=120))
+    step = Step("ingest-dataset", time.monotonic())
+    with progress.Printer({"ingest-dataset": "Ingest"}, quiet=False, verbose=False) as printer:
+        printer("started", step, "")
+        assert printer._bar is not None
+        (task,) = printer._bar.tasks
+        shown = []
+        for line in ("50 of 100 files, 9/s, 5 s left", "90 of 100 files, 9/s, 1 s left", "10 of 100 thumbnails, 99/s, 1 s left"):
+            printer("line", step, f"progress: {line}")
+            shown.append((int(task.completed), task.fields["unit"]))
+    assert shown == [(50, "files"), (90, "files"), (10, "thumbnails")]
