@@ -23,8 +23,8 @@ from components.classifier.decode import WORK
 from components.classifier.errors import DataError
 from components.readers.decoding import in_order
 
-MIN_PICTURES = 20_000
-"""With fewer pictures threads do the work: processes take half a second of CPU to start."""
+MIN_PICTURES = 40_000
+"""With fewer pictures threads do the work: processes cost one or two seconds of CPU."""
 PROCESS_BYTES = 2**28
 """Memory that one process is reckoned with: Python, Pillow, and a few groups of pictures."""
 
