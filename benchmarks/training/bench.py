@@ -28,8 +28,8 @@ from components.settings.training import TrainingSettings
 from components.train.augmentation import resolve
 from components.train.batches import Batches
 from components.train.checkpoint import Checkpoints
-from components.train.loop import Normalise, Trainer
-from components.train.pixel_statistics import mean_and_std
+from components.train.loop import Trainer
+from components.train.pixel_statistics import Normalise, mean_and_std
 from components.train.progress import TrainingProgress
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ def choose_device(requested: str, gpus: str = "0") -> torch.device:
     """Return the device: `auto` takes cuda, then mps, then the CPU; `gpu` takes any accelerator; other names mean themselves.
 
     `gpus` is the number of GPUs that the step was given. Raises TrainingError when the requested device is missing or does not work,
-    or when `gpus` is not 0 and there is no GPU.
+    or when `gpus` is not 0 and there are not so many GPUs.
     """
     wants_gpu = gpus not in {"", "0"}
     if requested == "cpu" and not wants_gpu:
@@ -28,6 +28,9 @@ def choose_device(requested: str, gpus: str = "0") -> torch.device:
         raise TrainingError(
             f"{request} was requested, but there is no GPU here ({_why_none()}); run on a node with one, or use device=auto and gpus=0"
         )
+    there = torch.cuda.device_count() if found.type == "cuda" else 1
+    if wants_gpu and int(gpus) > there:
+        raise TrainingError(f"gpus={gpus} was requested, but there {'is one' if there == 1 else f'are {there}'} here; use gpus={there}")
     if requested in {"auto", "gpu"} or requested == found.type:
         return found
     if requested.startswith("cuda:") and found.type == "cuda":

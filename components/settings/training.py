@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from components.settings.base import Settings
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "gpu")
-MAX_EPOCHS = 10_000
+MAX_EPOCHS, MAX_GPUS = 10_000, 16
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -54,7 +54,7 @@ class TrainingSettings(Settings):
     device: str = "auto"
     """auto, cpu, cuda, mps, or gpu for whichever accelerator is there; a missing device is an error."""
     gpus: str = "0"
-    """GPUs that a step is given, as text; 0 for none. A training takes one at most, and is refused on a CPU then."""
+    """GPUs that a step is given, as text; 0 for none. Training has one process per GPU, and is refused where there are fewer."""
     seed: int = Field(0, ge=0, le=2**31 - 1)
     """Decides initial weights, the order of pictures and augmentation."""
     checkpoints: str = ""
@@ -74,6 +74,11 @@ class TrainingSettings(Settings):
         return int(number)
 
     @property
+    def processes(self) -> int:
+        """How many processes train together: one per GPU, and one on a CPU."""
+        return max(1, int(self.gpus or 0))
+
+    @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds, None where there is none."""
         found = _DURATION.fullmatch(self.time_budget)
@@ -83,8 +88,12 @@ class TrainingSettings(Settings):
     def _known(self) -> "TrainingSettings":
         if self.device.split(":")[0] not in DEVICES:
             raise ValueError(f"unknown device {self.device!r}; use {', '.join(DEVICES)}")
-        if self.gpus not in {"", "0", "1"}:
-            raise ValueError(f"gpus must be 0 or 1, not {self.gpus!r}: a training uses one device")
+        if self.gpus and not (self.gpus.isdecimal() and int(self.gpus) <= MAX_GPUS):
+            raise ValueError(f"gpus must be a whole number from 0 to {MAX_GPUS}, not {self.gpus!r}: a training runs on one node")
+        if self.batch_size < 2 * self.processes:
+            raise ValueError(f"batch_size={self.batch_size} is too small for gpus={self.gpus}: each GPU needs two pictures of every batch")
+        if self.processes > 1 and ":" in self.device:
+            raise ValueError(f"device={self.device} is one device; with gpus={self.gpus} use device=cuda or auto")
         if self.time_budget and not self.budget_seconds:
             raise ValueError(f"time_budget {self.time_budget!r} is not a duration; use one such as 90s, 10m or 2h")
         if self.time_budget and self.epochs != "auto":

@@ -19,6 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.classifier.images import ImageSpec
+from components.train.distributed import Group
+
+_ALONE = Group()
 
 
 @dataclass(frozen=True)
@@ -30,15 +33,16 @@ class Augmentation:
     shift: float = 0.0
     mirror: bool = False
 
-    def __call__(self, pictures: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, pictures: Tensor, generator: torch.Generator, group: Group = _ALONE, whole: int = 0) -> Tensor:
         """Return float pictures (N, C, H, W), each changed in its own random way; edge pixels are repeated outwards.
 
-        The generator is on the CPU, so that every device draws the same numbers.
+        The generator is on the CPU, so that every device draws the same numbers. Of a group, each process draws for all pictures of
+        the batch, `whole`, and uses what its own part is given: a picture's change does not depend on the number of processes.
         """
         if self == Augmentation():
             return pictures
         count, _, height, width = pictures.shape
-        draws = torch.rand(count, 5, generator=generator).to(pictures.device) * 2 - 1
+        draws = group.part(torch.rand(whole or count, 5, generator=generator)).to(pictures.device) * 2 - 1
         angle = draws[:, 0] * math.radians(self.degrees)
         size = 1 + draws[:, 1] * self.scale
         flip = torch.where(draws[:, 2] < 0, -1.0, 1.0) if self.mirror else torch.ones_like(size)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +11,32 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.bundle.dataset import Split
+from components.train.distributed import Group
 
+_ALONE = Group()
 MAX_MEMORY_FRACTION = 0.4
 """The fraction of a GPU's free memory that a split may take; the rest is for the network."""
 
 
-class Batches:
-    """A split as batches of uint8 pictures (n, C, H, W), channels last in memory, and int64 labels (n,), on the device."""
+class Batch(NamedTuple):
+    """What one process trains on in one step: pictures, labels, the weights of the pictures if they have some."""
 
-    def __init__(self, split: Split, device: torch.device, weights: npt.NDArray[np.float32] | None = None) -> None:
+    images: Tensor
+    labels: Tensor
+    weights: Tensor | None
+    whole: int
+    """Pictures in the batch of all processes."""
+
+
+class Batches:
+    """A split as batches of uint8 pictures (n, C, H, W), channels last in memory, and int64 labels (n,), on the device.
+
+    Of several processes that train together, each gets its own part of every batch.
+    """
+
+    def __init__(self, split: Split, device: torch.device, weights: npt.NDArray[np.float32] | None = None, group: Group = _ALONE) -> None:
         self._images = split.images
+        self._group = group
         self._device = device
         self.labels = torch.from_numpy(np.array(split.labels, dtype=np.int64))
         self._weights = None if weights is None else torch.from_numpy(weights)
@@ -28,26 +45,30 @@ class Batches:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def shuffled(
-        self, batch_size: int, seed: tuple[int, ...], steps: int, start: int = 0
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
-        """Yield the batches from number `start` up to `steps` with their pictures' weights, in an order that follows from the seed.
+    def shuffled(self, batch_size: int, seed: tuple[int, ...], steps: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches from number `start` up to `steps`, in an order that follows from the seed.
 
         They go through the pictures as often as needed.
         """
         generator = np.random.default_rng(seed)
         made = 0
         while made < steps:
-            for index in np.array_split(generator.permutation(len(self)), batches_per_pass(len(self), batch_size)):
+            for index in np.array_split(generator.permutation(len(self)), self.per_pass(batch_size)):
                 if start <= made < steps:
-                    weights = None if self._weights is None else self._weights[torch.from_numpy(index)].to(self._device)
-                    yield *self._take(index), weights
+                    part = self._group.part(index)
+                    weights = None if self._weights is None else self._weights[torch.from_numpy(part)].to(self._device)
+                    yield Batch(*self._take(part), weights, len(index))
                 made += 1
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield every picture once, in the order of the split."""
-        for start in range(0, len(self), batch_size):
-            yield self._take(np.arange(start, min(start + batch_size, len(self))))
+    def per_pass(self, batch_size: int) -> int:
+        """Return the number of batches of one pass."""
+        return batches_per_pass(len(self), batch_size, self._group.size)
+
+    def in_order(self, batch_size: int, group: Group = _ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield every picture once, in the order of the split; with a group, those of this process' part."""
+        index = group.part(np.arange(len(self)))
+        for start in range(0, len(index), batch_size):
+            yield self._take(index[start : start + batch_size])
 
     def _take(self, index: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         if self._resident is not None:
@@ -70,27 +91,33 @@ class Batches:
         return torch.from_numpy(np.ascontiguousarray(self._images)).to(self._device)
 
 
-def batches_per_pass(pictures: int, batch_size: int) -> int:
-    """Return the number of batches of one pass: of nearly equal size, with every picture, and never of a single picture.
+def batches_per_pass(pictures: int, batch_size: int, processes: int = 1) -> int:
+    """Return the number of batches of one pass: of nearly equal size, with every picture, and never a single picture for a process.
 
     A single picture would break batch normalisation; where needed, batches hold one picture more than `batch_size`.
     """
-    return max(1, min(math.ceil(pictures / batch_size), pictures // 2))
+    return max(1, min(math.ceil(pictures / batch_size), pictures // (2 * processes)))
 
 
 def weighted_loss(
-    logits: Tensor, labels: Tensor, weights: Tensor | None, class_weights: Tensor | None = None, label_smoothing: float = 0.0
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    group: Group = _ALONE,
 ) -> Tensor:
     """Return the cross entropy of a batch: the mean over its pictures, each of which counts by its weight and that of its class.
 
     `logits` (n, K), `labels` and `weights` (n,), `class_weights` (K,). A picture of weight 2 counts as if it were there twice; a batch
-    in which no picture counts has the loss 0.
+    in which no picture counts has the loss 0. Of a group's parts, the mean is the loss of the whole batch.
     """
-    if weights is None:
+    if weights is None and group.size == 1:
         return F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing)
     losses = F.cross_entropy(logits, labels, weight=class_weights, label_smoothing=label_smoothing, reduction="none")
+    weights = torch.ones_like(losses) if weights is None else weights
     counts = weights if class_weights is None else weights * class_weights[labels]
-    return (losses * weights).sum() / counts.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return (losses * weights).sum() / group.mean(counts.sum()).clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def balanced_weights(labels: npt.NDArray[np.int64], classes: int) -> Tensor:

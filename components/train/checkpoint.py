@@ -39,9 +39,13 @@ def checkpoint_address(options: TrainingSettings, store: str = "") -> str:
 
 
 class Checkpoints:
-    """Saves and loads the checkpoint of one training; its key follows from `inputs`: the dataset, options, device and code."""
+    """Saves and loads the checkpoint of one training; its key follows from `inputs`: the dataset, options, device and code.
 
-    def __init__(self, where: str, model_path: Path, inputs: dict[str, Any], minutes: float = 0.0) -> None:
+    Of several processes that train together one `writes`; the others only read, and know what was written.
+    """
+
+    def __init__(self, where: str, model_path: Path, inputs: dict[str, Any], minutes: float = 0.0, *, writes: bool = True) -> None:
+        self._writes = writes
         identity = json.dumps({**inputs, "torch": torch.__version__}, sort_keys=True)
         self._beside = None if where else model_path.parent / f".{model_path.name}.checkpoint"
         self._store: Store = open_store(where or str(self._beside))
@@ -68,9 +72,12 @@ class Checkpoints:
 
         A training whose checkpoint cannot be written goes on: the one before stays, and a full disk may be freed by the next time.
         """
+        self._last = time.monotonic()
+        if not self._writes:
+            self.saved = reached
+            return ""
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        self._last = time.monotonic()
         try:
             self._store.replace(self._key, buffer.getvalue())
         except StoreError as error:
@@ -93,6 +100,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove the checkpoint of a complete training."""
+        if not self._writes:
+            return
         self._store.delete(self._key)
         if self._beside is not None:
             shutil.rmtree(self._beside, ignore_errors=True)

@@ -15,9 +15,11 @@ from components.classifier.errors import TrainingError
 from components.settings.training import MAX_EPOCHS, TrainingSettings
 from components.train import budget
 from components.train.augmentation import Augmentation
-from components.train.batches import Batches, batches_per_pass, weighted_loss
+from components.train.batches import Batch, Batches, weighted_loss
 from components.train.checkpoint import Checkpoints, State
+from components.train.distributed import Group
 from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
+from components.train.pixel_statistics import Normalise
 from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
 from components.train.temperature import calibrated_losses, clearly_worse
@@ -25,6 +27,7 @@ from components.train.temperature import calibrated_losses, clearly_worse
 MIN_STEPS_PER_EPOCH = 60
 """Small sets are repeated with new augmentation until an epoch has this many steps."""
 
+_ALONE = Group()
 GRADIENT_NORM = 5.0
 AVERAGED_FRACTION = 0.04
 """The part of all steps of a cycle over which weights are averaged, between 10 and 250 steps."""
@@ -82,19 +85,20 @@ class Fitted:
 class Trainer:
     """Fits one network to one dataset.
 
-    On a CPU the same seed, inputs and number of threads give the same weights, also after an interruption.
+    On a CPU the same seed, inputs, number of threads and of processes give the same weights, also after an interruption.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        normalise: "Normalise",
+        normalise: Normalise,
         train: Batches,
         validation: Batches,
         augmentation: Augmentation,
         options: TrainingSettings,
         device: torch.device,
         class_weights: Tensor | None = None,
+        group: Group = _ALONE,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalise = normalise
@@ -102,10 +106,14 @@ class Trainer:
         self._augmentation = augmentation
         self._options, self._device, self._seconds = options, device, options.budget_seconds
         self._classes = 0
+        self._due = False
+        """Whether a checkpoint of the epoch that ended is written."""
         self._losses: npt.NDArray[np.float64] | None = None
         """Of the validation pictures in the last epoch, after calibration; None where there are none."""
         self._class_weights = None if class_weights is None else class_weights.to(device)
-        self.steps = max(batches_per_pass(len(train), options.batch_size), MIN_STEPS_PER_EPOCH)
+        self._group = group
+        self._called = group.wrap(self.network)
+        self.steps = max(train.per_pass(options.batch_size), MIN_STEPS_PER_EPOCH)
         self._optimizer = make_optimizer(network, options)
         self._average = WeightAverage(self.network, 10)
         self._amp_type = _amp_type(device)
@@ -125,9 +133,10 @@ class Trainer:
                 progress.begun = None
                 progress.history.append(epoch)
                 self._choose(progress, epoch)
-                self._save_when_due(progress, checkpoints, show, stop)
+                self._save(progress, checkpoints, show, due=self._due)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
+        self._called, self._group = self.network, self._group.leave()
         self.network.load_state_dict(progress.best)
         advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), self._classes, self._stale(progress))
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
@@ -188,10 +197,10 @@ class Trainer:
         network.eval()
         parts = []
         with torch.inference_mode():
-            for images, _ in batches.in_order(2 * self._options.batch_size):
+            for images, _ in batches.in_order(2 * self._options.batch_size, self._group):
                 with self._autocast():
                     parts.append(network(self._normalise(images)).float().cpu())
-        return torch.cat(parts).numpy(), batches.labels.numpy()
+        return self._group.gather(torch.cat(parts).numpy(), len(batches)), batches.labels.numpy()
 
     def _within_memory(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> Epoch:
         try:
@@ -212,20 +221,24 @@ class Trainer:
         self.network.train()
         batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
         first = (number - 1) * self.steps + begun.steps
-        for images, labels, weights in show.steps(batches, self._expected_steps(progress, first), first):
+        for batch in show.steps(batches, self._expected_steps(progress, first), first):
             rate = set_rate(self._optimizer, relative_rate(options.scheduler, self._done(progress)))
-            begun.total += self._step(self._augmentation(self._normalise(images), begun.augmentation), labels, weights)
+            if self._group.size > 1:  # each process drops other features, and the same ones after an interruption
+                torch.manual_seed(_mix(options.seed, number) + begun.steps * self._group.size + self._group.rank)
+            pictures = self._augmentation(self._normalise(batch.images), begun.augmentation, self._group, batch.whole)
+            begun.total += self._step(pictures, batch)
             begun.steps += 1
             self._average.update((number - 1 - progress.cycle_start) * self.steps + begun.steps)
-            begun.seconds = time.perf_counter() - started
+            begun.seconds, due = self._agree(time.perf_counter() - started, checkpoints.due(epoch_ended=False), stop)
             if self._done(progress) >= 1:
                 break
             if begun.steps < self.steps:
-                self._save_when_due(progress, checkpoints, show, stop)
+                self._save(progress, checkpoints, show, due=due)
                 self._leave_when_told(checkpoints, show, stop)
-        train_loss = self._finite(begun.total.item() / begun.steps, number)
+        train_loss = self._finite(self._group.mean(begun.total).item() / begun.steps, number)
         loss, accuracy = self._validate(number)
-        return Epoch(number, train_loss, loss, accuracy, rate, time.perf_counter() - started)
+        seconds, self._due = self._agree(time.perf_counter() - started, checkpoints.due(epoch_ended=True), stop)
+        return Epoch(number, train_loss, loss, accuracy, rate, seconds)
 
     def _expected_steps(self, progress: Progress, done: int) -> int:
         """Return how many steps the whole training will have as far as is known: within a time budget, at the speed so far."""
@@ -245,9 +258,17 @@ class Trainer:
         torch.manual_seed(seed)  # for dropout; set in each epoch, so that a resumed training draws the same numbers
         return BegunEpoch(torch.zeros((), device=self._device), torch.Generator().manual_seed(seed + 1))
 
-    def _save_when_due(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest) -> None:
-        if not stop.requested and not checkpoints.due(epoch_ended=progress.begun is None):
+    def _agree(self, seconds: float, due: bool, stop: StopRequest) -> tuple[float, bool]:
+        """Return what holds for all processes: how long the epoch took so far, and whether a checkpoint is due; one's signal is all's."""
+        seconds, due_at_one, number = self._group.largest(seconds, due, stop.number)
+        stop.follow(int(number))
+        return seconds, bool(due_at_one) or stop.requested
+
+    def _save(self, progress: Progress, checkpoints: Checkpoints, show: TrainingProgress, *, due: bool) -> None:
+        if not due:
             return
+        if progress.begun is not None:
+            progress.begun.total = self._group.mean(progress.begun.total)
         reached = self._reached(progress)
         if problem := checkpoints.save(self._state(progress), reached):
             show.line(f"warning: {problem}; the training goes on without a checkpoint of {reached}")
@@ -263,9 +284,11 @@ class Trainer:
             return f"epoch {len(progress.history)}"
         return f"step {progress.begun.steps} of {self.steps} in epoch {len(progress.history) + 1}"
 
-    def _step(self, pictures: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
+    def _step(self, pictures: Tensor, batch: Batch) -> Tensor:
+        options = self._options
         with self._autocast():
-            loss = weighted_loss(self.network(pictures), labels, weights, self._class_weights, self._options.label_smoothing)
+            logits = self._called(pictures)
+            loss = weighted_loss(logits, batch.labels, batch.weights, self._class_weights, options.label_smoothing, self._group)
         self._optimizer.zero_grad(set_to_none=True)
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self._scaler.unscale_(self._optimizer)
@@ -352,19 +375,6 @@ class Trainer:
         if self._stale(progress):
             return f"the validation loss was clearly higher for {self._options.patience} epochs"
         return "all epochs were run"
-
-
-class Normalise(nn.Module):
-    """Turns uint8 pictures (N, C, H, W) into floats of mean 0 and standard deviation 1, given those of pixels / 255."""
-
-    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
-        super().__init__()
-        self._scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
-        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Scale and shift."""
-        return torch.addcmul(self._shift, images.float(), self._scale)
 
 
 def _amp_type(device: torch.device) -> torch.dtype | None:

@@ -1,6 +1,8 @@
 """Mean and standard deviation of the training pictures, by which the model normalises its input."""
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from components.bundle.dataset import Split
 
@@ -20,3 +22,16 @@ def mean_and_std(split: Split) -> tuple[list[float], list[float]]:
     mean = weights @ values
     std = np.sqrt((weights * (values - mean[:, None]) ** 2).sum(axis=1))
     return mean.tolist(), np.where(std > MIN_STD, std, 1.0).tolist()
+
+
+class Normalise(nn.Module):
+    """Turns uint8 pictures (N, C, H, W) into floats of mean 0 and standard deviation 1, given those of pixels / 255."""
+
+    def __init__(self, mean: list[float], std: list[float], device: torch.device) -> None:
+        super().__init__()
+        self._scale = torch.tensor([1 / (255 * s) for s in std], device=device).view(1, -1, 1, 1)
+        self._shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=device).view(1, -1, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scale and shift."""
+        return torch.addcmul(self._shift, images.float(), self._scale)

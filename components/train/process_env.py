@@ -51,6 +51,15 @@ class StopRequest:
         """Whether the process was told to stop."""
         return self._number != 0
 
+    @property
+    def number(self) -> int:
+        """Return the signal's number, 0 when there was none."""
+        return self._number
+
+    def follow(self, number: int) -> None:
+        """Count another process' signal as received here."""
+        self._number = self._number or number
+
     def leave(self) -> None:
         """End the process as it was told to. Raises KeyboardInterrupt for Ctrl-C, and SystemExit for SIGTERM."""
         if self._number == signal.SIGINT:

@@ -9,14 +9,16 @@ T = TypeVar("T")
 
 
 class TrainingProgress:
-    """Prints lines to standard output without delay."""
+    """Prints lines to standard output without delay; silent in all but one of the processes that train together."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
         self._steps: Progress | None = None
 
     def line(self, text: str) -> None:
         """Print one line."""
-        print(text, flush=True)
+        if not self._silent:
+            print(text, flush=True)
 
     def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
         """Yield the batches, and count them as steps of the whole training: `total` for now, of which `done` were done before these."""

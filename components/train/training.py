@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -23,10 +24,11 @@ from components.storage.files import atomic_directory
 from components.train import augmentation
 from components.train.batches import Batches, balanced_weights
 from components.train.checkpoint import Checkpoints, checkpoint_address
+from components.train.distributed import Group, launch
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import FamiliarityFit
-from components.train.loop import Fitted, Normalise, Trainer
-from components.train.pixel_statistics import mean_and_std
+from components.train.loop import Fitted, Trainer
+from components.train.pixel_statistics import Normalise, mean_and_std
 from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, code_version, config, save_training
@@ -62,17 +64,32 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
     trained on, TrainingError for a missing device, a loss that diverged, or an export that differs from torch, and StoreError where
     the disk or the store fails.
     """
-    device = choose_device(options.device, options.gpus)
+    if options.processes == 1:
+        result = train_together(dataset_path, model_path, options, store)
+    else:
+        choose_device(options.device, options.gpus)  # so that missing GPUs are said before processes start
+        result = launch(options.processes, train_together, dataset_path, model_path, options, store)
+    assert result is not None  # the first process has it
+    return result
+
+
+def train_together(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str = "") -> TrainingResult | None:
+    """Do in one process of a group, or alone, what `train` does; None in all processes but the first, which alone prints and writes."""
+    group, device = Group.join(choose_device(options.device, options.gpus))
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
     identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
-    checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes)
+    if group.size > 1:
+        identity["processes"] = str(group.size)
+    first = group.rank == 0
+    checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes, writes=first)
     try:
-        with stoppable() as stop, atomic_directory(model_path, replace=True) as directory:
-            show = TrainingProgress()
-            run = _Run(dataset, options, device, show)
-            result = run.write(run.trainer.fit(checkpoints, show, stop), directory)
+        with stoppable() as stop, atomic_directory(model_path, replace=True) if first else nullcontext() as directory:
+            show = TrainingProgress(silent=not first)
+            run = _Run(dataset, options, device, show, group)
+            fitted = run.trainer.fit(checkpoints, show, stop)
+            result = None if directory is None else run.write(fitted, directory)
     except StoreError as error:
         if not checkpoints.saved:
             raise
@@ -83,12 +100,14 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
 
 
 class _Run:
-    def __init__(self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress) -> None:
+    def __init__(self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress, group: Group) -> None:
         self._started = time.perf_counter()
         self._info, self._options, self._device, self._show = dataset.info, options, device, show
         self._training, self._validation = dataset.split("train"), dataset.split("validation")
-        if len(self._training) < 2:
-            raise DataError(f"the training split holds {len(self._training)} pictures, at least 2 are needed; give ingest more data")
+        if len(self._training) < 2 * group.size:
+            raise DataError(
+                f"the training split holds {len(self._training)} pictures, at least {2 * group.size} are needed; give ingest more data"
+            )
         torch.manual_seed(options.seed)
         classes, pretrained = len(self._info.classes), options.pretrained
         self._network = build(options.architecture, self._info.spec, classes, pretrained, width=options.width, dropout=options.dropout)
@@ -101,10 +120,11 @@ class _Run:
         self._normalise = Normalise(self._mean, self._std, device)
         balanced = options.class_weights == "balanced"
         weights = balanced_weights(np.array(self._training.labels, dtype=np.int64), classes) if balanced else None
-        training = Batches(self._training, device, self._training.weights(self._info.weight))
-        self.trainer = Trainer(self._network, self._normalise, training, self._batches, augment, options, device, weights)
+        training = Batches(self._training, device, self._training.weights(self._info.weight), group)
+        self.trainer = Trainer(self._network, self._normalise, training, self._batches, augment, options, device, weights, group)
+        self._hardware = f"{group.size} x {describe(device)}" if group.size > 1 else describe(device)
         show.line(
-            f"training {options.architecture} ({self._parameters:,} parameters) on {describe(device)}: {len(self._training)} pictures, "
+            f"training {options.architecture} ({self._parameters:,} parameters) on {self._hardware}: {len(self._training)} pictures, "
             f"{self.trainer.steps} steps per epoch, augmentation {self._augmentation}"
         )
         for note in _notes(self._info, options):
@@ -118,7 +138,7 @@ class _Run:
         inside = replace(self._calibrate(), familiarity=about)
         graph = ServingGraph(self._network, inside.mean, inside.std, inside.temperature, familiarity)
         facts = {
-            "device_used": describe(self._device),
+            "device_used": self._hardware,
             "augmentation_used": self._augmentation,
             "epochs_run": len(fitted.history),
             "parameter_count": self._parameters,
@@ -134,7 +154,7 @@ class _Run:
         more = {"temperature": inside.temperature, "calibration": inside.calibration, "export_difference": difference, "seconds": seconds}
         save_training(directory, fitted, {**facts, **more})
         self._show.line(
-            f"done on {describe(self._device)}: {fitted.stop_reason}, best epoch {fitted.best_epoch}, "
+            f"done on {self._hardware}: {fitted.stop_reason}, best epoch {fitted.best_epoch}, "
             f"temperature {inside.temperature:.3f} ({inside.calibration}), model.onnx within {difference:.1e} of torch, {seconds:.1f} s"
         )
         if fitted.advice:

@@ -27,7 +27,7 @@ from components.settings.training import TrainingSettings
         ({"pretrained": "yes"}, "pretrained must be true or false"),
         ({"augmentation": "strong"}, "unknown augmentation 'strong'; use auto, none"),
         ({"device": "tpu"}, "unknown device 'tpu'; use auto, cpu, cuda"),
-        ({"gpus": "2"}, "gpus must be 0 or 1, not '2'"),
+        ({"gpus": "17"}, "gpus must be a whole number from 0 to 16, not '17'"),
         ({"name": ""}, "name is empty"),
     ],
 )

@@ -14,7 +14,7 @@ from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit
-from components.train.loop import Normalise
+from components.train.pixel_statistics import Normalise
 from tests.train.fitting import CPU, split
 
 

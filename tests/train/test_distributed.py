@@ -1,0 +1,156 @@
+"""Two processes train one network as one does: the same result from half the work each, stopped and ended together."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components.bundle import files
+from components.bundle.config import BundleConfig
+from components.bundle.dataset import Dataset
+from components.classifier.errors import DataError, TrainingError, UsageError
+from components.settings.training import TrainingSettings
+from components.train.batches import Batches, batches_per_pass
+from components.train.distributed import Group
+from components.train.record import code_version
+from components.train.training import train
+from tests.train.fitting import split
+from tests.train.test_training import wait_for
+
+CPU = torch.device("cpu")
+PLAIN = {
+    "architecture": "two_layers",
+    "epochs": 2,
+    "optimizer": "sgd",
+    "learning_rate": 0.05,
+    "class_weights": "balanced",
+    "batch_size": 95,
+}
+
+
+@contextmanager
+def training(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2) -> Iterator[subprocess.Popen[str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.train.together",
+        str(processes),
+        str(data),
+        str(model),
+        json.dumps({"device": "cpu", **options}),
+        counts,
+    ]
+    environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version(), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def finished(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2) -> str:
+    with training(data, model, options, counts, processes) as process:
+        told, errors = process.communicate(timeout=250)
+        assert process.returncode == 0, told + errors
+        return told
+
+
+def test_two_parts_are_the_whole_batch_and_its_order() -> None:
+    digits, weights = split(0, 95), np.arange(95, dtype=np.float32)
+    whole, first, second = (Batches(digits, CPU, weights, group) for group in (Group(), Group(0, 2), Group(1, 2)))
+    for all_of_it, one, two in zip(*(batches.shuffled(20, (1, 2), 6) for batches in (whole, first, second)), strict=True):
+        assert one.whole == two.whole == all_of_it.whole == len(all_of_it.images)
+        for expected, part, other in zip(all_of_it[:3], one[:3], two[:3], strict=True):
+            assert torch.equal(expected[::2], part)
+            assert torch.equal(expected[1::2], other)
+    in_order = [np.concatenate([labels.numpy() for _, labels in whole.in_order(20, Group(rank, 2))]) for rank in (0, 1)]
+    assert np.array_equal(in_order[0], digits.labels[::2])
+    assert np.array_equal(in_order[1], digits.labels[1::2])
+
+
+def test_each_process_gets_two_pictures_of_every_batch_at_least() -> None:
+    for pictures in range(8, 200):
+        smallest = pictures // batches_per_pass(pictures, 8, 4)
+        assert smallest // 4 >= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"gpus": "4", "batch_size": 6}, "each GPU needs two pictures"),
+        ({"gpus": "many"}, "gpus must be a whole number from 0 to 16"),
+        ({"gpus": "17"}, "gpus must be a whole number from 0 to 16"),
+        ({"gpus": "2", "device": "cuda:1"}, "use device=cuda or auto"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_runs(options: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        TrainingSettings.read({}, **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpus_that_are_not_there_are_said_in_one_line(digits_dataset: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="gpus=2 was requested, but there is no GPU here"):
+        train(digits_dataset.path, tmp_path / "model", TrainingSettings(gpus="2"))
+
+
+@pytest.mark.integration
+def test_two_processes_end_with_the_weights_of_one_and_do_half_the_work_each(digits_dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "counts").mkdir()
+    told = finished(digits_dataset.path, tmp_path / "two", PLAIN, str(tmp_path / "counts"))
+    finished(digits_dataset.path, tmp_path / "one", PLAIN, processes=1)
+    one, two = (load_file(tmp_path / name / files.WEIGHTS) for name in ("one", "two"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    assert sum(line.startswith("epoch ") for line in told.splitlines()) == 2  # one process prints
+    config = BundleConfig.load(tmp_path / "two")
+    assert config.parameters["device_used"].startswith("2 x cpu")
+    first, second = (int((tmp_path / "counts" / name).read_text()) for name in ("first", "second"))
+    trained = second  # the second one leaves after the training
+    assert abs(first - len(digits_dataset.split("validation")) - trained) <= 150  # batches of 95: 48 and 47
+
+
+@pytest.mark.integration
+def test_a_killed_training_of_two_goes_on_and_ends_like_an_unbroken_one(digits_dataset: Dataset, tmp_path: Path) -> None:
+    options: dict[str, object] = {"epochs": 2}
+    told = finished(digits_dataset.path, tmp_path / "unbroken", options)
+    assert float(told.split()[-1]) > 0.9
+    with training(digits_dataset.path, tmp_path / "out" / "model", options) as process:
+        wait_for(process, "epoch 1:")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    told = finished(digits_dataset.path, tmp_path / "out" / "model", options)
+    assert "resumed from the checkpoint of" in told
+    assert (tmp_path / "unbroken" / files.WEIGHTS).read_bytes() == (tmp_path / "out" / "model" / files.WEIGHTS).read_bytes()
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 128 + signal.SIGINT)])
+def test_two_that_are_told_to_stop_leave_only_their_checkpoint(
+    digits_dataset: Dataset, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    with training(digits_dataset.path, tmp_path / "out" / "model", {"epochs": 30}) as process:
+        wait_for(process, "epoch 1:")
+        process.send_signal(number)
+        told, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "stopped; the same training goes on after" in told
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".model.checkpoint"]
+
+
+@pytest.mark.integration
+def test_an_error_of_one_process_is_the_error_of_the_training(digits_dataset: Dataset, tmp_path: Path) -> None:
+    with training(digits_dataset.path, tmp_path / "model", PLAIN, "fail") as process:
+        told, errors = process.communicate(timeout=120)
+    assert process.returncode == DataError.exit_code, errors
+    assert "DataError: the second process cannot go on; give it a better one" in told
+    assert not (tmp_path / "model").exists()
