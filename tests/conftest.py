@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import pipelines.cli.output  # noqa: F401 - its consoles keep the width that COLUMNS has at the first import, which a test may have set
 from components.bundle.dataset import Dataset
 from tests import tiny
 
