@@ -7,7 +7,6 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-import pipelines.cli.output  # noqa: F401 - its consoles keep the width that COLUMNS has at the first import, which a test may have set
 from components.bundle.dataset import Dataset
 from tests import tiny
 
@@ -16,6 +15,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shel
 
 hypothesis.settings.register_profile("penstock", deadline=None)  # a busy machine is not a failure
 hypothesis.settings.load_profile("penstock")
+
+
+def pytest_configure() -> None:
+    """Let COLUMNS count when a test sets it: rich's consoles keep that of their first import, and pytest-xdist's workers have one."""
+    os.environ.pop("COLUMNS", None)
+    import pipelines.cli.output  # noqa: F401
+
 
 _OURS = ("PENSTOCK_", "AWS_", "KFP_")
 

@@ -44,6 +44,7 @@ def test_a_source_of_which_no_name_can_be_made_asks_for_one() -> None:
         name_of_source("data/123")
 
 
+@pytest.mark.integration
 def test_a_model_of_another_source_is_never_called_digits_in_silence(project: Path, capsys: Shell) -> None:
     for number, colour in enumerate(("cat", "dog")):
         (project / "pets" / colour).mkdir(parents=True)

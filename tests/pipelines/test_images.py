@@ -90,6 +90,7 @@ def test_both_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found == {"training": 1, "deployment": 1, "scoring": 0, "approval": 0}
 
 
+@pytest.mark.integration
 def test_a_run_on_this_machine_needs_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_IMAGE", "team/steps:1")
     _, version = publish(tmp_path)

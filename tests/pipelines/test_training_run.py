@@ -104,6 +104,7 @@ def test_the_second_challenger_was_compared_with_the_champion(held: Done, promot
     assert last.decision["compared_with"] == promoted.json["outputs"]["version"]
 
 
+@pytest.mark.integration
 def test_an_interrupted_training_leaves_its_checkpoint_from_which_the_same_command_goes_on(tmp_path: Path) -> None:
     errors = _interrupt(tmp_path, "epoch 1:", signal.SIGINT)
     assert f"the same command goes on from the checkpoint in {tmp_path / '.penstock/checkpoints'}" in errors
@@ -114,6 +115,7 @@ def test_an_interrupted_training_leaves_its_checkpoint_from_which_the_same_comma
     assert _still_running(str(tmp_path)) == []
 
 
+@pytest.mark.integration
 def test_a_run_that_cannot_publish_keeps_the_model_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = [*command("run", "training", "--store", "store", "--name", "digits", "--set", "epochs=2", "--set", "augmentation=none", "-v")]
     process = subprocess.Popen(run, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

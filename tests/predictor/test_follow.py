@@ -160,6 +160,7 @@ def test_a_ledger_that_is_damaged_for_a_while_changes_nothing_and_is_reported_on
         serving.wait_for("serving", version=second)
 
 
+@pytest.mark.integration
 def test_records_replaced_or_taken_away_are_reported_and_change_nothing(
     serving: Serving, registry: Registry, tmp_path: Path, pictures: np.ndarray
 ) -> None:

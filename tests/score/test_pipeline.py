@@ -52,6 +52,7 @@ print("outputs", run.outputs)
 """
 
 
+@pytest.mark.integration
 def test_it_runs_under_the_local_runner(model: Model, tmp_path: Path) -> None:
     folder, output = cases.folder(tmp_path / "in", 10), tmp_path / "output"
     ran = subprocess.run(

@@ -109,6 +109,7 @@ def test_config_says_by_what_the_threshold_was_set(trained: tuple[Path, Training
     assert (about.layer, about.features, about.quantile, about.pictures) == ("head", 64, 0.01, len(digits_dataset.split("validation")))
 
 
+@pytest.mark.integration
 def test_equal_trainings_give_equal_files(trained: tuple[Path, TrainingResult], digits_dataset: Dataset, tmp_path: Path) -> None:
     """In a process of its own, because what orders a file by hashes is constant within one."""
     with training_process(digits_dataset.path, tmp_path / "model") as process:
