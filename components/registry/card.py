@@ -2,7 +2,7 @@
 
 import json
 
-from components.bundle.evaluation import Headline
+from components.bundle.headline import Headline
 from components.bundle.markdown import escape, table
 from components.registry.manifest import Manifest
 

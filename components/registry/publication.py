@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from components.bundle.config import BundleConfig
-from components.bundle.evaluation import Headline
 from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST, SIGNATURE
+from components.bundle.headline import Headline
 from components.classifier.errors import DataError, IntegrityError, ObjectExists, StoreError, StoreUnavailable, UsageError
 from components.registry.card import model_card
 from components.registry.manifest import MAX_BYTES, FileEntry, Manifest, hash_files, size_problems, version_name

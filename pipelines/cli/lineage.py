@@ -58,8 +58,8 @@ def _rows(rows: int | None) -> str:
 
 def _source(registry: "Registry", manifest: "Manifest") -> str:
     """The address of the data as the evaluation tells it; empty where the version has none."""
-    from components.bundle.evaluation import Headline
     from components.bundle.files import EVALUATION
+    from components.bundle.headline import Headline
 
     if EVALUATION not in manifest.files:
         return ""
