@@ -16,6 +16,8 @@ THUMBNAIL_SIDE = 112
 """Longest side of a thumbnail, in pixels."""
 MAX_THUMBNAIL_BYTES = 32 * 2**20
 """Pixels of thumbnails that a version keeps, before compression: those of the surest mistakes."""
+MAX_SUSPECT = 50
+"""Pictures that are shown, or exported where no limit is given, because their label is suspect."""
 
 
 @dataclass(frozen=True)

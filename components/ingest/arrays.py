@@ -28,6 +28,7 @@ MAX_FILES = 64
 STRAY_SHARE, STRAY_COUNT = 0.1, 3
 """A label beyond a gap is taken for an error when it is rarer than this share of the average, or than this."""
 
+_IDX, _TABLES = frozenset(["idx", "labels"]), frozenset(["pixels"])
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
 _CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
 _LABELS = re.compile(r"(?:^|_)(?:y|labels?|targets?|classes)(?:_|$)", re.IGNORECASE)
@@ -54,12 +55,12 @@ def find(source: InputSource, listing: Listing) -> list[SourceFile]:
     """
     candidates = [f for f in listing.files if _CANDIDATE.search(f.name.rpartition("/")[2]) and not looks_like_picture(f.name)]
     if len(candidates) <= MAX_FILES:
-        found = [f for f in candidates if _CLAIM.search(f.name.rpartition("/")[2]) or _begins_as_idx(source, f)]
+        found = [f for f in candidates if _CLAIM.search(f.name.rpartition("/")[2]) or _begins_as(source, f, _IDX)]
         if found:
             return found
     if holds_pictures(listing):
         return []
-    return [file for file in listing.files if suffix(file.name) in {".npy", ".npz"} or _is_pixel_table(source, file)]
+    return [file for file in listing.files if suffix(file.name) in {".npy", ".npz"} or _begins_as(source, file, _TABLES)]
 
 
 def split_of(name: str) -> SplitName | None:
@@ -93,16 +94,9 @@ def load(source: InputSource, files: list[SourceFile], workspace: Path) -> Colle
     return from_arrays(images[0] if len(images) == 1 else np.concatenate(images), labels_, classes, np.concatenate(given), names)
 
 
-def _begins_as_idx(source: InputSource, file: SourceFile) -> bool:
+def _begins_as(source: InputSource, file: SourceFile, kinds: frozenset[str]) -> bool:
     try:
-        return kind_of(file.name, source.head(file.key, HEAD)) in {"idx", "labels"}
-    except (OSError, ImageError):
-        return False
-
-
-def _is_pixel_table(source: InputSource, file: SourceFile) -> bool:
-    try:
-        return kind_of(file.name, source.head(file.key, HEAD)) == "pixels"
+        return kind_of(file.name, source.head(file.key, HEAD)) in kinds
     except (OSError, ImageError):
         return False
 
@@ -115,7 +109,7 @@ def _read(source: InputSource, file: SourceFile, workspace: Path) -> list[_File]
         folder = Path(tempfile.mkdtemp(dir=workspace))
         arrays = [_numpy(f"{file.name}/{name}", array) for name, array in npz.unpack(source.local(file.key), file.name, folder).items()]
         return _usual(arrays, _LABELS, {1}) + _usual(arrays, _PICTURES, {3, 4})
-    if not _begins_as_idx(source, file) and not _CLAIM.search(file.name.rpartition("/")[2]):
+    if not _begins_as(source, file, _IDX) and not _CLAIM.search(file.name.rpartition("/")[2]):
         return _from_table(file.name, pixel_table.read_table(source.local(file.key), file.name))
     try:
         data = load_bytes(Encoded(file.name, 0, lambda: source.read(file.key)))

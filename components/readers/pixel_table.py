@@ -65,18 +65,18 @@ def read_table(path: Path, name: str) -> PixelTable:
     """
     if path.stat().st_size > MAX_BYTES:
         raise DataError(f"{name} is larger than {MAX_BYTES >> 30} GiB; split it, or save its pictures as an array with np.save")
-    header = _first_line(path, name)
+    separator, header = _first_line(path, name)
     named = not all(map(_WHOLE.fullmatch, header))
     columns = header if named else [str(place) for place in range(len(header))]
     if len(set(columns)) < len(columns):
         raise DataError(f"{name} has two columns of one name in its first line ({some(columns)}); name each once, such as label,pixel0,…")
-    label, split, pixels = _roles(name, columns) if named else (_label_place(path, name, columns), None, columns)
+    label, split, pixels = _roles(name, columns) if named else (_label_place(path, name, columns, separator), None, columns)
     pixels = [column for column in pixels if column != label]
     height, width = _shape(name, pixels if named else [], len(pixels))
     parts: list[npt.NDArray[np.uint8]] = []
     texts: dict[str, list[str]] = {column: [] for column in (label, split) if column}
     kinds = dict.fromkeys(pixels, pa.uint8()) | dict.fromkeys(texts, pa.string())
-    for batch in _batches(path, name, columns, named, kinds):
+    for batch in _batches(path, name, columns, separator, named, kinds):
         parts.append(np.stack([batch.column(column).to_numpy(zero_copy_only=False) for column in pixels], axis=1))
         for column, values in texts.items():
             values += batch.column(column).to_pylist()
@@ -97,11 +97,13 @@ def read(path: Path, name: str, _reading: Reading, _start: int = 0, _stop: int |
     yield from npy.blocks(read_table(path, name).pixels, name)
 
 
-def _first_line(path: Path, name: str) -> list[str]:
+def _first_line(path: Path, name: str) -> tuple[str, list[str]]:
+    """The separator of a table, and the fields of its first line."""
     with _opened(path, name) as file:
         line = file.read(_BLOCK).partition(b"\n")[0]
     try:
-        return _fields(line.decode("utf-8-sig"))
+        text = line.decode("utf-8-sig")
+        return _separator(text), _fields(text)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it as 'CSV UTF-8'") from error
 
@@ -123,9 +125,10 @@ def _opened(path: Path, name: str) -> pa.NativeFile:
         raise DataError(f"{name} cannot be read ({one_line(error)}); copy it again") from error
 
 
-def _batches(path: Path, name: str, columns: list[str], named: bool, kinds: dict[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+def _batches(
+    path: Path, name: str, columns: list[str], separator: str, named: bool, kinds: dict[str, pa.DataType]
+) -> Iterator[pa.RecordBatch]:
     """The rows of some columns, as they are read; every value must be of the column's kind, none may be empty but text."""
-    separator = _separator_of(path, name)
     options = {
         "read_options": arrow_csv.ReadOptions(use_threads=False, block_size=_BLOCK, column_names=columns, skip_rows=int(named)),
         "parse_options": arrow_csv.ParseOptions(delimiter=separator),
@@ -140,11 +143,6 @@ def _batches(path: Path, name: str, columns: list[str], named: bool, kinds: dict
         raise DataError(f"{name} is not a table of whole numbers from 0 to 255 ({one_line(error)}); correct or copy it again") from error
 
 
-def _separator_of(path: Path, name: str) -> str:
-    with _opened(path, name) as file:
-        return _separator(file.read(_BLOCK).partition(b"\n")[0].decode("utf-8", "ignore"))
-
-
 def _roles(name: str, columns: list[str]) -> tuple[str | None, str | None, list[str]]:
     """Which columns hold the label, the split, and the pixels, by their names."""
     label = next((column for column in LABEL_COLUMNS if column in columns), None)
@@ -156,13 +154,13 @@ def _roles(name: str, columns: list[str]) -> tuple[str | None, str | None, list[
     return label, split, pixels
 
 
-def _label_place(path: Path, name: str, columns: list[str]) -> str | None:
+def _label_place(path: Path, name: str, columns: list[str], separator: str) -> str | None:
     """The column of labels of a table without a header, None where the columns are exactly a picture."""
     if isqrt(len(columns)) ** 2 == len(columns):
         return None
     first, last = columns[0], columns[-1]
     low, high = dict.fromkeys((first, last), 2**62), dict.fromkeys((first, last), 0)
-    for batch in _batches(path, name, columns, False, dict.fromkeys((first, last), pa.int64())):
+    for batch in _batches(path, name, columns, separator, False, dict.fromkeys((first, last), pa.int64())):
         for column in (first, last):
             found = pc.min_max(batch.column(column)).as_py()
             low[column], high[column] = min(low[column], found["min"]), max(high[column], found["max"])

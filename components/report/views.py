@@ -12,15 +12,13 @@ import numpy.typing as npt
 from PIL import Image
 
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
-from components.bundle.mistakes import THUMBNAIL_SIDE, WrongPicture, most_suspect
+from components.bundle.mistakes import MAX_SUSPECT, THUMBNAIL_SIDE, WrongPicture, most_suspect
 from components.classifier.images import Pixels, as_image
 
 MAX_CLASSES = 30
 """Rows of the confusion heatmap; of more classes, those with the most mistakes."""
 MAX_PICTURE_BYTES = 2_500_000
 """Of all wrong pictures in the report together; the report stays below 5 MB."""
-MAX_SUSPECT = 50
-"""Pictures that the report shows because their label is suspect."""
 MIN_FALL = 0.1
 """A confidence that falls by less than this is not coloured as deeply as others: no part decides by itself."""
 MARK_COLOUR, MARK_DEPTH, MARK_TONES = (255, 120, 0), 0.75, 64

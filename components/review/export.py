@@ -20,13 +20,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from components.classifier.decode import decode
-from components.classifier.errors import DataError, ObjectNotFound, UsageError
+from components.classifier.errors import DataError, ObjectNotFound
 from components.classifier.images import encode_png
 from components.readers.listing import some
 from components.readers.table import csv_rows
 from components.review.labels import UNUSABLE
 from components.review.queue import QueuedPicture, ReviewQueue
-from components.storage.files import atomic_directory
+from components.storage.files import new_directory
 
 LABELS, PAGE, PICTURES = "labels.csv", "index.html", "pictures"
 LABEL_SO_FAR = "label_so_far"
@@ -131,9 +131,7 @@ def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directo
 
 def write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
     """Let `fill` write into a folder that appears when it is complete; raises UsageError when the directory is there and not empty."""
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
-    with atomic_directory(directory) as folder:
+    with new_directory(directory) as folder:
         return fill(folder)
 
 

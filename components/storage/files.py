@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from components.classifier.errors import AccessDenied, DiskError, StoreError
+from components.classifier.errors import AccessDenied, DiskError, StoreError, UsageError
 
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free space or choose another place",
@@ -76,6 +76,15 @@ def atomic_directory(destination: Path, *, replace: bool = False) -> Iterator[Pa
             working.replace(destination)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+@contextmanager
+def new_directory(destination: Path) -> Iterator[Path]:
+    """Like `atomic_directory`; raises UsageError, before anything is done, when `destination` is there and not empty."""
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise UsageError(f"{destination} exists already; name a new folder, so that nothing is overwritten")
+    with atomic_directory(destination) as folder:
+        yield folder
 
 
 def _let_others_read(folder: Path) -> None:

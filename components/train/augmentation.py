@@ -19,9 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.classifier.images import ImageSpec
-from components.train.distributed import Group
-
-_ALONE = Group()
+from components.train.distributed import ALONE, Group
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class Augmentation:
     shift: float = 0.0
     mirror: bool = False
 
-    def __call__(self, pictures: Tensor, generator: torch.Generator, group: Group = _ALONE, whole: int = 0) -> Tensor:
+    def __call__(self, pictures: Tensor, generator: torch.Generator, group: Group = ALONE, whole: int = 0) -> Tensor:
         """Return float pictures (N, C, H, W), each changed in its own random way; edge pixels are repeated outwards.
 
         The generator is on the CPU, so that every device draws the same numbers. Of a group, each process draws for all pictures of

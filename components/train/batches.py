@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from components.bundle.dataset import Split
-from components.train.distributed import Group
+from components.train.distributed import ALONE, Group
 
-_ALONE = Group()
 MAX_MEMORY_FRACTION = 0.4
 """The fraction of a GPU's free memory that a split may take; the rest is for the network."""
 
@@ -34,7 +33,7 @@ class Batches:
     Of several processes that train together, each gets its own part of every batch.
     """
 
-    def __init__(self, split: Split, device: torch.device, weights: npt.NDArray[np.float32] | None = None, group: Group = _ALONE) -> None:
+    def __init__(self, split: Split, device: torch.device, weights: npt.NDArray[np.float32] | None = None, group: Group = ALONE) -> None:
         self._images = split.images
         self._group = group
         self._device = device
@@ -64,7 +63,7 @@ class Batches:
         """Return the number of batches of one pass."""
         return batches_per_pass(len(self), batch_size, self._group.size)
 
-    def in_order(self, batch_size: int, group: Group = _ALONE) -> Iterator[tuple[Tensor, Tensor]]:
+    def in_order(self, batch_size: int, group: Group = ALONE) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every picture once, in the order of the split; with a group, those of this process' part."""
         index = group.part(np.arange(len(self)))
         for start in range(0, len(index), batch_size):
@@ -105,7 +104,7 @@ def weighted_loss(
     weights: Tensor | None,
     class_weights: Tensor | None = None,
     label_smoothing: float = 0.0,
-    group: Group = _ALONE,
+    group: Group = ALONE,
 ) -> Tensor:
     """Return the cross entropy of a batch: the mean over its pictures, each of which counts by its weight and that of its class.
 

@@ -83,6 +83,9 @@ class Group:
         return value
 
 
+ALONE = Group()
+
+
 def launch(processes: int, function: Callable[..., T], *arguments: object) -> T:
     """Call a function in so many new processes, where `Group.join` finds the others; returns what the first one returns.
 

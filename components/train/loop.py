@@ -17,7 +17,7 @@ from components.train import budget
 from components.train.augmentation import Augmentation
 from components.train.batches import Batch, Batches, weighted_loss
 from components.train.checkpoint import Checkpoints, State
-from components.train.distributed import Group
+from components.train.distributed import ALONE, Group
 from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
 from components.train.pixel_statistics import Normalise
 from components.train.process_env import StopRequest
@@ -27,7 +27,6 @@ from components.train.temperature import calibrated_losses, clearly_worse
 MIN_STEPS_PER_EPOCH = 60
 """Small sets are repeated with new augmentation until an epoch has this many steps."""
 
-_ALONE = Group()
 GRADIENT_NORM = 5.0
 AVERAGED_FRACTION = 0.04
 """The part of all steps of a cycle over which weights are averaged, between 10 and 250 steps."""
@@ -98,7 +97,7 @@ class Trainer:
         options: TrainingSettings,
         device: torch.device,
         class_weights: Tensor | None = None,
-        group: Group = _ALONE,
+        group: Group = ALONE,
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._normalise = normalise
@@ -106,8 +105,6 @@ class Trainer:
         self._augmentation = augmentation
         self._options, self._device, self._seconds = options, device, options.budget_seconds
         self._classes = 0
-        self._due = False
-        """Whether a checkpoint of the epoch that ended is written."""
         self._losses: npt.NDArray[np.float64] | None = None
         """Of the validation pictures in the last epoch, after calibration; None where there are none."""
         self._class_weights = None if class_weights is None else class_weights.to(device)
@@ -133,7 +130,8 @@ class Trainer:
                 progress.begun = None
                 progress.history.append(epoch)
                 self._choose(progress, epoch)
-                self._save(progress, checkpoints, show, due=self._due)
+                _, due = self._agree(epoch.seconds, checkpoints.due(epoch_ended=True), stop)
+                self._save(progress, checkpoints, show, due=due)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
         self._called, self._group = self.network, self._group.leave()
@@ -237,7 +235,7 @@ class Trainer:
                 self._leave_when_told(checkpoints, show, stop)
         train_loss = self._finite(self._group.mean(begun.total).item() / begun.steps, number)
         loss, accuracy = self._validate(number)
-        seconds, self._due = self._agree(time.perf_counter() - started, checkpoints.due(epoch_ended=True), stop)
+        seconds, _ = self._agree(time.perf_counter() - started, False, stop)
         return Epoch(number, train_loss, loss, accuracy, rate, seconds)
 
     def _expected_steps(self, progress: Progress, done: int) -> int:

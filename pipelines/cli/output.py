@@ -92,6 +92,12 @@ def written_to(address: str, *, new: bool = False) -> Iterator[Path]:
             store.upload(path, path.relative_to(folder).as_posix())
 
 
+def url_of(host: str, port: int) -> str:
+    """The address by which this machine reaches a server that listens on a host; IPv6 in brackets."""
+    name = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
+    return f"http://{name}:{port}"
+
+
 def local_only(path: Path) -> Path:
     """Return a path on this machine; raises UsageError for a store's address."""
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(path)):

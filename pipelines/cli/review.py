@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Look at uncertain and audited predictions, label them, train on them.")
 
-MAX_SUSPECT = 50
-"""Suspect labels that are exported where no limit is given; the report shows as many."""
 _ID_SHOWN = 12
 """Digits of an ID that are shown; any unique beginning names a picture to `label`."""
 
@@ -112,7 +110,7 @@ def export(
     if suspect:
         if labelled:
             raise UsageError("--suspect is for pictures that are to be labelled, --labelled for those that are; use one of them")
-        _export_suspects(directory, store, name, version or "champion", limit or MAX_SUSPECT, as_json)
+        _export_suspects(directory, store, name, version or "champion", limit, as_json)
         return
     name = chosen_name(store, name)
     queue = _queue(store, name)
@@ -135,6 +133,7 @@ def export(
 
 
 def _export_suspects(directory: str, store: str, name: str, selector: str, limit: int, as_json: bool) -> None:
+    from components.bundle.mistakes import MAX_SUSPECT
     from components.registry.evaluated import read_evaluated
     from components.review.export import PAGE
     from components.review.suspects import write_suspects
@@ -142,7 +141,7 @@ def _export_suspects(directory: str, store: str, name: str, selector: str, limit
     registry = open_registry(store, name)
     found = read_evaluated(registry, registry.select(selector))
     with written_to(directory, new=True) as folder:
-        report = write_suspects(found.version, found.evaluation, found.predictions, folder, limit)
+        report = write_suspects(found.version, found.evaluation, found.predictions, folder, limit or MAX_SUSPECT)
     if as_json:
         print_json({"directory": directory, "version": found.version, **asdict(report)})
         return

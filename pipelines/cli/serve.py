@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipelines.cli.output import DEFAULT_STORE, NameOption, StoreOption, console
+from pipelines.cli.output import DEFAULT_STORE, NameOption, StoreOption, console, url_of
 from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ def serve(
 
 def _run(settings: "PredictorSettings", store: str, name: str) -> int:
     from components.predictor.follow import Follower
-    from components.predictor.server import PredictorServer, with_port
+    from components.predictor.server import PredictorServer
 
     def tell(port: int) -> None:
-        address = f"http://{with_port('localhost' if settings.host in ('::', '0.0.0.0') else settings.host, port)}"
+        address = url_of(settings.host, port)
         console.print(f"Serving {name} on {address}; {address}/docs shows how to ask. Ctrl-C ends it.", soft_wrap=True)
 
     return PredictorServer(settings, console=sys.stderr.isatty()).run(Follower(store, name, CACHE), tell)

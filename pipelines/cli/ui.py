@@ -9,7 +9,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from components.classifier.errors import UsageError
-from pipelines.cli.output import DEFAULT_STORE, StoreOption, console, errors, written_to
+from pipelines.cli.output import DEFAULT_STORE, StoreOption, console, errors, url_of, written_to
 from pipelines.cli.review import ReviewerOption, account
 
 if TYPE_CHECKING:
@@ -57,8 +57,7 @@ def _serve(app: "FastAPI", host: str, port: int) -> None:
     except OSError as error:
         raise UsageError(f"cannot listen on {host}, port {port} ({error.strerror}); choose another --host or --port") from error
     with listener:
-        name = "localhost" if host in {"0.0.0.0", "::"} else f"[{host}]" if ":" in host else host
-        console.print(f"http://{name}:{listener.getsockname()[1]} shows the store; Ctrl-C ends it.", soft_wrap=True)
+        console.print(f"{url_of(host, listener.getsockname()[1])} shows the store; Ctrl-C ends it.", soft_wrap=True)
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 

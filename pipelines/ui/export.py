@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from components.classifier.errors import PenstockError, UsageError
+from components.classifier.errors import PenstockError
 from components.review.queue import QueuedPicture, ReviewQueue
-from components.storage.files import atomic_directory, write_file
+from components.storage.files import new_directory, write_file
 from pipelines import local_runs
 from pipelines.ui import reviewing
 from pipelines.ui.pages import MAX_QUEUED, Pages
@@ -22,11 +22,9 @@ def write_site(stored: Stored, directory: Path, tell: Callable[[int, int], objec
     is a page that says why. `tell` is called with the number of files that are written, and with their total. Raises UsageError when
     the folder is there and not empty, and StoreError.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise UsageError(f"{directory} exists already; name a new folder, so that nothing is overwritten")
     pages = Pages(stored, static=True)
-    site = list(_site(pages))
-    with atomic_directory(directory) as folder:
+    with new_directory(directory) as folder:
+        site = list(_site(pages))
         for number, (path, make) in enumerate(site, 1):
             destination = folder / path
             destination.parent.mkdir(parents=True, exist_ok=True)

@@ -81,21 +81,18 @@ class Pages:
         records = self.stored.registry(name).ledger.records()
         stack = deployments(records)
         about = [it for it in reversed(records) if version == it.version or (version == it.champion != it.previous)]
+        listed = self.stored.listed(name)
         run = next((run for run in local_runs.list_runs(self.stored.runs) if manifest.run and run.id == manifest.run), None)
         return self._page(
             "version", 2, f"{name} {version}", model=name, here="", m=manifest, run=run, reported=self.has_report(name, version),
             uri=self.stored.registry(name).uri(version), periods=periods(version, records), records=about,
             serves="champion" if stack[-1:] == [version] else "previous" if stack[-2:-1] == [version] else "",
-            others=self.others(name, version), every=[f"{name}/{it}" for it in self.stored.listed(name) if it != version],
+            others=_others(version, listed, stack[-1] if stack else ""), every=[f"{name}/{it}" for it in listed if it != version],
         )  # fmt: skip
 
     def others(self, name: str, version: str) -> dict[str, str]:
         """The versions that a version's page offers to compare it with, and what they are to it."""
-        champion = self.stored.registry(name).ledger.champion() or ""
-        names = self.stored.listed(name)
-        before = next((other for other in names if other < version), "")
-        found = {before: "the version before it", champion: "the champion"}
-        return {other: title for other, title in found.items() if other in names and other != version}
+        return _others(version, self.stored.listed(name), self.stored.registry(name).ledger.champion() or "")
 
     def report(self, name: str, version: str) -> str:
         """The report of a version's evaluation, with the last decision that the ledger holds about it."""
@@ -172,6 +169,12 @@ class Pages:
 
     def _older(self, name: str, rows: Sequence[Row]) -> int:
         return max(0, len(self.stored.version_names(name)) - MAX_VERSIONS) if len(rows) >= MAX_VERSIONS else 0
+
+
+def _others(version: str, names: Sequence[str], champion: str) -> dict[str, str]:
+    before = next((other for other in names if other < version), "")
+    found = {before: "the version before it", champion: "the champion"}
+    return {other: title for other, title in found.items() if other in names and other != version}
 
 
 def _two_to_compare(rows: Sequence[Row]) -> tuple[str, str]:

@@ -1,7 +1,6 @@
 """Two processes train one network as one does: the same result from half the work each, stopped and ended together."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,10 +20,9 @@ from components.classifier.errors import DataError, TrainingError, UsageError
 from components.settings.training import TrainingSettings
 from components.train.batches import Batches, batches_per_pass
 from components.train.distributed import Group
-from components.train.record import code_version
 from components.train.training import train
 from tests.train.fitting import split
-from tests.train.test_training import wait_for
+from tests.train.test_training import started, wait_for
 
 CPU = torch.device("cpu")
 PLAIN = {
@@ -49,13 +47,8 @@ def training(data: Path, model: Path, options: dict[str, object], counts: str = 
         json.dumps({"device": "cpu", **options}),
         counts,
     ]
-    environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version(), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    try:
+    with started(command, OMP_NUM_THREADS="1") as process:
         yield process
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def finished(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2) -> str:

@@ -180,8 +180,14 @@ def training_process(data: Path, model: Path) -> Iterator[subprocess.Popen[str]]
         "import sys\nfrom components.settings.training import TrainingSettings\nfrom components.train.training import train\n"
         f"train(sys.argv[1], sys.argv[2], TrainingSettings(**{OPTIONS.as_parameters()!r}))"
     )
-    command = [sys.executable, "-c", code, str(data), str(model)]
-    environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version()}
+    with started([sys.executable, "-c", code, str(data), str(model)]) as process:
+        yield process
+
+
+@contextmanager
+def started(command: list[str], **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A program of this code's version, which is killed at the end."""
+    environment = {**os.environ, "PENSTOCK_CODE_VERSION": code_version(), **variables}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     try:
         yield process
