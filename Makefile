@@ -37,8 +37,8 @@ test: $(INSTALLED) ## The quick tests
 	$(PYTEST) -m 'not integration' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
-	$(PYTEST) -m 'integration and not cluster'
-	$(PYTEST) -m cluster -n 3 --dist loadgroup
+	$(PYTEST) -m 'integration and not load' -n 4 --dist loadgroup
+	$(PYTEST) -m load
 
 lint: $(INSTALLED) ## ruff, mypy, hadolint and penstock lint
 	$(BIN)/ruff check .

@@ -23,6 +23,14 @@ def pytest_configure() -> None:
     import pipelines.cli.output  # noqa: F401
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one process of `pytest -n 4 --dist loadgroup` run the integration tests of a file, which share servers and trained models."""
+    for item in items:
+        if item.get_closest_marker("integration") and not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 _OURS = ("PENSTOCK_", "AWS_", "KFP_")
 
 

@@ -19,7 +19,7 @@ from pipelines.local import run_local
 from tests.images import engine
 from tests.predictor.versions import NAME, publish
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 
 HERE = Path(__file__).parent
 NAMELESS = 123456

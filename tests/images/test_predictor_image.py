@@ -14,7 +14,7 @@ from components.bundle import files
 from components.bundle.golden import load_golden
 from tests.images import engine, step
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 
 MEGABYTE = 10**6
 HERE = Path(__file__).parent

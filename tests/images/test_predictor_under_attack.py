@@ -19,7 +19,7 @@ from tests.predictor.test_attacks import ATTACKS, send
 from tests.predictor.test_limits import connect
 from tests.predictor.versions import NAME, PREDICT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.load, pytest.mark.timeout(1800)]
 
 SECONDS, QUIET_SECONDS, BACK_SECONDS = 75.0, 10.0, 60.0
 LIMITS = ("--memory", "1g", "--memory-swap", "1g", "--cpus", "2")

@@ -16,7 +16,7 @@ from tests.validate_serving.versions import CHANGES, copy_of, damage, published,
 
 __all__ = ["ministack_server"]
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 
 
 @pytest.fixture(scope="module")

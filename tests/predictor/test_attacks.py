@@ -114,6 +114,7 @@ def resident(pid: int) -> int:
     return total
 
 
+@pytest.mark.load
 @pytest.mark.integration
 def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) -> None:
     messages = {name: make() for name, make in ATTACKS.items()}

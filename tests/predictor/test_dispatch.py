@@ -197,6 +197,7 @@ def test_memory_that_is_waited_for_never_holds_the_event_loop() -> None:
             assert module.work_bytes(image) <= module.SMALL_WORK
 
 
+@pytest.mark.load
 @pytest.mark.integration
 def test_pictures_that_take_long_do_not_hold_small_requests(url: str, client: httpx.Client, pictures: np.ndarray) -> None:
     body = {"instances": [pictures[0].tolist()]}
@@ -239,6 +240,7 @@ def test_large_pictures_whose_clients_are_gone_are_not_decoded(url: str, client:
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.load
 @pytest.mark.integration
 def test_sigterm_ends_in_time_under_load_and_everybody_gets_an_answer(served_dir: Path) -> None:
     heavy = json.dumps({"instances": [{"b64": b64(encoded(4900, "WEBP"))}] * 4}).encode()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(900)  # sixteen processes on two CPUs
 SIZES = [
     pytest.param("local", 4, 5),
     pytest.param("local", 16, 40, marks=pytest.mark.integration),
-    pytest.param("ministack", 16, 40, marks=pytest.mark.integration),
+    pytest.param("ministack", 16, 20, marks=pytest.mark.integration),
     pytest.param("rgw", 16, 3, marks=[pytest.mark.integration, pytest.mark.xdist_group("rgw")]),
 ]
 PUBLISHERS = [
