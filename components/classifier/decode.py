@@ -110,6 +110,8 @@ class Picture:
 
     pixels: Pixels
     """uint8 (H, W, 1) for grey and (H, W, 3) for RGB."""
+    format: str
+    """Pillow's name of the format that the content has, such as PNG."""
     peak: int | None = None
     """The largest sample that the file holds, 0 to 65,535; None where it has not 16 bits per sample."""
 
@@ -144,7 +146,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
                     if image.mode == "RGB":
                         depth.stretch_colours(image, _open(data), levels)
                 scale = 16 if peak is None else levels
-                return Picture(depth.to_uint8(turned(repaired(image, data)), inverted, scale), peak)
+                return Picture(depth.to_uint8(turned(repaired(image, data)), inverted, scale), image.format or "", peak)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

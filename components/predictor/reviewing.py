@@ -118,6 +118,7 @@ class ReviewWriter:
                 version=version,
                 request_id=request_id,
                 reason=reason,
+                levels=predictions.model.spec.levels,
                 familiarity=predictions.familiarity[index] if predictions.familiarity else None,
                 review_threshold=self._threshold,
                 audit_rate=self._rate,

@@ -15,11 +15,11 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 
-from components.classifier.decode import decode
 from components.classifier.errors import DataError, ObjectNotFound
 from components.classifier.images import encode_png
 from components.readers.listing import some
@@ -33,7 +33,7 @@ LABEL_SO_FAR = "label_so_far"
 """The column that only the labels.csv of test pictures has."""
 _DATA_MARK = "/*DATA*/"
 _NAMED = 5
-_NOT_SHOWN = {".tif", ".ppm"}
+_NOT_SHOWN = {".tif", ".ppm", ".jp2", ".heic"}
 
 
 @dataclass
@@ -106,7 +106,9 @@ def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], direc
     """
 
     def fill(folder: Path) -> ExportReport:
-        written, missing = _write_pictures(queue, newest_by_picture(entries), lambda entry: folder / PICTURES / _shown_name(entry))
+        written, missing = _write_pictures(
+            newest_by_picture(entries), partial(_shown, queue), lambda entry: folder / PICTURES / _shown_name(entry)
+        )
         write_page(folder, [_card(entry) for entry in written])
         return ExportReport(_counts(entry.prediction.label for entry in written), missing)
 
@@ -122,7 +124,7 @@ def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directo
 
     def fill(folder: Path) -> ExportReport:
         written, missing = _write_pictures(
-            queue, chosen, lambda entry: folder / "train" / _folder_name(str(entry.labels.label)) / entry.file_name
+            chosen, queue.picture, lambda entry: folder / "train" / _folder_name(str(entry.labels.label)) / entry.file_name
         )
         return ExportReport(_counts(str(entry.labels.label) for entry in written), missing)
 
@@ -236,8 +238,15 @@ def _folder_name(label: str) -> str:
 
 
 def _shown_name(entry: QueuedPicture) -> str:
-    """A file name that browsers show: TIFF and PPM become PNG."""
-    return str(Path(entry.file_name).with_suffix(".png")) if Path(entry.file_name).suffix in _NOT_SHOWN else entry.file_name
+    """A file name that browsers show: TIFF, PPM, JPEG 2000 and HEIC become PNG."""
+    return f"{entry.id}.png" if Path(entry.file_name).suffix in _NOT_SHOWN else entry.file_name
+
+
+def _shown(queue: ReviewQueue, entry: QueuedPicture) -> bytes:
+    """A picture as browsers show it: where its version reads files of 16 bits by fewer `levels`, a PNG is written anew as it was read."""
+    suffix = Path(entry.file_name).suffix
+    again = suffix in _NOT_SHOWN or (suffix == ".png" and entry.prediction.levels != 16)
+    return encode_png(queue.pixels(entry)) if again else queue.picture(entry)
 
 
 def _counts(labels: Iterable[str]) -> dict[str, int]:
@@ -245,18 +254,18 @@ def _counts(labels: Iterable[str]) -> dict[str, int]:
 
 
 def _write_pictures(
-    queue: ReviewQueue, entries: Iterable[QueuedPicture], path_of: Callable[[QueuedPicture], Path]
+    entries: Iterable[QueuedPicture], read: Callable[[QueuedPicture], bytes], path_of: Callable[[QueuedPicture], Path]
 ) -> tuple[list[QueuedPicture], list[str]]:
-    """Write each picture to its place, as PNG where its name says so; returns those written, and the IDs of those that are missing."""
+    """Write each picture to its place; returns those written, and the IDs of those that are missing."""
     written, missing = [], []
     for entry in entries:
         path = path_of(entry)
         try:
-            picture = queue.picture(entry)
+            picture = read(entry)
         except ObjectNotFound:
             missing.append(entry.id)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(picture if path.suffix == Path(entry.file_name).suffix else encode_png(decode(picture)))
+        path.write_bytes(picture)
         written.append(entry)
     return written, missing

@@ -4,14 +4,13 @@
     reviews/NAME/entries/VERSION/ID.REASON.json        what the model predicted; REASON is low_confidence, unfamiliar or audit
     reviews/NAME/labels/ID/000001.json                 what people labelled it: see labels.py
 
-ID hashes the decoded pixels, not the bytes: the same picture sent as an array, as PNG, with another compression, or grey saved
-as RGB is one picture, as in ingest. Every object is create-only, so that replicas need no lock. The reasons are
+ID hashes the decoded pixels, as the model read them, not the bytes: the same picture sent as an array, as PNG, with another
+compression, or grey saved as RGB is one picture, as in ingest. Every object is create-only, so that replicas need no lock. The reasons are
 kept apart, because only the audit sample may be counted (accuracy.py): a picture that was uncertain first and drawn for audit
 later is in both.
 """
 
 import hashlib
-import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -19,10 +18,9 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from components.classifier.decode import decode
+from components.classifier.decode import decode, decode_picture
 from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
 from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, LabelSummary, summarize, without_withdrawn
@@ -31,7 +29,19 @@ from components.storage.optimistic import write_optimistically
 
 Reason = Literal["low_confidence", "unfamiliar", "audit"]
 
-_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "MPO": "jpg", "BMP": "bmp", "GIF": "gif", "WEBP": "webp", "TIFF": "tif", "PPM": "ppm"}
+_SUFFIXES = {
+    "PNG": "png",
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "WEBP": "webp",
+    "TIFF": "tif",
+    "PPM": "ppm",
+    "AVIF": "avif",
+    "JPEG2000": "jp2",
+    "HEIF": "heic",
+}
 Parsed = TypeVar("Parsed", bound=BaseModel)
 _READERS = 16
 
@@ -46,7 +56,8 @@ class ReviewEntry:
 
     `picture`: the bytes as the client sent them, or uint8 pixels (H, W, 1 or 3). `probabilities`: by class name, all of
     them. `reason`: "audit" when the picture was drawn for the audit sample, whatever the answer; else "unfamiliar" where
-    it looks like nothing that the version was trained on; else "low_confidence". `review_threshold` and `audit_rate` are the settings
+    it looks like nothing that the version was trained on; else "low_confidence". `levels` are those by which the version reads
+    files of 16 bits. `review_threshold` and `audit_rate` are the settings
     by which it was chosen, without which its stratum is not known.
     """
 
@@ -58,6 +69,7 @@ class ReviewEntry:
     request_id: str
     reason: Reason
     time: str = field(default_factory=_now)
+    levels: int = 16
     familiarity: float | None = None
     review_threshold: float | None = None
     audit_rate: float | None = None
@@ -76,6 +88,8 @@ class Prediction(BaseModel):
     request_id: str
     reason: Reason
     time: str
+    levels: int = Field(16, ge=9, le=16)
+    """Of files of 16 bits per sample the version takes 2**levels - 1 for the brightest value; not written where it is 16."""
     familiarity: float | None = None
     """0 to 1; null for a version that cannot say it."""
     review_threshold: float | None = None
@@ -117,7 +131,7 @@ class ReviewQueue:
         Safe from several threads and processes at once. Decodes the picture: not for the request path. Raises ImageError
         for bytes that are not a picture, StoreError when the store fails.
         """
-        identity, data, suffix = _identify(entry.picture)
+        identity, data, suffix = _identify(entry.picture, entry.levels)
         key = f"{self._root}entries/{entry.version}/{identity}.{entry.reason}.json"
         if self._store.exists(key):
             return False
@@ -131,12 +145,14 @@ class ReviewQueue:
             request_id=entry.request_id,
             reason=entry.reason,
             time=entry.time,
+            levels=entry.levels,
             familiarity=entry.familiarity,
             review_threshold=entry.review_threshold,
             audit_rate=entry.audit_rate,
         )
         self._create(self._root + picture, data)  # before the entry, so that an entry always has its picture
-        return self._create(key, prediction.model_dump_json().encode())
+        unsaid = {"levels"} if entry.levels == 16 else set()  # so that releases before it read the entry
+        return self._create(key, prediction.model_dump_json(exclude=unsaid).encode())
 
     def entries(self, version: str | None = None, reason: Reason | None = None) -> list[QueuedPicture]:
         """Return the entries, of one version or of all, least confident first.
@@ -162,6 +178,10 @@ class ReviewQueue:
     def picture(self, entry: QueuedPicture) -> bytes:
         """Read an entry's picture; raises ObjectNotFound when somebody removed it."""
         return self.picture_named(entry.file_name)
+
+    def pixels(self, entry: QueuedPicture) -> Pixels:
+        """Read an entry's picture as the version read it, at its own size; raises ObjectNotFound as `picture` does."""
+        return decode(self.picture(entry), levels=entry.prediction.levels)
 
     def picture_named(self, file_name: str) -> bytes:
         """Read a picture by its `file_name`; raises ObjectNotFound when there is none of that name."""
@@ -254,12 +274,11 @@ class ReviewQueue:
         return True
 
 
-def _identify(picture: bytes | Pixels) -> tuple[str, bytes, str]:
+def _identify(picture: bytes | Pixels, levels: int) -> tuple[str, bytes, str]:
     """(ID, bytes to keep, suffix) of a picture; ID is 24 hexadecimal digits of SHA-256 over shape and decoded pixels."""
     if isinstance(picture, bytes):
-        pixels, data = decode(picture), picture
-        with Image.open(io.BytesIO(picture)) as image:
-            suffix = _SUFFIXES[image.format or "PNG"]
+        decoded = decode_picture(picture, levels=levels)
+        pixels, data, suffix = decoded.pixels, picture, _SUFFIXES[decoded.format]
     else:
         pixels, data, suffix = picture, encode_png(picture), "png"
     if pixels.shape[2] == 3 and (pixels == pixels[:, :, :1]).all():

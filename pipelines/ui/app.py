@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import FastAPI, Form, Request
+from fastapi import FastAPI, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ MAX_THUMBNAILS = 512
 """Thumbnails that are kept: about 10 kB each."""
 MAX_UNDO = 100
 """Labels of a model that can be taken back, the last ones given through this server."""
+Levels = Annotated[int, Query(ge=9, le=16)]
 _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 _STATUS = ((VersionNotFound, 404), (ObjectNotFound, 404), (UsageError, 400), (StoreUnavailable, 503))
 
@@ -104,16 +105,16 @@ def _add_runs(app: FastAPI, pages: Pages) -> None:
 def _add_review(app: FastAPI, pages: Pages, reviewer: str) -> None:
     queue = pages.stored.queue
     given: defaultdict[str, deque[tuple[str, str]]] = defaultdict(lambda: deque(maxlen=MAX_UNDO))
-    thumbnail = lru_cache(MAX_THUMBNAILS)(lambda name, file: _picture(pages.stored, name, file, reviewing.THUMBNAIL))
+    thumbnail = lru_cache(MAX_THUMBNAILS)(lambda name, file, levels: _picture(pages.stored, name, file, reviewing.THUMBNAIL, levels))
 
     def review(name: str, state: str = "any", reason: str = "any", version: str = "") -> Response:
         return HTMLResponse(pages.review(name, reviewing.read_chosen(state, reason, version)))
 
-    def small(name: str, file: str) -> Response:
-        return Response(thumbnail(name, file), media_type="image/png", headers=_FOREVER)
+    def small(name: str, file: str, levels: Levels = 16) -> Response:
+        return Response(thumbnail(name, file, levels), media_type="image/png", headers=_FOREVER)
 
-    def large(name: str, file: str) -> Response:
-        return Response(_picture(pages.stored, name, file, reviewing.LARGE), media_type="image/png", headers=_FOREVER)
+    def large(name: str, file: str, levels: Levels = 16) -> Response:
+        return Response(_picture(pages.stored, name, file, reviewing.LARGE, levels), media_type="image/png", headers=_FOREVER)
 
     def show(name: str, state: str = "unlabelled", reason: str = "any", version: str = "", picture: str = "", after: str = "") -> Response:
         chosen = reviewing.read_chosen(state, reason, version)
@@ -161,8 +162,8 @@ def _labelling(asked: dict[str, str]) -> Response:
     return RedirectResponse(f"label.html?{urlencode(asked)}", 303)
 
 
-def _picture(stored: Stored, name: str, file: str, side: int) -> bytes:
-    return reviewing.shown(stored.queue(name).picture_named(reviewing.check_file_name(file)), side)
+def _picture(stored: Stored, name: str, file: str, side: int, levels: int) -> bytes:
+    return reviewing.shown(stored.queue(name).picture_named(reviewing.check_file_name(file)), side, levels)
 
 
 def _side(stored: Stored, text: str) -> tuple[str, str]:

@@ -72,4 +72,4 @@ def _model(pages: Pages, name: str) -> Iterator[tuple[str, Made]]:
 
 
 def _thumbnail(queue: ReviewQueue, entry: QueuedPicture) -> bytes:
-    return reviewing.shown(queue.picture(entry), reviewing.THUMBNAIL)
+    return reviewing.shown(queue.picture(entry), reviewing.THUMBNAIL, entry.prediction.levels)

@@ -20,7 +20,7 @@ MAX_BUTTONS = 30
 """Classes up to which each has a button; of more, the likeliest three, and a list."""
 THUMBNAIL, LARGE = 112, 560
 """Longest side of a picture in the list, and of the one to label, in pixels."""
-_FILE = re.compile(r"[0-9a-f]{24}\.[a-z]{3}")
+_FILE = re.compile(r"[0-9a-f]{24}\.[a-z0-9]{3,4}")
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,12 @@ def check_file_name(file_name: str) -> str:
     return file_name
 
 
-def shown(picture: bytes, side: int) -> bytes:
-    """A picture as PNG that fits into a square of `side` pixels; a small one is enlarged by a whole number, its pixels as they are."""
-    image = as_image(decode(picture))
+def shown(picture: bytes, side: int, levels: int = 16) -> bytes:
+    """A picture as PNG that fits into a square of `side` pixels; a small one is enlarged by a whole number, its pixels as they are.
+
+    `levels` are those of the version that predicted. Raises ImageError as `decode` does.
+    """
+    image = as_image(decode(picture, levels=levels))
     times = side // max(image.size)
     if times > 1:
         image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from components.predictor.model import ServingModel
 from components.predictor.protocol.request import PredictRequest
 from components.predictor.reviewing import HourlyLimit, ReviewWriter
 from components.predictor.settings import PredictorSettings
+from components.review import ReviewQueue
 from components.storage.memory import MemoryStore
 from tests.predictor.versions import NAME
 
@@ -134,6 +136,14 @@ def test_a_picture_that_could_not_be_written_is_tried_again_when_it_is_sent_agai
     reviewed.send([None])
     reviewed.writer.close(10)
     assert reviewed.queued() == 1
+
+
+def test_an_entry_tells_by_which_levels_the_version_reads_files_of_16_bits(reviewed: Reviewed) -> None:
+    reviewed.loaded = replace(reviewed.loaded, spec=replace(reviewed.loaded.spec, levels=12))
+    reviewed.store.gate.set()
+    reviewed.send([None])
+    wait_for(lambda: reviewed.queued() == 1)
+    assert [entry.prediction.levels for entry in ReviewQueue(reviewed.store, NAME).entries()] == [12]
 
 
 def test_an_hourly_limit_fills_steadily_for_each_kind_of_its_own() -> None:

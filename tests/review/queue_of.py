@@ -31,6 +31,13 @@ def png(pixels: Pixels, compress_level: int = 6) -> bytes:
     return buffer.getvalue()
 
 
+def deep_png(pixels: Pixels, bits: int) -> bytes:
+    """Grey pixels as a PNG of 16 bits, whose brightest value is that of so many `bits`."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(pixels[:, :, 0] / 255 * (2**bits - 1)).astype(np.uint16)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def entry(
     picture: bytes | Pixels | int,
     label: str = "3",

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,33 @@ def test_a_tiff_is_shown_as_png_and_trained_on_as_it_was_sent(tmp_path: Path) ->
     assert import_labels(queue, read_labels(tmp_path / "out"), "ann").recorded == 1
     write_labelled(queue, queue.entries(), tmp_path / "train")
     assert (tmp_path / "train" / "train" / "1" / f"{identity}.tif").read_bytes() == buffer.getvalue()
+
+
+def test_pictures_of_12_bits_are_shown_as_the_model_saw_them_and_trained_on_as_they_were_sent(tmp_path: Path) -> None:
+    queue, sent = queue_of.at(tmp_path / "store"), queue_of.deep_png(queue_of.digit(1), 12)
+    for picture in (sent, queue_of.digit(1)):
+        queue.put(replace(queue_of.entry(picture), levels=12))  # as a file and as an array: one picture
+    (entry,) = queue.entries()
+    write_for_review(queue, queue.entries(), tmp_path / "out")
+    assert np.array_equal(decode((tmp_path / "out" / "pictures" / f"{entry.id}.png").read_bytes()), queue_of.digit(1))
+    queue.label(entry.id, "1", "ann")
+    write_labelled(queue, queue.entries(), tmp_path / "train")
+    assert (tmp_path / "train" / "train" / "1" / f"{entry.id}.png").read_bytes() == sent
+
+
+def test_12_bits_are_kept_apart_where_16_would_make_them_alike(tmp_path: Path) -> None:
+    queue = queue_of.at(tmp_path / "store")
+    pictures = [queue_of.deep_png(np.full((4, 4, 1), value, np.uint8), 12) for value in (1, 2)]
+    assert [queue.put(replace(queue_of.entry(picture), levels=12)) for picture in pictures] == [True, True]
+
+
+@pytest.mark.parametrize(("kind", "suffix", "shown"), [("AVIF", "avif", "avif"), ("JPEG2000", "jp2", "png"), ("WEBP", "webp", "webp")])
+def test_newer_formats_are_queued_and_shown(tmp_path: Path, kind: str, suffix: str, shown: str) -> None:
+    queue, buffer = queue_of.at(tmp_path / "store"), io.BytesIO()
+    Image.fromarray(queue_of.digit(1)[:, :, 0]).save(buffer, kind)
+    queue.put(queue_of.entry(buffer.getvalue()))
+    (entry,) = queue.entries()
+    write_for_review(queue, queue.entries(), tmp_path / "out")
+    assert entry.file_name == f"{entry.id}.{suffix}"
+    written = (tmp_path / "out" / "pictures" / f"{entry.id}.{shown}").read_bytes()
+    assert np.array_equal(decode(written), decode(buffer.getvalue()))

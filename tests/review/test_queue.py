@@ -74,6 +74,14 @@ def test_the_picture_comes_back_as_it_was_sent_and_an_array_without_loss(queue: 
     assert np.array_equal(decode(queue.picture(second)), queue_of.digit(4))
 
 
+def test_an_entry_says_nothing_that_releases_without_levels_do_not_know(tmp_path: Path) -> None:
+    queue = queue_of.at(tmp_path)
+    queue.put(queue_of.entry(1))
+    queue.put(replace(queue_of.entry(2), levels=12))
+    texts = [path.read_text() for path in tmp_path.rglob("*.low_confidence.json")]
+    assert sorted('"levels":12' in text for text in texts) == sorted('"levels"' in text for text in texts) == [False, True]
+
+
 def test_colour_pictures_are_kept_without_loss(queue: ReviewQueue) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     queue.put(queue_of.entry(pixels))

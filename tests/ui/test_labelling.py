@@ -1,7 +1,9 @@
 """Labelling on the page: the order, the keys, the label that is written, and undo."""
 
 import re
+from dataclasses import replace
 from io import BytesIO
+from urllib.parse import urljoin
 
 import numpy as np
 import pytest
@@ -147,6 +149,19 @@ def test_pictures_of_any_size_are_shown_within_their_square() -> None:
     buffer = BytesIO()
     Image.new("RGB", (900, 300), "red").save(buffer, "JPEG")
     assert Image.open(BytesIO(reviewing.shown(buffer.getvalue(), 112))).size == (112, 37)
+
+
+def test_pictures_of_12_bits_are_shown_as_the_model_saw_them(own: Site) -> None:
+    ann = Person(own)
+    sent = queue_of.deep_png(queue_of.digit(7), 12)
+    ann.queue.put(replace(queue_of.entry(sent, "3", 0.01), levels=12))
+    pages = {"pictures": "/review/digits.html", "large": "/review/digits/label.html"}
+    for folder, page in pages.items():
+        (address,) = re.findall(rf'src="([\w/]*{folder}/[^"]*levels=12)"', ann.client.get(page).text)
+        shown = Image.open(BytesIO(ann.client.get(urljoin(page, address)).content))
+        times = shown.width // 8
+        assert (np.asarray(shown)[::times, ::times] == queue_of.digit(7)[:, :, 0]).all()
+    assert ann.client.get(f"/review/digits/large/{ann.queue.entries()[0].file_name}.png?levels=3").status_code == 400
 
 
 def test_a_picture_that_was_removed_is_not_found_and_its_page_is_there(own: Site) -> None:
