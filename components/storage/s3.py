@@ -104,12 +104,22 @@ class S3Store(Store):
         try:
             self._call(self._client.head_bucket, f"look for {self.url}")
         except ObjectNotFound as error:
-            raise StoreError(no_bucket(f"cannot use {self.url} ({self._where})", self._bucket)) from error
+            if not self._is_listed():  # gateways are met that do not know HEAD of a bucket
+                raise StoreError(no_bucket(f"cannot use {self.url} ({self._where})", self._bucket)) from error
         except StoreUnavailable:
             raise
         except StoreError:  # HEAD is refused without words: what is asked next tells why
             pass
         self._placed = True
+
+    def _is_listed(self) -> bool:
+        try:
+            next(self._pages("", MaxKeys=1))
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            return False
+        return True
 
     def require_create_only(self) -> None:
         with self._within():

@@ -270,6 +270,10 @@ def test_a_body_that_is_not_json_is_called_what_it_is(client: httpx.Client, body
     picture = error_of(client.post(PREDICT, content=png(pictures[0])))
     assert "a picture itself" in picture
     assert "b64" in picture
+    for binary_data in (b"\x89PNG\r\n\x1a\n" + bytes(40), b"\x1f\x8b\x08" + bytes(40), bytes(100)):
+        refused = error_of(client.post(PREDICT, content=binary_data))
+        assert "is binary data; send JSON" in refused
+        assert "the picture in base64" in refused
     assert "multipart form" in error_of(client.post(PREDICT, files={"file": png(pictures[0])}))
 
 

@@ -268,6 +268,15 @@ def test_a_missing_bucket_is_never_made_by_a_write(write: str, tmp_path: Path, m
         getattr(store, write)(*arguments)
 
 
+@habits(Habits(heads_buckets=False, locked=True))
+def test_a_bucket_that_can_be_listed_is_there_whatever_head_says(served: Vendor, tmp_path: Path) -> None:
+    store = open_store("s3://b/x")
+    store.create("one", b"1")
+    (tmp_path / "file").write_bytes(b"2")
+    store.upload(tmp_path / "file", "two")
+    assert [entry.key for entry in store.list()] == ["one", "two"]
+
+
 @pytest.mark.parametrize("minutes", [31, -31])
 def test_a_wrong_clock_is_told_in_minutes(minutes: int, monkeypatch: pytest.MonkeyPatch, keys: None) -> None:
     date = email.utils.format_datetime(datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=minutes), usegmt=True)

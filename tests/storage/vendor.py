@@ -43,6 +43,8 @@ class Habits:
     """Answer everything by this page, as a web console does."""
     makes_buckets: bool = False
     """There is no bucket until the first PUT, which makes it, as SeaweedFS does for an administrator's key."""
+    heads_buckets: bool = True
+    """Whether HEAD of a bucket is known; 404 where not."""
 
 
 class Vendor:
@@ -132,6 +134,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self._always() or self._unpaid():
             return None
         key, query = self._target()
+        if self._has_no_bucket():
+            return self._error(404, "NoSuchBucket")
         if not key:
             return self._list(query)
         with self.vendor.lock:
@@ -144,8 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(200, body, {"ETag": hashlib.md5(body).hexdigest(), **metadata})  # without quotes, as Ceph does
 
     def do_HEAD(self) -> None:
-        self._target()
-        missing = self.vendor.habits.makes_buckets and not self.vendor.objects
+        key, _ = self._target()
+        missing = self._has_no_bucket() or not (key or self.vendor.habits.heads_buckets)
         self.send_response(404 if missing else self.vendor.habits.status or 200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -221,6 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not taken:
             return None
         return {"304": (304, ""), "409 when taken": (409, "ObjectAlreadyExists")}.get(habit, (412, "PreconditionFailed"))
+
+    def _has_no_bucket(self) -> bool:
+        return self.vendor.habits.makes_buckets and not self.vendor.objects
 
     def _always(self) -> bool:
         habits = self.vendor.habits

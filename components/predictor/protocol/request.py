@@ -112,7 +112,10 @@ def _what_instead(body: bytes) -> str:
         return f"the body is UTF-16 text; {wanted}"
     if body.startswith(b"--") and b"form-data" in body[:1000].lower():
         return f"the body is a multipart form; {wanted}"
-    return f"the body is a picture itself; {wanted}" if is_picture(body) else ""
+    if is_picture(body):
+        return f"the body is a picture itself; {wanted}"
+    is_text = body[0] in b"\t\n\r" or 0x20 <= body[0] < 0x7F
+    return "" if is_text else f"the body is binary data; {wanted}"
 
 
 def _check_structure(body: bytes, spec: ImageSpec, limits: RequestLimits) -> None:
