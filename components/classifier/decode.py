@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
@@ -131,7 +131,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
-        data = _without_large_metadata(data)
+        _check_header(data, max_cost)
+        data = _without_large_metadata(data, max_cost)
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
@@ -180,6 +181,23 @@ def work_bytes(image: Image.Image) -> int:
     return width * height * per_pixel + tile
 
 
+def header_cost(data: bytes) -> int:
+    """Estimate, without reading it, how long Pillow takes to read a picture's header; five times what `cost` would say.
+
+    A header is read in Python, whose lock nobody else can have then, and holds as many comments and markers as the file has room for:
+    700 kB of them take a quarter of a second.
+    """
+    if (header := _PPM_HEADER.match(data, 0, _MAX_PPM_HEADER)) is not None:
+        return 50 * header.end()  # each byte is read by itself
+    if data.startswith(b"\xff\xd8"):
+        return 225 * (data.count(b"\xff") - data.count(b"\xff\0"))  # what is not a value of a pixel may be a marker
+    if data.startswith(_TIFF) and len(data) >= 8:
+        order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+        start = int.from_bytes(data[4:8], order)
+        return 850 * int.from_bytes(data[start : start + 2], order)
+    return 20 * len(data) if data.startswith(_READ_IN_BLOCKS) else 0
+
+
 def cost(image: Image.Image, data: bytes) -> int:
     """Estimate from the header how long decoding takes, as the number of pixels of a PNG that takes as long (25 ns each)."""
     kind, pixels = image.format or "", image.width * image.height
@@ -195,6 +213,11 @@ def cost(image: Image.Image, data: bytes) -> int:
 _COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 8}
 """Measured at 25 megapixels. JPEG 2000 holds Python's lock all the time, so that nothing else runs."""
 _PLAIN_PPM = {b"P1", b"P2", b"P3"}
+_PPM_HEADER, _MAX_PPM_HEADER = re.compile(rb"P[1-7fyF](?:[\s\d.-]++|#[^\r\n]*+[\r\n]?)*+"), 100_000
+"""It may run on into pixels, which makes the estimate too high; of more bytes, the number does not matter."""
+_READ_IN_BLOCKS = (b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+_CHUNK_COST = 675
+"""Of a chunk of a PNG, as `header_cost` counts."""
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2}
 """How Pillow keeps a pixel; 4 for all other modes."""
 _CODEC_BYTES = {"WEBP": 12, "AVIF": 6, "JPEG2000": 12, "JPEG": 6, "MPO": 6}
@@ -244,16 +267,19 @@ def _unknown(data: bytes) -> str:
     return f"the content is not a picture in a known format ({', '.join(FORMATS)})"
 
 
-def _without_large_metadata(data: bytes) -> bytes:
+def _without_large_metadata(data: bytes, max_cost: int | None) -> bytes:
     """Check a PNG's chunks, and leave out text that is larger than Pillow takes: a good picture is not damaged by its metadata.
 
-    Raises ImageError for a chunk whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks.
+    Raises ImageError for a chunk whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks;
+    CostlyPicture when they cost more than `max_cost`.
     """
     if not data.startswith(_PNG):
         return data
     left_out, at = list[tuple[int, int]](), 8
     view = memoryview(data)
-    for _ in range(MAX_CHUNKS):
+    for number in range(MAX_CHUNKS):
+        if max_cost is not None and number * _CHUNK_COST > max_cost:
+            raise CostlyPicture(f"the picture has more than {number} chunks; save it again")
         if at + 12 > len(data):
             raise ImageError("the picture is cut or damaged (its end is missing)")
         (size,) = struct.unpack_from(">I", data, at)
@@ -281,6 +307,11 @@ def _without_large_metadata(data: bytes) -> bytes:
 def _check_pixels(image: Image.Image, limit: int) -> None:
     if image.width * image.height > limit:
         raise ImageError(f"the picture has {image.width}x{image.height} pixels, more than the limit of {limit}; make it smaller")
+
+
+def _check_header(data: bytes, limit: int | None) -> None:
+    if limit is not None and header_cost(data) > limit:
+        raise CostlyPicture("the picture's header takes too long to read; save it again without comments and metadata")
 
 
 def _check_cost(image: Image.Image, data: bytes, limit: int | None) -> None:

@@ -56,8 +56,7 @@ def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
 
 def _is_deep_jpeg2000(image: Image.Image, data: bytes) -> bool:
     """Read the SIZ marker of the codestream (ISO/IEC 15444-1, A.5.1): the number of components, and each one's depth and sign."""
-    at = data.find(b"\xff\x4f\xff\x51") + 2
-    if image.format != "JPEG2000" or at < 2:
+    if image.format != "JPEG2000" or (at := data.find(b"\xff\x4f\xff\x51") + 2) < 2:
         return False
     (components,) = struct.unpack_from(">H", data, at + 38)
     depths = {data[at + 40 + 3 * component] for component in range(components)}

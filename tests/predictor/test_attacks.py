@@ -10,6 +10,7 @@ import os
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -59,6 +60,19 @@ def one_bit_with_key(side: int) -> bytes:
     return buffer.getvalue()
 
 
+def many_markers() -> bytes:
+    """A JPEG of 64 pixels with 170,000 empty comments."""
+    jpeg = picture(8, "JPEG")
+    return jpeg[:2] + b"\xff\xfe\0\2" * 170_000 + jpeg[2:]
+
+
+def many_chunks() -> bytes:
+    """A PNG of 64 pixels with 58,000 empty chunks."""
+    png, after = picture(8, "PNG"), 33
+    chunk = bytes(4) + b"abCd" + struct.pack(">I", zlib.crc32(b"abCd"))
+    return png[:after] + chunk * 58_000 + png[after:]
+
+
 def posted(body: bytes) -> bytes:
     return f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -73,6 +87,9 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "one endless trailer": lambda: ENDLESS + b"a:" + b"b" * 8_000_000,
     "scans": lambda: encoded(many_scans()),
     "comments": lambda: encoded(b"P2\n" + b"#\n" * 90_000 + b"8 8\n255\n" + b"1 " * 64),
+    "long comment": lambda: encoded(b"P5\n#" + b"x" * 700_000 + b"\n8 8\n255\n" + bytes(64)),
+    "markers": lambda: encoded(many_markers()),
+    "chunks": lambda: encoded(many_chunks()),
     "webp": lambda: encoded(*[picture(4900, "WEBP")] * 4),
     "jpeg 2000": lambda: encoded(*[picture(2500, "JPEG2000", quality_layers=[200])] * 2),
     "png bombs": lambda: encoded(*[bomb(4900)] * 4),

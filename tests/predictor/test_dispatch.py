@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import struct
 import threading
 import time
 import weakref
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.classifier.decode import CostlyPicture, decode
+from components.classifier.decode import CostlyPicture, decode, header_cost
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, from_bytes
 from components.predictor.decoding import DecoderProcess
@@ -28,6 +29,7 @@ from components.predictor.errors import Disconnected, Unavailable
 from components.predictor.protocol.request import RequestLimits
 from components.predictor.settings import PredictorSettings
 from components.validate_serving.predictor_process import predictor
+from tests.predictor.test_attacks import many_chunks, many_markers
 from tests.predictor.test_limits import bomb, connect
 from tests.predictor.versions import NAME, PREDICT, b64
 
@@ -52,9 +54,43 @@ def test_what_takes_long_to_decode_is_known_from_the_header(pictures: np.ndarray
     scans = jpeg[:end] + jpeg[jpeg.rfind(b"\xff\xda") : end] * 50 + jpeg[end:]
     costly = [encoded(256, "JPEG2000"), encoded(256, "WEBP"), scans, b"P2\n100 100\n255\n" + b"1 " * 10_000]
     for data in costly:
-        with pytest.raises(CostlyPicture, match="longer"):
+        with pytest.raises(CostlyPicture, match=r"too long|longer"):
             decode(data, max_cost=256 * 256)
         assert decode(data).size
+
+
+def many_tags(number: int) -> bytes:
+    """A TIFF of 8x8 pixels with so many tags more than it needs."""
+    needed = [(256, 8), (257, 8), (258, 8), (259, 1), (262, 1), (273, 20 + 12 * (8 + number)), (277, 1), (279, 64)]
+    tags = needed + [(1000 + each, 1) for each in range(number)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(10 + 64)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"P5\n" + b"#\n" * 50_000 + b"8 8\n255\n" + bytes(64), id="comments"),
+        pytest.param(b"P5\n#" + b"x" * 100_000 + b"\n8 8\n255\n" + bytes(64), id="one long comment"),
+        pytest.param(b"P5\n" + b" " * 100_000 + b"8 8\n255\n" + bytes(64), id="spaces"),
+        pytest.param(many_markers(), id="markers"),
+        pytest.param(many_chunks(), id="chunks"),
+        pytest.param(many_tags(30_000), id="tags"),
+        pytest.param(encoded(8, "GIF", comment=b"x" * 150_000), id="blocks"),
+    ],
+)
+def test_a_header_that_takes_long_to_read_is_known_before_it_is_read(data: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = decode(data)
+    assert small.shape[:2] == (8, 8), "it is a good picture"
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(CostlyPicture):
+        decode(data, max_cost=2_000_000)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "PPM", "TIFF", "BMP"])
+def test_the_header_of_a_usual_picture_costs_little(kind: str) -> None:
+    assert header_cost(encoded(28, kind)) < 40_000
+    assert decode(encoded(28, kind), max_cost=65_536).shape == (28, 28, 1)
 
 
 def test_what_a_request_held_is_free_when_its_client_has_gone(pictures: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from components.classifier.errors import RequestError
 from components.predictor.errors import Unavailable
 from components.predictor.http.openapi import document
+from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
 from components.predictor.model import ServingModel
 from components.predictor.protocol import v2
@@ -90,8 +91,13 @@ def _description(model: ServingModel) -> APIRouter:
     router = APIRouter(default_response_class=JSONResponse)
     page = Path(__file__).with_name("docs.html").read_text("utf-8")
 
-    async def description() -> JSONResponse:
-        return JSONResponse(document(model.current(), model.settings))
+    written: tuple[LoadedModel | None, bytes | memoryview] = None, b""  # kept, for writing it holds all else for a millisecond
+
+    async def description() -> Response:
+        nonlocal written
+        if written[0] is not (loaded := model.current()):
+            written = loaded, JSONResponse(document(loaded, model.settings)).body
+        return Response(written[1], media_type="application/json")
 
     async def docs() -> HTMLResponse:
         return HTMLResponse(page)

@@ -23,6 +23,8 @@ _UNCHECKED_BYTES = 64 * 1024
 """JSON up to this size is parsed without counting its lists first."""
 _SPARE_LISTS = 1000
 _MAX_PIXELS_FACTOR = 4
+_SLICE = 256 * 1024
+"""Of base64, decoded at a time; a multiple of 4."""
 _INTEGERS = {int}
 _NUMBERS = ({float}, {int, float})
 _DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII | re.IGNORECASE)
@@ -222,9 +224,19 @@ def decode_base64(text: object, where: str) -> bytes:
     if not text:
         raise RequestError(f"{where}: b64 is empty")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return _decode_strict(text)
     except ValueError:
         return _decode_lenient(text, where)
+
+
+def _decode_strict(text: str) -> bytes:
+    """Decode in slices, between which other threads can run."""
+    if len(text) <= _SLICE:
+        return binascii.a2b_base64(text, strict_mode=True)
+    parts = [binascii.a2b_base64(text[at : at + _SLICE], strict_mode=True) for at in range(0, len(text), _SLICE)]
+    if any(len(part) != _SLICE // 4 * 3 for part in parts[:-1]):
+        raise ValueError("padding before the end")
+    return b"".join(parts)
 
 
 def _decode_lenient(text: str, where: str) -> bytes:
@@ -234,7 +246,7 @@ def _decode_lenient(text: str, where: str) -> bytes:
     if " " in bare:
         raise RequestError(f"{where}: b64 holds spaces where '+' may have been; send it as JSON, not as a form")
     try:
-        return binascii.a2b_base64(bare + "=" * (-len(bare) % 4), strict_mode=True)
+        return _decode_strict(bare + "=" * (-len(bare) % 4))
     except ValueError as error:
         raise RequestError(f"{where}: b64 is not base64 of a picture's bytes") from error
 
