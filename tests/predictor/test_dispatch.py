@@ -90,7 +90,7 @@ def test_a_header_that_takes_long_to_read_is_known_before_it_is_read(data: bytes
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "PPM", "TIFF", "BMP"])
 def test_the_header_of_a_usual_picture_costs_little(kind: str) -> None:
     assert header_cost(encoded(28, kind)) < 40_000
-    assert decode(encoded(28, kind), max_cost=65_536).shape == (28, 28, 1)
+    assert decode(encoded(28, kind), max_cost=65_536).shape[:2] == (28, 28)
 
 
 def test_what_a_request_held_is_free_when_its_client_has_gone(pictures: np.ndarray) -> None:
