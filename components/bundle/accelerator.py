@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, one_line
 
 DEVICES = ("cpu", "cuda", "auto")
 _CUDA = "CUDAExecutionProvider"
@@ -61,7 +61,7 @@ def open_session(path: str, options: Any, device: str) -> Any:
     try:  # without fallback: that would print, and go on with the CPU
         session = onnxruntime.InferenceSession(path, options, providers=[(_CUDA, _CUDA_OPTIONS), _CPU], enable_fallback=0)
     except Exception as error:  # noqa: BLE001 - its errors have no common base; whether the file is at fault shows the CPU
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
     else:
         if device_of(session) == "cuda":
             return session

@@ -33,7 +33,7 @@ from PIL import Image, UnidentifiedImageError
 from components.classifier import depth
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
-from components.classifier.errors import ImageError
+from components.classifier.errors import ImageError, one_line
 from components.classifier.misread import check_depth, check_misread, is_16_bit, is_inverted, is_raw, repaired, turned
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -157,8 +157,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
     except MemoryError as error:
         raise ImageError("the picture is too large to be decoded in memory; make it smaller") from error
     except Exception as error:  # what Pillow's decoders raise for damaged files has no common base
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"the picture is cut or damaged ({reason[:120]})") from error
+        reason = one_line(error, 120)
+        raise ImageError(f"the picture is cut or damaged ({reason})") from error
 
 
 def is_picture(data: bytes) -> bool:

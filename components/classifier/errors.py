@@ -38,6 +38,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def one_line(told: object, limit: int | None = 200) -> str:
+    """Return an error's text, or another, in one line of at most `limit` characters; an error without text gives its class' name."""
+    return " ".join(str(told).split())[:limit] or (type(told).__name__ if isinstance(told, BaseException) else "")
+
+
 class PenstockError(Exception):
     """Base of all errors that are told to the user without a traceback."""
 

@@ -14,7 +14,7 @@ from kubernetes import client, config
 from kubernetes.client.rest import ApiException
 from kubernetes.config import ConfigException
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, one_line
 from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Object, Right, Scope, Seen, StoreSeen, Unseen
 from components.lint.values import at
 
@@ -32,7 +32,7 @@ def client_configuration() -> client.Configuration:
         except ConfigException:  # the client keeps the value that the variable had when it was imported
             config.load_kube_config(os.environ.get("KUBECONFIG") or None, client_configuration=settings)
     except (ConfigException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise UsageError(f"there is neither a pod's account nor a usable KUBECONFIG ({reason}); set KUBECONFIG") from error
     return settings
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from components.classifier.errors import DataError, UsageError
+from components.classifier.errors import DataError, UsageError, one_line
 from components.ingest.collection import NOT_GIVEN, SPLIT_CODE, Collection, from_arrays
 from components.ingest.pixels import Log
 
@@ -90,7 +90,7 @@ def _open(factory: Callable[..., Any], root: Path, name: str, log: Log) -> list[
         return [factory(root, train=train, download=False) for train in (True, False)]
     except (RuntimeError, OSError, ValueError, EOFError, AssertionError, pickle.UnpicklingError) as error:
         if "download=True" not in str(error):  # how torchvision says that nothing is there
-            raise DataError(f"the files of {name} in {root} are damaged ({_told(error)}); delete them and run again") from error
+            raise DataError(f"the files of {name} in {root} are damaged ({one_line(error)}); delete them and run again") from error
         log(f"downloading {name} to {root}")
     _check_network(getattr(factory, "mirrors", None) or [factory.url], name)  # type: ignore[attr-defined]
     before = socket.getdefaulttimeout()
@@ -98,7 +98,7 @@ def _open(factory: Callable[..., Any], root: Path, name: str, log: Log) -> list[
     try:
         return [factory(root, train=train, download=True) for train in (True, False)]
     except (RuntimeError, OSError, EOFError, ValueError) as error:
-        raise DataError(f"{name} cannot be downloaded ({_told(error)}); {_remedy(name)}") from error
+        raise DataError(f"{name} cannot be downloaded ({one_line(error)}); {_remedy(name)}") from error
     finally:
         socket.setdefaulttimeout(before)
 
@@ -127,12 +127,8 @@ def _ask(address: str) -> str:
     except urllib.error.HTTPError:
         return ""
     except (OSError, ValueError) as error:
-        return f"{address.split('/')[2]}: {_told(getattr(error, 'reason', error))}"
+        return f"{address.split('/')[2]}: {one_line(getattr(error, 'reason', error))}"
     return ""
-
-
-def _told(error: object) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _remedy(name: str) -> str:

@@ -6,7 +6,16 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from components.classifier.errors import DiskError, IntegrityError, PenstockError, RegistryError, StoreError, VersionNotFound, first_line
+from components.classifier.errors import (
+    DiskError,
+    IntegrityError,
+    PenstockError,
+    RegistryError,
+    StoreError,
+    VersionNotFound,
+    first_line,
+    one_line,
+)
 from components.predictor.loaded_model import LoadedModel, load
 from components.predictor.logs import log
 from components.predictor.metrics import Behind, LedgerState
@@ -98,7 +107,7 @@ class Follower:
             self._refused = champion
             self._behind(server, champion, "refused")
             server.metrics.swaps.labels("refused").inc()
-            log().error("new champion refused", version=champion, still_serving=serving, error=" ".join(str(error).split()))
+            log().error("new champion refused", version=champion, still_serving=serving, error=one_line(error, None))
         else:
             self._refused = ""
             self._behind(server, champion, "")
@@ -143,7 +152,7 @@ class Follower:
         self._state("untrusted" if untrusted else "unreachable")
         if self._told is not type(error):
             told = "the ledger cannot be trusted" if untrusted else "cannot read the store"
-            log().warning(f"{told}; the loaded version goes on serving", error=" ".join(str(error).split()))
+            log().warning(f"{told}; the loaded version goes on serving", error=one_line(error, None))
         self._told = type(error)
 
     def _state(self, state: LedgerState) -> None:

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 
-from components.classifier.errors import PenstockError
+from components.classifier.errors import PenstockError, one_line
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.protocol.request import Predictions, PredictRequest
@@ -159,4 +159,4 @@ class ReviewWriter:
             self._recent.pop(waiting.key, None)  # so that it is tried again when it is sent again
         if time.monotonic() - self._warned > _WARN_SECONDS:
             self._warned = time.monotonic()
-            log().warning("cannot write to the review queue", error=" ".join(str(error).split()))
+            log().warning("cannot write to the review queue", error=one_line(error, None))

@@ -12,7 +12,7 @@ import uvloop
 
 from components.bundle.accelerator import require_device
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import PenstockError, UsageError, first_line
+from components.classifier.errors import PenstockError, UsageError, first_line, one_line
 from components.predictor import logs
 from components.predictor.dispatch import Dispatcher
 from components.predictor.grpc import grpc_server
@@ -134,7 +134,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         if self._review is not None:
             self._review.close(_REVIEW_SECONDS)
         if self.failure is not None:
-            log().error("cannot serve", model=self.settings.model_name, error=" ".join(str(self.failure).split()))
+            log().error("cannot serve", model=self.settings.model_name, error=one_line(self.failure, None))
             return self.failure.exit_code
         return 0
 

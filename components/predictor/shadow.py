@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from components.classifier.errors import InferenceError
+from components.classifier.errors import InferenceError, one_line
 from components.classifier.images import Pixels
 from components.inference_client import InferenceClient
 from components.predictor.logs import log
@@ -125,7 +125,7 @@ class Shadow:
         """Forget what waits, and let the address be for a while: there is no challenger, or it went away."""
         if self._challenger:
             self._count("failed", pictures)
-            log().info("shadow ended", challenger=self._challenger, error=" ".join(str(error).split()))
+            log().info("shadow ended", challenger=self._challenger, error=one_line(error, None))
         self._challenger = ""
         self._absent_until = time.monotonic() + _ABSENT_SECONDS
         with self._change:

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError
-from components.readers.listing import Listing, SourceFile, is_hidden, one_line, some, suffix
+from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError, one_line
+from components.readers.listing import Listing, SourceFile, is_hidden, some, suffix
 from components.readers.members import (
     COPY_BYTES,
     Member,

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from components.classifier.errors import AccessDenied, ObjectNotFound, PenstockError, StoreUnavailable, UsageError
-from components.readers.listing import one_line
+from components.classifier.errors import AccessDenied, ObjectNotFound, PenstockError, StoreUnavailable, UsageError, one_line
 from components.storage import Entry
 from components.storage.store import without_markers
 

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import TypeVar
 
-from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable
-from components.readers.listing import MAX_FILE_BYTES, one_line
+from components.classifier.errors import AccessDenied, ImageError, StoreError, StoreUnavailable, one_line
+from components.readers.listing import MAX_FILE_BYTES
 from components.readers.records import Encoded
 
 REMOTE_WORKERS = 10

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.classifier.decode import MAX_PIXELS
-from components.classifier.errors import DataError
-from components.readers.listing import one_line
+from components.classifier.errors import DataError, one_line
 from components.readers.records import Decoded, Reading, Record, rows_at_once
 
 TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

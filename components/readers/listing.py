@@ -180,8 +180,3 @@ def some(items: Iterable[str], limit: int = 8) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun, in the plural where it must be: 1 file, 2 files."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """An error's message in one line, its class' name when it has none."""
-    return " ".join(str(error).split())[:limit] or type(error).__name__

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError
-from components.readers.listing import counted, is_hidden, looks_like_picture, one_line, readable
+from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError, one_line
+from components.readers.listing import counted, is_hidden, looks_like_picture, readable
 from components.readers.zip_names import names_of, readings
 
 MAX_MEMBERS = 2_000_000

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from components.classifier.arrays import to_uint8
-from components.classifier.errors import DataError, ImageError
-from components.readers.listing import one_line, some
+from components.classifier.errors import DataError, ImageError, one_line
+from components.readers.listing import some
 from components.readers.records import Decoded, Reading, Record, rows_at_once
 
 

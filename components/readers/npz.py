@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, one_line
 from components.readers import npy
-from components.readers.listing import one_line
 from components.readers.members import MEMBER_ERRORS, check_limits, open_zip
 from components.readers.records import PassedOver, Reading, Record
 

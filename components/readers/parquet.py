@@ -13,8 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from components.classifier.errors import DataError
-from components.readers.listing import one_line
+from components.classifier.errors import DataError, one_line
 from components.readers.records import Encoded, Reading, Record, Unreadable
 from components.readers.table import LABEL_COLUMNS, text_of
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, one_line
 from components.readers import npy
-from components.readers.listing import one_line, some, suffix
+from components.readers.listing import some, suffix
 from components.readers.records import Reading, Record
 from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, SEPARATORS, SPLIT_COLUMN
 

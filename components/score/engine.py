@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle.model import Classifier
-from components.classifier.errors import ImageError
+from components.classifier.errors import ImageError, one_line
 from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
 from components.readers.decoding import in_order, load
-from components.readers.listing import one_line
 from components.readers.records import Decoded, Encoded, PassedOver, Record, Unreadable
 from components.score.rows import Scored
 

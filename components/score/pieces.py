@@ -17,10 +17,10 @@ from typing import NamedTuple, Self
 
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import DataError, EvaluationError, StoreError
+from components.classifier.errors import DataError, EvaluationError, StoreError, one_line
 from components.readers import CONTAINERS, PICTURE
 from components.readers.decoding import REMOTE_WORKERS
-from components.readers.listing import one_line, readable
+from components.readers.listing import readable
 from components.readers.processes import end_with_parent
 from components.readers.records import Encoded, Reading, Record
 from components.score.appearance import Appearance, read_reference

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, one_line
 from components.settings.base import Settings, refuse_unknown
 
 _CPU = re.compile(r"[1-9]\d*m?|0?\.\d+|[1-9]\d*\.\d+")
@@ -166,8 +166,7 @@ def read_steps(path: str) -> dict[str, dict[str, Any]]:
     try:
         raw = yaml.safe_load(Path(path).expanduser().read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"PENSTOCK_RESOURCES={path} cannot be read as YAML: {reason}") from error
+        raise UsageError(f"PENSTOCK_RESOURCES={path} cannot be read as YAML: {one_line(error, None)}") from error
     if not isinstance(raw, dict) or not all(isinstance(it, dict) for it in raw.values()):
         raise UsageError(f"PENSTOCK_RESOURCES={path} must hold a mapping for each step, such as score-images: {{memory: 2Gi}}")
     return raw

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from components.classifier.errors import PenstockError, UsageError
+from components.classifier.errors import PenstockError, UsageError, one_line
 from pipelines.cli.project import DEFAULT_STORE as DEFAULT_STORE
 from pipelines.cli.project import complete_name, complete_pipeline, complete_setting, complete_version
 
@@ -119,5 +119,5 @@ def warn_of_default_image() -> None:
 def fail(error: PenstockError) -> None:
     """Print an error of ours on standard error: one line, cause and remedy; with --json also as JSON, unless the command printed some."""
     if "--json" in sys.argv[1:] and not _printed:
-        print_json({"error": " ".join(str(error).split()), "exit_code": error.exit_code})
-    errors.print(Text.assemble(("error: ", "bold red"), " ".join(str(error).split())), soft_wrap=True)
+        print_json({"error": one_line(error, None), "exit_code": error.exit_code})
+    errors.print(Text.assemble(("error: ", "bold red"), one_line(error, None)), soft_wrap=True)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.files import EVALUATION, REPORT
-from components.classifier.errors import EvaluationError, PenstockError
+from components.classifier.errors import EvaluationError, PenstockError, one_line
 from components.registry import differences
 from components.registry.ledger import deployments
 from components.report.html import template
@@ -153,7 +153,7 @@ class Pages:
 
     def error(self, depth: int, error: PenstockError | str) -> str:
         """What went wrong, in one line."""
-        return self._page("error", depth, "Not possible", problem=" ".join(str(error).split()))
+        return self._page("error", depth, "Not possible", problem=one_line(error, None))
 
     def _page(self, page: str, depth: int, title: str, **values: Any) -> str:
         found = {"here": "models", "model": "", **values}

@@ -15,7 +15,7 @@ from kubernetes.dynamic import DynamicClient
 from kubernetes.dynamic.resource import Resource
 from tenacity import RetryCallState, RetryError, Retrying, TryAgain, retry_if_exception, retry_never, stop_after_delay, wait_fixed
 
-from components.classifier.errors import RolloutError, UsageError
+from components.classifier.errors import RolloutError, UsageError, one_line
 from components.deploy.kserve.service import MANAGER, Object
 from components.doctor.gather import client_configuration
 
@@ -146,7 +146,7 @@ class Cluster:
                 return None
             _raise_explained(error, self.namespace)
         except urllib3.exceptions.HTTPError as error:
-            raise Unreachable(f"the API server does not answer ({_short(error)}); the rollout can be run again") from error
+            raise Unreachable(f"the API server does not answer ({one_line(error)}); the rollout can be run again") from error
         found: Object = answer.to_dict()
         return found
 
@@ -230,7 +230,7 @@ def _message(error: ApiException) -> str:
         message = str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):
         message = str(error.body or error.reason)
-    return " ".join(message.split())[:600]
+    return one_line(message, 600)
 
 
 def _is_object(error: ApiException) -> bool:
@@ -239,7 +239,3 @@ def _is_object(error: ApiException) -> bool:
         return bool(json.loads(error.body).get("details", {}).get("name"))
     except (ValueError, AttributeError):
         return False
-
-
-def _short(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
