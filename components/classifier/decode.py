@@ -251,6 +251,22 @@ _NOT_PICTURES = {
     re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg\b", re.IGNORECASE | re.DOTALL): (
         "an SVG drawing, which has no pixels; save it as PNG"
     ),
+    re.compile(rb"\xff\xd8\xff"): (
+        "a JPEG of a kind that is not read (of more than 8 bits per sample, or JPEG-LS), or one that is cut within its first bytes; "
+        "save it as PNG, or as a JPEG of 8 bits"
+    ),
+    re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "): "a JPEG XL picture, which is not read; save it as PNG or JPEG",
+    re.compile(rb"II\xbc"): "a JPEG XR picture, which is not read; save it as PNG or JPEG",
+    re.compile(rb".{128}DICM", re.DOTALL): (
+        "a DICOM file, whose values have a meaning only with its own tables; save its picture as PNG or TIFF of 8 or 16 bits"
+    ),
+    re.compile(rb"8BPS"): "a Photoshop document, not a picture; save it as PNG or TIFF",
+    re.compile(rb"v/1\x01"): "an OpenEXR picture, of floating point; save it with 8 or 16 bits",
+    re.compile(rb"%PDF-"): "a PDF document, not a picture; save its pages as PNG",
+    re.compile(
+        rb"....ftyp(isom|iso2|avc1|mp4|M4V|qt|3gp)|RIFF....AVI |\x1aE\xdf\xa3", re.DOTALL
+    ): "a video, not a picture; save its frames as PNG or JPEG",
+    re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"): "an archive or compressed, not a picture; unpack it",
 }
 """What lies under pictures' names now and then, by how it begins."""
 

@@ -11,6 +11,7 @@ from PIL.ImageCms import Flags, Intent
 
 from components.classifier.errors import ImageError
 
+_COMPRESSION, _WEBP = 259, 50001
 _SUBFILE, _BITS, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 258, 262, 284, 330, 339, 50706
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -50,6 +51,10 @@ def _is_planar_16(image: Image.Image, _: bytes) -> bool:
     return _tag(image, _PLANES) == (2,) and len(bits) > 1 and 16 in bits
 
 
+def _is_webp_in_tiff(image: Image.Image, _: bytes) -> bool:
+    return _tag(image, _COMPRESSION) == (_WEBP,)
+
+
 def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
     return image.format == "PNG" and data[24:26] == b"\x10\x02" and b"tRNS" in data[:1024] and "transparency" in image.info
 
@@ -67,10 +72,11 @@ MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
     "the content is a camera's raw file, of which only the thumbnail could be read; convert it to JPEG, PNG or TIFF": is_raw,
     "the TIFF holds signed numbers, of which the black level is unknown; save it with unsigned 8 or 16 bits": _is_signed,
     "the TIFF holds 16-bit colour in separate planes, which is not read; save it interleaved (chunky), or with 8 bits": _is_planar_16,
+    "the TIFF is compressed as WebP, which is not read; save it with deflate or LZW": _is_webp_in_tiff,
     "the PNG holds 16-bit colour with a transparent colour; save it with an alpha channel, or with 8 bits": _is_16_bit_rgb_with_key,
     "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": _is_deep_jpeg2000,
 }
-"""Kinds that Pillow opens and gives wrong pixels for: the reason for the refusal, and what shows it in the header."""
+"""Kinds that Pillow opens, and gives wrong pixels or a wrong cause for: the reason for the refusal, and what shows it in the header."""
 
 
 def check_misread(image: Image.Image, data: bytes) -> None:

@@ -7,6 +7,7 @@
 - Files `.cls` or `.json` beside the pictures of an archive are webdataset's labels.
 """
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
@@ -20,7 +21,7 @@ from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, cla
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.decoding import load
-from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
+from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
 from components.readers.places import InputSource, LocalSource, local_path, read_object
 from components.readers.records import Encoded, Reading, Unreadable
 from components.readers.table import SPLIT_COLUMN, Table, is_table, read_table
@@ -123,6 +124,7 @@ def _from_table(source: InputSource, listing: Listing, table: Table, file: Sourc
     files = {file.name: file for file in listing.files}
     records: list[Encoded] = []
     faults: list[tuple[str, str]] = []
+    missing: list[str] = []
     for path, row in table.rows.items():
         class_name = row.get(table.label)
         name = path if _is_address(path) else _joined(root, path)
@@ -131,17 +133,35 @@ def _from_table(source: InputSource, listing: Listing, table: Table, file: Sourc
             continue
         record = _locate(source, files, name, path, table)
         if record is None:
-            faults.append((name, f"{table.name} names it, and it is not there"))
+            missing.append(name)
             continue
         records.append(record)
         layout.places[name] = place_of(readable(class_name), _split(table, name, row))
         layout.attributes[name] = _attributes(table, row)
+    faults += [(name, f"{table.name} names it, and it is not there{hint}") for hint in [_meant(missing, files)] for name in missing]
     layout.class_names = {place.class_name for place in layout.places.values()}
     unnamed = [name for name in files if looks_like_picture(name) and name not in layout.places and _joined(root, "") in name]
     if unnamed:
         layout.notes.append(f"{table.name} has no line for {len(unnamed)} pictures, which are not used: {some(unnamed)}")
     records.sort(key=lambda record: record.input)
     return Labelled(layout, records, len(records), all_pictures=True, faults=faults, read_too={file.name, *unnamed})
+
+
+def _meant(missing: list[str], files: dict[str, SourceFile]) -> str:
+    """Which picture the first missing name that is like one may mean: in another folder, by another ending, or in other letters."""
+
+    def rough(name: str) -> str:
+        base = re.split(r"[/\\]", name)[-1].casefold()
+        return base.removesuffix(suffix(base)) if suffix(base) in PICTURE_SUFFIXES else base
+
+    known: dict[str, list[str]] = {}
+    for name in files if missing else ():
+        if looks_like_picture(name):
+            known.setdefault(rough(name), []).append(name)
+    for name in missing:
+        if len(found := known.get(rough(name), [])) == 1:
+            return f"; is {found[0]} meant by {name}? Write paths from the table's folder, with their endings"
+    return ""
 
 
 def _locate(source: InputSource, files: dict[str, SourceFile], name: str, path: str, table: Table) -> Encoded | None:

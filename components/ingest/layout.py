@@ -15,10 +15,10 @@ from functools import lru_cache
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
-from components.readers.listing import Listing, SourceFile, looks_like_picture, some, suffix
+from components.readers.listing import Listing, SourceFile, is_archive, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
-from components.readers.table import is_table
+from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, is_table
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -32,6 +32,7 @@ SPLIT_NAMES: dict[str, SplitName] = {
 }
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 _WORD_END = re.compile(r"(?<=.)(set|data|images?|imgs?)$")
+_LABEL_FILE = re.compile(r"(label|class|annotation|truth|target)[^/]*\.(txt|json|xlsx?|ods|xml|yaml|mat)$", re.IGNORECASE)
 WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog/1.png), or train/ and test/ with such folders in them"
 
 
@@ -121,6 +122,7 @@ def arrange(listing: Listing) -> Layout:
     splits = _splits(tree, layout, listing)
     if splits is None:
         _check_classes(tree, layout.root, listing)
+        _refuse_alone(tree, layout.root, listing)
         _place(listing, tree, layout, layout.root, None)
     else:
         for top, split in zip(_tops(tree, layout.root, list(splits)), splits.values(), strict=True):
@@ -270,8 +272,15 @@ def _common_wrapper(tree: _Tree, root: str, splits: list[str]) -> str:
 
 def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
     loose, folders = tree.pictures.get(root, []), tree.folders.get(root, [])
+    if not listing.files and listing.faults:
+        fault = listing.faults[0]
+        raise DataError(f"{listing.address} holds nothing that can be read, such as {fault.input}: {fault.reason}")
     if not listing.files:
         raise DataError(f"{listing.address} holds no files; {WANTED}")
+    if all(is_archive(file.name) for file in listing.files):
+        raise DataError(
+            f"{listing.address} holds only archives ({some(file.name for file in listing.files)}); unpack them, or give one; {WANTED}"
+        )
     if not folders:
         found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(file.name for file in listing.files)}"
         raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}")
@@ -286,7 +295,32 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
         )
 
 
+def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:
+    """Refuse pictures that lie in one folder, beside a file that may hold their labels and is not read as that."""
+    filled = [name for name in tree.folders.get(root, ()) if tree.below(f"{root}{name}/")]
+    beside = [file.name for file in listing.files if file.name.rpartition("/")[0] == root.rstrip("/")]
+    tables = [name for name in beside if is_table(name) or (_LABEL_FILE.search(name) and not looks_like_picture(name))]
+    if len(filled) == 1 and tables:
+        raise DataError(
+            f"all pictures lie in one folder ({root}{filled[0]}), and {some(tables)} may hold their labels: give a CSV or JSONL as the "
+            f"source that has a column for the picture ({', '.join(PATH_COLUMNS)}) and one for the label ({', '.join(LABEL_COLUMNS)})"
+        )
+
+
+def _refuse_repeated(tree: _Tree, top: str) -> None:
+    """Refuse a folder among the classes that holds folders named like them: mostly the same data once more."""
+    names = set(tree.folders.get(top, ()))
+    for name in sorted(names):
+        again = sorted((names - {name}).intersection(tree.folders.get(f"{top}{name}/", ())))
+        if len(again) > 1:
+            raise DataError(
+                f"folder {top}{name} lies among the classes and holds folders named like them ({some(again)}): is it the same data once "
+                "more, or a part of it? Move it out of the source, or its folders into those of their names"
+            )
+
+
 def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:
+    _refuse_repeated(tree, top)
     layout.class_names.update(tree.folders.get(top, ()))
     for file in listing.files:
         if file.name.startswith(top):

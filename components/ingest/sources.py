@@ -16,7 +16,7 @@ from components.ingest.layout import WANTED, Labelled, arrange, class_folders
 from components.ingest.pixels import DecodedPictures, Log, Workers, decode_all
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, quoted, some, suffix
+from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
 from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
@@ -76,6 +76,8 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if is_table(file.name):
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
         return folder, folder.listing(), file
+    if is_archive(file.name):
+        raise DataError(f"{address} is an archive of a kind that is not read; unpack it and give the folder, or pack it as tar or zip")
     raise DataError(
         f"{address} is one file and not an archive, Parquet, Arrow, an npz or a table of labels or pixels; give the folder that holds the "
         "class folders, or the arrays with their labels"

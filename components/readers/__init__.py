@@ -22,6 +22,7 @@ One policy holds for all of them, so that the same input gives the same names an
 | two files or objects whose names differ in Unicode form only | refused by name |
 | a link, device, pipe or sparse file in an archive | refused by name |
 | a name in an archive that leads outside (`..`, absolute, a drive) | refused by name |
+| an archive within an archive | not opened, and named: one unreadable picture |
 | an encrypted member; one compressed in an unknown way | refused by name |
 | `./`, `//` and, in a zip, backslashes of names that are wholly ASCII | separate folders and leave no trace in the name |
 | names of a zip in a code page that they do not say | refused by name, unless `names` says it (zip_names.py) |

@@ -14,7 +14,7 @@ from typing import IO, cast
 
 from components.classifier.errors import CutArchiveError, ImageError
 from components.readers import webdataset
-from components.readers.listing import HIDDEN, MAX_FILE_BYTES, is_hidden, is_record, looks_like_picture
+from components.readers.listing import HIDDEN, INNER_ARCHIVE, MAX_FILE_BYTES, is_archive, is_hidden, is_record, looks_like_picture
 from components.readers.members import Member, Policy, member_errors, open_plain_zip, opened_tar, tar_members, zip_members
 from components.readers.records import Encoded, PassedOver, Reading, Record, Unreadable
 
@@ -75,6 +75,8 @@ class _Rows:
             return
         elif is_hidden(member.name):
             yield self._passed(member.name, HIDDEN)
+        elif is_archive(member.name):
+            yield self._unreadable(member, INNER_ARCHIVE)
         else:
             try:
                 record = self._read(member, open_member)

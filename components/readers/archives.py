@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError, one_line
-from components.readers.listing import Listing, SourceFile, is_hidden, some, suffix
+from components.readers.listing import INNER_ARCHIVE, Listing, SourceFile, is_archive, is_hidden
 from components.readers.members import (
     COPY_BYTES,
     Member,
@@ -30,8 +30,6 @@ from components.readers.members import (
 )
 from components.readers.places import InputSource
 from components.readers.records import PassedOver
-
-ARCHIVE_SUFFIXES = frozenset([".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".tbz2", ".txz", ".zst"])
 
 _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -86,9 +84,6 @@ class ArchiveSource(InputSource):
             except CutArchiveError as error:
                 whole = not error.member or error.member in self._members  # only the padding behind its last byte may be lost
                 listing.faults.append(PassedOver(self.address if whole else error.member, str(error)))
-        inner = [file.name for file in listing.files if suffix(file.name) in ARCHIVE_SUFFIXES]
-        if inner:
-            listing.notes.append(f"{len(inner)} archives within the archive are not opened: {some(inner)}")
         return listing.finish()
 
     def read(self, key: str) -> bytes:
@@ -112,6 +107,8 @@ class ArchiveSource(InputSource):
                 listing.folders.add(member.name)
         elif is_hidden(member.name):
             listing.hide(member.name)
+        elif is_archive(member.name):
+            listing.faults.append(PassedOver(member.name, INNER_ARCHIVE))
         else:
             self._members[member.name] = place
             listing.files.append(SourceFile(member.name, member.size, "", member.name))

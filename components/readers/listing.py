@@ -23,10 +23,14 @@ PICTURE_SUFFIXES = frozenset(
     f".{kind}"
     for kind in (
         *("png", "apng", "jpg", "jpeg", "jpe", "jfif", "mpo", "bmp", "dib", "gif", "webp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"),
-        *("avif", "heic", "heif", "jp2", "svg", "ico", "tga"),  # some need a package beside Pillow
+        *("avif", "heic", "heif", "jp2", "j2k", "j2c", "jpc", "jpx"),  # some need a package beside Pillow
+        *("svg", "ico", "tga", "jxl", "jls", "jxr", "exr", "qoi", "pcx", "dds", "dcm", "dicom"),  # are not read, and named
     )
 )
 """Names that promise a picture: when the content is none, the file is reported and not just passed over."""
+
+_ARCHIVE_SUFFIXES = frozenset([".tar", ".tgz", ".zip", ".7z", ".rar", ".bz2", ".xz", ".tbz2", ".txz", ".zst"])
+INNER_ARCHIVE = "an archive within an archive is not opened; unpack the outer one, and give each archive or a folder"
 
 _RAW_SUFFIXES = frozenset(
     f".{kind}" for kind in ("3fr", "arw", "cr2", "cr3", "dng", "erf", "iiq", "kdc", "nef", "nrw", "orf", "pef", "raf", "rw2", "srw", "x3f")
@@ -138,6 +142,11 @@ def looks_like_picture(name: str) -> bool:
     """Say whether the name promises a picture; a Windows shortcut to one does too (`1.png.lnk`, which Explorer shows as `1.png`)."""
     ending = suffix(name)
     return ending in PICTURE_SUFFIXES or (ending == ".lnk" and suffix(name[: -len(ending)]) in PICTURE_SUFFIXES)
+
+
+def is_archive(name: str) -> bool:
+    """Say whether the name is that of an archive, of whatever kind."""
+    return suffix(name) in _ARCHIVE_SUFFIXES or name.lower().endswith(".tar.gz")
 
 
 def is_record(name: str, head: bytes) -> bool:

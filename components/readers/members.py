@@ -66,7 +66,7 @@ class Policy:
         elif not kind and not is_folder and not is_hidden(name) and name in self._names:
             kind, remedy = "a name twice", "remove or rename one of the two"
         if kind:
-            return Member(readable(raw), size, False, f"{kind}: {readable(raw)!r}; {remedy}")
+            return Member(readable(raw), size, False, f"{kind}: '{readable(raw)}'; {remedy}")
         if not is_folder:
             self._names.add(name)
         return Member(name, size, is_folder)

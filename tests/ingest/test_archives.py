@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from components.classifier.errors import DataError, UnsafeArchiveError
 from components.readers import members as archive_members
 from components.readers.archives import ArchiveSource
+from components.readers.listing import INNER_ARCHIVE
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_entry, tar_of, zip_of
 from tests.ingest.conftest import Run
 
@@ -223,12 +224,26 @@ def test_backslashes_of_a_zip_are_separators(tmp_path: Path, run: Run, members: 
 
 def test_archives_within_are_named_and_not_opened(tmp_path: Path, run: Run, members: dict[str, bytes]) -> None:
     inner = zip_of(tmp_path / "inner.zip", members).read_bytes()
-    assert (
-        "1 archives within the archive are not opened: cat/more.zip"
-        in run(zip_of(tmp_path / "a.zip", members | {"cat/more.zip": inner})).said
+    found = run(zip_of(tmp_path / "a.zip", members | {"cat/more.zip": inner, "old.tar.gz": inner}))
+    assert {entry["file"]: entry["reason"] for entry in found.info.set_aside} == dict.fromkeys(
+        ("cat/more.zip", "old.tar.gz"), INNER_ARCHIVE
     )
-    with pytest.raises(DataError, match="no class folders"):
+    with pytest.raises(DataError, match=f"holds nothing that can be read, such as inner.zip: {INNER_ARCHIVE}"):
         run(zip_of(tmp_path / "b.zip", {"inner.zip": inner}))
+
+
+def test_a_folder_of_archives_and_an_archive_of_another_kind_are_told_what_to_do(
+    tmp_path: Path, run: Run, members: dict[str, bytes]
+) -> None:
+    for name in ("cat", "dog"):
+        zip_of(tmp_path / "zips" / f"{name}.zip", {"1.png": members["cat/cat_000.png"]})
+    with pytest.raises(DataError, match=r"holds only archives \(cat\.zip, dog\.zip\); unpack them, or give one"):
+        run(tmp_path / "zips")
+    for kind in ("7z", "rar", "tar.zst"):
+        with pytest.raises(
+            DataError, match="an archive of a kind that is not read; unpack it and give the folder, or pack it as tar or zip"
+        ):
+            run(put(tmp_path / f"x.{kind}", b"7z\xbc\xaf" + bytes(100)))
 
 
 def test_an_empty_archive_is_refused(tmp_path: Path, run: Run) -> None:
@@ -238,8 +253,6 @@ def test_an_empty_archive_is_refused(tmp_path: Path, run: Run) -> None:
 
 
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, run: Run) -> None:
-    with pytest.raises(DataError, match="one file and not an archive"):
-        run(put(tmp_path / "a.7z", b"7z\xbc\xaf\x27\x1c rest"))
     with pytest.raises(DataError, match="one file and not an archive"):
         run(put(tmp_path / "a.png", encode(pixels(0))))
 

@@ -154,12 +154,34 @@ def test_train_may_be_a_class(tmp_path: Path, run: Run) -> None:
         (["train/cat/a.png", "train/dog/b.png", "extra/c.png"], r"beside train/ there are folders that are not splits: extra"),
         (["train/cat/a.png", "Train/cat/b.png"], "both the train split"),
         (["val/cat/a.png", "valid/cat/b.png", "train/cat/c.png"], "both the validation split"),
+        (
+            ["w/scab/a.png", "w/rust/b.png", "w/plants/scab/c.png", "w/plants/rust/d.png"],
+            r"folder w/plants lies among the classes and holds folders named like them \(rust, scab\)",
+        ),
+        (
+            ["train/a/1.png", "train/b/2.png", "train/train/a/3.png", "train/train/b/4.png", "test/a/5.png", "test/b/6.png"],
+            r"folder train/train lies among the classes and holds folders named like them \(a, b\)",
+        ),
     ],
 )
 def test_folders_that_are_no_classes_are_refused(tmp_path: Path, run: Run, tree: list[str], message: str) -> None:
     for k, name in enumerate(tree):
         put(tmp_path / "data" / name, encode(pixels(k)))
     with pytest.raises(DataError, match=message):
+        run(tmp_path / "data")
+
+
+def test_a_folder_in_a_class_may_have_the_name_of_one_other_class(tmp_path: Path, run: Run) -> None:
+    put(folder(tmp_path / "data", ["cat", "dog", "other"]) / "other" / "cat" / "1.png", encode(pixels(7)))
+    assert run(tmp_path / "data").counts() == {"cat": 6, "dog": 6, "other": 7}
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "train.csv", "class_labels.txt", "annotations.json"])
+def test_pictures_in_one_folder_beside_a_file_that_is_not_read_as_their_labels_are_told_so(tmp_path: Path, run: Run, name: str) -> None:
+    put(folder(tmp_path / "data", ["images"]) / name, "image_id,dx\nimages_000,nv\n")
+    with pytest.raises(
+        DataError, match=rf"all pictures lie in one folder \(images\), and {name} may hold their labels: give a CSV or JSONL"
+    ):
         run(tmp_path / "data")
 
 

@@ -53,6 +53,15 @@ def labels(found: Ingested) -> dict[str, str]:
 WANTED = {name: label for name, (label, _) in PICTURES.items()}
 
 
+@pytest.mark.parametrize("written", ["cat_0", "cat_0.png", "Images/cat_0.PNG", "images\\cat_0.png", "C:\\data\\cat_0.png"])
+def test_a_path_that_may_mean_a_picture_that_is_there_is_told_so(tmp_path: Path, run: Run, written: str) -> None:
+    text = table(below="images/").replace("images/cat_0.png", written)
+    put(flat(tmp_path, "images") / "labels.csv", text)
+    (entry,) = run(tmp_path).info.set_aside
+    assert entry["file"] == written
+    assert f"it is not there; is images/cat_0.png meant by {written}? Write paths from the table's folder" in entry["reason"]
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_a_table_in_the_folder_gives_the_labels(tmp_path: Path, run: Run, separator: str, encoding: str) -> None:

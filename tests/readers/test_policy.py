@@ -18,7 +18,7 @@ from PIL import Image
 
 from components.classifier.errors import DataError, UnsafeArchiveError, UsageError
 from components.readers import members
-from components.readers.listing import is_hidden, readable
+from components.readers.listing import INNER_ARCHIVE, is_hidden, readable
 from components.readers.zip_names import names_of
 from components.storage.memory import MemoryStore
 from tests.ingest.cases import encode, pixels, put, tar_entry, tar_of, zip_in, zip_of
@@ -213,8 +213,8 @@ TARS = {
 ZIPS = {
     "a link": ((zip_link("cat/l.png"), b"/etc/passwd"), "holds a link or device: 'cat/l.png'"),
     "a name twice": (("cat/0.png", PNG), "holds a name twice: 'cat/0.png'"),
-    "a name that leads up": (("..\\x.png", PNG), "holds a name that leads outside: '..\\\\x.png'"),
-    "a drive": (("C:\\x.png", PNG), "holds a name that leads outside: 'C:\\\\x.png'"),
+    "a name that leads up": (("..\\x.png", PNG), "holds a name that leads outside: '..\\x.png'"),
+    "a drive": (("C:\\x.png", PNG), "holds a name that leads outside: 'C:\\x.png'"),
 }
 
 
@@ -280,6 +280,14 @@ def test_content_tells_a_picture_of_any_format_and_text_or_a_raw_file_is_none(ru
     trained, scored = both(run, score, source)
     assert trained == scored == {*good, *pictures}
     assert score(source).errors == {}
+
+
+@pytest.mark.parametrize("place", ["tar", "zip"])
+@pytest.mark.parametrize("name", ["cat/more.zip", "dog/old.tar.gz"])
+def test_an_archive_within_an_archive_is_named_in_the_same_words(run: Run, score: Score, tmp_path: Path, place: str, name: str) -> None:
+    source = PLACES[place](tmp_path, GOOD | {name: zip_of(tmp_path / "inner.zip", GOOD).read_bytes()})
+    assert run(source).info.set_aside == [{"file": name, "reason": INNER_ARCHIVE}]
+    assert {shown: reason for (shown, _), reason in score(source).errors.items()} == {f"{Path(source).name}/{name}": INNER_ARCHIVE}
 
 
 NOT_PICTURES = {

@@ -1,13 +1,18 @@
 """One picture gives the same pixels by every way in: training's dataset, batch scoring, and a predictor that runs; or the same refusal."""
 
 import io
+import json
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import imagecodecs
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 from PIL import Image, ImageCms
@@ -18,9 +23,9 @@ from components.predictor.decoding import DecoderProcess
 from components.validate_serving.predictor_process import predictor
 from tests import tiny
 from tests.classifier import variants
-from tests.ingest.cases import encode, put
+from tests.ingest.cases import encode, put, tar_of, zip_of
 from tests.ingest.conftest import Run, run
-from tests.predictor.versions import NAME, PREDICT, b64, model_dir
+from tests.predictor.versions import INFER, NAME, PREDICT, b64, binary, elements, model_dir, tensor
 from tests.score.conftest import Score, publish, score
 from tests.score.conftest import model as model
 
@@ -45,6 +50,17 @@ def tiff(values: Array, **options: Any) -> bytes:
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, values, **options)
     return buffer.getvalue()
+
+
+def other(seed: int) -> Image.Image:
+    """The second frame of a picture that moves."""
+    return Image.fromarray(colour(seed + 1000))
+
+
+def turn(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    return exif
 
 
 def odd_exif(seed: int) -> bytes:
@@ -86,11 +102,21 @@ KINDS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "palette": ("gif", lambda seed: encode(Image.fromarray(colour(seed)).quantize(16), "GIF")),
     "cmyk": ("jpg", lambda seed: encode(Image.fromarray(colour(seed)).convert("CMYK"), "JPEG")),
     "webp": ("webp", lambda seed: encode(Image.fromarray(colour(seed)), "WEBP", quality=80)),
+    "moving webp": ("webp", lambda seed: encode(Image.fromarray(colour(seed)), "WEBP", save_all=True, append_images=[other(seed)])),
+    "pages": ("tif", lambda seed: tiff(np.stack([colour(seed), colour(seed + 1000)]), photometric="rgb")),
+    "turned avif": ("avif", lambda seed: encode(Image.fromarray(colour(seed)), "AVIF", exif=turn(6))),
+    "turned png": ("png", lambda seed: encode(Image.fromarray(colour(seed)), "PNG", exif=turn(8))),
+    "codestream": ("j2k", lambda seed: imagecodecs.jpeg2k_encode(colour(seed), level=0, codecformat="j2k", reversible=True)),
+    "12-bit ppm": ("ppm", lambda seed: b"P6 11 15 4095\n" + scene(seed, 4095).astype(">u2").tobytes()),
 }
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "16-bit": ("png", encode(Image.fromarray(scene(1, 65535)[..., 0])), "above the 4,095 of levels=12; give the levels that it has"),
     "planar": ("tif", tiff(scene(2, 4095).transpose(2, 0, 1), photometric="rgb", planarconfig="separate"), "in separate planes"),
     "signed": ("tif", tiff(scene(3, 4095)[..., 0].astype(np.int16)), "signed numbers"),
+    "jpeg xl": ("jxl", imagecodecs.jpegxl_encode(colour(4)), "a JPEG XL picture, which is not read"),
+    "12-bit jpeg": ("jpg", imagecodecs.jpeg8_encode(scene(5, 4095), bitspersample=12), "a JPEG of a kind that is not read"),
+    "webp in tiff": ("tif", tiff(colour(6), photometric="rgb", compression="webp"), "compressed as WebP, which is not read"),
+    "dicom": ("dcm", bytes(128) + b"DICM" + bytes(100), "a DICOM file"),
     "page": ("png", b"<!DOCTYPE html><html></html>", "an HTML page, not a picture"),
 }
 
@@ -123,14 +149,81 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
 
 
-def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by_every_way_in(
-    bundle: Path, client: httpx.Client, run: Run, score: Score, tmp_path: Path
-) -> None:
-    pictures = {
+def pictures_of_every_kind() -> dict[str, bytes]:
+    """Four pictures of each kind in two classes."""
+    return {
         f"{'ab'[seed % 2]}/{number}-{seed}.{ending}": make(seed)
         for number, (ending, make) in enumerate(KINDS.values())
         for seed in range(10 * number, 10 * number + 4)
     }
+
+
+def files_with_a_table(root: Path, content: dict[str, bytes], table: str, text: str) -> Path:
+    for name, data in content.items():
+        put(root / "files" / name, data)
+    return put(root / table, text)
+
+
+def rows(content: dict[str, bytes], form: str) -> pa.Table:
+    """The pictures as a column of bytes, or of structs as Hugging Face has them."""
+    images = list(content.values()) if form == "bytes" else [{"bytes": data, "path": name} for name, data in content.items()]
+    return pa.table({"image": images, "label": [name[0] for name in content]})
+
+
+def written(path: Path, write: Callable[..., None], table: pa.Table) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    write(table, path)
+    return path
+
+
+WAYS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "zip": lambda root, content: zip_of(root / "x.zip", content),
+    "tar": lambda root, content: tar_of(root / "x.tar", content),
+    "packed tar": lambda root, content: tar_of(root / "x.tar.xz", content, "w:xz"),
+    "csv": lambda root, content: files_with_a_table(
+        root, content, "t.csv", "file;label\r\n" + "".join(f"files/{name};{name[0]}\r\n" for name in content)
+    ),
+    "jsonl": lambda root, content: files_with_a_table(
+        root, content, "t.jsonl", "\n".join(json.dumps({"path": f"files/{name}", "class": name[0]}) for name in content)
+    ),
+    "webdataset": lambda root, content: tar_of(
+        root / "w.tar",
+        {f"{k:03d}.{name.rpartition('.')[2]}": data for k, (name, data) in enumerate(content.items())}
+        | {f"{k:03d}.cls": name[0].encode() for k, name in enumerate(content)},
+    ),
+    "parquet": lambda root, content: written(root / "p.parquet", pq.write_table, rows(content, "bytes")),
+    "parquet of structs": lambda root, content: written(root / "p.parquet", pq.write_table, rows(content, "structs")),
+    "arrow": lambda root, content: written(root / "p.arrow", pyarrow.feather.write_feather, rows(content, "bytes")),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_source_gives_the_pixels_and_the_refusals_of_the_folder(way: str, run: Run, tmp_path: Path) -> None:
+    content = pictures_of_every_kind() | {f"a/{number:02d}.{ending}": data for number, (ending, data, _) in enumerate(REFUSED.values())}
+    names = [*content]
+
+    def outcomes(source: Path) -> dict[str, bytes | str]:
+        done = run(source, image_size=SIZE, channels=3, levels=LEVELS)
+        found: dict[str, bytes | str] = {name: pixels.tobytes() for name, (_, pixels) in done.files().items()}
+        return found | {entry["file"]: entry["reason"] for entry in done.info.set_aside}
+
+    def name_of(shown: str) -> str:
+        if "#" in shown:
+            return names[int(shown.rpartition("#")[2])]
+        return names[int(shown.partition(".")[0])] if way == "webdataset" else shown.removeprefix("files/")
+
+    for name, data in content.items():
+        put(tmp_path / "folder" / name, data)
+    wanted = outcomes(tmp_path / "folder")
+    assert wanted.keys() == content.keys()
+    assert all(words in str(wanted[f"a/{number:02d}.{ending}"]) for number, (ending, _, words) in enumerate(REFUSED.values()))
+    assert {name_of(shown): outcome for shown, outcome in outcomes(WAYS[way](tmp_path / "way", content)).items()} == wanted
+
+
+def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by_every_way_in(
+    bundle: Path, client: httpx.Client, run: Run, score: Score, tmp_path: Path
+) -> None:
+    pictures = pictures_of_every_kind()
     refused = {f"a/{kind}.{ending}": data for kind, (ending, data, _) in REFUSED.items()}
     for name, data in {**pictures, **refused}.items():
         put(tmp_path / "data" / name, data)
@@ -152,6 +245,15 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
         assert rows[name]["probabilities"] == pytest.approx(wanted, abs=1e-5), name
         answer = served[name].json()["predictions"][0]["probabilities"]
         assert [answer[label] for label in tiny.CLASSES] == pytest.approx(wanted, abs=1e-5), name
+    raw = elements(*pictures.values())
+    header = {
+        "inputs": [tensor([len(pictures)], "BYTES", parameters={"binary_data_size": len(raw)})],
+        "outputs": [{"name": "probabilities"}],
+    }
+    (output,) = client.post(INFER, **binary(header, raw)).json()["outputs"]
+    by_picture = np.reshape(output["data"], output["shape"])
+    for name, probabilities in zip(pictures, by_picture, strict=True):
+        assert probabilities == pytest.approx(classifier.probabilities(files[name][1][None])[0], abs=1e-5), name
     set_aside = {entry["file"]: entry["reason"] for entry in trained.info.set_aside}
     for kind, (ending, _, words) in REFUSED.items():
         name = f"a/{kind}.{ending}"
