@@ -7,6 +7,7 @@ from components.classifier.errors import UsageError
 
 PIPELINES = {
     "training": ("pipelines.training", "training_pipeline"),
+    "retraining": ("pipelines.training", "retraining_pipeline"),
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
     "deployment": ("pipelines.deployment", "deployment_pipeline"),
     "approval": ("pipelines.approval", "approval_pipeline"),

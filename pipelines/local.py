@@ -75,6 +75,10 @@ class RunResult:
         metadata: dict[str, Any] = self._artifact(step, name)["metadata"]
         return metadata
 
+    def returned(self, step: str) -> Any:
+        """What a step returned, None where it did not run to its end."""
+        return next((ran.figures.get("Output") for ran in reversed(self.steps) if ran.name == step and ran.state == "succeeded"), None)
+
     def _artifact(self, step: str, name: str) -> dict[str, Any]:
         return next(ran.artifacts for ran in reversed(self.steps) if ran.name == step and ran.state == "succeeded")[name]
 

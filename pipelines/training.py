@@ -1,6 +1,11 @@
-"""The training pipeline: from a dataset's address to a model version that serves, or to a recorded reason why not."""
+"""The training pipeline: from a dataset's address to a model version that serves, or to a recorded reason why not.
 
-from typing import NamedTuple
+`retraining` is the same for schedules and triggers: it ends before training when nothing has changed. It is a pipeline of its own,
+because there the steps from train on lie inside a condition, and so inside the exit handler: Kubeflow takes no exit handler within a
+condition, shows such steps two levels deeper, and starts a pod more per level.
+"""
+
+from typing import Any, NamedTuple
 
 from kfp import dsl
 
@@ -16,6 +21,79 @@ from pipelines.descriptions import described
 from pipelines.steps import HOUR, MINUTE, configure, configure_rollout, use_gpus, use_signing_key, use_webhook
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
+Outcome = NamedTuple("Outcome", [("outcome", str)])  # noqa: UP014 - a pipeline returns nothing from within an exit handler
+
+
+RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+
+
+def _some(given: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: given[name] for name in names}
+
+
+def _prepare(given: dict[str, Any], *, compare: bool = False) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
+    preflight = check_parameters(**given, compare=compare)
+    configure(preflight, "Preflight", timeout=10 * MINUTE)
+    data = ingest_dataset(**_some(given, "source", "ingest", "store")).after(preflight)
+    configure(data, "Ingest", timeout=6 * HOUR)
+    return preflight, data
+
+
+def _train(given: dict[str, Any], preflight: dsl.PipelineTask, data: dsl.PipelineTask) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
+    """Add the steps from train to gate; returns the tasks publish and gate."""
+    pod = {name: preflight.outputs[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit", "gpu_resource", "node_selector")}
+    train = train_model(
+        dataset=data.outputs["dataset"],
+        dataset_digest=data.outputs["Output"],
+        **_some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training"),
+        **{f"pod_{name}": pod[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit")},  # kfp takes the names without pod_
+        gpu_resource=pod["gpu_resource"],
+        node_selector=pod["node_selector"],
+    )
+    configure(train, "Train", timeout=24 * HOUR)
+    use_gpus(train, given["gpus"], pod["gpu_resource"], pod["node_selector"])
+    train.set_cpu_request(pod["cpu"]).set_memory_request(pod["memory"])
+    train.set_cpu_limit(pod["cpu_limit"]).set_memory_limit(pod["memory_limit"])
+
+    model = _some(given, "store", "name")
+    evaluate = evaluate_model(dataset=data.outputs["dataset"], model=train.outputs["model"], **model)
+    configure(evaluate, "Evaluate", timeout=2 * HOUR)
+
+    publish = publish_model(model=train.outputs["model"], evaluation=evaluate.outputs["evaluation"], run=RUN, **model)
+    configure(publish, "Publish", timeout=1 * HOUR)
+    use_signing_key(publish)
+
+    gate = gate_model(
+        evaluation=evaluate.outputs["evaluation"],
+        version=publish.output,
+        **_some(given, "environment", "strategy", "actor", "reason", "policy"),
+        **model,
+    )
+    configure(gate, "Gate", timeout=10 * MINUTE)
+    return publish, gate
+
+
+def _conclude(given: dict[str, Any]) -> dsl.PipelineTask:
+    conclude = conclude_run(version="", run=RUN, **_some(given, "store", "name", "environment", "actor", "target", "namespace", "serving"))
+    return use_webhook(configure_rollout(conclude, "Conclude"))
+
+
+def _roll_out(given: dict[str, Any], publish: dsl.PipelineTask, gate: dsl.PipelineTask) -> None:
+    """Add what follows the gate's decision."""
+    with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
+        validate = validate_serving(version=publish.output, **_some(given, "store", "name", "environment"))
+        configure(validate, "Validate serving", timeout=30 * MINUTE)
+        deploy = deploy_model(
+            version=validate.outputs["Output"],
+            decision=gate.outputs["decision"],
+            run=RUN,
+            **_some(given, "store", "name", "environment", "strategy", "actor", "reason", "target", "namespace", "serving"),
+        )
+        configure_rollout(deploy, "Deploy", retries=0)
+    with dsl.Else(name="hold"):
+        hold = record_hold(version=publish.output, decision=gate.outputs["decision"], run=RUN, **_some(given, "store", "name", "actor"))
+        configure(hold, "Hold", timeout=10 * MINUTE)
+        use_signing_key(hold)
 
 
 @dsl.pipeline(
@@ -58,93 +136,52 @@ def training_pipeline(
     8. However that ends, conclude makes sure that a version which was not seen to serve does not stay, and tells the outcome.
     """
     given = dict(locals())
-    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-
-    preflight = check_parameters(**given)
-    configure(preflight, "Preflight", timeout=10 * MINUTE)
-
-    data = ingest_dataset(source=source, ingest=ingest, store=store).after(preflight)
-    configure(data, "Ingest", timeout=6 * HOUR)
-
-    train = train_model(
-        dataset=data.outputs["dataset"],
-        dataset_digest=data.outputs["Output"],
-        name=name,
-        architecture=architecture,
-        pretrained=pretrained,
-        epochs=epochs,
-        device=device,
-        gpus=gpus,
-        store=store,
-        training=training,
-    )
-    configure(train, "Train", timeout=24 * HOUR)
-    use_gpus(train, gpus, preflight.outputs["gpu_resource"], preflight.outputs["node_selector"])
-    train.set_cpu_request(preflight.outputs["cpu"]).set_memory_request(preflight.outputs["memory"])
-    train.set_cpu_limit(preflight.outputs["cpu_limit"]).set_memory_limit(preflight.outputs["memory_limit"])
-
-    evaluate = evaluate_model(dataset=data.outputs["dataset"], model=train.outputs["model"], store=store, name=name)
-    configure(evaluate, "Evaluate", timeout=2 * HOUR)
-
-    publish = publish_model(model=train.outputs["model"], evaluation=evaluate.outputs["evaluation"], store=store, name=name, run=run)
-    configure(publish, "Publish", timeout=1 * HOUR)
-    use_signing_key(publish)
-
-    gate = gate_model(
-        evaluation=evaluate.outputs["evaluation"],
-        version=publish.output,
-        environment=environment,
-        strategy=strategy,
-        actor=actor,
-        reason=reason,
-        store=store,
-        name=name,
-        policy=policy,
-    )
-    configure(gate, "Gate", timeout=10 * MINUTE)
-
-    conclude = conclude_run(
-        version="",
-        store=store,
-        name=name,
-        environment=environment,
-        actor=actor,
-        target=target,
-        namespace=namespace,
-        run=run,
-        serving=serving,
-    )
-    use_webhook(configure_rollout(conclude, "Conclude"))
-
-    with dsl.ExitHandler(conclude, name="rollout"):
-        with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
-            validate = validate_serving(version=publish.output, store=store, name=name, environment=environment)
-            configure(validate, "Validate serving", timeout=30 * MINUTE)
-            deploy = deploy_model(
-                version=validate.outputs["Output"],
-                decision=gate.outputs["decision"],
-                store=store,
-                name=name,
-                environment=environment,
-                strategy=strategy,
-                actor=actor,
-                reason=reason,
-                target=target,
-                namespace=namespace,
-                run=run,
-                serving=serving,
-            )
-            configure_rollout(deploy, "Deploy", retries=0)
-        with dsl.Else(name="hold"):
-            hold = record_hold(
-                version=publish.output,
-                decision=gate.outputs["decision"],
-                store=store,
-                name=name,
-                actor=actor,
-                run=run,
-            )
-            configure(hold, "Hold", timeout=10 * MINUTE)
-            use_signing_key(hold)
-
+    preflight, data = _prepare(given)
+    publish, gate = _train(given, preflight, data)
+    with dsl.ExitHandler(_conclude(given), name="rollout"):
+        _roll_out(given, publish, gate)
     return Outputs(version=publish.output, decision=gate.outputs["Output"])
+
+
+@dsl.pipeline(
+    name="penstock-retraining",
+    display_name="Penstock: train again if something changed",
+    description="The training pipeline for schedules: it trains only when data, settings or code are not those of the last run.",
+)
+@described
+def retraining_pipeline(
+    source: str = "digits",
+    store: str = "s3://penstock",
+    name: str = "digits",
+    environment: str = "dev",
+    architecture: str = "small_cnn",
+    pretrained: bool = False,
+    epochs: str = "auto",
+    device: str = "auto",
+    gpus: str = "0",
+    strategy: str = "quality",
+    actor: str = "",
+    reason: str = "",
+    target: str = "local",
+    namespace: str = "",
+    ingest: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+    training: dict = {},  # noqa: B006
+    policy: dict = {},  # noqa: B006
+    serving: dict = {},  # noqa: B006
+    resources: dict = {},  # noqa: B006
+) -> Outcome:
+    """Train again, if the data, the settings or the code have changed since the last run of this environment that was judged.
+
+    1. preflight refuses parameters that cannot work, and looks up which dataset the last run trained on, with the same settings and code.
+    2. ingest reads and checks the dataset, as in the training pipeline; its digest says whether it is the same.
+    3. If it is another, all steps of the training pipeline follow. If it is the same, none of them do, and the run succeeds.
+    4. conclude tells the outcome: that nothing was trained, too.
+    """
+    given = dict(locals())
+    preflight, data = _prepare(given, compare=True)
+    changed = data.outputs["Output"] != preflight.outputs["trained_on"]
+    conclude = _conclude(given)
+    with dsl.ExitHandler(conclude, name="rollout"), dsl.If(changed, name="changed"):
+        publish, gate = _train(given, preflight, data)
+        _roll_out(given, publish, gate)
+    return Outcome(outcome=conclude.outputs["Output"])

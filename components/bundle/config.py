@@ -1,6 +1,11 @@
 """config.json: what names a model's outputs, and what it takes to reproduce it."""
 
 import json
+import os
+import subprocess
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -90,3 +95,23 @@ def facts_of(config: BundleConfig) -> dict[str, str]:
             f"uint8 0..255 as [N, {spec.height}, {spec.width}, {spec.channels}]; normalisation and temperature are inside the graph"
         ),
     }
+
+
+@cache
+def code_version() -> str:
+    """Return the version of the code that trains: `0.1.0`, or `0.1.0+g<commit>`, with `.dirty` when files differ from the commit.
+
+    It is read from PENSTOCK_CODE_VERSION, which the image sets when it is built, otherwise from a git checkout.
+    """
+    stated = os.environ.get("PENSTOCK_CODE_VERSION", "")
+    if stated:
+        return stated
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return version("penstock")
+    try:
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*"]
+        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):  # no git, or another user's checkout: only the release is known
+        return version("penstock")
+    return f"{version('penstock')}+g{commit}"

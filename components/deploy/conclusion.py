@@ -17,6 +17,7 @@ WEBHOOK, UI = "PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI"
 _SECONDS = (5.0, 15.0)
 _RECENT = 50
 """Versions among which a run's own is looked for, newest first."""
+SKIPPED = "skipped"
 _DONE = {"deployed": "deployed", "rolled_back": "deployed", "held": "held", "awaiting": "awaiting", "failed": "failed"}
 
 
@@ -27,7 +28,7 @@ class Outcome:
     name: str
     """The model's."""
     decision: str
-    """deployed, unchanged, held, awaiting (approval) or failed."""
+    """deployed, unchanged, held, awaiting (approval), failed, or skipped: the run found nothing to train."""
     version: str
     champion: str
     """Who serves now; empty while nothing does."""
@@ -40,7 +41,7 @@ class Outcome:
     @property
     def headline(self) -> str:
         """The outcome in one line."""
-        about = f"{self.name}: {self.version or 'the version'} {_SAID[self.decision]}"
+        about = f"{self.name}: {self.version or ('nothing' if self.decision == SKIPPED else 'the version')} {_SAID[self.decision]}"
         return f"{about}{f': {self.reason}' if self.reason else ''} ({self.champion or 'nothing'} serves)"
 
     def markdown(self) -> str:
@@ -57,6 +58,7 @@ _SAID = {
     "held": "was held",
     "awaiting": "awaits approval (`penstock models approve`)",
     "failed": "was not deployed",
+    SKIPPED: "was trained",
 }
 
 
@@ -74,7 +76,8 @@ def conclude(registry: Registry, request: DeployRequest, state: str) -> Outcome:
 
         undone = put_back_unconfirmed(registry, request)
     outcome = outcome_of(registry.name, registry.ledger.records(), request, state)
-    return replace(outcome, reason=undone or outcome.reason, address=registry.uri(outcome.version), link=_link(request.run))
+    address = registry.uri(outcome.version) if outcome.version else ""
+    return replace(outcome, reason=undone or outcome.reason, address=address, link=_link(request.run))
 
 
 def _published_by(registry: Registry, run: str) -> str:
@@ -90,6 +93,8 @@ def outcome_of(name: str, records: list[Record], request: DeployRequest, state: 
     champion = champion_of(records)
     if last is not None:
         return Outcome(name, _DONE[last.action], last.version, champion, last.reason)
+    if state in {"COMPLETE", "SUCCEEDED"} and not request.version:
+        return Outcome(name, SKIPPED, "", champion, "data, settings and code are those of the last run")
     if state in {"COMPLETE", "SUCCEEDED"}:
         return Outcome(name, "unchanged", request.version, champion, "")
     return Outcome(
@@ -103,6 +108,8 @@ def notify(outcome: Outcome) -> str:
     The body is `{"text": ...}`, which Slack, Mattermost, Rocket.Chat and Google Chat read.
     """
     address = os.environ.get(WEBHOOK, "").strip()
+    if outcome.decision == SKIPPED:
+        return "nobody is notified: nothing has changed"
     if not address:
         return f"nobody is notified: {WEBHOOK} is not set"
     link = f" <{outcome.link}|the run>" if outcome.link else ""

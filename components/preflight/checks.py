@@ -69,6 +69,7 @@ def check_approval(parameters: Mapping[str, Any], here: bool = False) -> Iterato
 
 CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
     "training": check_training,
+    "retraining": check_training,
     "scoring": check_scoring,
     "deployment": check_deployment,
     "approval": check_approval,

@@ -26,6 +26,7 @@ def check_parameters(
     policy: dict,
     serving: dict,
     resources: dict,
+    compare: bool = False,
 ) -> NamedTuple(  # type: ignore[valid-type]  # kfp reads this form
     "Outputs",
     [
@@ -36,20 +37,28 @@ def check_parameters(
         ("memory_limit", str),
         ("gpu_resource", str),
         ("node_selector", dict),
+        ("trained_on", str),
     ],
 ):
     """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed", and what training asks for.
 
     The parameters are those of the training pipeline. What shapes a pod must be a value of its own, so that it is taken out
-    of `resources` here: Kubeflow cannot look into a mapping.
+    of `resources` here: Kubeflow cannot look into a mapping. `trained_on` is the digest of the dataset that needs no training.
+
+    Args:
+        compare: Look up what the last run trained on; else trained_on is empty, and every dataset is trained on.
     """
     given = dict(locals())
     from components.doctor.service import check_service
     from components.preflight.checks import check_training
+    from components.preflight.comparison import last_training
     from components.settings.resources import Resources
 
     print(*check_training(given), sep="\n")
     if said := check_service(given):
         print(said)
     asked = Resources.read(resources)
-    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector)
+    before, found = last_training(given) if compare else ("", "")
+    if found:
+        print(found)
+    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before)

@@ -29,7 +29,7 @@ def plan_shards(
     shards: int = 0,
     scoring: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> list:
-    """Look through the input, cut it into pieces and deal them to shards; returns the shards' names.
+    """Look through the input, cut it into pieces and deal them to shards; returns the shards' names, of which one stands for no work.
 
     Args:
         plan: The pieces, and what was passed over.
@@ -37,7 +37,7 @@ def plan_shards(
     """
     from pathlib import Path
 
-    from components.score.plan_step import make_plan
+    from components.score.plan_step import make_plan, shards_to_score
     from components.settings.scoring import ScoringSettings
 
     settings = ScoringSettings.in_environment(scoring, environment)
@@ -45,7 +45,7 @@ def plan_shards(
         Path(plan.path), store=store, name=name, version=version, input=input, output=output, settings=settings, shards=int(shards)
     )
     plan.metadata.update({"input": input, "output": made.output, "version": version, "pieces": len(made.pieces)})
-    return made.shards()
+    return shards_to_score(made)
 
 
 @component

@@ -59,3 +59,15 @@ def make_plan(
         refused=refused,
         shards=shards,
     )
+
+
+def shards_to_score(plan: Plan) -> list[str]:
+    """Return the shards of a plan, or only the first where the output is that of the same plan already, which is said.
+
+    One at least, since a loop over nothing fails on some runners: it finds nothing to do.
+    """
+    shards = plan.shards()
+    if not Output(plan.output).is_complete(plan):
+        return shards
+    print(f"note: {plan.output} holds the scores of this input by {plan.version} already, nothing has changed: nothing is scored")
+    return shards[:1]

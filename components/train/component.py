@@ -20,10 +20,17 @@ def train_model(
     gpus: str = "0",
     store: str = "",
     training: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+    pod_cpu: str = "",
+    pod_memory: str = "",
+    pod_cpu_limit: str = "",
+    pod_memory_limit: str = "",
+    gpu_resource: str = "",
+    node_selector: dict = {},  # noqa: B006
 ) -> str:
     """Train, calibrate and export a model; returns the device that was used.
 
     The parameters from `name` to `gpus` are fields of settings.training.TrainingSettings; `training` holds its other fields.
+    Those from `pod_cpu` on shape the pod: within a condition KFP sets pod resources only from the step's own inputs.
     The store's folder `checkpoints` takes the checkpoints where no other folder is named.
 
     Args:

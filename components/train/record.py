@@ -1,17 +1,14 @@
 """What is recorded about a training: config.json, training.json and the version of the code."""
 
-import os
-import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
-from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig
+from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig, code_version
 from components.bundle.dataset import DatasetInfo
 from components.bundle.training import LearningCurves, TrainingRecord
 from components.report.html import render_training
@@ -68,23 +65,3 @@ def write_curves(name: str, model: str | Path, page: str | Path) -> None:
     curves = LearningCurves.of(Path(model))
     assert curves is not None
     write_file(Path(page), [render_training(name, curves).encode()])
-
-
-@cache
-def code_version() -> str:
-    """Return the version of the code that trains: `0.1.0`, or `0.1.0+g<commit>`, with `.dirty` when files differ from the commit.
-
-    It is read from PENSTOCK_CODE_VERSION, which the image sets when it is built, otherwise from a git checkout.
-    """
-    stated = os.environ.get("PENSTOCK_CODE_VERSION", "")
-    if stated:
-        return stated
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return version("penstock")
-    try:
-        command = ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--exclude=*"]
-        commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):  # no git, or another user's checkout: only the release is known
-        return version("penstock")
-    return f"{version('penstock')}+g{commit}"

@@ -42,7 +42,7 @@ SettingsOption = Annotated[
 ]
 PipelineArgument = Annotated[
     str,
-    typer.Argument(help="training, scoring, deployment or approval.", metavar="PIPELINE", autocompletion=complete_pipeline),
+    typer.Argument(help="training, retraining, scoring, deployment or approval.", metavar="PIPELINE", autocompletion=complete_pipeline),
 ]
 VersionArgument = Annotated[
     str,

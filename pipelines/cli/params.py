@@ -61,8 +61,14 @@ class WithParameters(TyperCommand):
 def document(pipelines: Iterable[str]) -> str:
     """Return docs/parameters.md, which `make docs` writes."""
     parts = [_HEAD]
+    written: dict[str, dict[str, object]] = {}
     for pipeline in pipelines:
         parts.append(f"## {pipeline.capitalize()}")
+        defaults = _defaults(pipeline)
+        if same := next((name for name, others in written.items() if others == defaults), ""):
+            parts.append(f"The parameters of [{same}](#{same}).")
+            continue
+        written[pipeline] = defaults
         for group, members in groupby(rows(_defaults(pipeline)), lambda row: row.group):
             parts += [f"### {group}\n\n{TEXTS[group]}." if group else "", _markdown(list(members))]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -64,8 +64,9 @@ def default_map(project: Project, group: Any) -> dict[str, Any]:
 
 
 def project_settings(pipeline: str) -> list[str]:
-    """The project's parameters of a pipeline, as `--set` takes them."""
-    values = read_project().parameters.get(pipeline, {})
+    """The project's parameters of a pipeline, as `--set` takes them; those of training are retraining's too."""
+    known = read_project().parameters
+    values = {**(known.get("training", {}) if pipeline == "retraining" else {}), **known.get(pipeline, {})}
     return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
 
 

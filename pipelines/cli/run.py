@@ -120,7 +120,7 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
 
 
 def _name_of(pipeline: str, arguments: dict[str, Any]) -> str:
-    if pipeline != "training":
+    if "source" not in arguments:
         return chosen_name(arguments["store"], "")
     return name_of_source(arguments["source"])
 

@@ -33,6 +33,9 @@ def _starting(pipeline: str) -> Callable[..., None]:
         ca: CaOption = "",
         experiment: ExperimentOption = "penstock",
         service_account: AccountOption = "",
+        always: Annotated[
+            bool, typer.Option("--always", help="Train even when nothing has changed.", hidden=pipeline != "training")
+        ] = False,
         as_json: JsonOption = False,
     ) -> None:
         from pipelines.schedules import create_schedule, read_trigger
@@ -40,8 +43,10 @@ def _starting(pipeline: str) -> Callable[..., None]:
 
         trigger = read_trigger(cron, every)
         arguments = run_arguments(pipeline, settings)
+        if always and pipeline != "training":
+            raise typer.BadParameter("--always is for trainings")
         made = create_schedule(
-            pipeline,
+            "retraining" if pipeline == "training" and not always else pipeline,
             arguments,
             Server(host, namespace, token, ca),
             trigger,
@@ -75,7 +80,9 @@ def _changing(action: str, done: str) -> Callable[..., None]:
 
 app.command(
     "training",
-    help="""Train again and again, one run at a time; the gate decides about each. `penstock params training` lists what can be set.
+    help="""Train again and again, one run at a time, whenever data, settings or code have changed; the gate decides about each.
+
+    `penstock params training` lists what can be set.
 
     Example: `penstock schedule training --cron "0 6 * * 1" --set store=s3://models/penstock --set source=s3://data/pets`
     """,

@@ -20,7 +20,7 @@ MAX_CLASSES = 20
 
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
     """Print the result of a run."""
-    if pipeline == "training":
+    if pipeline in {"training", "retraining"}:
         print_training(result, arguments)
         return
     if pipeline == "scoring":
@@ -37,12 +37,17 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     from components.storage import open_store
 
     registry = Registry(open_store(arguments["store"]), arguments["name"])
-    version = result.outputs["version"]
+    version = result.returned("publish-model")
+    if version is None:
+        champion = registry.ledger.champion() or "nothing"
+        said = f"Nothing was trained: data, settings and code are those of the last run. {champion} serves."
+        console.print(Text(said), soft_wrap=True)
+        return
     console.print()
     print_evaluation(registry, version)
     print_decision(result)
     champion = registry.ledger.champion()
-    if result.outputs["decision"] == "hold":
+    if result.returned("gate-model") == "hold":
         print_after_hold(version, arguments)
     console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
     console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
@@ -119,7 +124,7 @@ def print_decision(result: RunResult) -> None:
 
     metadata = result.metadata("gate-model", "decision")
     decision = Decision.model_validate_json(metadata[DECISION_KEY])
-    outcome = result.outputs["decision"]
+    outcome = str(result.returned("gate-model"))
     colour = "green" if outcome == "deploy" else "yellow"
     console.print(Text.assemble(("gate: ", "bold"), (outcome, f"bold {colour}"), f"  {decision.summary}"))
     for rule in decision.rules:

@@ -95,6 +95,18 @@ def test_the_outcome_is_what_the_ledger_says_of_the_run(registry: Registry, vers
     assert "ended as RUNNING before anything was recorded" in outcomes["three"].reason
 
 
+def test_a_run_that_published_nothing_and_succeeded_found_nothing_to_train(
+    registry: Registry, versions: list[str], webhook: Webhook
+) -> None:
+    deploy(registry, request(versions[0], "one"))
+    outcome = conclude(registry, request("", "two"), "SUCCEEDED")
+    assert outcome.headline == f"digits: nothing was trained: data, settings and code are those of the last run ({versions[0]} serves)"
+    assert "address" not in outcome.markdown()
+    assert notify(outcome) == "nobody is notified: nothing has changed"
+    assert webhook.texts == []
+    assert conclude(registry, request("", "two"), "FAILED").decision == "failed"
+
+
 def test_a_webhook_gets_one_line_that_is_safe_in_slack(webhook: Webhook) -> None:
     outcome = Outcome("digits", "held", "v2", "v1", "accuracy <0.9 & falling", link="https://kubeflow.example/#/runs/details/1")
     assert notify(outcome) == "the webhook is notified"

@@ -277,7 +277,7 @@ def test_our_own_pipelines_are_clean(tmp_path: Path) -> None:
     environment = os.environ | {"PENSTOCK_IMAGE": "registry.example/penstock-pipeline:0.1.0"}
     subprocess.run([*PENSTOCK, "compile", "--output", str(tmp_path)], env=environment, check=True, capture_output=True)
     code, output = run(str(tmp_path))
-    assert (code, output) == (0, "nothing found in 4 pipelines and 0 manifests\n")
+    assert (code, output) == (0, "nothing found in 5 pipelines and 0 manifests\n")
 
 
 def test_our_own_manifests_are_clean_as_files() -> None:

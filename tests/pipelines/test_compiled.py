@@ -104,7 +104,7 @@ def test_a_version_is_validated_in_the_image_that_serves_and_all_else_runs_in_th
     assert PREDICTOR_IMAGE != IMAGE
 
 
-@pytest.mark.parametrize("pipeline", ["training", "deployment"])
+@pytest.mark.parametrize("pipeline", ["training", "retraining", "deployment"])
 def test_a_pipeline_that_deploys_validates(pipeline: str, compiled: dict[str, Compiled]) -> None:
     assert compiled[pipeline].container("validate-serving")["image"] == "penstock-predictor:0.1.0"
 
@@ -126,6 +126,25 @@ def test_the_decision_is_a_text_and_both_branches_are_there(training: Compiled) 
     assert negative == f"!({positive})"
     outputs = training.spec["components"]["comp-gate-model"]["outputDefinitions"]["parameters"]
     assert outputs["Output"]["parameterType"] == "STRING"
+
+
+def test_retraining_is_training_of_which_all_after_ingest_waits_for_a_change(training: Compiled, compiled: dict[str, Compiled]) -> None:
+    retraining = compiled["retraining"]
+    assert retraining.spec["root"]["inputDefinitions"] == training.spec["root"]["inputDefinitions"]
+    assert sorted(name for name, _ in retraining.tasks()) == sorted(name for name, _ in training.tasks())
+    ingested, before = "pipelinechannel--ingest-dataset-Output", "pipelinechannel--check-parameters-trained_on"
+    changed = f"inputs.parameter_values['{ingested}'] != inputs.parameter_values['{before}']"
+    assert sorted(retraining.conditions()) == sorted([changed, *training.conditions()])
+    assert {"check-parameters", "ingest-dataset", "conclude-run"} < set(retraining.spec["root"]["dag"]["tasks"])
+    assert "train-model" not in retraining.spec["root"]["dag"]["tasks"]
+    compare = [each.task("check-parameters")["inputs"]["parameters"]["compare"] for each in (training, retraining)]
+    assert [it["runtimeValue"]["constant"] for it in compare] == [False, True]
+
+
+def test_what_shapes_the_training_pod_within_the_condition_are_its_own_inputs(compiled: dict[str, Compiled]) -> None:
+    task = compiled["retraining"].task("train-model")["inputs"]["parameters"]
+    for name in ("pod_cpu", "pod_memory", "pod_cpu_limit", "pod_memory_limit", "gpu_resource", "node_selector"):
+        assert task[name] == {"componentInputParameter": f"pipelinechannel--check-parameters-{name.removeprefix('pod_')}"}
 
 
 def test_the_deploy_branch_validates_before_it_deploys(training: Compiled) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from components.classifier.errors import UsageError
 from pipelines.cli import app
@@ -68,8 +69,17 @@ def test_a_schedule_runs_one_at_a_time_and_does_not_catch_up(schedule: Penstock,
     assert (made["max_concurrency"], made["no_catchup"], made["mode"]) == (1, True, "ENABLE")
     assert made["trigger"]["cron_schedule"]["cron"] == "0 0 6 * * 1"
     assert made["runtime_config"]["parameters"] == {"source": "s3://data/pets", "name": "pets", "epochs": "3"}
-    assert made["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "penstock-training"
+    assert made["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "penstock-retraining"
     assert made["service_account"] == "trainer"
+
+
+def test_a_schedule_trains_only_when_something_changed_unless_it_is_to_train_always(schedule: Penstock, kubeflow: Kubeflow) -> None:
+    schedule("training", "--every", "1d", "--always")
+    schedule("scoring", "--every", "1d")
+    names = [it["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] for it in kubeflow.recurring.values()]
+    assert names == ["penstock-training", "penstock-scoring"]
+    with pytest.raises(typer.BadParameter, match="for trainings"):
+        schedule("scoring", "--every", "1d", "--always")
 
 
 def test_a_schedule_is_listed_paused_resumed_and_deleted_by_its_name_or_id(schedule: Penstock, kubeflow: Kubeflow) -> None:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,16 @@ from pipelines.local_runs import list_runs
 from tests.pipelines.runs import Done, command, environment, penstock
 
 pytestmark = pytest.mark.xdist_group("training_run")
+IMPOSSIBLE = ("--set", "policy.minimum_accuracy=1.0", "--set", "policy.maximum_latency_ms=0.000001", "--set", "seed=1")
 QUICK = ("--set", "epochs=2", "--set", "augmentation=none", "--json")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def code() -> Iterator[None]:
+    """A version of the code that does not say `.dirty`, which never is the same code."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENSTOCK_CODE_VERSION", "0.1.0+gtest")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +46,7 @@ def promoted(folder: Path) -> Done:
 
 @pytest.fixture(scope="module")
 def held(folder: Path, promoted: Done) -> Done:
-    impossible = ("--set", "policy.minimum_accuracy=1.0", "--set", "policy.maximum_latency_ms=0.000001", "--set", "seed=1")
-    return penstock("run", "training", "--store", "store", "--name", "digits", *impossible, *QUICK, cwd=folder)
+    return penstock("run", "training", "--store", "store", "--name", "digits", *IMPOSSIBLE, *QUICK, cwd=folder)
 
 
 def test_a_good_model_is_validated_and_deployed(promoted: Done, registry: Registry) -> None:
@@ -102,6 +111,24 @@ def test_a_run_has_one_id_in_its_folder_the_version_the_ledger_and_the_list(
 def test_the_second_challenger_was_compared_with_the_champion(held: Done, promoted: Done, registry: Registry) -> None:
     (last,) = [record for record in registry.ledger.records() if record.version == held.json["outputs"]["version"]]
     assert last.decision["compared_with"] == promoted.json["outputs"]["version"]
+
+
+@pytest.mark.integration
+def test_a_retraining_that_finds_nothing_changed_ends_after_ingest_and_says_so(
+    held: Done, promoted: Done, registry: Registry, folder: Path
+) -> None:
+    before = len(registry.ledger.records())
+    run = ("run", "retraining", "--store", "store", "--name", "digits", *IMPOSSIBLE)
+    again = penstock(*run, *QUICK, cwd=folder)
+    assert (again.code, again.steps) == (0, ["check-parameters", "ingest-dataset", "conclude-run"]), again.err
+    assert (again.json["outputs"], again.json["not_taken"]) == ({"outcome": "skipped"}, ["changed"])
+    told = penstock(*run, *QUICK[:-1], cwd=folder)
+    serves = promoted.json["outputs"]["version"]
+    assert told.out.endswith(f"Nothing was trained: data, settings and code are those of the last run. {serves} serves.\n")
+    assert len(registry.ledger.records()) == before
+    other = penstock(*run, *QUICK, "--set", "seed=2", cwd=folder)
+    assert (other.code, other.steps[-1], other.json["outputs"]) == (0, "conclude-run", {"outcome": "held"}), other.err
+    assert "train-model" in other.steps
 
 
 @pytest.mark.integration

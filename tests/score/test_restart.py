@@ -11,6 +11,7 @@ from components.score import plan as planning
 from components.score.output import MANIFEST, SUMMARY
 from components.score.parts import PREDICTIONS
 from components.score.plan import Plan
+from components.score.plan_step import shards_to_score
 from components.score.shard import score_shard
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
@@ -19,6 +20,7 @@ KILLED = """
 import os, signal, sys
 from components.score import rows
 from components.score.plan import Plan
+from components.score.plan_step import shards_to_score
 from components.score.shard import score_shard
 
 seen = 0
@@ -88,6 +90,18 @@ def test_a_finished_run_is_found_and_a_changed_input_is_not(score: Score, model:
     changed = score(pictures, output=tmp_path / "output")
     assert changed.labels != labels
     assert score(pictures, output=tmp_path / "output", review_threshold=1.0).summary.needs_review == 25
+
+
+def test_an_unchanged_input_takes_one_shard_that_finds_nothing_to_do(
+    score: Score, model: Model, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score(pictures, output=tmp_path / "output", shards=3)
+    planned = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=3)
+    assert shards_to_score(planned) == ["0"]
+    assert f"note: {tmp_path / 'output'} holds the scores of this input by {model.version} already" in capsys.readouterr().out
+    assert score_shard(planned, "0").scored == 0
+    cases.put(pictures / "7.png", cases.png(8))
+    assert shards_to_score(plan_of(model, tmp_path / "changed", pictures, tmp_path / "output", shards=3)) == ["0", "1", "2"]
 
 
 def test_a_finished_run_whose_file_was_removed_is_done_again(score: Score, pictures: Path, tmp_path: Path) -> None:

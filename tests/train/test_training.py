@@ -17,13 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from components.bundle import dataset, files
-from components.bundle.config import BundleConfig, facts_of
+from components.bundle.config import BundleConfig, code_version, facts_of
 from components.bundle.dataset import Dataset
 from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
-from components.train.record import Preprocessing, code_version, config
+from components.train.record import Preprocessing, config
 from components.train.training import TrainingResult, train
 from tests.train.strange import brighter, strange
 
