@@ -45,16 +45,21 @@ def read_trigger(cron: str, every: str) -> Trigger:
     if bool(cron) == bool(every):
         raise UsageError('say when it runs: --cron "0 6 * * 1", or --every 6h')
     if every:
-        found = _DURATION.fullmatch(every)
-        if not found or int(found[1]) == 0:
-            raise UsageError(f"--every {every!r} is not a duration; use one such as 30m, 6h or 1d")
-        return Trigger(seconds=int(found[1]) * _SECONDS[found[2]])
+        return Trigger(seconds=read_duration(every, "--every"))
     fields = cron.split()
     if cron.startswith("@") or len(fields) == _CRON_FIELDS + 1:
         return Trigger(cron=" ".join(fields))
     if len(fields) != _CRON_FIELDS:
         raise UsageError(f"--cron {cron!r} has {len(fields)} fields; a cron expression has five: minute, hour, day, month, weekday")
     return Trigger(cron=" ".join(["0", *fields]))
+
+
+def read_duration(text: str, option: str) -> int:
+    """Read a duration such as 30m, 6h or 1d in seconds; raises UsageError, which names the option, for another form and for none."""
+    found = _DURATION.fullmatch(text)
+    if not found or int(found[1]) == 0:
+        raise UsageError(f"{option} {text!r} is not a duration; use one such as 30m, 6h or 1d")
+    return int(found[1]) * _SECONDS[found[2]]
 
 
 def duration_text(seconds: int) -> str:

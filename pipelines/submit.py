@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 TIMEOUT_SECONDS = 30
 POLL_SECONDS = 5.0
+POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
+"""Where a pod has the token of its account for Kubeflow Pipelines; KF_PIPELINES_SA_TOKEN_PATH names another file, as for kfp."""
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 """States that a run of Kubeflow Pipelines does not leave."""
 
@@ -37,8 +40,8 @@ class Submission:
 class Server:
     """How to reach Kubeflow Pipelines.
 
-    `namespace` is the profile on a multi-user Kubeflow, empty on a standalone one. `token` is a bearer token; inside a
-    cluster the client takes the service account's by itself. `ca` is a file of certificates for a private CA.
+    `namespace` is the profile on a multi-user Kubeflow, empty on a standalone one. `token` is a bearer token; a pod without one
+    shows the token of its account that is projected for Kubeflow Pipelines. `ca` is a file of certificates for a private CA.
     """
 
     host: str
@@ -46,6 +49,12 @@ class Server:
     token: str = ""
     ca: str = ""
     verify_tls: bool = True
+
+    @property
+    def bearer(self) -> str:
+        """The token to show; a pod's is read anew each time, since the cluster renews it. Empty where there is none."""
+        projected = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", POD_TOKEN))
+        return self.token or (projected.read_text("utf-8").strip() if projected.is_file() else "")
 
 
 def submit(
@@ -129,6 +138,20 @@ def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds
         raise SubmissionFailed(f"run {run_id} ended as {ended.lower()}; its steps' logs are at {_address(server, run_id)}")
 
 
+def is_active(run_id: str, server: Server) -> bool:
+    """Say whether a run goes on; one that the server does not know (any more) does not. Raises what `connected` raises."""
+    import kfp_server_api
+
+    with connected(server) as client:
+        try:
+            run = client.get_run(run_id)
+        except kfp_server_api.ApiException as error:
+            if error.status != 404:
+                raise
+            return False
+        return str(run.state or "PENDING") not in ENDED
+
+
 def _client(server: Server) -> "Client":
     import kfp
 
@@ -136,7 +159,7 @@ def _client(server: Server) -> "Client":
         return kfp.Client(
             host=server.host,
             namespace=server.namespace or "kubeflow",
-            existing_token=server.token or None,
+            existing_token=server.bearer or None,
             ssl_ca_cert=server.ca or None,
             verify_ssl=server.verify_tls,
         )
@@ -178,7 +201,7 @@ def _check_answers(server: Server) -> None:
     with _errors_of(server):
         answer = requests.get(
             f"{server.host.rstrip('/')}/apis/v2beta1/healthz",
-            headers={"Authorization": f"Bearer {server.token}"} if server.token else {},
+            headers={"Authorization": f"Bearer {token}"} if (token := server.bearer) else {},
             verify=(server.ca or True) if server.verify_tls else False,
             timeout=TIMEOUT_SECONDS,
             allow_redirects=False,

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from components.bundle import files
-from components.bundle.config import facts_of
+from components.bundle.config import code_version, facts_of
 from components.bundle.dataset import Dataset, DatasetInfo, Split
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
@@ -31,7 +31,7 @@ from components.train.loop import Fitted, Trainer
 from components.train.pixel_statistics import Normalise, mean_and_std
 from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
-from components.train.record import Preprocessing, code_version, config, save_training
+from components.train.record import Preprocessing, config, save_training
 from components.train.temperature import fit_temperature
 
 

@@ -23,6 +23,7 @@ from pipelines.cli.run import run, train
 from pipelines.cli.serve import serve
 from pipelines.cli.submit import submit
 from pipelines.cli.ui import ui
+from pipelines.cli.watch import watch
 
 app = typer.Typer(
     name="penstock",
@@ -43,6 +44,7 @@ app.command("doctor")(doctor)
 app.command("serve")(serve)
 app.command("predict")(predict)
 app.command("drift")(drift)
+app.command("watch")(watch)
 app.command("report")(report)
 app.command("export")(export)
 app.command("ui")(ui)

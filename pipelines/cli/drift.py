@@ -36,17 +36,12 @@ def drift(
 
     Example: `penstock drift localhost:8080 --save today.json`
     """
-    from components.score.traffic import live_drift, read_counts
+    from components.score.traffic import live_drift
 
     registry = open_registry(store, name)
     resolved = registry.select(version)
-    reference = _reference(registry, resolved)
-    counts: Counts = Counter()
-    for predictor in predictors:
-        try:
-            counts += read_counts(_metrics(predictor), resolved)
-        except ValueError as error:
-            raise UsageError(f"{predictor} gives no metrics of a predictor ({error}); name its address, such as localhost:8080") from error
+    reference = reference_of(registry, resolved)
+    counts = counted(predictors, resolved)
     seen = counts - _saved(since, resolved) if since else counts
     if save:
         save.write_text(json.dumps({"version": resolved, "counts": [[*key, n] for key, n in sorted(counts.items())]}) + "\n", "utf-8")
@@ -57,7 +52,24 @@ def drift(
         _show(found)
 
 
-def _reference(registry: "Registry", version: str) -> "Reference":
+def counted(predictors: list[str], version: str) -> "Counts":
+    """What running predictors counted of a version since they started, from all of them together.
+
+    Raises InferenceError where one does not answer, and UsageError where what answers is not a predictor.
+    """
+    from components.score.traffic import read_counts
+
+    counts: Counts = Counter()
+    for predictor in predictors:
+        try:
+            counts += read_counts(_metrics(predictor), version)
+        except ValueError as error:
+            raise UsageError(f"{predictor} gives no metrics of a predictor ({error}); name its address, such as localhost:8080") from error
+    return counts
+
+
+def reference_of(registry: "Registry", version: str) -> "Reference":
+    """What a version's evaluation saw; raises UsageError for a version without it."""
     from components.bundle.files import REFERENCE
     from components.bundle.reference import Reference
 

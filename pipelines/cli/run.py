@@ -125,13 +125,21 @@ def _name_of(pipeline: str, arguments: dict[str, Any]) -> str:
     return name_of_source(arguments["source"])
 
 
-def execute(pipeline: str, arguments: dict[str, Any], *, quiet: bool = False, verbose: bool = False, docker: bool = False) -> RunResult:
-    """Run the pipeline and print each step as it starts and ends."""
+def execute(
+    pipeline: str,
+    arguments: dict[str, Any],
+    *,
+    quiet: bool = False,
+    verbose: bool = False,
+    docker: bool = False,
+    directory: Path | None = None,
+) -> RunResult:
+    """Run the pipeline, in a new directory or this one, and print each step as it starts and ends."""
     from pipelines.catalogue import load_pipeline
 
     names = display_names(load_pipeline(pipeline))
     with Printer(names, quiet, verbose) as printer:
-        result = run_local(pipeline, arguments, new_run_directory(RUNS), printer, _checkpoints(), docker=docker)
+        result = run_local(pipeline, arguments, directory or new_run_directory(RUNS), printer, _checkpoints(), docker=docker)
     result.skipped = [names.get(branch, branch) for branch in result.skipped]
     return result
 

@@ -39,8 +39,8 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     registry = Registry(open_store(arguments["store"]), arguments["name"])
     version = result.returned("publish-model")
     if version is None:
-        champion = registry.ledger.champion() or "nothing"
-        said = f"Nothing was trained: data, settings and code are those of the last run. {champion} serves."
+        serves = registry.ledger.champion() or "nothing"
+        said = f"Nothing was trained: data, settings and code are those of the last run. {serves} serves."
         console.print(Text(said), soft_wrap=True)
         return
     console.print()

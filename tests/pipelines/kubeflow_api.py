@@ -58,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             state, steps = self.server.states.pop(0)
             tasks = [{"task_id": name, "display_name": name, "state": of} for name, of in steps.items()]
             self.answer({"run_id": "r-1", "state": state, "run_details": {"task_details": tasks}})
+        elif "/runs/" in self.path:
+            self.answer({"error": "no such run"}, 404)
         else:
             self.answer({"experiments": [{"experiment_id": "e1", "display_name": "penstock", "namespace": ""}]})
 

@@ -1,5 +1,7 @@
 """Submitting, against a small server that answers as the Kubeflow Pipelines API does."""
 
+from pathlib import Path
+
 import pytest
 
 from components.classifier.errors import UsageError
@@ -8,6 +10,16 @@ from tests.pipelines.kubeflow_api import Kubeflow
 from tests.pipelines.kubeflow_api import kubeflow as kubeflow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def test_a_pod_shows_the_token_that_is_projected_for_it(kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("projected\n")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    submit("scoring", {}, Server(kubeflow.url), experiment="penstock")
+    assert set(kubeflow.tokens) == {"Bearer projected"}
+    kubeflow.tokens.clear()
+    submit("scoring", {}, Server(kubeflow.url, token="own"), experiment="penstock")
+    assert set(kubeflow.tokens) == {"Bearer own"}
 
 
 def test_a_run_is_created_with_its_arguments_and_token(kubeflow: Kubeflow) -> None:

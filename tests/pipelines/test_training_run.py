@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,10 @@ from pipelines.local_runs import list_runs
 from tests.pipelines.runs import Done, command, environment, penstock
 
 pytestmark = pytest.mark.xdist_group("training_run")
+CODE = "0.1.0+gtest"
+"""A version of the code that does not end in `.dirty`, which is never the same code."""
 IMPOSSIBLE = ("--set", "policy.minimum_accuracy=1.0", "--set", "policy.maximum_latency_ms=0.000001", "--set", "seed=1")
 QUICK = ("--set", "epochs=2", "--set", "augmentation=none", "--json")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def code() -> Iterator[None]:
-    """A version of the code that does not say `.dirty`, which never is the same code."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PENSTOCK_CODE_VERSION", "0.1.0+gtest")
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +32,23 @@ def registry(folder: Path) -> Registry:
     return Registry(open_store(str(folder / "store")), "digits")
 
 
+@pytest.fixture(autouse=True)
+def code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_CODE_VERSION", CODE)
+
+
 @pytest.fixture(scope="module")
 def promoted(folder: Path) -> Done:
-    return penstock("run", "training", "--store", "store", "--name", "digits", *QUICK, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENSTOCK_CODE_VERSION", CODE)
+        return penstock("run", "training", "--store", "store", "--name", "digits", *QUICK, cwd=folder)
 
 
 @pytest.fixture(scope="module")
 def held(folder: Path, promoted: Done) -> Done:
-    return penstock("run", "training", "--store", "store", "--name", "digits", *IMPOSSIBLE, *QUICK, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PENSTOCK_CODE_VERSION", CODE)
+        return penstock("run", "training", "--store", "store", "--name", "digits", *IMPOSSIBLE, *QUICK, cwd=folder)
 
 
 def test_a_good_model_is_validated_and_deployed(promoted: Done, registry: Registry) -> None:
