@@ -1,5 +1,6 @@
-# Three images:
+# Four images:
 #   pipeline       what the steps of the Kubeflow pipelines run in (torch and onnxruntime with CUDA)
+#   pipeline-slim  the same without torch and CUDA, for the steps that need neither, and with the command line, which submits runs
 #   predictor      KServe's server for one model version at /mnt/models (no torch), and the step that tries a version in it, validate_serving
 #   predictor-gpu  the same server on a GPU: the predictor's layers, and above them onnxruntime with CUDA
 # `make image` builds the first two; docs/images.md has their sizes, start times and how they are run.
@@ -57,6 +58,12 @@ RUN --mount=type=cache,target=/cache \
     /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --alone kfp onnxruntime-gpu --without triton onnxruntime >pipeline.txt
 
 
+# kfp with all of it: `penstock watch` and `penstock submit` compile pipelines and ask Kubeflow's API.
+FROM resolver AS slim-requirements
+RUN --mount=type=cache,target=/cache \
+    /resolver/bin/python requirements.py evaluate,score,deploy,signing,cli >slim.txt
+
+
 FROM base AS code
 ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
 WORKDIR /source
@@ -88,6 +95,30 @@ ARG CREATED=""
 ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
 LABEL org.opencontainers.image.title="Penstock pipeline" \
     org.opencontainers.image.description="The steps of Penstock's Kubeflow pipelines" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.created="${CREATED}"
+
+
+FROM base AS pipeline-slim
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+# botocore describes 400 services: those of S3 and of the ways to get credentials stay.
+RUN --mount=type=cache,target=/cache --mount=type=bind,from=slim-requirements,source=/requirements/slim.txt,target=/requirements.txt \
+    pip --python /opt/penstock/bin/python install --quiet --no-compile --no-deps --require-hashes --requirement /requirements.txt \
+    && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+    && find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d -regextype egrep -not -regex '.*/(s3|sts|sso|sso-oidc|signin)' -exec rm -r {} + \
+    && find "$packages" -type d -name tests -prune -exec rm -r {} + \
+    && { python3 -m compileall -qq -j 0 --invalidation-mode checked-hash "$packages" || true; } \
+    && find /opt/penstock -exec touch --no-dereference --date=@0 {} +
+COPY --from=code /opt/penstock/code /opt/penstock/code
+USER 65532:65532
+ARG VERSION=0.1.0
+ARG REVISION=""
+ARG CREATED=""
+ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
+LABEL org.opencontainers.image.title="Penstock pipeline without torch" \
+    org.opencontainers.image.description="The steps of Penstock's Kubeflow pipelines that need no torch, and the command line" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \

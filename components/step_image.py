@@ -1,4 +1,4 @@
-"""How every step is declared: in one of two images, with no installation at pod start."""
+"""How every step is declared: in one of three images, with no installation at pod start."""
 
 import functools
 import os
@@ -27,5 +27,9 @@ IMAGE = os.environ.get("PENSTOCK_IMAGE", DEFAULT_IMAGE)
 PREDICTOR_IMAGE = os.environ.get("PENSTOCK_PREDICTOR_IMAGE") or predictor_of(IMAGE)
 """The image that serves, and in which a version is tried before; the ServingRuntime should name the same."""
 
+SLIM_IMAGE = os.environ.get("PENSTOCK_SLIM_IMAGE") or IMAGE
+"""Of the steps that need no torch, where one is named; else the image of all steps."""
+
 component = functools.partial(dsl.component, base_image=IMAGE, install_kfp_package=False)
+slim_component = functools.partial(dsl.component, base_image=SLIM_IMAGE, install_kfp_package=False)
 predictor_component = functools.partial(dsl.component, base_image=PREDICTOR_IMAGE, install_kfp_package=False)

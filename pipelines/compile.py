@@ -10,9 +10,9 @@ from pipelines.catalogue import PIPELINES, load_pipeline
 def compile_pipelines(output: Path) -> list[Path]:
     """Write NAME.yaml for every pipeline into a directory; the same sources give the same bytes.
 
-    The images are what PENSTOCK_IMAGE and PENSTOCK_PREDICTOR_IMAGE name, and what steps ask of the cluster is what the file
-    PENSTOCK_RESOURCES says. Raises UsageError when the second image is not known, when one ends in `:latest`, under which a node
-    may keep an old image and run old code, and when the file names steps that are not there.
+    The images are what PENSTOCK_IMAGE, PENSTOCK_SLIM_IMAGE and PENSTOCK_PREDICTOR_IMAGE name, and what steps ask of the cluster is
+    what the file PENSTOCK_RESOURCES says. Raises UsageError when the predictor's image is not known, when one ends in `:latest`, under
+    which a node may keep an old image and run old code, and when the file names steps that are not there.
     """
     from kfp import compiler
 
@@ -43,7 +43,7 @@ def images_of(pipeline: Any) -> dict[str, str]:
 
     Raises UsageError when one of them is the predictor's and PENSTOCK_IMAGE does not tell which one belongs to it.
     """
-    from components.step_image import IMAGE, PREDICTOR_IMAGE, UNNAMED
+    from components.step_image import IMAGE, PREDICTOR_IMAGE, SLIM_IMAGE, UNNAMED
 
     used = {executor["container"]["image"] for executor in pipeline.pipeline_spec.deployment_spec["executors"].values()}
     if UNNAMED in used:
@@ -51,7 +51,8 @@ def images_of(pipeline: Any) -> dict[str, str]:
             f"PENSTOCK_IMAGE={IMAGE} does not tell which predictor's image belongs to it; "
             "set PENSTOCK_PREDICTOR_IMAGE to the one that serves, such as registry/penstock-predictor:0.1.0"
         )
-    named = {"PENSTOCK_IMAGE": IMAGE, "PENSTOCK_PREDICTOR_IMAGE": PREDICTOR_IMAGE}
+    slim = {"PENSTOCK_SLIM_IMAGE": SLIM_IMAGE} if SLIM_IMAGE != IMAGE else {}
+    named = {"PENSTOCK_IMAGE": IMAGE, **slim, "PENSTOCK_PREDICTOR_IMAGE": PREDICTOR_IMAGE}
     return {variable: image for variable, image in named.items() if image in used}
 
 
@@ -68,5 +69,6 @@ def check_image(image: str, variable: str = "PENSTOCK_IMAGE") -> None:
     """Raise UsageError for an image whose content can change: no tag, or `latest`. `variable` is the environment variable that names it."""
     name = image.rsplit("/", 1)[-1]
     if "@sha256:" not in image and (":" not in name or name.endswith(":latest")):
-        example = "registry/penstock-predictor:0.1.0" if variable == "PENSTOCK_PREDICTOR_IMAGE" else "registry/penstock-pipeline:0.1.0"
+        last = {"PENSTOCK_PREDICTOR_IMAGE": "penstock-predictor", "PENSTOCK_SLIM_IMAGE": "penstock-pipeline-slim"}
+        example = f"registry/{last.get(variable, 'penstock-pipeline')}:0.1.0"
         raise UsageError(f"{variable}={image} can change its content; name an immutable tag or a digest, such as {example}")

@@ -5,6 +5,8 @@ Every import counts: those inside functions and under TYPE_CHECKING too.
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
@@ -129,6 +131,46 @@ def permitted(path: str, places: tuple[str, ...]) -> bool:
 def test_a_library_is_imported_only_where_its_work_is_done(library: str) -> None:
     importing = [path for path, tree in modules().values() if library in {name.split(".")[0] for name in imported(tree)}]
     assert [path for path in importing if not permitted(path, ALLOWED[library])] == []
+
+
+def steps_of(decorator: str) -> dict[str, set[str]]:
+    """The steps that are declared for an image, and the modules of ours that their bodies import."""
+    ours, found = modules(), dict[str, set[str]]()
+    for path, tree in ours.values():
+        for function in (node for node in tree.body if isinstance(node, ast.FunctionDef) and path.endswith("/component.py")):
+            if decorator in {node.id for node in function.decorator_list if isinstance(node, ast.Name)}:
+                targets = (name for name in imported(function) if name.startswith("components."))
+                found[function.name] = {name if name in ours else name.rpartition(".")[0] for name in targets}
+    return found
+
+
+def reached(start: set[str]) -> set[str]:
+    """All modules of ours that some modules import, at once or inside functions, directly or through others."""
+    seen, todo = set[str](), list(start)
+    while todo:
+        if (module := todo.pop()) not in seen:
+            seen.add(module)
+            todo += [*our_imports()[module], *(parent for parent in [module.rpartition(".")[0]] if parent in our_imports())]
+    return seen
+
+
+NO_TORCH = ("torch", "torchvision", "onnxscript", "safetensors", "onnx")
+
+
+def test_the_steps_of_the_slim_image_reach_no_module_that_imports_torch() -> None:
+    steps, ours = steps_of("slim_component"), modules()
+    assert {"evaluate_model", "publish_model", "gate_model", "record_hold", "deploy_model", "conclude_run", "merge_scores"} <= steps.keys()
+    heavy = {name for name, (_, tree) in ours.items() if {it.split(".")[0] for it in imported(tree)} & set(NO_TORCH)}
+    assert {name: reached(start) & heavy for name, start in steps.items() if reached(start) & heavy} == {}
+    assert reached(steps_of("component")["train_model"]) & heavy, "what does reach it is found"
+
+
+def test_what_the_steps_of_the_slim_image_import_is_there_without_torch() -> None:
+    refuse = f"if name.split('.')[0] in {NO_TORCH}: raise ModuleNotFoundError(name)"
+    blocked = f"import sys\nclass Refuse:\n def find_spec(self, name, *_):\n  {refuse}\nsys.meta_path.insert(0, Refuse())\n"
+    imports = "".join(f"import {name}\n" for name in sorted(set().union(*steps_of("slim_component").values())))
+    ran = subprocess.run([sys.executable, "-W", "ignore", "-c", blocked + imports], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_component_file_holds_no_logic() -> None:

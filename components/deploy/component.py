@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.step_image import component
+from components.step_image import slim_component
 
 
-@component
+@slim_component
 def deploy_model(
     version: str,
     decision: dsl.Input[dsl.Markdown],
@@ -44,7 +44,7 @@ def deploy_model(
     return outcome
 
 
-@component
+@slim_component
 def choose_version(
     version: str,
     store: str,
@@ -70,7 +70,7 @@ def choose_version(
     return chosen
 
 
-@component
+@slim_component
 def deploy_version(
     version: str,
     asked: str,
@@ -103,7 +103,7 @@ def deploy_version(
     return outcome
 
 
-@component
+@slim_component
 def approve_version(version: str, store: str, name: str, environment: str, actor: str, reason: str, run: str) -> str:
     """Record that a person approves a version for an environment; returns "approved".
 
@@ -121,7 +121,7 @@ def approve_version(version: str, store: str, name: str, environment: str, actor
     return "approved"
 
 
-@component
+@slim_component
 def conclude_run(
     status: dsl.PipelineTaskFinalStatus,
     summary: dsl.Output[dsl.Markdown],

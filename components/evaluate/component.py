@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.step_image import component
+from components.step_image import slim_component
 
 
-@component
+@slim_component
 def evaluate_model(
     dataset: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],

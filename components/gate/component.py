@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.step_image import component
+from components.step_image import slim_component
 
 
-@component
+@slim_component
 def gate_model(
     evaluation: dsl.Input[dsl.Artifact],
     version: str,
@@ -48,7 +48,7 @@ def gate_model(
     return "hold" if not result.deploy else "await" if found.deployment.approval == "required" else "deploy"
 
 
-@component
+@slim_component
 def record_hold(
     version: str,
     decision: dsl.Input[dsl.Markdown],

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.step_image import component
+from components.step_image import slim_component
 
 
-@component
+@slim_component
 def publish_model(
     model: dsl.Input[dsl.Model],
     evaluation: dsl.Input[dsl.Artifact],

@@ -2,10 +2,10 @@
 
 from kfp import dsl
 
-from components.step_image import component
+from components.step_image import component, slim_component
 
 
-@component
+@slim_component
 def resolve_version(store: str, name: str, version: str = "champion") -> str:
     """Return the model version that scores.
 
@@ -17,7 +17,7 @@ def resolve_version(store: str, name: str, version: str = "champion") -> str:
     return model.resolve_version(store, name, version)
 
 
-@component
+@slim_component
 def plan_shards(
     plan: dsl.Output[dsl.Dataset],
     store: str,
@@ -66,7 +66,7 @@ def score_images(
     return score_shard(Plan.load(plan.path), shard, gpus).to_json()
 
 
-@component
+@slim_component
 def merge_scores(
     plan: dsl.Input[dsl.Dataset],
     results: list,

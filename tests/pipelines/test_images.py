@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
 from components.registry import Registry
 from components.step_image import UNNAMED, predictor_of
@@ -88,6 +89,24 @@ def test_both_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert done.code == 0, done.err
     found = {path.stem: path.read_text("utf-8").count(f"image: team/serving{DIGEST}") for path in (tmp_path / "compiled").iterdir()}
     assert found == {"training": 1, "retraining": 1, "deployment": 1, "scoring": 0, "approval": 0}
+
+
+def test_steps_that_need_no_torch_run_in_the_slim_image_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_SLIM_IMAGE", "team/slim:1")
+    done = penstock("compile", "--output", "compiled", cwd=tmp_path)
+    assert done.code == 0, done.err
+    used: dict[str, set[str]] = {}
+    for path in (tmp_path / "compiled").iterdir():
+        spec = next(yaml.safe_load_all(path.read_text("utf-8")))
+        for name, executor in spec["deploymentSpec"]["executors"].items():
+            used.setdefault(executor["container"]["image"], set()).add(name.removeprefix("exec-"))
+    assert {"train-model", "ingest-dataset", "check-parameters", "score-images"} <= used["penstock-pipeline:0.1.0"]
+    assert {"evaluate-model", "publish-model", "gate-model", "deploy-model", "conclude-run", "plan-shards", "merge-scores"} <= used[
+        "team/slim:1"
+    ]
+    assert used["penstock-predictor:0.1.0"] == {"validate-serving"}
+    monkeypatch.setenv("PENSTOCK_SLIM_IMAGE", "team/slim")
+    assert "PENSTOCK_SLIM_IMAGE=team/slim can change its content" in ended("compile", tmp_path)
 
 
 @pytest.mark.integration
