@@ -50,7 +50,8 @@ MAX_RUN_LENGTH_BYTES = 4 * 2**20
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_ANCILLARY_TEXT = {b"tEXt", b"zTXt", b"iTXt"}
+_LEFT_OUT = {b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"}
+"""Chunks of a PNG that its first frame does without: text, and what makes it move."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -132,7 +133,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
         raise ImageError("the file is empty (0 bytes)")
     try:
         _check_header(data, max_cost)
-        data = _without_large_metadata(data, max_cost)
+        data = _first_frame(data, max_cost)
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
@@ -158,6 +159,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
         raise ImageError("the picture is too large to be decoded in memory; make it smaller") from error
     except Exception as error:  # what Pillow's decoders raise for damaged files has no common base
         reason = one_line(error, 120)
+        if reason.lower().startswith("unsupported"):
+            raise ImageError(f"the picture is of a kind that is not read ({reason}), or damaged; save it as PNG") from error
         raise ImageError(f"the picture is cut or damaged ({reason})") from error
 
 
@@ -283,8 +286,8 @@ def _unknown(data: bytes) -> str:
     return f"the content is not a picture in a known format ({', '.join(FORMATS)})"
 
 
-def _without_large_metadata(data: bytes, max_cost: int | None) -> bytes:
-    """Check a PNG's chunks, and leave out text that is larger than Pillow takes: a good picture is not damaged by its metadata.
+def _first_frame(data: bytes, max_cost: int | None) -> bytes:
+    """Check a PNG's chunks, and leave out text and what makes it move: a good picture is not damaged by what lies beside it.
 
     Raises ImageError for a chunk whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks;
     CostlyPicture when they cost more than `max_cost`.
@@ -304,7 +307,7 @@ def _without_large_metadata(data: bytes, max_cost: int | None) -> bytes:
             raise ImageError("the picture is cut or damaged (its end is missing)")
         if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
             raise ImageError(f"the picture is cut or damaged (the checksum of its {kind.decode('latin-1')!r} chunk is wrong)")
-        if kind in _ANCILLARY_TEXT or (kind == b"iCCP" and size > 2**20):
+        if kind in _LEFT_OUT or (kind == b"iCCP" and size > 2**20):
             left_out.append((at, end))
         if kind == b"IEND":
             break

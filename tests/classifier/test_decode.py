@@ -172,6 +172,24 @@ def test_what_bears_a_picture_s_name_and_is_something_else_is_called_what_it_is(
         decode(data)
 
 
+def test_a_png_that_moves_is_its_first_frame_however_the_others_are_damaged() -> None:
+    first, second = variants.samples(3, seed=1), variants.samples(3, seed=2)
+    buffer = io.BytesIO()
+    Image.fromarray(first).save(buffer, "PNG", save_all=True, append_images=[Image.fromarray(second)])
+    data = buffer.getvalue()
+    at = data.index(b"fcTL", data.index(b"IDAT")) - 4  # the second frame's
+    assert np.array_equal(decode(data), first)
+    assert np.array_equal(decode(data[:at] + data[at + 38 :]), first)
+
+
+def test_a_bmp_of_a_layout_that_is_not_read_is_called_so() -> None:
+    masks = struct.pack("<III", 0x3FF00000, 0xFFC00, 0x3FF)
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 32, 3, 16, 0, 0, 0, 0) + masks
+    data = b"BM" + struct.pack("<IHHI", 14 + len(header) + 16, 0, 0, 14 + len(header)) + header + bytes(16)
+    with pytest.raises(ImageError, match=r"of a kind that is not read \(Unsupported BMP bitfields layout\), or damaged; save it as PNG"):
+        decode(data)
+
+
 def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     buffer = io.BytesIO()
     Image.new("L", (2000, 2000)).save(buffer, "JPEG", progressive=True)
