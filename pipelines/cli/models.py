@@ -11,6 +11,7 @@ from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
 from pipelines.cli.lineage import lineage
 from pipelines.cli.models_compare import diff, mistakes
+from pipelines.cli.models_copy import copy, regions
 from pipelines.cli.output import (
     DEFAULT_STORE,
     JsonOption,
@@ -27,6 +28,8 @@ app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, pu
 app.command("lineage")(lineage)
 app.command("diff")(diff)
 app.command("mistakes")(mistakes)
+app.command("copy")(copy)
+app.command("regions")(regions)
 
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")
@@ -272,42 +275,6 @@ def publish(
         return
     view.say(f"[green]{version}[/] is in {escape(open_registry(store, name).uri(version))}.")
     view.say(f"What the gate says of it: penstock gate explain {version} --store {escape(store)} --name {escape(name)}")
-
-
-@app.command()
-def copy(
-    version: VersionArgument,
-    to: Annotated[str, typer.Option("--to", help="The other store: a directory or s3://bucket/prefix.", show_default=False)],
-    store: StoreOption = DEFAULT_STORE,
-    name: NameOption = "",
-) -> None:
-    """Copy a version to another store, checked by digest; run it again after a break, and what arrived intact is kept.
-
-    Example: `penstock models copy champion --to s3://models-eu/penstock`
-    """
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    from components.registry.publication import copy_version
-
-    source = open_registry(store, name)
-    target = open_registry(to, source.name)
-    version = source.select(version)
-    total = sum(entry.size for entry in source.get(version).manifest.files.values())
-    with Progress(
-        TextColumn(version),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as bar:
-        task = bar.add_task("copy", total=total)
-        copied = copy_version(source, target, version, lambda size: bar.advance(task, size))
-    console.print(
-        f"{version} is in {escape(copied.uri)}: {len(copied.manifest.files)} files, {view.size_text(total)}, all digests checked.",
-        soft_wrap=True,
-    )
 
 
 def _user() -> str:

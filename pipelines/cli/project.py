@@ -32,6 +32,8 @@ class Project(Settings):
     """The model's name."""
     environment: str = ""
     """Whose policy and thresholds hold: dev, staging, prod, or the path of an environment file."""
+    regions: dict[str, str] = Field({})
+    """The stores of all regions by name, for `penstock models regions`: `eu: s3://models-eu/penstock`."""
     parameters: dict[str, dict[str, Any]] = Field({})
     """By pipeline, what `--set` would say: `training: {source: data/pets, epochs: 20}`."""
 
