@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -78,7 +79,7 @@ def _copies(
         running: dict[str, Future[ModelVersion]] = {}
         for address, target in targets.items():
             task = bars.add_task(escape(address), total=total)
-            running[address] = pool.submit(copy_version, source, target, version, lambda size, task=task: bars.advance(task, size))
+            running[address] = pool.submit(copy_version, source, target, version, partial(bars.advance, task))
         for address, future in running.items():
             try:
                 copied[address] = future.result()
