@@ -11,6 +11,7 @@ PIPELINES = {
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
     "deployment": ("pipelines.deployment", "deployment_pipeline"),
     "approval": ("pipelines.approval", "approval_pipeline"),
+    "variant": ("pipelines.variant", "variant_pipeline"),
 }
 
 

@@ -17,10 +17,12 @@ from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings
 from components.settings.serving import KServeSettings
 from components.settings.training import TrainingSettings
+from components.settings.variant import VariantSettings
 
 GROUPS: dict[str, type[BaseModel]] = {
     "ingest": IngestSettings,
     "training": TrainingSettings,
+    "variant": VariantSettings,
     "scoring": ScoringSettings,
     "policy": Policy,
     "serving": KServeSettings,
@@ -44,6 +46,7 @@ TEXTS = {
     "namespace": "Where the InferenceService is, for target kserve. Empty: PENSTOCK_KSERVE_NAMESPACE, or default.",
     "ingest": "How the source becomes a dataset",
     "training": "How the network is trained, beside what has a field of its own",
+    "variant": "How a variant is made, beside what has a field of its own",
     "scoring": "How pictures are scored",
     "policy": "Single rules of the environment's policy replaced for this run; null turns one off",
     "serving": "How the cluster serves, for target kserve",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from components.bundle.variant import Variant
 from components.classifier.errors import DataError
 from components.registry import Record
 from components.registry.manifest import Manifest
@@ -43,6 +44,8 @@ class Lineage:
     model: str
     version: str
     content_digest: str
+    made: Variant | None
+    """Of which versions it was made, and how; None for one that was trained."""
     decisions: list[dict[str, Any]]
     """All records of the ledger about the version: sequence, action, time, actor, reason."""
     served: list[Period]
@@ -62,6 +65,7 @@ def trace(manifest: Manifest, source: str, records: Iterable[Record], scores: It
         model=manifest.name,
         version=manifest.version,
         content_digest=manifest.content_digest,
+        made=Variant.of(manifest.parameters),
         decisions=[{field: getattr(record, field) for field in fields} for record in known if record.version == manifest.version],
         served=periods(manifest.version, known),
         scores=[output for output in scores if output.version == manifest.version],

@@ -21,7 +21,7 @@ from typing import IO, Any
 
 from components.classifier.progress import PREFIX, SECONDS_VARIABLE
 from pipelines import kfp_inside
-from pipelines.local_runs import LocalRun, RunStep, drop_artifacts
+from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
 
 GRACE_SECONDS = 10
 """How long steps may take to end after Ctrl-C before they are killed."""
@@ -45,10 +45,10 @@ class Step:
 
 def trained_files(directory: Path) -> tuple[Path, Path] | None:
     """Return the folders of a run's trained model and its evaluation, or None where the run did not come that far."""
-    steps = [("train-model", "model"), ("evaluate-model", "evaluation")]
-    found = [kfp_inside.step_outputs(directory / "artifacts", step)[1].get(name) for step, name in steps]
-    model, evaluation = (Path(artifact["uri"]) if artifact else None for artifact in found)
-    return (model, evaluation) if model and evaluation else None
+    made = (kfp_inside.step_outputs(directory / "artifacts", step)[1].get("model") for step in MODEL_STEPS)
+    model = next((artifact for artifact in made if artifact), None)
+    evaluation = kfp_inside.step_outputs(directory / "artifacts", "evaluate-model")[1].get("evaluation")
+    return (Path(model["uri"]), Path(evaluation["uri"])) if model and evaluation else None
 
 
 @dataclass

@@ -21,6 +21,9 @@ RECORD = "run.json"
 MAX_WITH_ARTIFACTS = 5
 """Runs whose steps' outputs are kept, the newest ones: what is worth keeping is in the model store."""
 
+MODEL_STEPS = ("train-model", "make-variant")
+"""Steps whose output is a model that is worth keeping until it is published."""
+
 Status = Literal["running", "succeeded", "failed", "interrupted", "lost"]
 
 
@@ -82,7 +85,7 @@ def drop_artifacts(root: Path = RUNS) -> None:
     """Remove the steps' outputs of all but the newest runs; a run that trained a model and did not succeed keeps its own."""
     ended = [run for run in list_runs(root) if run.status != "running"]
     for run in ended[MAX_WITH_ARTIFACTS:]:
-        trained = any(step.name == "train-model" and step.state == "succeeded" for step in run.steps)
+        trained = any(step.name in MODEL_STEPS and step.state == "succeeded" for step in run.steps)
         if run.status == "succeeded" or not trained:
             shutil.rmtree(root / run.id / "artifacts", ignore_errors=True)
 

@@ -9,32 +9,21 @@ from typing import Any, NamedTuple
 
 from kfp import dsl
 
-from components.deploy.component import conclude_run, deploy_model
-from components.evaluate.component import evaluate_model
-from components.gate.component import gate_model, record_hold
 from components.ingest.component import ingest_dataset
 from components.preflight.component import check_parameters
-from components.publish.component import publish_model
 from components.train.component import train_model
-from components.validate_serving.component import validate_serving
+from pipelines.challenge import conclude_after, judge, roll_out, some
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, configure_rollout, use_gpus, use_signing_key, use_webhook
+from pipelines.steps import HOUR, MINUTE, configure, use_gpus
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 Outcome = NamedTuple("Outcome", [("outcome", str)])  # noqa: UP014 - a pipeline returns nothing from within an exit handler
 
 
-RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-
-
-def _some(given: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: given[name] for name in names}
-
-
 def _prepare(given: dict[str, Any], *, compare: bool = False) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
     preflight = check_parameters(**given, compare=compare)
     configure(preflight, "Preflight", timeout=10 * MINUTE)
-    data = ingest_dataset(**_some(given, "source", "ingest", "store")).after(preflight)
+    data = ingest_dataset(**some(given, "source", "ingest", "store")).after(preflight)
     configure(data, "Ingest", timeout=6 * HOUR)
     return preflight, data
 
@@ -45,7 +34,7 @@ def _train(given: dict[str, Any], preflight: dsl.PipelineTask, data: dsl.Pipelin
     train = train_model(
         dataset=data.outputs["dataset"],
         dataset_digest=data.outputs["Output"],
-        **_some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training"),
+        **some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training"),
         **{f"pod_{name}": pod[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit")},  # kfp takes the names without pod_
         gpu_resource=pod["gpu_resource"],
         node_selector=pod["node_selector"],
@@ -54,46 +43,7 @@ def _train(given: dict[str, Any], preflight: dsl.PipelineTask, data: dsl.Pipelin
     use_gpus(train, given["gpus"], pod["gpu_resource"], pod["node_selector"])
     train.set_cpu_request(pod["cpu"]).set_memory_request(pod["memory"])
     train.set_cpu_limit(pod["cpu_limit"]).set_memory_limit(pod["memory_limit"])
-
-    model = _some(given, "store", "name")
-    evaluate = evaluate_model(dataset=data.outputs["dataset"], model=train.outputs["model"], **model)
-    configure(evaluate, "Evaluate", timeout=2 * HOUR)
-
-    publish = publish_model(model=train.outputs["model"], evaluation=evaluate.outputs["evaluation"], run=RUN, **model)
-    configure(publish, "Publish", timeout=1 * HOUR)
-    use_signing_key(publish)
-
-    gate = gate_model(
-        evaluation=evaluate.outputs["evaluation"],
-        version=publish.output,
-        **_some(given, "environment", "strategy", "actor", "reason", "policy"),
-        **model,
-    )
-    configure(gate, "Gate", timeout=10 * MINUTE)
-    return publish, gate
-
-
-def _conclude(given: dict[str, Any]) -> dsl.PipelineTask:
-    conclude = conclude_run(version="", run=RUN, **_some(given, "store", "name", "environment", "actor", "target", "namespace", "serving"))
-    return use_webhook(configure_rollout(conclude, "Conclude"))
-
-
-def _roll_out(given: dict[str, Any], publish: dsl.PipelineTask, gate: dsl.PipelineTask) -> None:
-    """Add what follows the gate's decision."""
-    with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
-        validate = validate_serving(version=publish.output, **_some(given, "store", "name", "environment"))
-        configure(validate, "Validate serving", timeout=30 * MINUTE)
-        deploy = deploy_model(
-            version=validate.outputs["Output"],
-            decision=gate.outputs["decision"],
-            run=RUN,
-            **_some(given, "store", "name", "environment", "strategy", "actor", "reason", "target", "namespace", "serving"),
-        )
-        configure_rollout(deploy, "Deploy", retries=0)
-    with dsl.Else(name="hold"):
-        hold = record_hold(version=publish.output, decision=gate.outputs["decision"], run=RUN, **_some(given, "store", "name", "actor"))
-        configure(hold, "Hold", timeout=10 * MINUTE)
-        use_signing_key(hold)
+    return judge(given, data.outputs["dataset"], train.outputs["model"])
 
 
 @dsl.pipeline(
@@ -138,8 +88,8 @@ def training_pipeline(
     given = dict(locals())
     preflight, data = _prepare(given)
     publish, gate = _train(given, preflight, data)
-    with dsl.ExitHandler(_conclude(given), name="rollout"):
-        _roll_out(given, publish, gate)
+    with dsl.ExitHandler(conclude_after(given), name="rollout"):
+        roll_out(given, publish, gate)
     return Outputs(version=publish.output, decision=gate.outputs["Output"])
 
 
@@ -180,8 +130,8 @@ def retraining_pipeline(
     given = dict(locals())
     preflight, data = _prepare(given, compare=True)
     changed = data.outputs["Output"] != preflight.outputs["trained_on"]
-    conclude = _conclude(given)
+    conclude = conclude_after(given)
     with dsl.ExitHandler(conclude, name="rollout"), dsl.If(changed, name="changed"):
         publish, gate = _train(given, preflight, data)
-        _roll_out(given, publish, gate)
+        roll_out(given, publish, gate)
     return Outcome(outcome=conclude.outputs["Output"])

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from components.bundle.files import CONFIG
 from components.bundle.formats import JsonFile
+from components.bundle.variant import KEY as VARIANT
 from components.classifier.errors import IntegrityError, PenstockError
 from components.classifier.images import ImageSpec
 
@@ -94,6 +95,7 @@ def facts_of(config: BundleConfig) -> dict[str, str]:
             "without keeping the aspect ratio; "
             f"uint8 0..255 as [N, {spec.height}, {spec.width}, {spec.channels}]; normalisation and temperature are inside the graph"
         ),
+        **({"penstock.variant": json.dumps(config.parameters[VARIANT])} if VARIANT in config.parameters else {}),
     }
 
 

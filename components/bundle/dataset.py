@@ -148,6 +148,11 @@ class Dataset:
         return Split(images, labels, columns if columns.exists() else None)
 
 
+def kept_folder(digest: str) -> str:
+    """The folder in a store that holds the dataset version of a digest, where it was kept."""
+    return f"datasets/{digest}"
+
+
 def digest(
     classes: list[str],
     shape: tuple[int, int, int],

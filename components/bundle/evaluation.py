@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from components.bundle.files import EVALUATION
 from components.bundle.formats import JsonFile, Strict
+from components.bundle.tradeoff import Tradeoff
 from components.bundle.training import LearningCurves
 from components.classifier.intervals import mcnemar
 
@@ -312,6 +313,8 @@ class Evaluation(Strict, JsonFile):
     """What a reader must know, one line each: classes without test pictures, slices left out and so on."""
     training: LearningCurves | None = None
     """How the model was trained; null where that is not known."""
+    tradeoff: Tradeoff | None = None
+    """Accuracy against latency; null for a model that was not made of other versions."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:

@@ -3,7 +3,7 @@
 | file | written by | what it is |
 |---|---|---|
 | model.onnx | train | uint8 pictures in, calibrated probabilities and familiarity out: normalisation and temperature are inside |
-| model.safetensors | train | the weights, for further training |
+| model.safetensors | train | the weights, for further training; none in 8-bit versions and ensembles |
 | config.json | train | `BundleConfig`: classes, shape, architecture, parameters, dataset digest |
 | training.json | train | the epochs, and what stopped them |
 | evaluation.json | evaluate | metrics on the sealed test split, and the paired comparison with the champion |

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from components.evaluate import calibration, metrics, slices
 from components.evaluate.champion import ChampionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
 from components.evaluate.occlusion import occlude
+from components.evaluate.tradeoff import candidates, measure_tradeoff
 from components.report.html import render
 
 
@@ -34,11 +36,13 @@ def evaluate(
     champion_path: str | Path | None = None,
     champion_version: str = "",
     champion_problem: str = "",
+    parents: Mapping[str, Path] | None = None,
 ) -> Evaluation:
     """Score the shipped ONNX on the test split and write files.EVALUATED_FILES into `output_path`, evaluation.json last.
 
     The champion in `champion_path` is scored on the same pictures. Where it cannot be compared (another class list or shape,
     or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is not an error.
+    `parents`: the versions that the model was made of, by name, beside which it is timed; None for one that was trained.
     Raises EvaluationError for a test split or scores that would not mean anything, and DataError or IntegrityError for
     inputs that cannot be read.
     """
@@ -58,6 +62,12 @@ def evaluate(
         champion_files = ChampionFiles(champion_version or (path.name if path else ""), path, champion_problem)
         champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities, groups)
     evaluation = _assemble(scored, champion, Path(model_path))
+    if parents is not None:
+        served = Path(champion_path) if champion_path is not None else None
+        beside = candidates(Path(model_path), parents, champion_version, served)
+        doubts = list(evaluation.warnings)
+        tradeoff = measure_tradeoff(beside, test.images, labels, doubts)
+        evaluation = evaluation.model_copy(update={"tradeoff": tradeoff, "warnings": doubts})
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation
 

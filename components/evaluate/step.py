@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from components.bundle import files
+from components.bundle.config import BundleConfig
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
+from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError
 from components.evaluate.evaluation import evaluate
 from components.registry import Registry
@@ -39,7 +41,8 @@ def run(dataset: str, model: str, evaluation: str, report: str, summary: str, st
     version = registry.ledger.champion() or ""
     with tempfile.TemporaryDirectory(prefix="penstock-champion-") as scratch:
         path, problem = _fetch(registry, version, Path(scratch) / "champion")
-        result = evaluate(dataset, model, evaluation, path, version, problem)
+        parents = _fetch_parents(registry, Path(model), Path(scratch))
+        result = evaluate(dataset, model, evaluation, path, version, problem, parents)
     _place(Path(evaluation) / files.REPORT, Path(report))
     Path(summary).parent.mkdir(parents=True, exist_ok=True)
     Path(summary).write_text(evaluation_markdown(result), "utf-8")
@@ -107,6 +110,18 @@ def _fetch(registry: Registry, version: str, destination: Path) -> tuple[Path | 
     except RegistryError as error:
         # A champion whose files are gone or damaged must not keep a sound successor from being evaluated.
         return None, str(error)
+
+
+def _fetch_parents(registry: Registry, model: Path, scratch: Path) -> dict[str, Path] | None:
+    """The versions that a variant was made of, by name; None for a model that was trained. One that is gone since is said, and left out."""
+    variant = Variant.of(BundleConfig.load(model).parameters)
+    if variant is None:
+        return None
+    found = {parent.version: _fetch(registry, parent.version, scratch / parent.version) for parent in variant.parents}
+    for version, (_, problem) in found.items():
+        if problem:
+            print(f"note: accuracy against latency is shown without {version}: {problem}")
+    return {version: path for version, (path, _) in found.items() if path is not None}
 
 
 def _place(source: Path, destination: Path) -> None:

@@ -45,7 +45,7 @@ def keep(path: Path, info: DatasetInfo, store: str) -> str:
     One that the store has already is left as it is; one that is not complete there is completed. Raises StoreError where the store fails.
     """
     place = open_store(store)
-    folder = f"datasets/{info.digest}"
+    folder = dataset.kept_folder(info.digest)
     address = f"{place.url.rstrip('/')}/{folder}"
     if place.exists(f"{folder}/{MANIFEST}"):
         return address
@@ -84,7 +84,7 @@ def fetch(address: str, path: Path, options: IngestSettings) -> DatasetInfo:
         raise UsageError(f"source {address} is a dataset version, which is taken as it is; remove {', '.join(changed)}")
     root, _, digest = address.strip().rstrip("/").rpartition("datasets/")
     place = open_store(root.rstrip("/") if "://" in root and not root.startswith("file://") else str(local_path(root or ".")))
-    folder = f"datasets/{digest}"
+    folder = dataset.kept_folder(digest)
     manifest = _manifest(place, folder, address)
     damaged = [name for name, entry in sorted(manifest.files.items()) if not _fetched(place, f"{folder}/{name}", entry, path / name)]
     if damaged:

@@ -8,12 +8,15 @@ from typing import Any
 from components.bundle.decision import check_strategy
 from components.bundle.environment import deciding_environment
 from components.classifier.errors import UsageError
+from components.registry import Registry
+from components.registry.parents import Chosen, choose
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
+from components.settings.variant import VariantSettings
 from components.storage import open_store
 
 _OWN_ARCHITECTURE = "small_cnn"
@@ -67,12 +70,32 @@ def check_approval(parameters: Mapping[str, Any], here: bool = False) -> Iterato
     yield f"environment: {environment.name}"
 
 
+def check_variant(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of a variant; yields one line per check that passed.
+
+    Raises what `choose` raises, PolicyError, StoreError and RolloutError.
+    """
+    yield f"name: {check_model_name(parameters['name'])}"
+    yield _check_decision(parameters)
+    chosen = parents_of(parameters)
+    yield f"variant: {parameters['kind']} of {', '.join(chosen.versions)}, calibrated and evaluated with {chosen.source}"
+    yield from _check_cluster(parameters, here)
+    yield _check_store(parameters["store"])
+
+
+def parents_of(parameters: Mapping[str, Any]) -> Chosen:
+    """The versions that a variant is made of, and their dataset; raises what `choose` raises."""
+    settings = VariantSettings.read(parameters["variant"], kind=parameters["kind"], versions=parameters["versions"])
+    return choose(Registry(open_store(parameters["store"]), parameters["name"]), settings)
+
+
 CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
     "training": check_training,
     "retraining": check_training,
     "scoring": check_scoring,
     "deployment": check_deployment,
     "approval": check_approval,
+    "variant": check_variant,
 }
 """The checks of each pipeline, by the name that the command line uses."""
 

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from components.step_image import component
+from components.step_image import component, slim_component
 
 
 @component
@@ -62,3 +62,34 @@ def check_parameters(
     if found:
         print(found)
     return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before)
+
+
+@slim_component
+def choose_parents(
+    versions: str,
+    kind: str,
+    store: str,
+    name: str,
+    environment: str,
+    strategy: str,
+    actor: str,
+    reason: str,
+    target: str,
+    namespace: str,
+    variant: dict,
+    policy: dict,
+    serving: dict,
+) -> NamedTuple("Outputs", [("versions", str), ("source", str)]):  # type: ignore[valid-type]  # kfp reads this form
+    """Refuse a variant that cannot be made, in seconds; returns the parents' full names, and the address of their kept dataset.
+
+    The parameters are those of the variant pipeline.
+    """
+    given = dict(locals())
+    from components.doctor.service import check_service
+    from components.preflight.checks import check_variant, parents_of
+
+    print(*check_variant(given), sep="\n")
+    if said := check_service(given):
+        print(said)
+    chosen = parents_of(given)
+    return ",".join(chosen.versions), chosen.source

@@ -3,7 +3,9 @@
 import logging
 from pathlib import Path
 
-from components.bundle.files import EVALUATED_FILES, TRAINED_FILES
+from components.bundle.config import BundleConfig
+from components.bundle.files import CONFIG, EVALUATED_FILES, TRAINED_FILES, WEIGHTS
+from components.bundle.variant import Variant
 from components.classifier.errors import DataError
 from components.registry import Registry
 from components.registry.publication import publish_files
@@ -16,9 +18,9 @@ def publish(model: Path, evaluation: Path, *, store: str, name: str, run: str = 
     """Publish a model with its evaluation; returns the version's name.
 
     Running it again with the same files finds the version and changes nothing. Raises DataError when a file of the two
-    directories is missing, StoreError when the store fails; then no reader sees a version.
+    directories is missing, IntegrityError for a damaged config.json, StoreError when the store fails; then no reader sees a version.
     """
-    files = {file: model / file for file in TRAINED_FILES} | {file: evaluation / file for file in EVALUATED_FILES}
+    files = {file: model / file for file in _trained(model)} | {file: evaluation / file for file in EVALUATED_FILES}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise DataError(
@@ -27,3 +29,9 @@ def publish(model: Path, evaluation: Path, *, store: str, name: str, run: str = 
     published = publish_files(Registry(open_store(store), name), files, run=run)
     logger.info("version %s of %s is in %s", published.version, name, published.uri)
     return published.version
+
+
+def _trained(model: Path) -> list[str]:
+    """The files that a model's directory must hold: weights unless it was made of other versions, whose weights are not its own."""
+    variant = Variant.of(BundleConfig.load(model).parameters) if (model / CONFIG).is_file() else None
+    return [file for file in TRAINED_FILES if file != WEIGHTS or variant is None or variant.kind == "average"]

@@ -4,6 +4,7 @@ import json
 
 from components.bundle.headline import Headline
 from components.bundle.markdown import escape, table
+from components.bundle.variant import KEY, Variant
 from components.registry.manifest import Manifest
 
 _LABELS = {
@@ -21,7 +22,7 @@ def model_card(manifest: Manifest, results: Headline) -> str:
 
     The text depends on the version's content only, not on the run, so that publishing again gives the same bytes.
     """
-    parameters = [(name, _text(value)) for name, value in sorted(manifest.parameters.items())]
+    parameters = [(name, _text(value)) for name, value in sorted(manifest.parameters.items()) if name != KEY]
     sections = [
         f"# {escape(manifest.name)} {manifest.version}",
         f"An image classifier ({escape(manifest.architecture)}) that tells {len(manifest.classes)} classes apart: "
@@ -37,6 +38,8 @@ def model_card(manifest: Manifest, results: Headline) -> str:
 def _origin(manifest: Manifest, results: Headline) -> list[tuple[str, str]]:
     rows = [("Trained at", manifest.trained_at), ("Dataset", manifest.dataset_digest), ("Code version", manifest.code_version)]
     rows += [("Content digest", manifest.content_digest)]
+    if (variant := Variant.of(manifest.parameters)) is not None:
+        rows += [("Made as", f"{variant.kind}: {variant.how}"), ("Made of", ", ".join(parent.version for parent in variant.parents))]
     return rows + ([("Source", results.source)] if results.source else [])
 
 

@@ -52,6 +52,7 @@ def render(
         # matplotlib's own markup; all text in it is ours and numbers, no name from the data gets there
         reliability=Markup(plots.reliability_plot(evaluation.calibration)),
         coverage=Markup(plots.coverage_plot(evaluation.coverage)),
+        tradeoff=Markup(plots.tradeoff_plot(evaluation.tradeoff)) if evaluation.tradeoff else None,
         learning=Markup(plots.learning_plot(evaluation.training)) if evaluation.training else None,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin
+from components.bundle.tradeoff import Tradeoff
 from components.bundle.training import LearningCurves
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 INK, MUTED, LINE, ACCENT, GOOD, BAD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 """Stand-ins for the page's colours: matplotlib knows no CSS variables."""
+
+_ROLES = {"this model": (ACCENT, "o"), "parent": (MUTED, "s"), "champion": (GOOD, "D"), "parent and champion": (GOOD, "s")}
+"""Colour and mark of a model in a plot of several."""
 
 _VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", GOOD: "good", BAD: "bad"}
 
@@ -106,6 +110,29 @@ def learning_plot(curves: LearningCurves) -> str:
     rate.xaxis.get_major_locator().set_params(integer=True)
     figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)
     return _svg(figure, "learning", [loss, accuracy, rate])
+
+
+def tradeoff_plot(found: Tradeoff) -> str:
+    """Accuracy with its 95% interval over the time for one picture, alone and in batches, of each model."""
+    figure = _figure(7.6, 3.9)
+    figure.subplots_adjust(left=0.1, wspace=0.08, top=0.87)
+    panels = figure.subplots(1, 2, sharey=True)
+    titles = ("one picture at a time", f"in batches of {found.batch}")
+    for axes, title, batched in zip(panels, titles, (False, True), strict=True):
+        for k, model in enumerate(found.models):
+            x, y = (model.batch_ms if batched else model.one_ms), 100 * model.accuracy
+            spread = [[y - 100 * model.low], [100 * model.high - y]]
+            colour, mark = _ROLES[model.role]
+            label = None if batched else f"{k + 1} {model.role}"
+            axes.errorbar([x], [y], yerr=spread, color=colour, marker=mark, markersize=8, elinewidth=1, capsize=3, linewidth=0, label=label)
+            axes.annotate(str(k + 1), (x, y), xytext=(8, 7), textcoords="offset points", color=INK, fontsize=10)
+        axes.set(xlabel=f"ms per picture, {title}")
+        axes.set_xlim(0, 1.18 * max(m.batch_ms if batched else m.one_ms for m in found.models))
+        axes.ticklabel_format(axis="y", useOffset=False)
+    panels[0].set(ylabel="accuracy, %")
+    columns = min(3, len(found.models))
+    figure.legend(loc="upper left", bbox_to_anchor=(0.08, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=columns)
+    return _svg(figure, "tradeoff", list(panels))
 
 
 def history_plot(

@@ -144,6 +144,7 @@ STEPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "ingest-dataset": {"memory": "1Gi"},
         "train-model": {},
+        "make-variant": {"cpu": "500m", "memory": "2Gi"},
         "evaluate-model": {},
         "validate-serving": {},
         "score-images": {"cpu": "500m", "memory": "1Gi"},

@@ -1,4 +1,4 @@
-"""The train step as Kubeflow sees it."""
+"""The train step, and the one that makes a variant of published versions, as Kubeflow sees them."""
 
 from kfp import dsl
 
@@ -55,3 +55,37 @@ def train_model(
         metrics.log_metric(key, value)
     model.metadata.update({"framework": "onnx", "architecture": architecture, "device": result.device, "dataset_digest": dataset_digest})
     return result.device
+
+
+@component
+def make_variant(
+    dataset: dsl.Input[dsl.Dataset],
+    model: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
+    versions: str,
+    kind: str,
+    store: str,
+    name: str,
+    variant: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+) -> str:
+    """Make an int8 model, an ensemble or averaged weights of published versions; returns how it was made.
+
+    Args:
+        dataset: The dataset version that the parents were trained on; its test split is not opened.
+        model: model.onnx, config.json, training.json, and for averaged weights model.safetensors.
+        metrics: The temperature, and the sizes of the file and its parents'.
+    """
+    from components.train.process_env import prepare_environment
+
+    prepare_environment()
+    from components.registry import Registry
+    from components.settings.variant import VariantSettings
+    from components.storage import open_store
+    from components.train.variants.making import make_variant as make
+
+    options = VariantSettings.read(variant, kind=kind, versions=versions)
+    made = make(dataset.path, model.path, Registry(open_store(store), name), options.selectors, options)
+    for key, value in vars(made).items():
+        metrics.log_metric(key, value)
+    model.metadata.update({"framework": "onnx", "kind": kind, "parents": versions})
+    return made.how

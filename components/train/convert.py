@@ -29,12 +29,15 @@ from components.bundle.config import BundleConfig, facts_of
 from components.bundle.files import ExportFormat
 from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, load_golden_familiarity
 from components.bundle.model import Classifier
+from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError, TrainingError, UsageError, first_line
 from components.classifier.images import Pixels
 from components.registry import Registry
 from components.storage.files import atomic_directory
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from components.classifier.network import ServingGraph
 
 LABELS, DESCRIPTION = "labels.json", "export.json"
@@ -80,6 +83,9 @@ def export_version(registry: Registry, version: str, chosen: ExportFormat, outpu
     if chosen is ExportFormat.OPENVINO and importlib.util.find_spec("openvino") is None:
         raise UsageError("the format openvino needs OpenVINO, which is not installed; run `pip install openvino`")
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
+        variant = Variant.of(registry.get(version).manifest.parameters)
+        if variant is not None and variant.kind != "average" and source == files.WEIGHTS:
+            raise RegistryError(f"version {version} is an {variant.kind} and has no {files.WEIGHTS}; choose onnx or openvino")
         model = registry.fetch(version, Path(scratch) / version, [source, files.CONFIG, files.GOLDEN])
         config = BundleConfig.load(model)
         with atomic_directory(output) as folder:
@@ -195,10 +201,19 @@ _WRITERS = {
 def _serving_graph(model: Path, config: BundleConfig) -> tuple["ServingGraph", Any, dict[str, str]]:
     """The version's network as it was served, a batch of two empty pictures, and the text that goes into the file."""
     import torch
+
+    from components.classifier.network import ServingGraph
+
+    graph = ServingGraph(load_network(model, config), config.input.mean, config.input.std, config.temperature).eval()
+    return graph, torch.zeros((2, *config.input.spec.shape), dtype=torch.uint8), {FACTS_INSIDE: json.dumps(facts_of(config))}
+
+
+def load_network(model: Path, config: BundleConfig) -> "nn.Module":
+    """Build a version's network with its weights; raises RegistryError for weights that do not make it."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from components.classifier.network import ServingGraph, build
+    from components.classifier.network import build
 
     try:
         network = build(config.architecture, config.input.spec, len(config.classes), width=config.parameters.get("width", 1.0))
@@ -208,8 +223,7 @@ def _serving_graph(model: Path, config: BundleConfig) -> tuple["ServingGraph", A
             f"{files.WEIGHTS} does not make the network {config.architecture!r} ({first_line(error)}), so that only formats made of "
             f"{files.ONNX} can be had; choose onnx or openvino"
         ) from error
-    graph = ServingGraph(network, config.input.mean, config.input.std, config.temperature).eval()
-    return graph, torch.zeros((2, *config.input.spec.shape), dtype=torch.uint8), {FACTS_INSIDE: json.dumps(facts_of(config))}
+    return network
 
 
 def _torch_runner(module: Callable[[Any], Any]) -> Run:

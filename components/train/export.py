@@ -59,17 +59,26 @@ def check_export(graph: ServingGraph, directory: Path, samples: Pixels) -> float
     `directory` also holds config.json. `samples` are real pictures, uint8 (N, H, W, C); noise is added where there are fewer than 64.
     Returns the largest difference of a probability or a familiarity. Raises TrainingError when it is above TOLERANCE.
     """
-    classifier = Classifier(directory)
-    images = _probes(samples, classifier.spec)
+    images = probes(samples, Classifier(directory).spec)
     with torch.inference_mode():
-        expected = _joined(*_as_tuple(graph.to("cpu").eval()(torch.from_numpy(images))))
-    alone = np.concatenate([_joined(*classifier.answer(images[k : k + 1])) for k in range(len(images))])
+        expected = _as_tuple(graph.to("cpu").eval()(torch.from_numpy(images)))
+    return check_answers(directory, images, joined(*expected), "the trained network")
+
+
+def check_answers(directory: Path, images: Pixels, expected: npt.NDArray[np.float32] | None, what: str) -> float:
+    """Compare model.onnx in batches of several sizes with itself picture by picture, and with what `what` answered, (N, K) or (N, K + 1).
+
+    Returns the largest difference of a probability or a familiarity. Raises TrainingError when it is above TOLERANCE.
+    """
+    classifier = Classifier(directory)
+    alone = np.concatenate([joined(*classifier.answer(images[k : k + 1])) for k in range(len(images))])
+    expected = alone if expected is None else expected
     worst = float(np.abs(alone - expected).max())
     for size in CHECKED_BATCHES:
-        together = _joined(*classifier.answer(images[:size], batch_size=size))
+        together = joined(*classifier.answer(images[:size], batch_size=size))
         worst = max(worst, float(np.abs(together - alone[:size]).max()), float(np.abs(together - expected[:size]).max()))
     if not worst <= TOLERANCE:
-        raise TrainingError(f"{ONNX} differs from the trained network by {worst:.2g} (at most {TOLERANCE:g}); choose another architecture")
+        raise TrainingError(f"{ONNX} differs from {what} by {worst:.2g} (at most {TOLERANCE:g}); choose another architecture")
     return worst
 
 
@@ -78,12 +87,13 @@ def _as_tuple(outputs: Tensor | tuple[Tensor, Tensor]) -> tuple[Any, Any]:
     return probabilities.numpy(), None if familiarity is None else familiarity.numpy()
 
 
-def _joined(probabilities: Any, familiarity: Any) -> npt.NDArray[np.float32]:
+def joined(probabilities: Any, familiarity: Any) -> npt.NDArray[np.float32]:
     """Both outputs side by side, (N, K + 1)."""
     return probabilities if familiarity is None else np.column_stack([probabilities, familiarity])
 
 
-def _probes(samples: Pixels, spec: ImageSpec) -> Pixels:
+def probes(samples: Pixels, spec: ImageSpec) -> Pixels:
+    """The first pictures of `samples`, uint8 (N, H, W, C), and noise up to the largest batch that is checked."""
     wanted = max(CHECKED_BATCHES)
     noise = np.random.default_rng(0).integers(0, 256, (max(0, wanted - len(samples)), *spec.shape), dtype=np.uint8)
     return np.concatenate([np.asarray(samples[:wanted]), noise])

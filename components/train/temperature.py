@@ -44,6 +44,21 @@ def fit_temperature(logits: Logits, labels: Labels) -> tuple[float, str]:
     return math.exp(found), f"fitted with a prior: validation loss {before.mean():.4f} became {after:.4f}; {counts}"
 
 
+def refit_temperature(probabilities: npt.NDArray[np.float32], labels: Labels) -> tuple[float, str]:
+    """Find the temperature of probabilities (N, K) that were calibrated before, and are those of another model now.
+
+    It stays 1 unless the fitted one lowers the validation loss by more than chance: the standard error of the mean difference.
+    """
+    logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    temperature, how = fit_temperature(logits, labels)
+    if temperature == 1:
+        return 1.0, how
+    before, after = _losses(logits, labels, 0.0), _losses(logits, labels, math.log(temperature))
+    if not clearly_worse(before, after):
+        return 1.0, f"not fitted again: the validation loss {before.mean():.4f} would become {after.mean():.4f}, no more than chance"
+    return temperature, how
+
+
 def calibrated_losses(logits: Logits, labels: Labels) -> npt.NDArray[np.float64]:
     """Return the loss of each picture (N,) at the most probable temperature.
 

@@ -37,11 +37,14 @@ def lineage(
     outputs = [read_scores(output) for output in scores or []]
     found = trace(manifest, _source(registry, manifest), registry.ledger.records(), outputs)
     if as_json:
-        print_json(asdict(found))
+        print_json(asdict(found) | {"made": found.made.model_dump() if found.made else None})
         return
     table = view.table("", "", heads=False)
     rows = [("data", f"{found.source or 'unknown source'}  sha256:{found.dataset_digest}"), ("run", found.run or "unknown")]
     rows += [("version", f"{found.model} {found.version}  trained {found.trained_at}  sha256:{found.content_digest}")]
+    if found.made:
+        rows += [("made as", f"{found.made.kind}: {found.made.how}")]
+        rows += [("made of", f"{parent.version}  sha256:{parent.sha256}") for parent in found.made.parents]
     rows += [("ledger", f"{r['sequence']}  {r['time']}  {r['action']}  {r['reason']}".rstrip()) for r in found.decisions]
     rows += [("served", f"{period.since} to {period.until or 'now'} on {period.target}") for period in found.served] or [
         ("served", "never")

@@ -42,7 +42,9 @@ SettingsOption = Annotated[
 ]
 PipelineArgument = Annotated[
     str,
-    typer.Argument(help="training, retraining, scoring, deployment or approval.", metavar="PIPELINE", autocompletion=complete_pipeline),
+    typer.Argument(
+        help="training, retraining, scoring, deployment, approval or variant.", metavar="PIPELINE", autocompletion=complete_pipeline
+    ),
 ]
 VersionArgument = Annotated[
     str,

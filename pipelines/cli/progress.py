@@ -28,6 +28,8 @@ _WIDE = 100
 _FIGURES = {
     "ingest-dataset": ("classes", "shape", "train", "validation", "test", "set_aside"),
     "train-model": ("validation_accuracy", "epochs", "device"),
+    "choose-parents": ("versions",),
+    "make-variant": ("kind", "size_bytes", "parent_bytes", "temperature"),
     "evaluate-model": ("accuracy", "macro_f1", "ece"),
     "plan-shards": ("pieces",),
     "merge-scores": ("rows", "errors", "review_share", "images_per_second"),

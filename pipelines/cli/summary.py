@@ -20,7 +20,7 @@ MAX_CLASSES = 20
 
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
     """Print the result of a run."""
-    if pipeline in {"training", "retraining"}:
+    if pipeline in {"training", "retraining", "variant"}:
         print_training(result, arguments)
         return
     if pipeline == "scoring":
@@ -32,7 +32,7 @@ def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -
 
 
 def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
-    """Print a training run: the evaluation per class, the decision, and what serves now."""
+    """Print a run that made a challenger: the evaluation per class, the decision, and what serves now."""
     from components.registry import Registry
     from components.storage import open_store
 

@@ -1,17 +1,22 @@
 """The publish step: two directories in, one version out, as often as it is run."""
 
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from components.bundle import files
+from components.bundle.config import BundleConfig
+from components.bundle.variant import Parent, Variant
 from components.classifier.errors import DataError
 from components.publish.component import publish_model
 from components.publish.publishing import publish
 from components.registry import Registry, verify_directory
 from components.storage import open_store
+from pipelines.cli import app
 from tests.registry import bundles
 
 
@@ -36,6 +41,31 @@ def test_the_files_of_both_steps_are_one_version(steps: tuple[Path, Path], tmp_p
     assert version in caplog.text
     assert publish(model, evaluation, store=str(tmp_path / "store"), name="digits", run="run-2") == version
     assert registry.get(version).manifest.run == "run-1"
+
+
+def test_a_variant_has_no_weights_and_says_of_which_versions_it_was_made(steps: tuple[Path, Path], tmp_path: Path) -> None:
+    model, evaluation = steps
+    store = str(tmp_path / "store")
+    (model / files.WEIGHTS).unlink()
+    with pytest.raises(DataError, match=r"cannot publish without .*model/model\.safetensors"):
+        publish(model, evaluation, store=store, name="digits")
+    parent = Parent(version="20260101-000000-0123456789ab", sha256="0123456789ab" + "0" * 52)
+    variant = Variant(kind="int8", parents=[parent], how="by hand")
+    config = BundleConfig.load(model)
+    config.model_copy(update={"parameters": {**config.parameters, "variant": variant.model_dump()}}).save(model)
+    version = publish(model, evaluation, store=store, name="digits")
+    registry = Registry(open_store(store), "digits")
+    manifest = registry.get(version).manifest
+    assert files.WEIGHTS not in manifest.files
+    card = (registry.fetch(version, tmp_path / "fetched", [files.CARD]) / files.CARD).read_text()
+    assert "| Made as | int8: by hand |" in card
+    assert "| Made of | 20260101-000000-0123456789ab |" in card
+    assert "variant" not in card
+    for command, expected in (("show", "int8 of 20260101-000000-0123456789ab: by hand"), ("lineage", f"sha256:{parent.sha256}")):
+        shown = CliRunner().invoke(app, ["models", command, version, "--store", store], env={"COLUMNS": "300"})
+        assert expected in " ".join(shown.output.split()), shown.output
+    lineage = CliRunner().invoke(app, ["models", "lineage", version, "--store", store, "--json"])
+    assert json.loads(lineage.stdout)["made"] == variant.model_dump()
 
 
 def test_another_evaluation_of_the_same_model_is_another_version(steps: tuple[Path, Path], tmp_path: Path) -> None:

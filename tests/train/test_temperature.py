@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from components.train.temperature import BOUNDS, CROSS_FITTED, fit_temperature
+from components.train.temperature import BOUNDS, CROSS_FITTED, fit_temperature, refit_temperature
 
 
 def drawn(temperature: float, count: int = 4000, seed: int = 0, spread: float = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -68,3 +68,15 @@ def test_without_a_mistake_nothing_is_fitted() -> None:
 
 def test_a_single_picture_is_no_reason() -> None:
     assert fit_temperature(np.array([[1.0, 0.0]]), np.array([1]))[0] == 1.0
+
+
+@pytest.mark.parametrize(("true", "again"), [(1.0, False), (1.01, False), (0.5, True), (2.0, True)])
+def test_probabilities_are_calibrated_again_only_where_that_helps_by_more_than_chance(true: float, again: bool) -> None:
+    logits, labels = drawn(true, count=1000)
+    found, what = refit_temperature(softmax(logits, axis=1).astype(np.float32), labels)
+    if again:
+        assert found == pytest.approx(true, rel=0.15)
+        assert "fitted with a prior" in what
+    else:
+        assert found == 1
+        assert "no more than chance" in what
