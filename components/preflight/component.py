@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from components.step_image import component, slim_component
+from components.step_image import component
 
 
 @component
@@ -64,7 +64,7 @@ def check_parameters(
     return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before)
 
 
-@slim_component
+@component
 def choose_parents(
     versions: str,
     kind: str,

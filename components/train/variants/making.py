@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 
 from components.bundle import files
-from components.bundle.config import BundleConfig, FamiliarityConfig, facts_of
+from components.bundle.config import BundleConfig, FamiliarityConfig, code_version, facts_of
 from components.bundle.dataset import Dataset
 from components.bundle.formats import JsonFile
 from components.bundle.model import Answers, Classifier
@@ -33,7 +33,6 @@ from components.train.convert import load_network
 from components.train.export import check_answers, check_export, export_onnx, joined, probes
 from components.train.familiarity import QUANTILE, FamiliarityFit, limit
 from components.train.pixel_statistics import Normalise
-from components.train.record import code_version
 from components.train.temperature import fit_temperature, refit_temperature
 from components.train.training import save_weights
 from components.train.variants import graphs
