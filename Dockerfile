@@ -7,6 +7,7 @@
 #
 # Whatever a release changes least comes first: interpreter, dependencies, code, labels. A push sends only the layers that changed.
 # pip's cache is a mount of the builder and in no layer.
+# The build argument EXTRAS names further extras of pyproject.toml, such as lineage,mlflow, for all but the GPU layer.
 # hadolint global ignore=DL3042
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
@@ -37,8 +38,9 @@ COPY .docker/requirements.py pyproject.toml constraints.txt ./
 # kfp is for validate_serving: the server does not import it. Signatures need cryptography, and no parser of certificates or Markdown.
 # httpx is imported by kserve, but no request goes through it.
 FROM resolver AS predictor-requirements
+ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py predictor,signing --alone kfp --without \
+    /resolver/bin/python requirements.py predictor,signing --also "$EXTRAS" --alone kfp --without \
         kubernetes google-auth oauthlib requests-oauthlib websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
@@ -54,14 +56,16 @@ RUN --mount=type=cache,target=/cache \
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
 # Triton (900 MB) compiles kernels for torch.compile, which training does not use. onnxruntime-gpu runs on CPUs too, and finds torch's CUDA.
 FROM resolver AS pipeline-requirements
+ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --alone kfp onnxruntime-gpu --without triton onnxruntime >pipeline.txt
+    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --also "$EXTRAS" --alone kfp onnxruntime-gpu --without triton onnxruntime >pipeline.txt
 
 
 # kfp with all of it: `penstock watch` and `penstock submit` compile pipelines and ask Kubeflow's API.
 FROM resolver AS slim-requirements
+ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py evaluate,score,deploy,signing,cli >slim.txt
+    /resolver/bin/python requirements.py evaluate,score,deploy,signing,cli --also "$EXTRAS" >slim.txt
 
 
 FROM base AS code

@@ -12,9 +12,10 @@ PYTEST := $(BIN)/python -m pytest
 DOCKER ?= $(shell .ci/docker-client)
 IMAGES ?= pipeline predictor
 REGISTRY ?=
+EXTRAS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
-BUILD_OPTIONS = --network=host $(if $(findstring podman,$(DOCKER)),--format=docker) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) \
+BUILD_OPTIONS = --network=host $(if $(findstring podman,$(DOCKER)),--format=docker) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) \
 	--build-arg REVISION=$(shell git describe --always --dirty=.dirty --exclude='*' 2>/dev/null) \
 	--build-arg CREATED=$(shell git log -1 --format=%cI 2>/dev/null)
 TOOLS := build/tools

@@ -24,6 +24,9 @@ _EXTRA = "extra_training_source"
 _PASSED_ON = (
     "AWS_",
     "PENSTOCK_S3_",
+    "PENSTOCK_MODEL_REGISTRY",
+    "OPENLINEAGE_",
+    "MLFLOW_",
     "OMP_",
     "HTTP_PROXY",
     "HTTPS_PROXY",

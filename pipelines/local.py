@@ -20,6 +20,7 @@ from types import FrameType
 from typing import IO, Any
 
 from components.classifier.progress import PREFIX, SECONDS_VARIABLE
+from components.integrations.settings import RUN
 from pipelines import kfp_inside
 from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
 
@@ -108,7 +109,7 @@ def run_local(
         from pipelines.docker import in_containers
 
         arguments, containers = in_containers(arguments, directory, checkpoints)
-        containers["environment"][SECONDS_VARIABLE] = PROGRESS_SECONDS
+        containers["environment"] |= {SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
     request = {
         "id": directory.name,
         "pipeline": pipeline,
@@ -118,7 +119,7 @@ def run_local(
         "containers": containers,
     }
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
-    ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS}
+    ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
     record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, time=datetime.now(UTC).isoformat(), pid=os.getpid())
     record.save(directory)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.classifier.errors import UsageError
-from pipelines.submit import Server, compiled, connected
+from pipelines.kfp_inside import add_plugins
+from pipelines.submit import Server, compiled, connected, mlflow_plugin
 
 _DURATION = re.compile(r"(\d+)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -77,14 +78,19 @@ def create_schedule(
     name: str,
     experiment: str,
     service_account: str = "",
+    mlflow: str = "",
 ) -> Schedule:
     """Compile a pipeline and have the server start it again and again, never two runs at a time, none for times that were missed.
+
+    `mlflow`: as `submit` takes it, for each run.
 
     Raises UsageError when a schedule has this name already, and what `submit` raises.
     """
     with compiled(pipeline) as package, connected(server) as client:
         if any(schedule.name == name for schedule in _all(client, server)):
             raise UsageError(f"there is a schedule {name} already; delete it by `penstock schedule delete {name}`, or give another --as")
+        if mlflow:
+            add_plugins(client, mlflow_plugin(mlflow))
         made = client.create_recurring_run(
             experiment_id=client.create_experiment(experiment, namespace=server.namespace or None).experiment_id,
             job_name=name,

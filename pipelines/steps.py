@@ -8,6 +8,7 @@ import os
 
 from kfp import dsl, kubernetes
 
+from components.integrations.settings import MODEL_REGISTRY, RUN
 from components.settings.resources import read_steps, step_resources
 
 RESOURCES = read_steps(os.environ.get("PENSTOCK_RESOURCES", ""))
@@ -34,6 +35,28 @@ CA_CONFIG, CA_FOLDER = "penstock-ca", "/etc/penstock/ca"
 ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER = "penstock-environments", "/etc/penstock/environments"
 VERIFY_CONFIG, VERIFY_FOLDER = "penstock-verify", "/etc/penstock/verify"
 SIGNING_SECRET, SIGNING_FOLDER = "penstock-signing", "/etc/penstock/signing"
+
+INTEGRATIONS, INTEGRATIONS_FOLDER = "penstock-integrations", "/etc/penstock/integrations"
+"""A ConfigMap and a Secret of this name say what the steps tell OpenLineage, MLflow and the Model Registry: docs/integrations.md."""
+_INTEGRATIONS_CONFIG = (
+    "OPENLINEAGE_URL",
+    "OPENLINEAGE_ENDPOINT",
+    "OPENLINEAGE_NAMESPACE",
+    "OPENLINEAGE_CONFIG",
+    "MLFLOW_TRACKING_URI",
+    "MLFLOW_EXPERIMENT_NAME",
+    MODEL_REGISTRY,
+    f"{MODEL_REGISTRY}_CA",
+)
+_INTEGRATIONS_SECRET = (
+    "OPENLINEAGE_API_KEY",
+    "MLFLOW_TRACKING_TOKEN",
+    "MLFLOW_TRACKING_USERNAME",
+    "MLFLOW_TRACKING_PASSWORD",
+    f"{MODEL_REGISTRY}_TOKEN",
+)
+RUN_LABEL = "pipeline/runid"
+"""The label by which Kubeflow marks the pods of a run with its ID."""
 
 MINUTE, HOUR = 60, 3600
 
@@ -70,7 +93,15 @@ def configure(
         kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
         kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
         kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
+    _use_integrations(task)
     return task
+
+
+def _use_integrations(task: dsl.PipelineTask) -> None:
+    kubernetes.use_field_path_as_env(task, RUN, f"metadata.labels['{RUN_LABEL}']")
+    kubernetes.use_config_map_as_env(task, INTEGRATIONS, {key: key for key in _INTEGRATIONS_CONFIG}, optional=True)
+    kubernetes.use_secret_as_env(task, INTEGRATIONS, {key: key for key in _INTEGRATIONS_SECRET}, optional=True)
+    kubernetes.use_config_map_as_volume(task, INTEGRATIONS, INTEGRATIONS_FOLDER, optional=True)
 
 
 def _ask(task: dsl.PipelineTask) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.classifier.errors import PenstockError, UsageError, first_line
 from pipelines.catalogue import load_pipeline
+from pipelines.kfp_inside import add_plugins
 
 if TYPE_CHECKING:
     from kfp import Client
@@ -20,6 +21,8 @@ TIMEOUT_SECONDS = 30
 POLL_SECONDS = 5.0
 POD_TOKEN = "/var/run/secrets/kubeflow/pipelines/token"
 """Where a pod has the token of its account for Kubeflow Pipelines; KF_PIPELINES_SA_TOKEN_PATH names another file, as for kfp."""
+NO_EXPERIMENT = "none"
+"""In place of an experiment: the run is kept out of MLflow."""
 ENDED = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 """States that a run of Kubeflow Pipelines does not leave."""
 
@@ -34,6 +37,8 @@ class Submission:
 
     run_id: str
     url: str
+    mlflow: str = ""
+    """The page of the MLflow run that the server started; empty where it started none."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,24 @@ class Server:
 
 
 def submit(
-    pipeline: str, arguments: dict[str, Any], server: Server, *, experiment: str, service_account: str = "", run_name: str = ""
+    pipeline: str,
+    arguments: dict[str, Any],
+    server: Server,
+    *,
+    experiment: str,
+    service_account: str = "",
+    run_name: str = "",
+    mlflow: str = "",
 ) -> Submission:
     """Compile a pipeline and start a run of it with these arguments.
+
+    `mlflow`: the experiment in which Kubeflow's own MLflow plugin shall keep the run; `none` keeps it out of MLflow.
 
     Raises UsageError for a host of another form and for an image that is not known or can change, SubmissionFailed when the
     server cannot be reached, refuses, or names no ID of the run.
     """
     with compiled(pipeline) as package, connected(server) as client:
+        plugins = add_plugins(client, mlflow_plugin(mlflow)) if mlflow else []
         started = client.create_run_from_pipeline_package(
             package,
             arguments=arguments,
@@ -76,7 +91,21 @@ def submit(
         )
     if not started.run_id:
         raise SubmissionFailed(f"{server.host} took the run but named no ID for it; look for it in its list of runs, and check --host")
-    return Submission(started.run_id, _address(server, started.run_id))
+    return Submission(started.run_id, _address(server, started.run_id), _mlflow_page(plugins))
+
+
+def mlflow_plugin(experiment: str) -> dict[str, Any]:
+    """What Kubeflow's MLflow plugin is told: the experiment's name, or to leave the run alone where that is `none`."""
+    return {"mlflow": {"disabled": True} if experiment == NO_EXPERIMENT else {"experiment_name": experiment}}
+
+
+def _mlflow_page(answers: list[Any]) -> str:
+    """The page of the MLflow run in a server's answer; empty where it has no such plugin, or could not reach MLflow."""
+    for answer in answers:
+        told = (answer.plugins_output or {}).get("mlflow")
+        if told and (page := (told.entries or {}).get("run_url")):
+            return str(page.value)
+    return ""
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
-_OURS = ("PENSTOCK_", "AWS_", "KFP_")
+_OURS = ("PENSTOCK_", "AWS_", "KFP_", "OPENLINEAGE_", "MLFLOW_", "HF_")
 
 
 @pytest.fixture(autouse=True)

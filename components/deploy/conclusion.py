@@ -9,6 +9,8 @@ from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponen
 
 from components.bundle.markdown import escape, table
 from components.deploy.request import DeployRequest
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 
@@ -62,6 +64,7 @@ _SAID = {
 }
 
 
+@observed(steps.conclude)
 def conclude(registry: Registry, request: DeployRequest, state: str) -> Outcome:
     """Put back what served before where the run's deploy step was cut off, and return the run's outcome.
 

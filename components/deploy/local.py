@@ -4,6 +4,8 @@ from components.bundle.environment import Deployment, load_environment
 from components.classifier.errors import RegistryError, UsageError
 from components.deploy.permission import refuse_forbidden
 from components.deploy.request import PREVIOUS, DeployRequest
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 
@@ -17,6 +19,7 @@ def deploy_local(registry: Registry, request: DeployRequest) -> str:
     return "deployed" if _record(registry, request) else "unchanged"
 
 
+@observed(steps.rollback)
 def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str = "") -> Record:
     """Make the version before the champion, or the version `to`, the champion of the local target; returns the ledger's record.
 

@@ -9,12 +9,15 @@ from components.classifier.errors import UsageError
 from components.deploy.local import deploy_local
 from components.deploy.permission import refuse_forbidden, strategy_for
 from components.deploy.request import PREVIOUS, DeployRequest, Overtaken
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Registry
 from components.registry.ledger import judgement
 from components.settings.serving import check_target
 from components.storage import open_store
 
 
+@observed(steps.deploy)
 def deploy(registry: Registry, request: DeployRequest) -> str:
     """Deploy to the request's target; returns "deployed", "unchanged", or "held" for a version that was overtaken.
 

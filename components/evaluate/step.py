@@ -14,6 +14,8 @@ from components.bundle.predictions import Predictions
 from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError
 from components.evaluate.evaluation import evaluate
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Registry
 from components.report.markdown import evaluation_markdown
 from components.storage import open_store
@@ -35,6 +37,7 @@ class StepResult:
     roc: tuple[list[float], list[float], list[float]] | None
 
 
+@observed(steps.evaluate)
 def run(dataset: str, model: str, evaluation: str, report: str, summary: str, store: str, name: str) -> StepResult:
     """Evaluate, with the registry's champion beside, and write report and summary where they are shown."""
     registry = Registry(open_store(store), name)

@@ -10,9 +10,12 @@ from components.bundle.files import EVALUATION
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError
 from components.gate.decide import decide
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Ledger, Registry
 
 
+@observed(steps.gate)
 def judge(
     directory: str | Path, registry: Registry, version: str, policy: Policy, environment: str, strategy: str, actor: str, reason: str
 ) -> Decision:

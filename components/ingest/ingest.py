@@ -23,6 +23,8 @@ from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selec
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
 from components.ingest.weights import check_weights
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.readers.listing import counted, quoted, some
 from components.report.dataset import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
@@ -33,6 +35,7 @@ SCRATCH = ".scratch"
 _print_now: Callable[[str], None] = partial(print, flush=True)
 
 
+@observed(steps.ingest)
 def ingest(source: str, path: str | Path, options: IngestSettings | None = None, log: Log = _print_now, store: str = "") -> DatasetInfo:
     """Read `source`, check it, split it and write it as a dataset version into the folder `path`.
 

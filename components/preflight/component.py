@@ -50,11 +50,12 @@ def check_parameters(
     """
     given = dict(locals())
     from components.doctor.service import check_service
+    from components.integrations.settings import missing
     from components.preflight.checks import check_training
     from components.preflight.comparison import last_training
     from components.settings.resources import Resources
 
-    print(*check_training(given), sep="\n")
+    print(*check_training(given), *missing(), sep="\n")
     if said := check_service(given):
         print(said)
     asked = Resources.read(resources)

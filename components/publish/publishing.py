@@ -7,6 +7,8 @@ from components.bundle.config import BundleConfig
 from components.bundle.files import CONFIG, EVALUATED_FILES, TRAINED_FILES, WEIGHTS
 from components.bundle.variant import Variant
 from components.classifier.errors import DataError
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Registry
 from components.registry.publication import publish_files
 from components.storage import open_store
@@ -14,6 +16,7 @@ from components.storage import open_store
 logger = logging.getLogger(__name__)
 
 
+@observed(steps.publish)
 def publish(model: Path, evaluation: Path, *, store: str, name: str, run: str = "") -> str:
     """Publish a model with its evaluation; returns the version's name.
 

@@ -11,6 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.score.appearance import read_reference
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output
@@ -23,6 +25,7 @@ from components.score.summary import Summary, Tally, read_summary
 MAX_NAMED = 10
 
 
+@observed(steps.merge)
 def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     """Write the output's files into a folder, commit them to the output's store, and return the summary.
 

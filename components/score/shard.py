@@ -8,6 +8,8 @@ from pathlib import Path
 
 from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.progress import Progress
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.score.model import Model
 from components.score.output import Output
 from components.score.pieces import Outcome, PieceScorer, in_processes
@@ -35,6 +37,7 @@ class ShardResult:
         return json.dumps(self.__dict__)
 
 
+@observed(steps.score)
 def score_shard(plan: Plan, shard: str, gpus: str = "0") -> ShardResult:
     """Score the pieces of one shard and keep each in the output's store as soon as it is complete.
 

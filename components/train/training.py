@@ -19,6 +19,8 @@ from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, build, check_size
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.settings.training import TrainingSettings
 from components.storage.files import atomic_directory
 from components.train import augmentation
@@ -55,6 +57,7 @@ class TrainingResult:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
 
+@observed(steps.train)
 def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str = "") -> TrainingResult:
     """Train, calibrate, export and check one model; the directory `model_path` appears when it is complete.
 

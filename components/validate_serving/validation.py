@@ -15,6 +15,8 @@ from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, 
 from components.classifier.errors import EvaluationError, IntegrityError, ServingError
 from components.classifier.images import Pixels
 from components.inference_client import Inference, InferenceClient, batches, png_base64
+from components.integrations import steps
+from components.integrations.observe import observed
 from components.registry import Registry, verify_directory
 from components.storage import open_store
 from components.validate_serving.predictor_process import predictor
@@ -77,6 +79,7 @@ class ServingReport:
         )
 
 
+@observed(steps.validate_serving)
 def validate_version(
     version: str, store: str, name: str, latency_budget_ms: float = 0.0, report: str | Path | None = None
 ) -> ServingReport:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
+from pipelines.cli.hub import push_hub
 from pipelines.cli.lineage import lineage
 from pipelines.cli.models_compare import diff, mistakes
 from pipelines.cli.models_copy import copy, regions
@@ -26,6 +27,7 @@ from pipelines.cli.project import chosen_name, model_names, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
 app.command("lineage")(lineage)
+app.command("push-hub")(push_hub)
 app.command("diff")(diff)
 app.command("mistakes")(mistakes)
 app.command("copy")(copy)

@@ -9,7 +9,16 @@ from rich.text import Text
 
 from pipelines.cli.output import JsonOption, SettingsOption, console, print_json, warn_of_default_image
 from pipelines.cli.project import DEFAULT_NAME
-from pipelines.cli.submit import AccountOption, CaOption, ExperimentOption, HostOption, NamespaceOption, TokenOption, run_arguments
+from pipelines.cli.submit import (
+    AccountOption,
+    CaOption,
+    ExperimentOption,
+    HostOption,
+    MlflowOption,
+    NamespaceOption,
+    TokenOption,
+    run_arguments,
+)
 
 app = typer.Typer(no_args_is_help=True, help="Start trainings and scorings on Kubeflow at given times; list, pause, resume, delete.")
 
@@ -36,6 +45,7 @@ def _starting(pipeline: str) -> Callable[..., None]:
         always: Annotated[
             bool, typer.Option("--always", help="Train even when nothing has changed.", hidden=pipeline != "training")
         ] = False,
+        mlflow: MlflowOption = "",
         as_json: JsonOption = False,
     ) -> None:
         from pipelines.schedules import create_schedule, read_trigger
@@ -53,6 +63,7 @@ def _starting(pipeline: str) -> Callable[..., None]:
             name=name or f"{pipeline}-{arguments.get('name', DEFAULT_NAME)}",
             experiment=experiment,
             service_account=service_account,
+            mlflow=mlflow,
         )
         warn_of_default_image()
         if as_json:

@@ -13,6 +13,9 @@ NamespaceOption = Annotated[str, typer.Option("--namespace", envvar="KFP_NAMESPA
 TokenOption = Annotated[str, typer.Option("--token", envvar="KFP_TOKEN", help="A bearer token.")]
 CaOption = Annotated[str, typer.Option("--ca", help="Certificates of a private CA.")]
 ExperimentOption = Annotated[str, typer.Option("--experiment", help="The experiment that the run belongs to.")]
+MlflowOption = Annotated[
+    str, typer.Option("--mlflow-experiment", help="Where Kubeflow's own MLflow plugin keeps the run; none keeps it out of MLflow.")
+]
 AccountOption = Annotated[str, typer.Option("--service-account", help="Who the steps run as.")]
 
 
@@ -25,6 +28,7 @@ def submit(
     ca: CaOption = "",
     experiment: ExperimentOption = "penstock",
     service_account: AccountOption = "",
+    mlflow: MlflowOption = "",
     follow: Annotated[bool, typer.Option("--watch", help="Follow the run to its end; exit code 1 unless it succeeds.")] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -36,17 +40,21 @@ def submit(
 
     Example: `penstock submit training --host http://localhost:8080 --set store=s3://models/penstock --set gpus=1`
     """
-    from pipelines.submit import Server, watch
+    from pipelines.submit import NO_EXPERIMENT, Server, watch
     from pipelines.submit import submit as send
 
     arguments = run_arguments(pipeline, settings)
     server = Server(host, namespace, token, ca)
-    sent = send(pipeline, arguments, server, experiment=experiment, service_account=service_account)
+    sent = send(pipeline, arguments, server, experiment=experiment, service_account=service_account, mlflow=mlflow)
     warn_of_default_image()
     if as_json:
-        print_json({"run_id": sent.run_id, "url": sent.url})
+        print_json({"run_id": sent.run_id, "url": sent.url, **({"mlflow": sent.mlflow} if sent.mlflow else {})})
     else:
         console.print(f"started run {sent.run_id}\nwatch it at {sent.url}", soft_wrap=True)
+        if sent.mlflow:
+            console.print(f"in MLflow at {sent.mlflow}", soft_wrap=True)
+    if mlflow and mlflow != NO_EXPERIMENT and not sent.mlflow:
+        errors.print("note: the server started no MLflow run: it is older than 2.17, or its MLflow plugin is not set up", soft_wrap=True)
     if follow:
         watch(sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))
 

@@ -75,7 +75,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({})
         elif self.path.endswith("/runs"):
             self.server.runs.append(body)
-            self.answer({"run_id": self.server.run_id, "display_name": body.get("display_name", "")})
+            wanted = body.get("plugins_input", {}).get("mlflow", {"disabled": True})
+            page = {"value": f"http://mlflow/{wanted.get('experiment_name')}", "render_type": "URL"}
+            told = {} if wanted.get("disabled") else {"mlflow": {"entries": {"run_url": page}, "state": "PLUGIN_SUCCEEDED"}}
+            self.answer({"run_id": self.server.run_id, "display_name": body.get("display_name", ""), "plugins_output": told})
         else:
             self.answer({"experiment_id": "e1", "display_name": "penstock"})
 

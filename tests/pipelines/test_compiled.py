@@ -226,19 +226,34 @@ def test_credentials_come_from_optional_secrets_and_settings(each: Compiled) -> 
         secrets = {secret["secretName"] for secret in settings["secretAsEnv"]}
         asks = name.startswith(("deploy-", "conclude-"))
         writes = asks or name.startswith(("publish-", "approve-")) or name == "record-hold"
-        expected = {"penstock-s3": True, "penstock-service": asks, "penstock-signing": writes, "penstock-notify": name == "conclude-run"}
+        expected = {
+            "penstock-s3": True,
+            "penstock-integrations": True,
+            "penstock-service": asks,
+            "penstock-signing": writes,
+            "penstock-notify": name == "conclude-run",
+        }
         assert secrets == {secret for secret, needed in expected.items() if needed}, "only what publishes or writes the ledger can sign"
         assert [volume["secretName"] for volume in settings.get("secretAsVolume", [])] == (["penstock-signing"] if writes else [])
-        config, verify = settings["configMapAsEnv"]
-        assert [config["configMapName"], verify["configMapName"]] == ["penstock-storage", "penstock-verify"]
+        config, *others = settings["configMapAsEnv"]
+        assert config["configMapName"] == "penstock-storage"
+        assert [other["configMapName"] for other in others] == ["penstock-verify", "penstock-integrations"]
         assert "AWS_CA_BUNDLE" in {pair["envVar"] for pair in config["keyToEnv"]}
         assert [volume["configMapName"] for volume in settings["configMapAsVolume"]] == [
             "penstock-ca",
             "penstock-verify",
             "penstock-environments",
+            "penstock-integrations",
         ]
         kinds = ("secretAsEnv", "secretAsVolume", "configMapAsEnv", "configMapAsVolume")
         assert all(it["optional"] is True for kind in kinds for it in settings.get(kind, []))
+
+
+def test_every_step_knows_its_run_by_the_label_that_kubeflow_gives_its_pod(each: Compiled) -> None:
+    for name, _ in each.tasks():
+        assert each.kubernetes[f"exec-{name}"]["fieldPathAsEnv"] == [
+            {"name": "PENSTOCK_RUN", "fieldPath": "metadata.labels['pipeline/runid']"}
+        ]
 
 
 def test_no_secret_value_is_in_the_file(each: Compiled, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,3 +116,9 @@ def test_a_server_that_refuses_is_one_line(
 ) -> None:
     kubeflow.refuse_with = 403
     assert "--token" in penstock(monkeypatch, capsys, "schedule", "list").text
+
+
+def test_runs_of_a_schedule_go_to_the_mlflow_experiment_that_it_names(schedule: Penstock, kubeflow: Kubeflow) -> None:
+    schedule("training", "--every", "6h", "--mlflow-experiment", "pets")
+    (made,) = kubeflow.recurring.values()
+    assert made["plugins_input"] == {"mlflow": {"experiment_name": "pets"}}

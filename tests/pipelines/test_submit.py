@@ -32,6 +32,17 @@ def test_a_run_is_created_with_its_arguments_and_token(kubeflow: Kubeflow) -> No
     assert sent.run_id == "r-1"
 
 
+def test_kubeflows_mlflow_plugin_is_told_the_experiment_and_tells_the_runs_page(kubeflow: Kubeflow) -> None:
+    sent = submit("training", {}, Server(kubeflow.url), experiment="penstock", mlflow="pets")
+    assert kubeflow.runs[-1]["plugins_input"] == {"mlflow": {"experiment_name": "pets"}}
+    assert sent.mlflow == "http://mlflow/pets"
+    sent = submit("training", {}, Server(kubeflow.url), experiment="penstock", mlflow="none")
+    assert kubeflow.runs[-1]["plugins_input"] == {"mlflow": {"disabled": True}}
+    assert sent.mlflow == ""
+    submit("training", {}, Server(kubeflow.url), experiment="penstock")
+    assert "plugins_input" not in kubeflow.runs[-1]
+
+
 def test_a_refusal_names_what_to_set(kubeflow: Kubeflow) -> None:
     kubeflow.refuse_with = 403
     with pytest.raises(SubmissionFailed, match=r"403 .*--token"):

@@ -1,0 +1,122 @@
+"""MLflow: one run per pipeline run, which its steps share, found again by a tag with the pipeline run's ID.
+
+Where Kubeflow's own MLflow plugin has started a run for the step, the pipeline's run that it started is used, and its end left to it.
+What a step that is started again tells again is not written twice.
+"""
+
+import os
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # of seven, with pauses that grow, a step would see only the first three
+
+from mlflow import MlflowClient, MlflowException
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Run as MlflowRun
+
+from components.classifier.errors import first_line
+from components.integrations.observe import Event, Listener, Report
+from components.integrations.settings import run_id
+
+TAG = "penstock.run"
+"""The tag by which the steps of a pipeline run find their MLflow run."""
+_BATCH = 1000
+"""How many metrics MLflow takes at a time."""
+
+
+def listener() -> Listener:
+    """Return what writes one step's reports into the run; raises what MLflow raises for an address that it does not know."""
+    client = MlflowClient()
+
+    def tell(event: Event) -> None:
+        report = event.report
+        if not report.model:  # ingest does not know whose data it reads; train tells them
+            return
+        run = _run(client, report.model)
+        if event.state == "START":
+            if run.info.status != "RUNNING":  # a step that is started again, or one that follows a run that was resumed
+                client.update_run(run.info.run_id, "RUNNING")
+            return
+        if event.state == "COMPLETE":
+            _write(client, run, report)
+        else:
+            client.set_tag(run.info.run_id, "penstock.failed", f"{report.step}: {first_line(event.error or Exception())}")
+        _end(client, run, event)
+
+    return tell
+
+
+def _write(client: MlflowClient, run: MlflowRun, report: Report) -> None:
+    identifier, known = run.info.run_id, run.data
+    params = [Param(name, str(value)) for name, value in report.parameters.items() if name not in known.params]
+    tags = [RunTag(f"penstock.{name}", value) for name, value in report.tags.items()]
+    stamp = run.info.start_time
+    metrics = [Metric(name, value, stamp, 0) for name, value in report.metrics.items() if known.metrics.get(name) != value]
+    client.log_batch(identifier, metrics + _epochs(client, run, report), params, tags)
+    for name, content in report.files.items():
+        _put(client, identifier, name, content)
+
+
+def _epochs(client: MlflowClient, run: MlflowRun, report: Report) -> list[Metric]:
+    """The curves, with the epoch as the step, less what is there already; the newest where there are more than MLflow takes at a time."""
+    fields = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate")
+    found: list[Metric] = []
+    for name in fields if report.epochs else ():
+        told = {metric.step for metric in client.get_metric_history(run.info.run_id, f"epoch_{name}")}
+        values = [(epoch.epoch, getattr(epoch, name)) for epoch in report.epochs if epoch.epoch not in told]
+        found += [Metric(f"epoch_{name}", value, run.info.start_time + step, step) for step, value in values if value is not None]
+    return found[-(_BATCH - 100) :]
+
+
+def _put(client: MlflowClient, identifier: str, name: str, content: Callable[[], bytes] | Path) -> None:
+    if isinstance(content, Path):
+        client.log_artifact(identifier, str(content))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, name)
+        path.write_bytes(content())
+        client.log_artifact(identifier, str(path))
+
+
+def _end(client: MlflowClient, run: MlflowRun, event: Event) -> None:
+    ended = event.report.run_ended if event.state == "COMPLETE" else "KILLED" if event.state == "ABORT" else "FAILED"
+    if ended and "MLFLOW_RUN_ID" not in os.environ:
+        client.set_terminated(run.info.run_id, ended)
+
+
+def _run(client: MlflowClient, model: str) -> MlflowRun:
+    """Return the pipeline run's MLflow run, made where there is none."""
+    if given := os.environ.get("MLFLOW_RUN_ID"):
+        own = client.get_run(given)
+        return client.get_run(own.data.tags.get("mlflow.parentRunId", given))
+    experiment, run = _experiment(client, model), run_id() or _own_id()
+    if found := client.search_runs([experiment], f"tags.`{TAG}` = '{run}'", max_results=1):
+        return found[0]
+    return client.create_run(experiment, tags={TAG: run}, run_name=run, start_time=int(time.time() * 1000))
+
+
+def _experiment(client: MlflowClient, model: str) -> str:
+    if given := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+        return given
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or f"penstock-{model}"
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:  # another run was first
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+@cache
+def _own_id() -> str:
+    """Stands for the run's ID outside of runs, so that what one process tells is kept together."""
+    return uuid.uuid4().hex

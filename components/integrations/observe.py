@@ -1,0 +1,120 @@
+"""`observed`: a step's work that tells the integrations when it starts, and how it ends."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, ParamSpec, TypeVar
+
+from components.bundle.training import Epoch
+from components.integrations.safely import SECONDS, safely
+from components.integrations.settings import MLFLOW, OPENLINEAGE, REGISTRY, active
+
+P = ParamSpec("P")
+T = TypeVar("T")
+State = Literal["START", "COMPLETE", "FAIL", "ABORT"]
+FILES_SECONDS = 120.0
+"""How long a step waits at most where it sends files, such as a model, to a server that answered when it started."""
+ABORT_SECONDS = 3.0
+"""How long a step waits at most where it is being ended from outside."""
+_LISTENERS = {OPENLINEAGE: "open_lineage", MLFLOW: "mlflow_run", REGISTRY: "model_registry"}
+
+
+@dataclass(frozen=True)
+class Data:
+    """Something that a step reads or writes: its address, and what is known of its content."""
+
+    address: str
+    """A URL, a path, or the name of a set that the world knows, such as `mnist`."""
+    kind: Literal["DATASET", "MODEL", "REPORT", "TABLE", "SERVICE"] = "DATASET"
+    version: str = ""
+    """A digest, or the name of a model version."""
+    rows: int | None = None
+    classes: dict[str, int] = field(default_factory=dict)
+    """Pictures per class."""
+    checks: dict[str, bool] = field(default_factory=dict)
+    """What was asserted of it, and whether it holds."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a step has to tell, at its start (what is known by then) and at its end."""
+
+    step: str
+    model: str = ""
+    """The model's name; empty where the step does not know it."""
+    inputs: list[Data] = field(default_factory=list)
+    outputs: list[Data] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: list[Epoch] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    files: dict[str, Callable[[], bytes] | Path] = field(default_factory=dict)
+    """Name -> a file, or what reads its content, which is called only where somebody wants it."""
+    registered: dict[str, str | float] = field(default_factory=dict)
+    """What a registry of models keeps about the version that the step published: its name, and facts about it."""
+    champion: str | None = None
+    """Which version serves after the step, empty for none; None where the step does not change that."""
+    run_ended: Literal["", "FINISHED", "FAILED"] = ""
+    """How the whole run ended, where this step is its last."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A step's report at one moment; `error` where it failed or was ended."""
+
+    state: State
+    report: Report
+    error: BaseException | None = None
+
+
+Listener = Callable[[Event], None]
+
+
+def observed(describe: Callable[..., Report]) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Decorate a step's work: `describe` is given its result (None while there is none) and its arguments, and returns what to tell.
+
+    Where no integration is configured, the work is called and nothing else. What the work raises is told as a failure, and raised.
+    """
+
+    def decorate(work: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(work)
+        def run(*args: P.args, **kwargs: P.kwargs) -> T:
+            told = _Told(active())
+            if not told.names:
+                return work(*args, **kwargs)
+            begun = partial(describe, None, *args, **kwargs)
+            told.tell("START", begun)
+            try:
+                result = work(*args, **kwargs)
+            except BaseException as error:
+                told.tell("FAIL" if isinstance(error, Exception) else "ABORT", begun, error)
+                raise
+            told.tell("COMPLETE", partial(describe, result, *args, **kwargs))
+            return result
+
+        return run
+
+    return decorate
+
+
+class _Told:
+    """The listeners of one step, each made when it is told the first time: their libraries take a second to import."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self._listeners: dict[str, Listener] = {}
+
+    def tell(self, state: State, describe: Callable[[], Report], error: BaseException | None = None) -> None:
+        for name in self.names:
+            files = name == MLFLOW and state == "COMPLETE"
+            seconds = ABORT_SECONDS if state == "ABORT" else FILES_SECONDS if files else SECONDS
+            safely(name, partial(self._tell, name, state, describe, error), seconds)
+
+    def _tell(self, name: str, state: State, describe: Callable[[], Report], error: BaseException | None) -> None:
+        if name not in self._listeners:
+            module = import_module(f"components.integrations.{_LISTENERS[name]}")
+            self._listeners[name] = module.listener()
+        self._listeners[name](Event(state, describe(), error))

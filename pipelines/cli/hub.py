@@ -1,0 +1,46 @@
+"""`penstock models push-hub`: a version on the Hugging Face Hub."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json, written_to
+from pipelines.cli.project import open_registry
+
+
+def push_hub(
+    version: VersionArgument,
+    repository: Annotated[str, typer.Argument(help="The repository, as OWNER/NAME.", metavar="REPO", show_default=False)] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="Write the files into this new folder, and push nothing.")] = "",
+    license_name: Annotated[str, typer.Option("--license", help="The licence, by the Hub's name, such as apache-2.0.")] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Push a version to the Hugging Face Hub: model.onnx, class names, preprocessing, and its card with the measured figures.
+
+    Example: `penstock models push-hub champion team/pets --license apache-2.0 --private`
+    """
+    from components.classifier.errors import UsageError
+    from components.integrations.hub import push, write_hub_folder
+
+    if bool(repository) == bool(output):
+        raise UsageError("name a repository to push to (OWNER/NAME), or a folder to write to by --output, not both")
+    registry = open_registry(store, name)
+    version = registry.select(version)
+    if output:
+        with written_to(output, new=True) as path:
+            path.mkdir(parents=True, exist_ok=True)
+            files, address = write_hub_folder(registry, version, path, license_name), output
+    else:
+        with tempfile.TemporaryDirectory(prefix="penstock-hub-") as folder:
+            files = write_hub_folder(registry, version, Path(folder), license_name)
+            address = push(Path(folder), repository, f"{registry.name} {version}", private=private)
+    if as_json:
+        print_json({"version": version, "address": address, "files": files})
+        return
+    console.print(f"[bold]{version}[/] is in {escape(address)}: {', '.join(files)}", soft_wrap=True)
