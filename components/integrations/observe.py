@@ -17,6 +17,8 @@ T = TypeVar("T")
 State = Literal["START", "COMPLETE", "FAIL", "ABORT"]
 FILES_SECONDS = 120.0
 """How long a step waits at most where it sends files, such as a model, to a server that answered when it started."""
+IMPORT_SECONDS = 60.0
+"""How long a client library may take to be imported: two seconds on an idle machine, and many times that in a pod with little CPU."""
 ABORT_SECONDS = 3.0
 """How long a step waits at most where it is being ended from outside."""
 _LISTENERS = {OPENLINEAGE: "open_lineage", MLFLOW: "mlflow_run", REGISTRY: "model_registry"}
@@ -109,12 +111,14 @@ class _Told:
 
     def tell(self, state: State, describe: Callable[[], Report], error: BaseException | None = None) -> None:
         for name in self.names:
+            if name not in self._listeners and not safely(name, partial(self._make, name), IMPORT_SECONDS):
+                continue
             files = name == MLFLOW and state == "COMPLETE"
             seconds = ABORT_SECONDS if state == "ABORT" else FILES_SECONDS if files else SECONDS
             safely(name, partial(self._tell, name, state, describe, error), seconds)
 
+    def _make(self, name: str) -> None:
+        self._listeners[name] = import_module(f"components.integrations.{_LISTENERS[name]}").listener()
+
     def _tell(self, name: str, state: State, describe: Callable[[], Report], error: BaseException | None) -> None:
-        if name not in self._listeners:
-            module = import_module(f"components.integrations.{_LISTENERS[name]}")
-            self._listeners[name] = module.listener()
         self._listeners[name](Event(state, describe(), error))
