@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from components.lint import container_rules, flow_rules, service_rules, step_rules
+from components.lint import container_rules, flow_rules, graph_rules, service_rules, step_rules
 from components.lint.registry import REGISTERED, Hit, Rule, Subject
 
 MODULES = {  # the module's name -> what its rules are about
     flow_rules.__name__: "Kubeflow pipelines: values, branches and loops",
     step_rules.__name__: "Kubeflow pipelines: steps",
     service_rules.__name__: "KServe services",
+    graph_rules.__name__: "KServe inference graphs",
     container_rules.__name__: "Containers and images",
 }
 

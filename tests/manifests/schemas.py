@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonschema_rs
 
-_CRDS = {"InferenceService": "inferenceservices", "ServingRuntime": "servingruntimes"}
+_CRDS = {"InferenceService": "inferenceservices", "ServingRuntime": "servingruntimes", "InferenceGraph": "inferencegraphs"}
 
 
 def problems(thing: dict[str, Any]) -> list[str]:
