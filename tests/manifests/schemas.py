@@ -1,4 +1,4 @@
-"""KServe's own schemas, made strict: what they do not name is an error, where the API server would drop it."""
+"""The schemas of KServe and Argo Events, made strict: what they do not name is an error, where the API server would drop it."""
 
 import gzip
 import json
@@ -8,20 +8,31 @@ from typing import Any
 
 import jsonschema_rs
 
-_CRDS = {"InferenceService": "inferenceservices", "ServingRuntime": "servingruntimes", "InferenceGraph": "inferencegraphs"}
+_CRDS = {
+    "InferenceService": "inferenceservices",
+    "ServingRuntime": "servingruntimes",
+    "InferenceGraph": "inferencegraphs",
+    "LocalModelCache": "localmodelcaches",
+    "LocalModelNodeGroup": "localmodelnodegroups",
+}
+_ARGO = ("EventSource", "Sensor")
 
 
 def problems(thing: dict[str, Any]) -> list[str]:
-    """What KServe's schema says against an object; nothing for kinds that are not KServe's."""
-    if thing["kind"] not in _CRDS:
+    """What the schema of its kind says against an object; nothing for kinds that are not KServe's or Argo Events'."""
+    if thing["kind"] not in {*_CRDS, *_ARGO}:
         return []
     return [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in _validator(thing["kind"]).iter_errors(thing)]
 
 
 @cache
 def _validator(kind: str) -> Any:
-    packed = (Path(__file__).parent / "crds" / f"{_CRDS[kind]}.json.gz").read_bytes()
-    (version,) = json.loads(gzip.decompress(packed))["spec"]["versions"]
+    packed = (Path(__file__).parent / (f"crds/{_CRDS[kind]}.json.gz" if kind in _CRDS else "argo-events.json.gz")).read_bytes()
+    known = json.loads(gzip.decompress(packed))
+    if kind in _ARGO:
+        definitions = {name: _strict(it) for name, it in known["definitions"].items()}
+        return jsonschema_rs.Draft7Validator({"$ref": f"#/definitions/io.argoproj.events.v1alpha1.{kind}", "definitions": definitions})
+    (version,) = known["spec"]["versions"]
     return jsonschema_rs.Draft7Validator(_strict(version["schema"]["openAPIV3Schema"]))
 
 
