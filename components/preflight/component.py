@@ -43,10 +43,10 @@ def check_parameters(
     """Refuse a run whose parameters cannot work, in seconds instead of after the training; returns "passed", and what training asks for.
 
     The parameters are those of the training pipeline. What shapes a pod must be a value of its own, so that it is taken out
-    of `resources` here: Kubeflow cannot look into a mapping. `trained_on` is the digest of the dataset that needs no training.
+    of `resources` here: Kubeflow cannot look into a mapping. `trained_on` is the digest of the dataset that needs no training, or none.
 
     Args:
-        compare: Look up what the last run trained on; else trained_on is empty, and every dataset is trained on.
+        compare: Look up what the last run trained on; else trained_on is none, and every dataset is trained on.
     """
     given = dict(locals())
     from components.doctor.service import check_service
@@ -62,7 +62,7 @@ def check_parameters(
     before, found = last_training(given) if compare else ("", "")
     if found:
         print(found)
-    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before)
+    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before or "none")
 
 
 @component
