@@ -7,7 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 from math import prod
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +29,10 @@ from components.readers.records import Encoded, Unreadable
 from components.settings.ingest import IngestSettings
 
 MAX_DATASET_BYTES = 256 * 2**30
-BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 64, 2**20, 4 * 2**20
+BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 256, 2**20, 4 * 2**20
 """What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
+FIRST_FILES = 16
+"""And so many before it is known how large they are."""
 PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft")
 """What the processes of ingest import."""
 SIZE_SURVEY = 1000
@@ -66,16 +70,17 @@ class _Batch:
     deep: int
     peak: int
 
-    def pictures(self) -> Iterator[tuple[str, Pixels | str | None]]:
-        """Each record's name with its pixels, or the reason, or None."""
+    def runs(self) -> Iterator[tuple[list[str], Pixels | str | None]]:
+        """The names of records of one outcome that follow each other: with their pixels (n, H, W, C), or the reason, or None."""
         at = 0
-        for name, outcome in zip(self.names, self.outcomes, strict=True):
+        for outcome, records in groupby(zip(self.outcomes, self.names, strict=True), key=itemgetter(0)):
+            names = [name for _, name in records]
             if isinstance(outcome, tuple):
-                size = prod(outcome)
-                yield name, np.frombuffer(self.pixels, np.uint8, size, at).reshape(outcome)
+                size = len(names) * prod(outcome)
+                yield names, np.frombuffer(self.pixels, np.uint8, size, at).reshape(len(names), *outcome)
                 at += size
             else:
-                yield name, outcome
+                yield names, outcome
 
 
 @dataclass
@@ -120,20 +125,21 @@ def decode_all(
         progress = Progress(count, "files", log)
         for batch in decoded:
             result.deep, result.peak = result.deep + batch.deep, max(result.peak, batch.peak)
-            number = 0
-            for name, outcome in batch.pictures():
-                progress.step()
+            start = 0
+            for names, outcome in batch.runs():
+                progress.step(len(names))
                 if outcome is None:
-                    result.others.append(name)
+                    result.others += names
                 elif isinstance(outcome, str):
-                    result.faults.append((name, outcome))
+                    result.faults += [(name, outcome) for name in names]
                 else:
-                    if sizes.fits(outcome, name):
+                    stop = start + len(names)
+                    if sizes.fit(outcome, names[0]):
                         pixels.append(outcome)
-                        result.names.append(name)
-                        result.prints += batch.prints[16 * number : 16 * number + 16]
-                        result.constant.append(batch.constant[number])
-                    number += 1
+                        result.names += names
+                        result.prints += batch.prints[16 * start : 16 * stop]
+                        result.constant += batch.constant[start:stop]
+                    start = stop
         sizes.check()
         result.images = pixels.rows()
     return result
@@ -142,19 +148,37 @@ def decode_all(
 def _decoded(
     records: Iterable[Encoded | Unreadable], count: int, settings: IngestSettings, workers: Workers, all_pictures: bool
 ) -> Generator[_Batch]:
-    height, width = settings.image_size or (1, 1)
-    files = max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
+    limit = _Limit(settings.image_size)
     processes = processes_for(count)
     if processes > 1:
         threads = max(1, REMOTE_WORKERS // processes) if workers.remote else 1
         work = partial(_decode_batch, settings=settings, all_pictures=all_pictures, threads=threads)
         shared = records if workers.shared else map(_loaded, records)
-        yield from in_processes(_batches(shared, files), work, processes, PROCESS_MODULES)
+        yield from map(limit.learn, in_processes(_batches(shared, limit), work, processes, PROCESS_MODULES))
         return
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())
     with ThreadPoolExecutor(threads, "decode") as pool:
-        yield from in_order(pool, _batches(records, files), work, threads + 2)
+        yield from map(limit.learn, in_order(pool, _batches(records, limit), work, threads + 2))
+
+
+class _Limit:
+    """How many pictures a batch may have: their size is known when it is asked for, or when the first are decoded."""
+
+    def __init__(self, size: tuple[int, int] | None) -> None:
+        self.files = min(FIRST_FILES, BATCH_FILES)
+        if size:
+            self._set(*size)
+
+    def learn(self, batch: _Batch) -> _Batch:
+        """Look how large a batch's pictures are; returns it."""
+        shape = next((outcome for outcome in batch.outcomes if isinstance(outcome, tuple)), None)
+        if shape:
+            self._set(shape[0], shape[1])
+        return batch
+
+    def _set(self, height: int, width: int) -> None:
+        self.files = max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
 
 
 def _loaded(record: Encoded | Unreadable) -> Encoded | Unreadable:
@@ -168,13 +192,13 @@ def _loaded(record: Encoded | Unreadable) -> Encoded | Unreadable:
     return Encoded(record.input, record.index, partial(bytes, data), len(data))
 
 
-def _batches(records: Iterable[Encoded | Unreadable], most: int) -> Iterator[list[Encoded | Unreadable]]:
+def _batches(records: Iterable[Encoded | Unreadable], limit: _Limit) -> Iterator[list[Encoded | Unreadable]]:
     batch: list[Encoded | Unreadable] = []
     size = 0
     for record in records:
         batch.append(record)
         size += record.size if isinstance(record, Encoded) else 0
-        if len(batch) == most or size > BATCH_BYTES:
+        if len(batch) >= limit.files or size > BATCH_BYTES:
             yield batch
             batch, size = [], 0
     if batch:
@@ -222,9 +246,11 @@ class _Sizes:
         self._counts: Counter[tuple[int, int]] = Counter()
         self._examples: dict[tuple[int, int], str] = {}
 
-    def fits(self, pixels: Pixels, name: str) -> bool:
-        size = (pixels.shape[0], pixels.shape[1])
-        self._counts[size] += 1
+    def fit(self, pixels: Pixels, name: str) -> bool:
+        """Say whether pictures (n, H, W, C), the first of that name, have the size of all before."""
+        count, height, width, _ = pixels.shape
+        size = (height, width)
+        self._counts[size] += count
         self._examples.setdefault(size, name)
         if len(self._counts) > 1 and self._counts.total() >= SIZE_SURVEY:
             self.check()
@@ -258,15 +284,16 @@ class _PixelFile:
         self._file.close()
 
     def append(self, pixels: Pixels) -> None:
+        """Add pictures, uint8 (n, H, W, C)."""
         if self._shape is None:
-            self._start(pixels.shape)
+            self._start(pixels.shape[1:])
         assert self._shape is not None
-        if pixels.shape[2] > self._shape[2]:
+        if pixels.shape[3] > self._shape[2]:
             self._promote()
-        elif pixels.shape[2] < self._shape[2]:
-            pixels = np.repeat(pixels, self._shape[2], axis=2)
+        elif pixels.shape[3] < self._shape[2]:
+            pixels = np.repeat(pixels, self._shape[2], axis=3)
         self._file.write(np.ascontiguousarray(pixels).data)
-        self._count += 1
+        self._count += len(pixels)
 
     def rows(self) -> FileRows:
         """All pictures, uint8 (N, H, W, C)."""

@@ -13,11 +13,12 @@ from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label, only_addresses
 from components.ingest.layout import WANTED, Labelled, arrange, class_folders
-from components.ingest.pixels import DecodedPictures, Log, Workers, decode_all
+from components.ingest.pixels import PROCESS_MODULES, DecodedPictures, Log, Workers, decode_all
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source
+from components.readers.processes import prepare
 from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
 
@@ -37,6 +38,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
     _check_address(address)
     with ExitStack() as stack:
         source, listing, table = _open(address, settings.names, workspace, stack)
+        prepare(len(listing.files), PROCESS_MODULES)
         only_pictures = not isinstance(source, ArchiveSet) and all(looks_like_picture(file.name) for file in listing.files)
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:

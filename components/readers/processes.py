@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from types import ModuleType
 from typing import Any, TypeVar
@@ -35,6 +35,13 @@ Result = TypeVar("Result")
 def processes_for(pictures: int) -> int:
     """How many processes so many pictures are worth: as many as CPUs and memory allow, or one, which is this process."""
     return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // PROCESS_BYTES))
+
+
+def prepare(pictures: int, modules: Sequence[str]) -> None:
+    """Let the fork server import `modules` while this process goes on, where so many pictures will be work for several processes."""
+    if processes_for(pictures) > 1:
+        _Context().set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
 
 def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], processes: int, modules: Sequence[str] = ()) -> Iterator[Result]:

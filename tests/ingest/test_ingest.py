@@ -11,6 +11,7 @@ from components.bundle.dataset import SPLITS, Dataset, digest
 from components.classifier import progress
 from components.classifier.errors import DataError, UsageError
 from components.ingest import ingest as ingest_module
+from components.ingest import pixels as ingest_pixels
 from components.ingest import published
 from components.ingest.component import ingest_dataset
 from components.ingest.ingest import ingest
@@ -129,6 +130,7 @@ def test_what_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path, run: R
 
 def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(progress.SECONDS_VARIABLE, "1e-9")
+    monkeypatch.setattr(ingest_pixels, "BATCH_FILES", 5)
     assert "progress: 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
 
 
