@@ -97,7 +97,7 @@ def _join_archives(source: InputSource, listing: Listing, names: str, workspace:
         if source.remote:  # which keeps one copy at a time
             path = Path(shutil.move(path, workspace / f"shard-{number}"))
         archives[file.name] = stack.enter_context(closing(ArchiveSource(path, file.name, workspace, names)))
-    joined = ArchiveSet(listing.address, archives)
+    joined = ArchiveSet(listing.address, archives, PROCESS_MODULES)
     return joined, joined.listing()
 
 

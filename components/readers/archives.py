@@ -10,7 +10,8 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,11 @@ from components.readers.members import (
     zip_members,
 )
 from components.readers.places import InputSource
+from components.readers.processes import in_processes, processes_for
 from components.readers.records import PassedOver
+
+MEMBER_BYTES = 1024
+"""What a member takes in a tar at least: its header and one block."""
 
 _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
     b"\x1f\x8b": gzip.GzipFile,
@@ -53,12 +58,10 @@ class ArchiveSource(InputSource):
             self._zip = open_plain_zip(path, address) if file.read(2) == b"PK" else None
         self.shared = self._zip is None  # each process would have to read all of a zip's directory
         self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
-        self._file = self._path.open("rb")
         self._members: dict[str, tuple[int, int] | zipfile.ZipInfo] = {}
 
     def close(self) -> None:
         """End reading."""
-        self._file.close()
         if self._zip:
             self._zip.close()
 
@@ -67,24 +70,22 @@ class ArchiveSource(InputSource):
 
         Of a tar that is cut the members before the cut are listed, and the cut is a fault.
         """
-        listing = Listing(self.address)
-        size = os.fstat(self._file.fileno()).st_size
-        policy = Policy(self.address, size)
-        if self._zip:
-            for info, member in zip_members(self._zip, policy, self._names):
-                self._note(member, info, listing)
-        else:
-            try:
-                with opened_tar(self._path, self.address, policy, self._names, self._file) as tar:
-                    for entry, member in tar_members(tar, policy):
-                        if member.problem or entry.offset_data + entry.size <= size:
-                            self._note(member, (entry.offset_data, entry.size), listing)
-                    if self._cut:
-                        raise cut_error(self.address, policy)
-            except CutArchiveError as error:
-                whole = not error.member or error.member in self._members  # only the padding behind its last byte may be lost
-                listing.faults.append(PassedOver(self.address if whole else error.member, str(error)))
-        return listing.finish()
+        if self._zip is None:
+            return self.listed(_list_tar(self.tar()))
+        contents = _Contents(Listing(self.address))
+        policy = Policy(self.address, self._path.stat().st_size)
+        for info, member in zip_members(self._zip, policy, self._names):
+            contents.note(member, info)
+        return self.listed(contents)
+
+    def tar(self) -> "_Tar":
+        """What a process must know to list it; of a tar only."""
+        return _Tar(self._path, self.address, self._names, self._cut)
+
+    def listed(self, contents: "_Contents") -> Listing:
+        """Take what was found in it."""
+        self._members = contents.members
+        return contents.listing.finish()
 
     def read(self, key: str) -> bytes:
         """Return a member's bytes; raises ImageError where the archive is damaged."""
@@ -99,9 +100,29 @@ class ArchiveSource(InputSource):
         place = self._members[key]
         return partial(_read_span, self._path, *place) if isinstance(place, tuple) else super().loader(key)
 
-    def _note(self, member: Member, place: tuple[int, int] | zipfile.ZipInfo, listing: Listing) -> None:
+
+@dataclass(frozen=True)
+class _Tar:
+    """An uncompressed tar on this machine; `cut`: whether it was unpacked from one that is cut."""
+
+    path: Path
+    address: str
+    names: str
+    cut: bool
+
+
+@dataclass
+class _Contents:
+    """What an archive holds: its listing, and where each member lies."""
+
+    listing: Listing
+    members: dict[str, tuple[int, int] | zipfile.ZipInfo] = field(default_factory=dict)
+
+    def note(self, member: Member, place: tuple[int, int] | zipfile.ZipInfo) -> None:
+        """Add a member; raises UnsafeArchiveError for one that is refused."""
+        listing = self.listing
         if member.problem:
-            raise UnsafeArchiveError(f"archive {self.address} holds {member.problem}")
+            raise UnsafeArchiveError(f"archive {listing.address} holds {member.problem}")
         if member.is_folder:
             if member.name and not is_hidden(member.name):
                 listing.folders.add(member.name)
@@ -110,8 +131,27 @@ class ArchiveSource(InputSource):
         elif is_archive(member.name):
             listing.faults.append(PassedOver(member.name, INNER_ARCHIVE))
         else:
-            self._members[member.name] = place
+            self.members[member.name] = place
             listing.files.append(SourceFile(member.name, member.size, "", member.name))
+
+
+def _list_tar(archive: _Tar) -> _Contents:
+    """List a tar's members, in this process or another; raises as `ArchiveSource.listing` does."""
+    contents = _Contents(Listing(archive.address))
+    with archive.path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        policy = Policy(archive.address, size)
+        try:
+            with opened_tar(archive.path, archive.address, policy, archive.names, file) as tar:
+                for entry, member in tar_members(tar, policy):
+                    if member.problem or entry.offset_data + entry.size <= size:
+                        contents.note(member, (entry.offset_data, entry.size))
+                if archive.cut:
+                    raise cut_error(archive.address, policy)
+        except CutArchiveError as error:
+            whole = not error.member or error.member in contents.members  # only the padding behind its last byte may be lost
+            contents.listing.faults.append(PassedOver(archive.address if whole else error.member, str(error)))
+    return contents
 
 
 class ArchiveSet(InputSource):
@@ -119,21 +159,32 @@ class ArchiveSet(InputSource):
 
     single = remote = False
 
-    def __init__(self, address: str, archives: dict[str, ArchiveSource]) -> None:
-        self.address, self._archives = address, archives
+    def __init__(self, address: str, archives: dict[str, ArchiveSource], modules: Sequence[str] = ()) -> None:
+        """`modules` are imported by the processes that list many members."""
+        self.address, self._archives, self._modules = address, archives, modules
         self.shared = all(archive.shared for archive in archives.values())
 
     def listing(self) -> Listing:
         """List the members of all archives; raises UnsafeArchiveError naming the first that is refused."""
         joined = Listing(self.address)
-        for name, archive in self._archives.items():
-            found = archive.listing()
+        for name, found in zip(self._archives, self._listings(), strict=True):
             joined.files += [SourceFile(f"{name}/{file.name}", file.size, "", f"{name}/{file.name}") for file in found.files]
             joined.folders |= {f"{name}/{folder}" for folder in found.folders}
             joined.passed_over += [PassedOver(f"{name}/{p.input}", p.reason) for p in found.passed_over]
             joined.faults += [PassedOver(name if p.input == name else f"{name}/{p.input}", p.reason) for p in found.faults]
             joined.notes += found.notes
         return joined.finish()
+
+    def _listings(self) -> Iterator[Listing]:
+        """The listing of each archive; of tars that may hold many members in processes, as reading headers is Python's work."""
+        archives = self._archives.values()
+        tars = [archive.tar() for archive in archives] if self.shared else []
+        processes = processes_for(sum(tar.path.stat().st_size for tar in tars) // MEMBER_BYTES)
+        if processes == 1:
+            yield from (archive.listing() for archive in archives)
+            return
+        for archive, contents in zip(archives, in_processes(tars, _list_tar, processes, self._modules), strict=True):
+            yield archive.listed(contents)
 
     def read(self, key: str) -> bytes:
         """Return a member's bytes; raises ImageError where its archive is damaged."""

@@ -68,7 +68,24 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar", "zip", "parquet"])
+SET_ASIDE = dict.fromkeys(("folder", "tar", "zip"), "cat/cut.png") | {"parquet": "pictures.parquet#", "webdataset": "part-1.tar"}
+
+
+def shards(root: Path, source: Path) -> Path:
+    """Two tars of a webdataset, of which the second is cut."""
+    pictures = [(name.partition("/")[0], data) for name, data in files(source).items() if name.endswith(("0.png", "5.png"))]
+    for half in (0, 1):
+        members = {
+            f"{half}{k:02d}.{end}": content
+            for k, (label, data) in enumerate(pictures[half::2])
+            for end, content in (("png", data), ("cls", label.encode()))
+        }
+        path = tar_of(root / "shards" / f"part-{half}.tar", members)
+    path.write_bytes(path.read_bytes()[:-12_000])
+    return path.parent
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip", "parquet", "webdataset"])
 def test_the_dataset_is_that_of_one_process(kind: str, source: Path, tmp_path: Path, started: list[int]) -> None:
     address = source
     if kind == "tar":
@@ -78,16 +95,19 @@ def test_the_dataset_is_that_of_one_process(kind: str, source: Path, tmp_path: P
     elif kind == "parquet":
         rows = [{"image": data, "label": name.partition("/")[0]} for name, data in files(source).items() if not name.endswith(".txt")]
         pq.write_table(pa.Table.from_pylist(rows), address := tmp_path / "pictures.parquet")
+    elif kind == "webdataset":
+        address = shards(tmp_path, source)
     said: dict[int, list[str]] = {1: [], 2: []}
     several = run(address, tmp_path / "several", said[2])
-    assert started == [2, 2]  # to decode, and to compare
+    pools = [2] * (3 if kind == "webdataset" else 2)  # to list the tars, to decode, and to compare
+    assert started == pools
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "MIN_PICTURES", 10**6)
         one = run(address, tmp_path / "one", said[1])
-    assert started == [2, 2]
+    assert started == pools
     assert several == one
     assert said[2] == said[1]
-    assert any("set aside cat/cut.png" in line or "set aside pictures.parquet#" in line for line in said[2])
+    assert any(line.startswith(f"warning: set aside {SET_ASIDE[kind]}") for line in said[2])
 
 
 def run(address: Path, path: Path, said: list[str]) -> dict[str, bytes]:
