@@ -28,7 +28,9 @@ def run(root: Path, kind: str, versions: str) -> RunResult:
     return result
 
 
-def test_an_8_bit_version_is_deployed_and_an_ensemble_with_it_is_judged_against_it(tmp_path: Path) -> None:
+def test_an_8_bit_version_is_deployed_and_an_ensemble_with_it_is_judged_against_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the steps' models are too small for more to help
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     dataset = tiny.write_dataset(tmp_path / "dataset")
     (dataset.path / "report.html").write_text("<p>checks")
     keep(dataset.path, dataset.info, str(tmp_path / "store"))
