@@ -29,6 +29,7 @@ FLOORS = (
 )
 """A package imports only packages of the floors above its own; so no step imports another, and nobody imports pipelines."""
 
+_NETWORKS = ("network", "timm_networks", "own_networks", "pretrained", "weights")
 ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matches one folder
     "kfp": ("pipelines/", "components/step_image.py", "components/*/component.py"),
     "kfp_server_api": ("pipelines/submit.py",),
@@ -36,8 +37,9 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "boto3": ("components/storage/s3",),
     "botocore": ("components/storage/s3",),
     "kubernetes": ("components/deploy/", "components/doctor/"),
-    "torch": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/classifier/device"),
-    "torchvision": ("components/train/", "components/classifier/network", "components/classifier/pretrained", "components/ingest/"),
+    "torch": ("components/train/", *(f"components/classifier/{file}.py" for file in (*_NETWORKS, "device"))),
+    "torchvision": ("components/train/", "components/classifier/network.py", "components/classifier/pretrained.py", "components/ingest/"),
+    "timm": ("components/classifier/timm_networks.py",),
     "fastapi": ("components/predictor/", "pipelines/ui/", "pipelines/cli/ui.py"),
     "uvicorn": ("components/predictor/", "pipelines/cli/ui.py"),
     "typer": ("pipelines/cli/", "components/predictor/"),
@@ -49,7 +51,7 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "openlineage": ("components/integrations/open_lineage.py",),
     "mlflow": ("components/integrations/mlflow_run.py",),
     "model_registry": ("components/integrations/model_registry.py",),
-    "huggingface_hub": ("components/integrations/hub.py",),
+    "huggingface_hub": ("components/integrations/hub.py", "components/classifier/timm_networks.py"),
 }
 
 

@@ -1,7 +1,8 @@
 """The networks that can be trained, by name, and the graph that is exported for serving.
 
 A network takes normalised float pictures (N, C, H, W) and returns logits (N, K). Penstock's own networks are registered with
-`@architecture`; every other name is looked up among torchvision's classifiers. To add a network, write a function and decorate it:
+`@architecture`; `timm/…` is a network of timm, `module:name` a user's own; every other name is looked up among torchvision's classifiers.
+To add a network, write a function and decorate it:
 
     @architecture("linear")
     def linear(spec: ImageSpec, classes: int) -> nn.Module:
@@ -18,17 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, first_line
 from components.classifier.images import ImageSpec
+from components.classifier.own_networks import is_import_path, own_builder
 from components.classifier.pretrained import check_pretrained, load_pretrained
+from components.classifier.timm_networks import MIN_SIDE, PREFIX, check_timm, create_timm, timm_heads, timm_size
 
 Builder = Callable[[ImageSpec, int], nn.Module]
 
 OWN: dict[str, Builder] = {}
 """Penstock's own architectures by name."""
-
-MIN_SIDE = 32
-"""torchvision's convolutional networks halve a picture five times, so its shorter side needs at least 32 pixels."""
 
 BATCH_NORM_MOMENTUM = 0.1
 
@@ -56,13 +56,19 @@ def architectures() -> list[str]:
 
 def check_architecture(name: str) -> None:
     """Raise UsageError for an unknown name, with near matches, and for a network that is too large to be exported."""
+    if name.startswith(PREFIX):
+        check_timm(name)
+        return
+    if is_import_path(name):
+        own_builder(name)
+        return
     known = architectures()
     if name not in known:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         hint = (
             f"did you mean {' or '.join(near)}?"
             if near
-            else f"use {', '.join(sorted(OWN))} or a classifier of torchvision such as resnet18"
+            else f"use {', '.join(sorted(OWN))}, a classifier of torchvision such as resnet18, timm/NAME, or package.module:name"
         )
         raise UsageError(f"unknown architecture {name!r}; {hint}")
     if name not in OWN:
@@ -83,7 +89,7 @@ def build(
 ) -> nn.Module:
     """Build a network: normalised float pictures of `spec` (N, C, H, W) in, logits (N, classes) out.
 
-    Weights are random, from torch's seed; `pretrained` starts from torchvision's ImageNet weights with a new last layer. `width`
+    Weights are random, from torch's seed; `pretrained` starts from those of torchvision or timm, with a new last layer. `width`
     multiplies the channels of small_cnn; `dropout` replaces the probability of every dropout layer. Raises UsageError for an unknown
     name, an architecture without pretrained weights or one that cannot be changed so, or pictures that it cannot take, and
     TrainingError when pretrained weights cannot be loaded.
@@ -93,24 +99,42 @@ def build(
         raise UsageError(f"width changes small_cnn only; leave it at 1 for architecture {name!r}, or choose a wider one")
     if pretrained:
         check_pretrained(name)
-    if name == "small_cnn" and not pretrained:
-        network: nn.Module = SmallCNN(spec, classes, width)
+    if is_import_path(name):
+        network = _checked(own_builder(name)(spec, classes), name, spec, classes)
+    elif name.startswith(PREFIX):
+        body = create_timm(name, classes, pretrained)
+        network = _checked(Adapter(body, _working_size(name, spec), spec, timm_heads(name)), name, spec, classes)
+    elif name == "small_cnn" and not pretrained:
+        network = SmallCNN(spec, classes, width)
     elif name in OWN and not pretrained:
         network = OWN[name](spec, classes)
     else:
-        network = TorchvisionAdapter(_torchvision(name, classes, pretrained), _working_size(name, spec), spec)
+        network = Adapter(_torchvision(name, classes, pretrained), _working_size(name, spec), spec)
     if dropout is not None:
         _set_dropout(name, network, dropout)
     return network
 
 
-class TorchvisionAdapter(nn.Module):
-    """Makes a torchvision classifier take pictures of any size: grey is repeated to RGB, small pictures are enlarged."""
+def head_layers(network: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that classify: the ones that an Adapter was told, or else the last linear layer or convolution.
 
-    def __init__(self, body: nn.Module, size: tuple[int, int], spec: ImageSpec) -> None:
+    Empty for a network that has neither.
+    """
+    named = network.heads if isinstance(network, Adapter) else ()
+    return named or tuple(path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d))[-1:]
+
+
+class Adapter(nn.Module):
+    """Makes a network of torchvision or timm take pictures of any size: grey is repeated to RGB, small pictures are enlarged.
+
+    `heads` names the layers within the body that classify, where they are known.
+    """
+
+    def __init__(self, body: nn.Module, size: tuple[int, int], spec: ImageSpec, heads: tuple[str, ...] = ()) -> None:
         super().__init__()
         raise_batch_norm_momentum(body)
         self.body = body
+        self.heads = tuple(f"body.{name}" for name, _ in body.named_modules() if name in heads)
         self.size = size
         self.resized = size != (spec.height, spec.width)
 
@@ -222,24 +246,47 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
     )
 
 
+def _checked(network: object, name: str, spec: ImageSpec, classes: int) -> nn.Module:
+    """Run a network that is not ours once, on two empty pictures, so that one that does not fit is refused before it is trained."""
+    if not isinstance(network, nn.Module):
+        raise UsageError(f"architecture {name!r} gives a {type(network).__name__}; let it give a torch.nn.Module")
+    pictures = torch.zeros(2, spec.channels, spec.height, spec.width)
+    try:
+        with torch.inference_mode():
+            logits = network.eval()(pictures)
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        raise UsageError(
+            f"architecture {name!r} cannot take pictures of {spec.height}x{spec.width}x{spec.channels} ({first_line(error)}); "
+            "set another ingest.image_size, or choose another architecture"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (2, classes):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"architecture {name!r} gives {shape} for two pictures; let it give logits of shape (2, {classes})")
+    return network.train()
+
+
 def _working_size(name: str, spec: ImageSpec) -> tuple[int, int]:
-    minimum = _minimum_side(name)
-    if name.startswith(_FIXED_SIZE):
-        if max(spec.height, spec.width) > minimum:
+    (height, width), fixed = _smallest(name)
+    if fixed:
+        if spec.height > height or spec.width > width:
             raise UsageError(
-                f"architecture {name!r} takes pictures of up to {minimum}x{minimum}, these are {spec.height}x{spec.width}; "
-                f"set image_size={minimum}"
+                f"architecture {name!r} takes pictures of up to {height}x{width}, these are {spec.height}x{spec.width}; "
+                f"set image_size={height}"
             )
-        return minimum, minimum
-    factor = max(1, math.ceil(minimum / min(spec.height, spec.width)))
+        return height, width
+    factor = max(1, math.ceil(height / min(spec.height, spec.width)))
     return spec.height * factor, spec.width * factor
 
 
-def _minimum_side(name: str) -> int:
+def _smallest(name: str) -> tuple[tuple[int, int], bool]:
+    """The least height and width that a network takes, and whether it takes no others."""
+    if name.startswith(PREFIX):
+        return timm_size(name)
     smallest = int(max(models.get_model_weights(name).DEFAULT.meta["min_size"]))
     if name.startswith("swin_"):
-        return MIN_SIDE  # min_size is the size of its training pictures; the network pads any size
-    return max(MIN_SIDE, smallest)
+        smallest = MIN_SIDE  # min_size is the size of its training pictures; the network pads any size
+    side = max(MIN_SIDE, smallest)
+    return (side, side), name.startswith(_FIXED_SIZE)
 
 
 def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
@@ -274,9 +321,15 @@ def raise_batch_norm_momentum(network: nn.Module) -> None:
 
 
 def _with_head(network: nn.Module, classes: int) -> nn.Module:
-    *_, (path, head) = [(path, m) for path, m in network.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    (path,) = head_layers(network)
+    head = network.get_submodule(path)
     parent = network.get_submodule(path.rpartition(".")[0])
     # squeezenet classifies by a 1x1 convolution, all others by a linear layer
-    fresh = nn.Conv2d(head.in_channels, classes, 1) if isinstance(head, nn.Conv2d) else nn.Linear(head.in_features, classes)
+    fresh: nn.Module
+    if isinstance(head, nn.Conv2d):
+        fresh = nn.Conv2d(head.in_channels, classes, 1)
+    else:
+        assert isinstance(head, nn.Linear)
+        fresh = nn.Linear(head.in_features, classes)
     setattr(parent, path.rpartition(".")[2], fresh)
     return network

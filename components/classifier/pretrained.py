@@ -1,4 +1,7 @@
-"""torchvision's ImageNet weights, from the local cache or by download; if neither works it is an error, never random weights."""
+"""Weights that a name of torchvision or timm stands for, from the local cache or by download.
+
+If neither works it is an error, never random weights.
+"""
 
 import hashlib
 import logging
@@ -15,6 +18,7 @@ import torch
 from torch import nn
 from torchvision import models
 
+from components.classifier import timm_networks
 from components.classifier.errors import TrainingError, UsageError, first_line
 
 log = logging.getLogger(__name__)
@@ -29,8 +33,16 @@ def check_pretrained(architecture: str) -> Path:
     Returns the path of the file, which may not exist before the download. Raises TrainingError when the file is damaged, or is missing
     and cannot be downloaded; UsageError when the architecture has no pretrained weights.
     """
+    if architecture.startswith(timm_networks.PREFIX):
+        address, folder, cached = timm_networks.timm_source(architecture)
+        if cached is None and (problem := _why_no_download(address, folder)):
+            raise timm_networks.missing_timm_weights(architecture, problem, address)
+        return cached or folder / address.rpartition("/")[2]
     if architecture not in models.list_models(module=models):
-        raise UsageError(f"architecture {architecture!r} has no pretrained weights; use pretrained=false or a classifier of torchvision")
+        raise UsageError(
+            f"architecture {architecture!r} has no pretrained weights; use pretrained=false, a classifier of torchvision or timm, "
+            "or weights of the store"
+        )
     url: str = _weights(architecture).url
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if file.is_file():
@@ -70,10 +82,17 @@ def normalisation(architecture: str, channels: int) -> tuple[list[float], list[f
 
     For grey pictures (`channels` 1) it is the average of the three channels.
     """
-    preset = _weights(architecture).transforms()
-    if channels == 1:
-        return [sum(preset.mean) / 3], [sum(preset.std) / 3]
-    return list(preset.mean), list(preset.std)
+    if architecture.startswith(timm_networks.PREFIX):
+        mean, std = timm_networks.timm_normalisation(architecture)
+    else:
+        preset = _weights(architecture).transforms()
+        mean, std = list(preset.mean), list(preset.std)
+    return (mean, std) if channels == 3 else ([sum(mean) / 3], [sum(std) / 3])
+
+
+def has_data_config(architecture: str) -> bool:
+    """Say whether an architecture has a normalisation of its own: that of torchvision's or timm's weights."""
+    return architecture.startswith(timm_networks.PREFIX) or architecture in models.list_models(module=models)
 
 
 def _weights(architecture: str) -> Any:

@@ -10,6 +10,7 @@ from components.bundle.environment import deciding_environment
 from components.classifier.errors import UsageError
 from components.registry import Registry
 from components.registry.parents import Chosen, choose
+from components.registry.weights import find_weights
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
@@ -110,6 +111,8 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
 
 def _check_train(given: Mapping[str, Any], here: bool) -> str:
     settings = TrainingSettings.read(given["training"], **{name: given[name] for name in TrainingSettings.model_fields if name in given})
+    if settings.weights:
+        find_weights(given["store"], settings.weights, settings.architecture)
     if settings.architecture != _OWN_ARCHITECTURE or settings.pretrained:  # the names are torchvision's, whose import takes seconds
         from components.classifier.network import check_architecture
         from components.classifier.pretrained import check_pretrained
@@ -121,7 +124,8 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
         from components.classifier.device import choose_device
 
         choose_device(settings.device, settings.gpus)
-    return f"training: {settings.architecture}, {settings.time_budget or f'epochs {settings.epochs}'}"
+    start = f" from the weights {settings.weights}" if settings.weights else ""
+    return f"training: {settings.architecture}{start}, {settings.time_budget or f'epochs {settings.epochs}'}"
 
 
 def _check_decision(given: Mapping[str, Any]) -> str:

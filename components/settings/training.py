@@ -20,9 +20,17 @@ class TrainingSettings(Settings):
     name: str = "model"
     """The model's name: small letters, digits and hyphens."""
     architecture: str = "small_cnn"
-    """small_cnn, or a torchvision classifier such as resnet18."""
+    """small_cnn, a classifier of torchvision such as resnet18, timm/NAME, or your own as package.module:name."""
     pretrained: bool = False
-    """Start from torchvision's ImageNet weights, which must be in TORCH_HOME."""
+    """Start from the weights that torchvision or timm has for the architecture, from their cache or by download."""
+    weights: str = ""
+    """Start from these weights of the store: their name or the start of their SHA-256, as `penstock weights list` says."""
+    body_rate: float = Field(0.1, ge=1e-6, le=1)
+    """Learning rate of all layers but the last, relative to that of the last, where training starts from pretrained weights."""
+    frozen: float = Field(0.0, ge=0, le=1)
+    """Share of the first cycle in which only the last layer learns; 1: all the time. It needs pretrained weights."""
+    normalisation: Literal["auto", "dataset", "model"] = "auto"
+    """By whose mean and deviation: the dataset's, or the model's (its weights', or architecture's). auto: model with pretrained weights."""
     epochs: int | Literal["auto"] = "auto"
     """auto (6, and 12 more where the set needs them), or the most passes over the training split, from 1 to 10000."""
     time_budget: str = ""
@@ -79,6 +87,11 @@ class TrainingSettings(Settings):
         return max(1, int(self.gpus or 0))
 
     @property
+    def fine_tunes(self) -> bool:
+        """Whether training starts from pretrained weights."""
+        return self.pretrained or bool(self.weights)
+
+    @property
     def budget_seconds(self) -> float | None:
         """The time budget in seconds, None where there is none."""
         found = _DURATION.fullmatch(self.time_budget)
@@ -98,6 +111,10 @@ class TrainingSettings(Settings):
             raise ValueError(f"time_budget {self.time_budget!r} is not a duration; use one such as 90s, 10m or 2h")
         if self.time_budget and self.epochs != "auto":
             raise ValueError(f"epochs={self.epochs} and time_budget={self.time_budget} are two ways to say how long; set one of them")
+        if self.pretrained and self.weights:
+            raise ValueError(f"pretrained=true and weights={self.weights} are two starting points; set one of them")
+        if (self.frozen or self.body_rate != 0.1) and not self.fine_tunes:
+            raise ValueError("frozen and body_rate are for pretrained weights; set weights or pretrained=true, or leave them")
         if not self.name:
             raise ValueError("name is empty; give the model a name")
         return self

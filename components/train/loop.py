@@ -18,7 +18,7 @@ from components.train.augmentation import Augmentation
 from components.train.batches import Batch, Batches, weighted_loss
 from components.train.checkpoint import Checkpoints, State
 from components.train.distributed import ALONE, Group
-from components.train.optimisation import WeightAverage, make_optimizer, relative_rate, set_rate
+from components.train.optimisation import WeightAverage, freeze, is_frozen, learning_body, make_optimizer, relative_rate, set_rate
 from components.train.pixel_statistics import Normalise
 from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
@@ -109,7 +109,8 @@ class Trainer:
         """Of the validation pictures in the last epoch, after calibration; None where there are none."""
         self._class_weights = None if class_weights is None else class_weights.to(device)
         self._group = group
-        self._called = group.wrap(self.network)
+        self._body = learning_body(self.network)
+        self._freeze(options.frozen > 0)
         self.steps = max(train.per_pass(options.batch_size), MIN_STEPS_PER_EPOCH)
         self._optimizer = make_optimizer(network, options)
         self._average = WeightAverage(self.network, 10)
@@ -138,6 +139,12 @@ class Trainer:
         self.network.load_state_dict(progress.best)
         advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), self._classes, self._stale(progress))
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
+
+    def _freeze(self, frozen: bool) -> None:
+        """Let only the last layer learn, or all; the gradients that are averaged over processes are those of what learns."""
+        self._frozen = frozen
+        freeze(self.network, self._body, frozen)
+        self._called = self._group.wrap(self.network)
 
     def _choose(self, progress: Progress, epoch: Epoch) -> None:
         """Keep the weights of the last epoch that is not clearly worse than the one with the lowest loss.
@@ -216,10 +223,12 @@ class Trainer:
         number, options = len(progress.history) + 1, self._options
         begun = progress.begun = progress.begun or self._begin(number)
         started = time.perf_counter() - begun.seconds
-        self.network.train()
+        freeze(self.network, self._body, self._frozen)
         batches = self._train.shuffled(options.batch_size, (options.seed, number), self.steps, begun.steps)
         first = (number - 1) * self.steps + begun.steps
         for batch in show.steps(batches, self._expected_steps(progress, first), first):
+            if is_frozen(options.frozen, progress.cycle_start, self._done(progress)) != self._frozen:
+                self._freeze(not self._frozen)
             rate = set_rate(self._optimizer, relative_rate(options.scheduler, self._done(progress)))
             if self._group.size > 1:  # each process drops other features, and the same ones after an interruption
                 torch.manual_seed(_mix(options.seed, number) + begun.steps * self._group.size + self._group.rank)

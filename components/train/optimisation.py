@@ -7,23 +7,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from components.classifier.network import head_layers
 from components.settings.training import TrainingSettings
 
 WARM_UP = 0.2
 """The fraction of a cycle in which the learning rate of one_cycle rises; after it, it falls to nearly zero (Smith, 2018)."""
 LOWEST_START, LOWEST_END = 1 / 25, 4e-6
 """Where one_cycle begins and ends, relative to the highest rate: the defaults of torch's OneCycleLR."""
-PRETRAINED_RATE = 0.1
-"""Learning rate of pretrained layers relative to the new last one: they are nearly right already."""
 
 
 def make_optimizer(network: nn.Module, options: TrainingSettings) -> torch.optim.Optimizer:
-    """Return the optimizer over all parameters; pretrained layers learn ten times slower than the new last layer."""
+    """Return the optimizer over all parameters; where training starts from weights, all layers but the last have a rate of their own."""
     groups = _parameter_groups(network, options)
     if options.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=options.momentum, nesterov=options.momentum > 0, weight_decay=options.weight_decay)
     kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, betas=(options.momentum, 0.999), weight_decay=options.weight_decay)
+
+
+def learning_body(network: nn.Module) -> list[Tensor]:
+    """Return the parameters of all layers but the last that learn, as the network was built: one may keep some for good."""
+    heads = _parameters_of_heads(network)
+    return [parameter for parameter in network.parameters() if parameter.requires_grad and parameter not in heads]
+
+
+def freeze(network: nn.Module, body: list[Tensor], frozen: bool) -> None:
+    """Put a network into training, where `frozen` without its `body`: that gets no gradients, and normalises by its statistics."""
+    network.train()
+    for parameter in body:
+        parameter.requires_grad_(not frozen)
+    for module in network.modules():
+        if frozen and isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def is_frozen(frozen: float, cycle_start: int, done: float) -> bool:
+    """Say whether only the last layer learns now: in the first `frozen` of the first cycle, of which `done` has passed, or always at 1."""
+    return frozen == 1 or (cycle_start == 0 and done < frozen)
 
 
 def relative_rate(scheduler: str, done: float) -> float:
@@ -84,9 +104,15 @@ def _cosine(start: float, end: float, done: float) -> float:
 
 
 def _parameter_groups(network: nn.Module, options: TrainingSettings) -> list[dict[str, Any]]:
-    parameters, rate = list(network.parameters()), options.learning_rate
-    if not options.pretrained:
-        return [{"params": parameters, "lr": rate, "highest_lr": rate}]
-    body, head = parameters[:-2], parameters[-2:]
-    slow = rate * PRETRAINED_RATE
-    return [{"params": body, "lr": slow, "highest_lr": slow}, {"params": head, "lr": rate, "highest_lr": rate}]
+    rate = options.learning_rate
+    if not options.fine_tunes:
+        return [{"params": list(network.parameters()), "lr": rate, "highest_lr": rate}]
+    heads = _parameters_of_heads(network)
+    body = [parameter for parameter in network.parameters() if parameter not in heads]
+    slow = rate * options.body_rate
+    return [{"params": body, "lr": slow, "highest_lr": slow}, {"params": list(heads), "lr": rate, "highest_lr": rate}]
+
+
+def _parameters_of_heads(network: nn.Module) -> dict[Tensor, None]:
+    """The parameters of the layers that classify, in order."""
+    return dict.fromkeys(parameter for name in head_layers(network) for parameter in network.get_submodule(name).parameters())

@@ -14,11 +14,11 @@ from torch import nn
 
 from components.bundle import files
 from components.bundle.config import code_version, facts_of
-from components.bundle.dataset import Dataset, DatasetInfo, Split
+from components.bundle.dataset import Dataset, DatasetInfo
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
-from components.classifier.network import ServingGraph, build, check_size
+from components.classifier.network import ServingGraph, check_size
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.settings.training import TrainingSettings
@@ -30,10 +30,11 @@ from components.train.distributed import Group, launch
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import FamiliarityFit
 from components.train.loop import Fitted, Trainer
-from components.train.pixel_statistics import Normalise, mean_and_std
+from components.train.pixel_statistics import Normalise
 from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, config, save_training
+from components.train.start import Start
 from components.train.temperature import fit_temperature
 
 
@@ -82,7 +83,9 @@ def train_together(dataset_path: str | Path, model_path: str | Path, options: Tr
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(available_cpus())
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
+    start = Start(options, store)
     identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
+    identity |= start.identity()
     if group.size > 1:
         identity["processes"] = str(group.size)
     first = group.rank == 0
@@ -90,7 +93,7 @@ def train_together(dataset_path: str | Path, model_path: str | Path, options: Tr
     try:
         with stoppable() as stop, atomic_directory(model_path, replace=True) if first else nullcontext() as directory:
             show = TrainingProgress(silent=not first)
-            run = _Run(dataset, options, device, show, group)
+            run = _Run(dataset, options, device, show, group, start)
             fitted = run.trainer.fit(checkpoints, show, stop)
             result = None if directory is None else run.write(fitted, directory)
     except StoreError as error:
@@ -103,7 +106,9 @@ def train_together(dataset_path: str | Path, model_path: str | Path, options: Tr
 
 
 class _Run:
-    def __init__(self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress, group: Group) -> None:
+    def __init__(
+        self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress, group: Group, start: Start
+    ) -> None:
         self._started = time.perf_counter()
         self._info, self._options, self._device, self._show = dataset.info, options, device, show
         self._training, self._validation = dataset.split("train"), dataset.split("validation")
@@ -112,12 +117,12 @@ class _Run:
                 f"the training split holds {len(self._training)} pictures, at least {2 * group.size} are needed; give ingest more data"
             )
         torch.manual_seed(options.seed)
-        classes, pretrained = len(self._info.classes), options.pretrained
-        self._network = build(options.architecture, self._info.spec, classes, pretrained, width=options.width, dropout=options.dropout)
+        classes = len(self._info.classes)
+        self._network, told = start.network(self._info.spec, classes)
         self._parameters = sum(p.numel() for p in self._network.parameters())
         check_size(options.architecture, self._parameters)
-        self._mean, self._std = _normalisation(options, self._training)
-        self._origin = _origin(options)
+        self._mean, self._std = start.normalisation(self._training)
+        self._origin = start.origin()
         self._augmentation, augment = augmentation.resolve(options.augmentation, self._info.spec)
         self._batches = Batches(self._validation, device)
         self._normalise = Normalise(self._mean, self._std, device)
@@ -130,7 +135,7 @@ class _Run:
             f"training {options.architecture} ({self._parameters:,} parameters) on {self._hardware}: {len(self._training)} pictures, "
             f"{self.trainer.steps} steps per epoch, augmentation {self._augmentation}"
         )
-        for note in _notes(self._info, options):
+        for note in (*told, *_notes(self._info, options)):
             show.line(f"note: {note}")
 
     def write(self, fitted: Fitted, directory: Path) -> TrainingResult:
@@ -180,23 +185,6 @@ class _Run:
         if len(self._validation) == 0:
             return Preprocessing(self._mean, self._std, calibration="not fitted: no validation pictures")
         return Preprocessing(self._mean, self._std, *fit_temperature(*self.trainer.predict(self._batches)))
-
-
-def _normalisation(options: TrainingSettings, training: Split) -> tuple[list[float], list[float]]:
-    if not options.pretrained:
-        return mean_and_std(training)
-    from components.classifier.pretrained import normalisation
-
-    return normalisation(options.architecture, training.images.shape[3])
-
-
-def _origin(options: TrainingSettings) -> dict[str, str]:
-    if not options.pretrained:
-        return {}
-    from components.classifier.pretrained import check_pretrained, sha256
-
-    file = check_pretrained(options.architecture)
-    return {"pretrained_file": file.name, "pretrained_sha256": sha256(file)}
 
 
 def _notes(info: DatasetInfo, options: TrainingSettings) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from components.classifier.errors import PenstockError
-from pipelines.cli import gate, models, review, runs, schedule
+from pipelines.cli import gate, models, review, runs, schedule, weights
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
@@ -51,6 +51,7 @@ app.command("ui")(ui)
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(models.app, name="models")
+app.add_typer(weights.app, name="weights")
 app.add_typer(gate.app, name="gate")
 app.add_typer(review.app, name="review")
 

@@ -17,12 +17,15 @@ from components.bundle import files
 from components.bundle.config import BundleConfig
 from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError, TrainingError, UsageError
+from components.registry.weights import Weights
 from components.settings.training import TrainingSettings
+from components.storage import open_store
 from components.train.batches import Batches, batches_per_pass
 from components.train.distributed import Group
 from components.train.training import train
 from tests.train.fitting import split
 from tests.train.test_training import started, wait_for
+from tests.train.together import two_layers
 
 CPU = torch.device("cpu")
 PLAIN = {
@@ -36,7 +39,9 @@ PLAIN = {
 
 
 @contextmanager
-def training(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2) -> Iterator[subprocess.Popen[str]]:
+def training(
+    data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2, store: str = ""
+) -> Iterator[subprocess.Popen[str]]:
     command = [
         sys.executable,
         "-m",
@@ -46,13 +51,14 @@ def training(data: Path, model: Path, options: dict[str, object], counts: str = 
         str(model),
         json.dumps({"device": "cpu", **options}),
         counts,
+        store,
     ]
     with started(command, OMP_NUM_THREADS="1") as process:
         yield process
 
 
-def finished(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2) -> str:
-    with training(data, model, options, counts, processes) as process:
+def finished(data: Path, model: Path, options: dict[str, object], counts: str = "", processes: int = 2, store: str = "") -> str:
+    with training(data, model, options, counts, processes, store) as process:
         told, errors = process.communicate(timeout=250)
         assert process.returncode == 0, told + errors
         return told
@@ -110,6 +116,25 @@ def test_two_processes_end_with_the_weights_of_one_and_do_half_the_work_each(dig
     first, second = (int((tmp_path / "counts" / name).read_text()) for name in ("first", "second"))
     trained = second  # the second one leaves after the training
     assert abs(first - len(digits_dataset.split("validation")) - trained) <= 150  # batches of 95: 48 and 47
+
+
+@pytest.mark.integration
+def test_two_processes_fine_tune_as_one_and_a_kill_changes_nothing(digits_dataset: Dataset, tmp_path: Path) -> None:
+    torch.manual_seed(4)
+    torch.save(two_layers(digits_dataset.info.spec, 3).state_dict(), tmp_path / "three.pth")
+    store = str(tmp_path / "store")
+    Weights(open_store(store)).add(tmp_path / "three.pth", 4)
+    tuned = {**PLAIN, "weights": "three", "frozen": 0.25, "body_rate": 0.5, "checkpoints": str(tmp_path / "checkpoints")}
+    for processes, model in ((1, "one"), (2, "two")):
+        assert "a new last layer" in finished(digits_dataset.path, tmp_path / model, tuned, processes=processes, store=store)
+    with training(digits_dataset.path, tmp_path / "killed", tuned, store=store) as process:
+        wait_for(process, "epoch 1:")
+        process.send_signal(signal.SIGKILL)
+        process.wait(30)
+    assert "resumed from the checkpoint of" in finished(digits_dataset.path, tmp_path / "killed", tuned, store=store)
+    one, two, killed = (load_file(tmp_path / name / files.WEIGHTS) for name in ("one", "two", "killed"))
+    assert all(torch.allclose(one[name], two[name], atol=1e-4) for name in one)
+    assert all(torch.equal(two[name], killed[name]) for name in two)
 
 
 @pytest.mark.integration

@@ -47,7 +47,7 @@ def test_an_architecture_of_one_size_refuses_larger_pictures() -> None:
         ("ResNet18", "resnet18"),
         ("smallcnn", "small_cnn"),
         ("mobilenet_v3", "mobilenet_v3"),
-        ("zzz", "use small_cnn or"),
+        ("zzz", "use small_cnn, a classifier of torchvision"),
     ],
 )
 def test_an_unknown_name_is_refused_with_near_matches(name: str, hint: str) -> None:

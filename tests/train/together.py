@@ -1,4 +1,4 @@
-"""A training in some processes on the CPU, as a program that tests start with PROCESSES, DATASET, MODEL, OPTIONS and COUNTS."""
+"""A training in some processes on the CPU, as a program that tests start with PROCESSES, DATASET, MODEL, OPTIONS, COUNTS and STORE."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def two_layers(spec: ImageSpec, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), 32), nn.ReLU(), nn.Linear(32, classes))
 
 
-def counted(data: str, model: str, options: TrainingSettings, counts: str) -> TrainingResult | None:
+def counted(data: str, model: str, options: TrainingSettings, counts: str, store: str = "") -> TrainingResult | None:
     """Train, and leave in the folder `counts` a file with the number of pictures that this process took; `fail`: the second one fails."""
     taken, take = [0], Batches._take
 
@@ -35,7 +35,7 @@ def counted(data: str, model: str, options: TrainingSettings, counts: str) -> Tr
         return take(self, index)
 
     Batches._take = counting  # type: ignore[assignment]
-    result = train_together(data, model, options)
+    result = train_together(data, model, options, store)
     if counts:
         (Path(counts) / ("first" if result else "second")).write_text(str(taken[0]))
     return result
@@ -44,9 +44,9 @@ def counted(data: str, model: str, options: TrainingSettings, counts: str) -> Tr
 if __name__ == "__main__":
     from tests.train import together  # pickled by this name, not as __main__
 
-    processes, data, model, options, counts = sys.argv[1:6]
+    processes, data, model, options, counts, store = sys.argv[1:7]
     try:
-        done = launch(int(processes), together.counted, data, model, TrainingSettings(**json.loads(options)), counts)
+        done = launch(int(processes), together.counted, data, model, TrainingSettings(**json.loads(options)), counts, store)
     except KeyboardInterrupt:
         sys.exit(130)
     except PenstockError as error:
