@@ -14,7 +14,7 @@ from components.registry.weights import find_weights
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
-from components.settings.scoring import ScoringSettings
+from components.settings.scoring import ScoringSettings, check_engine
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
 from components.settings.variant import VariantSettings
@@ -42,11 +42,14 @@ def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator
     """Check the parameters of a scoring run; yields one line per check that passed. Raises UsageError and PolicyError."""
     settings = ScoringSettings.in_environment(parameters["scoring"], parameters["environment"])
     gpus = parameters["gpus"] not in {"", "0"}
-    if here and (settings.device == "cuda" or (settings.device == "auto" and gpus)):
+    if here:
+        check_engine(settings.engine)
+    on_ray = settings.engine == "ray"  # then the GPUs are those of Ray's cluster
+    if here and not on_ray and (settings.device == "cuda" or (settings.device == "auto" and gpus)):
         from components.bundle.accelerator import require_device  # imports onnxruntime
 
         require_device("cuda")
-    elif settings.device == "cuda" and not gpus:
+    elif settings.device == "cuda" and not gpus and not on_ray:
         raise UsageError("device=cuda needs a GPU in the scoring step's pod; set gpus=1")
     Resources.read({name: parameters[name] for name in ("gpu_resource", "node_selector")})
     yield f"scoring: review below {settings.review_threshold:g}"

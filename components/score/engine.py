@@ -5,7 +5,7 @@ any time, each of at most GROUP_BYTES of encoded pictures, however many the inpu
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -42,27 +42,14 @@ class Engine:
 
         Raises what reading the records raises, and StoreError when a store does not answer.
         """
-        groups, decode = _groups(records, self._batch_size), partial(_decode, spec=self._classifier.spec)
-        for group in in_order(self._pool, groups, decode, self._workers + 1):
-            yield self._run(group)
-
-    def _run(self, group: "_Group") -> Scored:
-        pixels = np.concatenate(group.pixels) if group.pixels else np.zeros((0, *self._classifier.spec.shape), np.uint8)
-        probabilities, familiarity = self._classifier.answer(self._padded(pixels), self._batch_size)
-        familiarity = None if familiarity is None else familiarity[: len(pixels)]
-        answers = (probabilities[: len(pixels)], familiarity, self._classifier.unfamiliar(familiarity))
-        return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, *answers)
-
-    def _padded(self, pixels: Pixels) -> Pixels:
-        """On a GPU, fill the batch up: cuDNN chooses its algorithm by shape, slowly, and another may round otherwise."""
-        missing = -len(pixels) % self._batch_size
-        if self._classifier.device == "cpu" or not missing:
-            return pixels
-        return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+        for group in decoded(records, self._classifier.spec, self._batch_size, self._pool, self._workers):
+            yield answered(group, self._classifier, self._batch_size)
 
 
 @dataclass
-class _Group:
+class Group:
+    """Records that go through the model as one batch: what of them could be decoded, and why the others could not."""
+
     inputs: list[str] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
     errors: list[str | None] = field(default_factory=list)
@@ -70,9 +57,35 @@ class _Group:
     pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
 
     def add(self, name: str, index: int, error: str | None) -> None:
+        """Append one record; its pixels, if it has any, are appended apart."""
         self.inputs.append(name)
         self.indices.append(index)
         self.errors.append(error)
+
+
+def decoded(records: Iterator[Record], spec: ImageSpec, batch_size: int, pool: Executor, workers: int) -> Iterator[Group]:
+    """Yield groups of `batch_size` records, decoded in the pool's `workers` threads, in the order of the records.
+
+    Raises what reading the records raises, and StoreError when a store does not answer.
+    """
+    return in_order(pool, _groups(records, batch_size), partial(_decode, spec=spec), workers + 1)
+
+
+def answered(group: Group, classifier: Classifier, batch_size: int) -> Scored:
+    """Run a group through the model."""
+    pixels = np.concatenate(group.pixels) if group.pixels else np.zeros((0, *classifier.spec.shape), np.uint8)
+    probabilities, familiarity = classifier.answer(_padded(pixels, classifier.device, batch_size), batch_size)
+    familiarity = None if familiarity is None else familiarity[: len(pixels)]
+    answers = (probabilities[: len(pixels)], familiarity, classifier.unfamiliar(familiarity))
+    return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, *answers)
+
+
+def _padded(pixels: Pixels, device: str, batch_size: int) -> Pixels:
+    """On a GPU, fill the batch up: cuDNN chooses its algorithm by shape, slowly, and another may round otherwise."""
+    missing = -len(pixels) % batch_size
+    if device == "cpu" or not missing:
+        return pixels
+    return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
 
 
 def _groups(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
@@ -98,8 +111,8 @@ def _parts(block: Decoded, room: int, size: int) -> Iterator[Decoded]:
         start, room = stop, size
 
 
-def _decode(records: list[Record], spec: ImageSpec) -> _Group:
-    group = _Group()
+def _decode(records: list[Record], spec: ImageSpec) -> Group:
+    group = Group()
     for record in records:
         if isinstance(record, PassedOver):
             group.passed_over.append(record)

@@ -6,7 +6,7 @@ Pixels and answers never leave the process that made them: what a process gives 
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from components.bundle.model import Classifier
+from components.bundle.reference import Reference
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, EvaluationError, StoreError, one_line
 from components.readers import CONTAINERS, PICTURE
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.listing import readable
+from components.readers.places import InputSource
 from components.readers.processes import end_with_parent
 from components.readers.records import Encoded, Reading, Record
 from components.score.appearance import Appearance, read_reference
 from components.score.engine import Engine
 from components.score.model import Model
 from components.score.output import Output
-from components.score.plan import Piece, Plan
-from components.score.rows import PieceWriter
+from components.score.plan import Piece, Plan, Slice
+from components.score.rows import PieceWriter, Scored
 
 MAX_REASON = 1000
 """Characters of the reason that is kept for a piece that failed."""
@@ -40,6 +42,8 @@ class Outcome(NamedTuple):
     number: int
     rows: int
     problem: str = ""
+    device: str = ""
+    """Where the model ran."""
 
 
 class PieceScorer:
@@ -50,7 +54,7 @@ class PieceScorer:
 
         Raises UsageError for a device that is not there, IntegrityError for a damaged model version.
         """
-        self._plan, self._bundle = Plan.load(plan_folder), bundle
+        self._plan, self._reference = Plan.load(plan_folder), read_reference(bundle)
         self._output = Output(self._plan.output)
         classifier = Classifier(bundle, threads=max(1, available_cpus() // processes), device=device)
         self.device: str = classifier.device
@@ -81,34 +85,58 @@ class PieceScorer:
             rows = self._write(piece, part, step)
         except (DataError, StoreError, OSError) as error:
             self._output.put_failure(piece, self._plan.slices(piece), one_line(error, MAX_REASON))
-            return Outcome(piece.number, 0, str(error) or repr(error))
+            return Outcome(piece.number, 0, str(error) or repr(error), self.device)
         else:
             self._output.put_part(piece, part)
-            return Outcome(piece.number, rows)
+            return Outcome(piece.number, rows, device=self.device)
         finally:
             part.unlink(missing_ok=True)
 
     def _write(self, piece: Piece, path: Path, step: Callable[[int], object]) -> int:
-        plan = self._plan
-        appearance = Appearance(read_reference(self._bundle))
-        settings = plan.settings
-        writer = PieceWriter(path, plan.classes, plan.version, settings.review_threshold, settings.probabilities, plan.familiarity)
-        try:
-            for scored in self._engine.score(self._records(piece)):
-                writer.add(scored)
-                appearance.add(scored.pixels, scored.probabilities)
+        records = read_records(self._source, self._reading, self._plan.slices(piece))
+        with PieceFile(path, self._plan, self._reference) as file:
+            for scored in self._engine.score(records):
+                file.appearance.add(scored.pixels, scored.probabilities)
+                file.add(scored)
                 step(len(scored.inputs))
-        finally:
-            writer.close(lambda: {"rows": str(writer.rows), "looks": appearance.to_json()})
-        return writer.rows
+        return file.rows
 
-    def _records(self, piece: Piece) -> Iterator[Record]:
-        for part in self._plan.slices(piece):
-            shown = readable(part.name)
-            if part.kind == PICTURE:
-                yield Encoded(shown, 0, partial(self._source.read, part.name), part.size)
-            else:
-                yield from CONTAINERS[part.kind].read(self._source.local(part.name), shown, self._reading, part.start, part.stop)
+
+class PieceFile:
+    """A piece's rows on their way to a local file, with figures about them."""
+
+    def __init__(self, path: Path, plan: Plan, reference: Reference | None) -> None:
+        settings = plan.settings
+        self.appearance = Appearance(reference)
+        self._writer = PieceWriter(path, plan.classes, plan.version, settings.review_threshold, settings.probabilities, plan.familiarity)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close(lambda: {"rows": str(self.rows), "looks": self.appearance.to_json()})
+
+    @property
+    def rows(self) -> int:
+        """Rows so far."""
+        return self._writer.rows
+
+    def add(self, scored: Scored) -> None:
+        """Append a batch; how its pictures look is counted in `appearance` by whoever has the pixels."""
+        self._writer.add(scored)
+
+
+def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice]) -> Iterator[Record]:
+    """Yield the records of a piece in order.
+
+    Raises DataError, StoreError and OSError when a file cannot be used as a whole; a single picture is read in the threads that decode.
+    """
+    for part in slices:
+        shown = readable(part.name)
+        if part.kind == PICTURE:
+            yield Encoded(shown, 0, partial(source.read, part.name), part.size)
+        else:
+            yield from CONTAINERS[part.kind].read(source.local(part.name), shown, reading, part.start, part.stop)
 
 
 def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes: int) -> Iterator[Outcome]:

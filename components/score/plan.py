@@ -139,6 +139,8 @@ def write_plan(
     folder.mkdir(parents=True, exist_ok=True)
     rows = sum(source.rows or 0 for source in sources)
     weight = sum(_weight(source) for source in sources)
+    if settings.engine == "ray":
+        shards = shards or 1  # Ray shares the work out by itself
     wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
     cut = list(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1)))
     basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]

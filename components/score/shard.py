@@ -3,6 +3,7 @@
 import json
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from components.classifier.progress import Progress
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.score.model import Model
+from components.score.on_ray import on_ray
 from components.score.output import Output
 from components.score.pieces import Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
@@ -61,22 +63,28 @@ def _score(plan: Plan, pieces: list[Piece], result: ShardResult, device: str) ->
     with tempfile.TemporaryDirectory(prefix="penstock-score-") as folder:
         bundle = Model(plan.store, plan.name, plan.version).fetch(Path(folder) / "model")
         started = time.monotonic()
-        pictures = plan.pictures(pieces)
-        progress = Progress(pictures, "pictures")
-        with PieceScorer(plan.folder, bundle, device) as scorer:
-            result.device = scorer.device
-            processes = _processes(plan, pieces, pictures or 0) if scorer.device == "cpu" else 1
-            if processes == 1:
-                for piece in pieces:
-                    _note(scorer.score(piece, progress.step), result, started)
-        if processes > 1:
-            for outcome in in_processes(plan.folder, bundle, pieces, processes):
-                _note(outcome, result, started)
-                progress.step(outcome.rows)
+        progress = Progress(plan.pictures(pieces), "pictures")
+        on_engine = on_ray if plan.settings.engine == "ray" else _on_this_machine
+        for outcome in on_engine(plan, bundle, pieces, device, progress.step):
+            _note(outcome, result, started)
         result.seconds = time.monotonic() - started
 
 
+def _on_this_machine(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Callable[[int], object]) -> Iterator[Outcome]:
+    with PieceScorer(plan.folder, bundle, device) as scorer:
+        used = scorer.device
+        processes = _processes(plan, pieces, plan.pictures(pieces)) if used == "cpu" else 1
+        if processes == 1:
+            for piece in pieces:
+                yield scorer.score(piece, step)
+    if processes > 1:
+        for outcome in in_processes(plan.folder, bundle, pieces, processes):
+            step(outcome.rows)
+            yield outcome
+
+
 def _note(outcome: Outcome, result: ShardResult, started: float) -> None:
+    result.device = outcome.device
     if outcome.problem:
         print(f"piece {outcome.number} failed: {outcome.problem}")
         result.failed += 1

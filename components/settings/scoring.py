@@ -1,11 +1,13 @@
 """What a user chooses for one scoring run."""
 
+import importlib.util
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from components.bundle.environment import Serving, load_environment
 from components.bundle.numbers import parse_share
+from components.classifier.errors import UsageError
 from components.settings.base import Settings
 from components.settings.ingest import NameEncoding
 
@@ -32,6 +34,8 @@ class ScoringSettings(Settings):
     """auto, cpu or cuda."""
     workers: int = Field(0, ge=0)
     """CPUs that a shard uses, in processes of their own where it has many pictures; 0 takes all. Over the network: threads, 10 if 0."""
+    engine: Literal["local", "ray"] = "local"
+    """local scores on the step's machine, ray on the Ray cluster that RAY_ADDRESS names, or on the step's own; the bytes are the same."""
 
     @model_validator(mode="after")
     def _one_file_has_no_directories(self) -> "ScoringSettings":
@@ -47,3 +51,9 @@ class ScoringSettings(Settings):
         """
         own = {"review_threshold": load_environment(environment).serving.review_threshold}
         return cls.read({**own, **values} if isinstance(values, dict) else values)
+
+
+def check_engine(engine: str) -> None:
+    """Raise UsageError where an engine is not installed on this machine."""
+    if engine == "ray" and importlib.util.find_spec("ray") is None:
+        raise UsageError("engine=ray needs Ray Data, which is not installed: pip install 'penstock[ray]'")
