@@ -81,7 +81,10 @@ def test_both_engines_write_the_same_bytes(model: Model, score: Score, pictures:
         found[name] = parts(tmp_path / name)
     assert found["ray"] == found["local"]
     assert len(found["ray"]) == len(plan.pieces) > 5
-    local, ray = (score(pictures, engine=name, probabilities=True) for name in ("local", "ray"))
+    local, ray = (
+        score(pictures, output=tmp_path / name, engine=name, shards=1, probabilities=True, batch_size=4) for name in ("local", "ray")
+    )
+    assert (local.summary.images_per_second, ray.summary.images_per_second) == (None, None), "the pieces that are there were merged"
     assert ray.data == local.data
     assert (ray.errors, ray.passed_over, ray.summary.drift) == (local.errors, local.passed_over, local.summary.drift)
     assert len(ray.errors) == 5
