@@ -8,7 +8,7 @@ from components.score.shard import score_shard
 from components.settings.scoring import ScoringSettings
 
 
-def run(store: str, version: str, source: str, place: str) -> None:
+def run(store: str, version: str, source: str, place: str, engine: str = "local") -> None:
     """Plan, score and merge in this process; the output lies below the folder `place`."""
     folder = Path(place)
     plan = make_plan(
@@ -18,7 +18,7 @@ def run(store: str, version: str, source: str, place: str) -> None:
         version=version,
         input=source,
         output=str(folder / "output"),
-        settings=ScoringSettings(),
+        settings=ScoringSettings.read({"engine": engine}),
         shards=1,
     )
     results = [score_shard(plan, shard).to_json() for shard in plan.shards()]
