@@ -7,6 +7,7 @@ keeps their order and repeats what a lost worker had; a piece is kept once all o
 
 import os
 import pickle
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ STORE_BYTES = 2 * 2**30
 """Memory for groups on their way, at most, and at most a quarter of this machine's; where a cluster is there already, it is that one's."""
 MAX_FOLDER = 28
 """Characters of a folder for temporary files in which Ray's sockets can lie."""
+ANSWER_SECONDS = 10.0
 DECODE_CPUS, ANSWER_CPUS = 1, 0.999
 """CPUs of a task and of an actor: not the same, or else Ray puts both kinds of work into the actors."""
 
@@ -124,6 +126,7 @@ def _cluster(workers: int) -> Iterator[None]:
     at = None
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
     if address := os.environ.get("RAY_ADDRESS"):
+        _require_answer(address)
         try:
             ray.init(address=address, log_to_driver=False)
         except (ConnectionError, ValueError) as error:
@@ -139,6 +142,16 @@ def _cluster(workers: int) -> Iterator[None]:
         ray.shutdown()
         if at:
             at.cleanup()
+
+
+def _require_answer(address: str) -> None:
+    """Raise EvaluationError where nobody listens at an address: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():  # else "auto", which Ray knows
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+        except OSError as error:
+            raise EvaluationError(f"the Ray cluster that RAY_ADDRESS names, {address}, does not answer: {one_line(error)}") from error
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":

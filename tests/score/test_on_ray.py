@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from components.classifier.errors import DataError, UsageError
+from components.classifier.errors import DataError, EvaluationError, UsageError
 from components.score import plan as planning
 from components.score.output import PARTS
 from components.score.plan import Plan
@@ -143,3 +143,10 @@ def test_a_cluster_of_this_machine_starts_wherever_temporary_files_lie(model: Mo
     ran = subprocess.run([sys.executable, "-c", code, str(plan.folder)], stdout=subprocess.PIPE, text=True, check=True, env=environment)
     assert "scored 70" in ran.stdout
     assert list(deep.iterdir()) == []
+
+
+def test_a_cluster_that_does_not_answer_is_named(score: Score, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test may have a cluster
+    with pytest.raises(EvaluationError, match=r"RAY_ADDRESS names, 127\.0\.0\.1:1, does not answer: .*refused"):
+        score(pictures, engine="ray")
