@@ -18,6 +18,8 @@ from components.bundle import files
 from components.bundle.config import BundleConfig
 from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError, TrainingError, UsageError
+from components.classifier.images import ImageSpec
+from components.classifier.network import OWN
 from components.registry.weights import Weights
 from components.settings.training import TrainingSettings
 from components.storage import open_store
@@ -119,15 +121,20 @@ def test_two_processes_end_with_the_weights_of_one_and_do_half_the_work_each(dig
 
 
 @pytest.mark.integration
-def test_two_processes_fine_tune_as_one_and_a_kill_changes_nothing(digits_dataset: Dataset, tmp_path: Path) -> None:
+def test_two_processes_fine_tune_as_one_and_a_kill_changes_nothing(
+    digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def two_layers(spec: ImageSpec, classes: int) -> nn.Module:  # as in together
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, classes))
+
+    monkeypatch.setitem(OWN, "two_layers", two_layers)
     torch.manual_seed(4)
-    two_layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 3))  # together's, for other classes
-    torch.save(two_layers.state_dict(), tmp_path / "three.pth")
+    torch.save(two_layers(digits_dataset.info.spec, 3).state_dict(), tmp_path / "three.pth")
     store = str(tmp_path / "store")
     Weights(open_store(store)).add(tmp_path / "three.pth", 4)
     tuned = {**PLAIN, "weights": "three", "frozen": 0.25, "body_rate": 0.5, "checkpoints": str(tmp_path / "checkpoints")}
-    for processes, model in ((1, "one"), (2, "two")):
-        assert "a new last layer" in finished(digits_dataset.path, tmp_path / model, tuned, processes=processes, store=store)
+    train(digits_dataset.path, tmp_path / "one", TrainingSettings.read(tuned, device="cpu"), store)
+    assert "a new last layer" in finished(digits_dataset.path, tmp_path / "two", tuned, store=store)
     with training(digits_dataset.path, tmp_path / "killed", tuned, store=store) as process:
         wait_for(process, "epoch 1:")
         process.send_signal(signal.SIGKILL)
