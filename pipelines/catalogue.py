@@ -8,6 +8,7 @@ from components.classifier.errors import UsageError
 PIPELINES = {
     "training": ("pipelines.training", "training_pipeline"),
     "retraining": ("pipelines.training", "retraining_pipeline"),
+    "search": ("pipelines.search", "search_pipeline"),
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
     "deployment": ("pipelines.deployment", "deployment_pipeline"),
     "approval": ("pipelines.approval", "approval_pipeline"),

@@ -30,12 +30,12 @@ def compile_pipelines(output: Path) -> list[Path]:
 
 def check_resources() -> None:
     """Raise UsageError when PENSTOCK_RESOURCES names a step that no pipeline has: its settings would be lost in silence."""
-    from components.settings.resources import check_steps
+    from components.settings.resources import check_steps, step_name
     from pipelines.steps import RESOURCES
 
     if RESOURCES:
         executors = [executor for name in PIPELINES for executor in load_pipeline(name).pipeline_spec.deployment_spec["executors"]]
-        check_steps(RESOURCES, {executor.removeprefix("exec-") for executor in executors})
+        check_steps(RESOURCES, {step_name(executor) for executor in executors})
 
 
 def images_of(pipeline: Any) -> dict[str, str]:

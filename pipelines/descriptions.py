@@ -15,6 +15,7 @@ from components.settings.base import bounds
 from components.settings.ingest import NAMED_SOURCES, IngestSettings
 from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings
+from components.settings.search import SearchSettings
 from components.settings.serving import KServeSettings
 from components.settings.training import TrainingSettings
 from components.settings.variant import VariantSettings
@@ -23,6 +24,7 @@ GROUPS: dict[str, type[BaseModel]] = {
     "ingest": IngestSettings,
     "training": TrainingSettings,
     "variant": VariantSettings,
+    "search": SearchSettings,
     "scoring": ScoringSettings,
     "policy": Policy,
     "serving": KServeSettings,
@@ -47,6 +49,7 @@ TEXTS = {
     "ingest": "How the source becomes a dataset",
     "training": "How the network is trained, beside what has a field of its own",
     "variant": "How a variant is made, beside what has a field of its own",
+    "search": "Which settings of training are tried",
     "scoring": "How pictures are scored",
     "policy": "Single rules of the environment's policy replaced for this run; null turns one off",
     "serving": "How the cluster serves, for target kserve",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from components.classifier.errors import UsageError
+from components.classifier.progress import PREFIX
 
 _COLOUR = re.compile(r"\x1b\[\d+m")
 _EVENTS: dict[str, re.Pattern[str]] = {
@@ -24,7 +25,9 @@ _EVENTS: dict[str, re.Pattern[str]] = {
     "error": re.compile(r"^\s*(?P<name>(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)"),
 }
 _INDENT = "    "
-"""How kfp begins the lines that a step prints."""
+"""How kfp begins the lines that a step prints: further in, or not at all, where several steps run beside each other."""
+_ALWAYS = ("note: ", "warning: ", PREFIX)
+"""How a step begins lines that count wherever they stand."""
 _OWN_LINE = "[KFP Executor"
 
 Kind = Literal["started", "succeeded", "failed", "skipped", "our_error", "no_executor", "error", "line"]
@@ -49,8 +52,9 @@ def events(line: str) -> Iterator[Event]:
         if found := pattern.search(line):
             yield Event(kind, found["name"])  # type: ignore[arg-type]  # the keys are the kinds
             break
-    if line.startswith(_INDENT) and _OWN_LINE not in line:
-        yield Event("line", line[len(_INDENT) :])
+    text = line.strip()
+    if (line.startswith(_INDENT) and _OWN_LINE not in line) or text.startswith(_ALWAYS):
+        yield Event("line", text)
 
 
 def step_outputs(pipeline_root: Path, task: str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

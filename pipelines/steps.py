@@ -5,11 +5,13 @@ themselves retry what may succeed a moment later (storage, the API server), and 
 """
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 from kfp import dsl, kubernetes
 
 from components.integrations.settings import MODEL_REGISTRY, RUN
-from components.settings.resources import read_steps, step_resources
+from components.settings.resources import read_steps, step_name, step_resources
 
 RESOURCES = read_steps(os.environ.get("PENSTOCK_RESOURCES", ""))
 """What each step asks of the cluster beside the defaults, read when a pipeline is compiled."""
@@ -105,7 +107,7 @@ def _use_integrations(task: dsl.PipelineTask) -> None:
 
 
 def _ask(task: dsl.PipelineTask) -> None:
-    asked = step_resources(task.name, RESOURCES)
+    asked = step_resources(step_name(task.name), RESOURCES)
     task.set_cpu_request(asked.cpu).set_memory_request(asked.memory).set_cpu_limit(asked.cpu_limit).set_memory_limit(asked.memory_limit)
     for key, value in asked.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
@@ -127,6 +129,31 @@ def use_gpus(task: dsl.PipelineTask, gpus: str, resource: str, node_selector: di
     task.set_accelerator_limit(gpus)
     kubernetes.add_node_selector_json(task, node_selector)
     kubernetes.add_toleration(task, key="nvidia.com/gpu", operator="Exists", effect="NoSchedule")
+    return task
+
+
+def pod_inputs(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what preflight returned about the pods that train, as inputs of such a step; kfp takes the names without pod_ itself."""
+    named = {f"pod_{name}": asked[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit")}
+    return {**named, "gpu_resource": asked["gpu_resource"], "node_selector": asked["node_selector"]}
+
+
+def use_pod(task: dsl.PipelineTask, gpus: str, asked: Mapping[str, Any]) -> dsl.PipelineTask:
+    """Give a step that trains the CPUs, memory, GPUs and nodes that preflight returned: `asked` are its outputs."""
+    use_gpus(task, gpus, asked["gpu_resource"], asked["node_selector"])
+    task.set_cpu_request(asked["cpu"]).set_memory_request(asked["memory"])
+    return task.set_cpu_limit(asked["cpu_limit"]).set_memory_limit(asked["memory_limit"])
+
+
+def within_group(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Let a step within a loop or a condition find the nodes that a step outside of it returned.
+
+    The group gets that value as an input, as all that its steps use. But kfp's extension for Kubernetes writes the name of the step
+    that made it, which Kubeflow looks for among the group's own steps (resolveInputParameter in backend/src/v2/driver/resolve.go).
+    """
+    selector = task.platform_config["kubernetes"]["nodeSelector"]["nodeSelectorJson"]
+    if made := selector.pop("taskOutputParameter", None):
+        selector["componentInputParameter"] = f"pipelinechannel--{made['producerTask']}-{made['outputParameterKey']}"
     return task
 
 

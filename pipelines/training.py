@@ -14,7 +14,7 @@ from components.preflight.component import check_parameters
 from components.train.component import train_model
 from pipelines.challenge import conclude_after, judge, roll_out, some
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_gpus
+from pipelines.steps import HOUR, MINUTE, configure, pod_inputs, use_pod, within_group
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 Outcome = NamedTuple("Outcome", [("outcome", str)])  # noqa: UP014 - a pipeline returns nothing from within an exit handler
@@ -28,21 +28,20 @@ def _prepare(given: dict[str, Any], *, compare: bool = False) -> tuple[dsl.Pipel
     return preflight, data
 
 
-def _train(given: dict[str, Any], preflight: dsl.PipelineTask, data: dsl.PipelineTask) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
-    """Add the steps from train to gate; returns the tasks publish and gate."""
-    pod = {name: preflight.outputs[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit", "gpu_resource", "node_selector")}
+def _train(
+    given: dict[str, Any], preflight: dsl.PipelineTask, data: dsl.PipelineTask, *, conditional: bool = False
+) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
+    """Add the steps from train to gate, `conditional` within a condition; returns the tasks publish and gate."""
     train = train_model(
         dataset=data.outputs["dataset"],
         dataset_digest=data.outputs["Output"],
         **some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training"),
-        **{f"pod_{name}": pod[name] for name in ("cpu", "memory", "cpu_limit", "memory_limit")},  # kfp takes the names without pod_
-        gpu_resource=pod["gpu_resource"],
-        node_selector=pod["node_selector"],
+        **pod_inputs(preflight.outputs),
     )
     configure(train, "Train", timeout=24 * HOUR)
-    use_gpus(train, given["gpus"], pod["gpu_resource"], pod["node_selector"])
-    train.set_cpu_request(pod["cpu"]).set_memory_request(pod["memory"])
-    train.set_cpu_limit(pod["cpu_limit"]).set_memory_limit(pod["memory_limit"])
+    use_pod(train, given["gpus"], preflight.outputs)
+    if conditional:
+        within_group(train)
     return judge(given, data.outputs["dataset"], train.outputs["model"])
 
 
@@ -132,6 +131,6 @@ def retraining_pipeline(
     changed = data.outputs["Output"] != preflight.outputs["trained_on"]
     conclude = conclude_after(given)
     with dsl.ExitHandler(conclude, name="rollout"), dsl.If(changed, name="changed"):
-        publish, gate = _train(given, preflight, data)
+        publish, gate = _train(given, preflight, data, conditional=True)
         roll_out(given, publish, gate)
     return Outcome(outcome=conclude.outputs["Output"])

@@ -24,7 +24,7 @@ FLOORS = (
     {"registry", "review"},
     {"report", "inference_client", "step_image", "lint", "integrations"},
     {"doctor"},
-    {"preflight", "ingest", "train", "evaluate", "publish", "gate", "validate_serving", "deploy", "score", "predictor"},
+    {"preflight", "ingest", "train", "search", "evaluate", "publish", "gate", "validate_serving", "deploy", "score", "predictor"},
     {"pipelines"},
 )
 """A package imports only packages of the floors above its own; so no step imports another, and nobody imports pipelines."""

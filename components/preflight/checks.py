@@ -15,8 +15,10 @@ from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings, check_engine
+from components.settings.search import SearchSettings, settings_of_trial
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
+from components.settings.trials import plan_trials
 from components.settings.variant import VariantSettings
 from components.storage import open_store
 
@@ -32,10 +34,23 @@ def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterato
     yield f"name: {check_model_name(parameters['name'])}"
     yield _check_ingest(parameters)
     yield _check_train(parameters, here)
-    yield _check_decision(parameters)
-    yield from _check_cluster(parameters, here)
-    Resources.read(parameters["resources"])
-    yield _check_store(parameters["store"])
+    yield from _check_after_training(parameters, here)
+
+
+def check_search(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
+    """Check the parameters of a search, and with them every trial's; yields one line per check that passed.
+
+    `here` is as for a training. Raises what the steps would raise: UsageError, PolicyError, TrainingError, StoreError, RolloutError.
+    """
+    yield f"name: {check_model_name(parameters['name'])}"
+    yield _check_ingest(parameters)
+    search = SearchSettings.read(parameters["search"])
+    trials = plan_trials(search, parameters["training"], parameters)
+    for architecture, pretrained, weights in sorted({_network_of(trial.settings, parameters) for trial in trials}):
+        training = {**parameters["training"], "weights": weights}
+        _check_train({**parameters, "architecture": architecture, "pretrained": pretrained, "training": training}, here)
+    yield f"search: {len(trials)} trials of {', '.join(search.space)}, {trials[0].until} epochs in the first rung"
+    yield from _check_after_training(parameters, here)
 
 
 def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
@@ -93,9 +108,22 @@ def parents_of(parameters: Mapping[str, Any]) -> Chosen:
     return choose(Registry(open_store(parameters["store"]), parameters["name"]), settings)
 
 
+def _network_of(chosen: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[str, bool, str]:
+    options = settings_of_trial(parameters["training"], parameters, chosen)
+    return options.architecture, options.pretrained, options.weights
+
+
+def _check_after_training(parameters: Mapping[str, Any], here: bool) -> Iterator[str]:
+    yield _check_decision(parameters)
+    yield from _check_cluster(parameters, here)
+    Resources.read(parameters["resources"])
+    yield _check_store(parameters["store"])
+
+
 CHECKS: dict[str, Callable[[Mapping[str, Any], bool], Iterator[str]]] = {
     "training": check_training,
     "retraining": check_training,
+    "search": check_search,
     "scoring": check_scoring,
     "deployment": check_deployment,
     "approval": check_approval,

@@ -94,3 +94,53 @@ def choose_parents(
         print(said)
     chosen = parents_of(given)
     return ",".join(chosen.versions), chosen.source
+
+
+@component
+def check_search(
+    source: str,
+    store: str,
+    name: str,
+    environment: str,
+    architecture: str,
+    pretrained: bool,
+    device: str,
+    gpus: str,
+    strategy: str,
+    actor: str,
+    reason: str,
+    target: str,
+    namespace: str,
+    ingest: dict,
+    training: dict,
+    search: dict,
+    policy: dict,
+    serving: dict,
+    resources: dict,
+) -> NamedTuple(  # type: ignore[valid-type]  # kfp reads this form
+    "Outputs",
+    [
+        ("Output", str),
+        ("cpu", str),
+        ("memory", str),
+        ("cpu_limit", str),
+        ("memory_limit", str),
+        ("gpu_resource", str),
+        ("node_selector", dict),
+    ],
+):
+    """Refuse a search of which a trial, or what follows it, cannot work; returns "passed", and what each training asks for.
+
+    The parameters are those of the search pipeline.
+    """
+    given = dict(locals())
+    from components.doctor.service import check_service
+    from components.integrations.settings import missing
+    from components.preflight.checks import check_search
+    from components.settings.resources import Resources
+
+    print(*check_search(given), *missing(), sep="\n")
+    if said := check_service(given):
+        print(said)
+    asked = Resources.read(resources)
+    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector)

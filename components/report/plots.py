@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -161,6 +162,48 @@ def history_plot(
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     figure.legend(loc="upper left", bbox_to_anchor=(0.12, 1.0), frameon=False, fontsize=10, labelcolor=INK, ncols=2)
     return _svg(figure, name, [axes])
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One vertical axis of the picture: its title, where each trial lies on it (0 to 1, None: nowhere), and its ticks."""
+
+    title: str
+    places: list[float | None]
+    ticks: list[tuple[float, str]]
+
+
+def trials_plot(axes: Sequence[Axis], best: Sequence[bool]) -> str:
+    """Parallel coordinates: one line per trial across the axes, `best` marks the one that won."""
+    figure = _figure(9.0, 4.2)
+    figure.subplots_adjust(left=0.06, right=0.94, bottom=0.05, top=0.87)
+    drawn = figure.subplots()
+    for number, won in sorted(enumerate(best), key=lambda it: it[1]):
+        points = [(place, one.places[number]) for place, one in enumerate(axes) if one.places[number] is not None]
+        colour = GOOD if won else BAD if axes[-1].places[number] is None else ACCENT
+        width, size = (3.0, 5) if won else (1.3, 3)
+        drawn.plot(
+            *zip(*points, strict=True), color=colour, linewidth=width, alpha=1 if won else 0.55, marker="o", markersize=size, zorder=3
+        )
+    for place, one in enumerate(axes):
+        drawn.axvline(place, color=LINE, linewidth=1.2, zorder=1)
+        drawn.text(place, 1.11, one.title, color=INK, fontsize=10, ha="center", parse_math=False)
+        for height, text in _apart(one.ticks):
+            drawn.annotate(
+                text, (place, height), (6, 3), textcoords="offset points", color=MUTED, fontsize=9, va="bottom", parse_math=False, zorder=4
+            )
+    drawn.set(xlim=(-0.05, len(axes) - 0.8), ylim=(-0.03, 1.08))
+    drawn.set_axis_off()
+    return _svg(figure, "trials", [drawn])
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Leave out ticks whose texts would lie on one another; those at the ends of the axis come first."""
+    kept: list[tuple[float, str]] = []
+    for height, text in sorted(ticks, key=lambda tick: (tick[0] not in (0.0, 1.0), -tick[0])):
+        if all(abs(height - other) >= 0.05 for other, _ in kept):
+            kept.append((height, text))
+    return kept
 
 
 def _points(bins: list[ReliabilityBin]) -> tuple[list[float], list[float]]:

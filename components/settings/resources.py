@@ -145,16 +145,18 @@ STEPS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "ingest-dataset": {"memory": "1Gi"},
         "train-model": {},
         "make-variant": {"cpu": "500m", "memory": "2Gi"},
+        "train-trial": {},
         "evaluate-model": {},
         "validate-serving": {},
         "score-images": {"cpu": "500m", "memory": "1Gi"},
     }
 )
-"""Busy steps, and what they ask for where that is not what all steps ask for; for train-model that is up to each run."""
+"""Busy steps, and what they ask for where that is not what all steps ask for; for those that train that is up to each run."""
 
 ALL = "all"
 """The key of a file of resources for what every step gets; a step's own setting wins, and labels and annotations add up."""
-_OF_THE_RUN = {"train-model": ("cpu", "memory", "cpu_limit", "memory_limit", "node_selector"), "score-images": ("node_selector",)}
+_TRAINING = ("cpu", "memory", "cpu_limit", "memory_limit", "node_selector")
+_OF_THE_RUN = {"train-model": _TRAINING, "train-trial": _TRAINING, "score-images": ("node_selector",)}
 
 
 def read_steps(path: str) -> dict[str, dict[str, Any]]:
@@ -171,6 +173,11 @@ def read_steps(path: str) -> dict[str, dict[str, Any]]:
     if not isinstance(raw, dict) or not all(isinstance(it, dict) for it in raw.values()):
         raise UsageError(f"PENSTOCK_RESOURCES={path} must hold a mapping for each step, such as score-images: {{memory: 2Gi}}")
     return raw
+
+
+def step_name(task: str) -> str:
+    """Return the name of a step by that of its task or executor: kfp numbers those of a step that a pipeline has several times."""
+    return re.sub(r"-\d+$", "", task.removeprefix("exec-"))
 
 
 def check_steps(given: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -61,6 +61,11 @@ class Checkpoints:
         """Where they lie, for messages."""
         return self._store.url
 
+    @property
+    def address(self) -> str:
+        """The address of the checkpoint itself."""
+        return f"{self._store.url.rstrip('/')}/{self._key}"
+
     def due(self, *, epoch_ended: bool) -> bool:
         """Say whether it is time for one: after an epoch on a disk, and after `minutes` everywhere (0: only after epochs)."""
         if epoch_ended and (self._each_epoch or not self._seconds):

@@ -1,4 +1,4 @@
-"""The train step, and the one that makes a variant of published versions, as Kubeflow sees them."""
+"""The train step, the trial of a search, and the step that makes a variant of published versions, as Kubeflow sees them."""
 
 from kfp import dsl
 
@@ -89,3 +89,47 @@ def make_variant(
         metrics.log_metric(key, value)
     model.metadata.update({"framework": "onnx", "kind": kind, "parents": versions})
     return made.how
+
+
+@component
+def train_trial(
+    dataset: dsl.Input[dsl.Dataset],
+    trial: str,
+    metrics: dsl.Output[dsl.Metrics],
+    name: str,
+    architecture: str,
+    pretrained: bool,
+    device: str,
+    gpus: str,
+    store: str,
+    training: dict,
+    pod_cpu: str,
+    pod_memory: str,
+    pod_cpu_limit: str,
+    pod_memory_limit: str,
+    gpu_resource: str,
+    node_selector: dict,
+) -> str:
+    """Train one trial of a search until the epochs of its rung are done; returns what it reached, as JSON.
+
+    What shapes the pod is an input because inside ParallelFor KFP sets pod resources only from the step's own inputs.
+
+    Args:
+        dataset: A dataset version, as ingest writes it.
+        trial: The trial, as JSON: its settings, and until which epoch it trains.
+        metrics: The trial's settings, its validation accuracy and loss, epochs and seconds.
+    """
+    from components.train.process_env import prepare_environment
+
+    prepare_environment()
+    from components.bundle.trial import Trial, shown
+    from components.settings.search import settings_of_trial
+    from components.train import trial as trials
+
+    own = {"name": name, "architecture": architecture, "pretrained": pretrained, "device": device, "gpus": gpus}
+    asked = Trial.model_validate_json(trial)
+    result = trials.train_trial(dataset.path, asked, settings_of_trial(training, own, asked.settings), store)
+    for key, value in {"trial": result.trial, "rung": result.rung, **result.settings, **result.figures()}.items():
+        metrics.log_metric(key, value if isinstance(value, int | float) else shown(value))
+    print(f"note: {result}")
+    return result.model_dump_json()

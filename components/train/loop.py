@@ -104,7 +104,6 @@ class Trainer:
         self._train, self._validation = train, validation
         self._augmentation = augmentation
         self._options, self._device, self._seconds = options, device, options.budget_seconds
-        self._classes = 0
         self._losses: npt.NDArray[np.float64] | None = None
         """Of the validation pictures in the last epoch, after calibration; None where there are none."""
         self._class_weights = None if class_weights is None else class_weights.to(device)
@@ -117,27 +116,29 @@ class Trainer:
         self._amp_type = _amp_type(device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
 
-    def fit(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest | None = None) -> Fitted:
+    def fit(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest | None = None, until: int | None = None) -> Fitted:
         """Train until the last epoch or until validation stops improving, and restore the best weights.
 
-        Told to stop, it writes a checkpoint after the step that it is in, and raises what `stop.leave` raises. Raises TrainingError
-        when the loss is not finite or the GPU's memory is full.
+        `until`: pause after so many epochs, with a checkpoint from which the same training goes on later. Told to stop, it writes a
+        checkpoint after the step that it is in, and raises what `stop.leave` raises. Raises TrainingError when the loss is not finite or
+        the GPU's memory is full.
         """
         stop = stop or StopRequest()
         progress = self._resume(checkpoints, show)
         with stop.deferred():
-            while self._continues(progress, show):
+            while (until is None or len(progress.history) < until) and self._continues(progress, show):
                 epoch = self._within_memory(progress, checkpoints, show, stop)
                 progress.begun = None
                 progress.history.append(epoch)
                 self._choose(progress, epoch)
-                _, due = self._agree(epoch.seconds, checkpoints.due(epoch_ended=True), stop)
+                _, due = self._agree(epoch.seconds, len(progress.history) == until or checkpoints.due(epoch_ended=True), stop)
                 self._save(progress, checkpoints, show, due=due)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
         self._called, self._group = self.network, self._group.leave()
         self.network.load_state_dict(progress.best)
-        advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), self._classes, self._stale(progress))
+        classes = len(torch.unique(self._validation.labels))
+        advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), classes, self._stale(progress))
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
 
     def _freeze(self, frozen: bool) -> None:
@@ -308,7 +309,6 @@ class Trainer:
         if len(self._validation) == 0:
             return None, None
         logits, labels = self._predict(self._average.network, self._validation)
-        self._classes = logits.shape[1]
         loss = F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)).item()
         loss = self._finite(loss, number)
         self._losses = calibrated_losses(logits, labels)

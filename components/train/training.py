@@ -80,20 +80,15 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
 def train_together(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str = "") -> TrainingResult | None:
     """Do in one process of a group, or alone, what `train` does; None in all processes but the first, which alone prints and writes."""
     group, device = Group.join(choose_device(options.device, options.gpus))
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(available_cpus())
+    use_all_cpus()
     dataset, model_path = Dataset.load(dataset_path), Path(model_path)
     start = Start(options, store)
-    identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
-    identity |= start.identity()
-    if group.size > 1:
-        identity["processes"] = str(group.size)
     first = group.rank == 0
-    checkpoints = Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes, writes=first)
+    checkpoints = checkpoints_of(dataset, model_path, options, store, device, group, start)
     try:
         with stoppable() as stop, atomic_directory(model_path, replace=True) if first else nullcontext() as directory:
             show = TrainingProgress(silent=not first)
-            run = _Run(dataset, options, device, show, group, start)
+            run = TrainingRun(dataset, options, device, show, group, start)
             fitted = run.trainer.fit(checkpoints, show, stop)
             result = None if directory is None else run.write(fitted, directory)
     except StoreError as error:
@@ -105,7 +100,26 @@ def train_together(dataset_path: str | Path, model_path: str | Path, options: Tr
     return result
 
 
-class _Run:
+def use_all_cpus() -> None:
+    """Let torch use as many threads as this process may have CPUs, where OMP_NUM_THREADS does not say otherwise."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(available_cpus())
+
+
+def checkpoints_of(
+    dataset: Dataset, model_path: Path, options: TrainingSettings, store: str, device: torch.device, group: Group, start: Start
+) -> Checkpoints:
+    """Return the checkpoints of a training, which all that have the same inputs share."""
+    identity = {"dataset": dataset.info.digest, "options": options.as_parameters(), "device": device.type, "code": code_version()}
+    identity |= start.identity()
+    if group.size > 1:
+        identity["processes"] = str(group.size)
+    return Checkpoints(checkpoint_address(options, store), model_path, identity, options.checkpoint_minutes, writes=group.rank == 0)
+
+
+class TrainingRun:
+    """One network, the dataset that it is fitted to, and the trainer that does it; `write` makes a model of what was fitted."""
+
     def __init__(
         self, dataset: Dataset, options: TrainingSettings, device: torch.device, show: TrainingProgress, group: Group, start: Start
     ) -> None:

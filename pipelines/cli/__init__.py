@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from components.classifier.errors import PenstockError
-from pipelines.cli import gate, models, review, runs, schedule, weights
+from pipelines.cli import gate, models, review, runs, schedule, searches, weights
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
@@ -49,6 +49,7 @@ app.command("report")(report)
 app.command("export")(export)
 app.command("ui")(ui)
 app.add_typer(runs.app, name="runs")
+app.add_typer(searches.app, name="searches")
 app.add_typer(schedule.app, name="schedule")
 app.add_typer(models.app, name="models")
 app.add_typer(weights.app, name="weights")

@@ -61,7 +61,7 @@ def doctor(
 
 def requested_by_steps() -> dict[str, dict[str, Any]]:
     """What each step of every pipeline asks of its node; where a run decides it, what it asks for by default."""
-    from components.settings.resources import Resources
+    from components.settings.resources import Resources, step_name
     from pipelines.catalogue import PIPELINES, load_pipeline
 
     defaults = Resources()
@@ -70,7 +70,7 @@ def requested_by_steps() -> dict[str, dict[str, Any]]:
     for pipeline in PIPELINES:
         for executor, it in load_pipeline(pipeline).pipeline_spec.deployment_spec["executors"].items():
             resources = dict(dict(it["container"]).get("resources", {}))
-            step = found.setdefault(executor.removeprefix("exec-"), {"requests": {}, "limits": {}})
+            step = found.setdefault(step_name(executor), {"requests": {}, "limits": {}})
             for key, value in resources.items():
                 if match := re.fullmatch(r"resource(Cpu|Memory)(Request|Limit)", key):
                     resource, part = match[1].lower(), f"{match[2].lower()}s"

@@ -43,7 +43,9 @@ SettingsOption = Annotated[
 PipelineArgument = Annotated[
     str,
     typer.Argument(
-        help="training, retraining, scoring, deployment, approval or variant.", metavar="PIPELINE", autocompletion=complete_pipeline
+        help="training, search, retraining, scoring, deployment, approval or variant.",
+        metavar="PIPELINE",
+        autocompletion=complete_pipeline,
     ),
 ]
 VersionArgument = Annotated[

@@ -12,6 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from components.classifier.progress import PREFIX
+from components.settings.resources import step_name
 from pipelines.cli.output import console, errors, hanging
 from pipelines.local import Step
 
@@ -30,6 +31,10 @@ _FIGURES = {
     "train-model": ("validation_accuracy", "epochs", "device"),
     "choose-parents": ("versions",),
     "make-variant": ("kind", "size_bytes", "parent_bytes", "temperature"),
+    "train-trial": (),
+    "plan-trials": (),
+    "keep-best": (),
+    "choose-best": ("trial", "validation_accuracy"),
     "evaluate-model": ("accuracy", "macro_f1", "ece"),
     "plan-shards": ("pieces",),
     "merge-scores": ("rows", "errors", "review_share", "images_per_second"),
@@ -188,8 +193,9 @@ def _share(done: int, total: int, unit: str) -> str:
 
 def figures_line(step: Step) -> str:
     """The few figures of a step, in one line."""
-    if step.name in _FIGURES:
-        return "  ".join(f"{key} {_short(step.figures[key])}" for key in _FIGURES[step.name] if key in step.figures)
+    name = step_name(step.name)
+    if name in _FIGURES:
+        return "  ".join(f"{key} {_short(step.figures[key])}" for key in _FIGURES[name] if key in step.figures)
     return _short(step.figures.get("Output", ""))
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from components.bundle.trial import SearchRecord, shown
+from components.report.search import table_rows, within_chance
 from pipelines.cli.output import console, hanging
 from pipelines.local import RunResult
 
@@ -20,7 +22,12 @@ MAX_CLASSES = 20
 
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
     """Print the result of a run."""
-    if pipeline in {"training", "retraining", "variant"}:
+    if pipeline == "search":
+        print_search(SearchRecord.load(result.artifact("choose-best", "record")))
+        page = result.directory / "search.html"  # the artifact has no suffix, and browsers show it as text
+        shutil.copyfile(result.artifact("choose-best", "report"), page)
+        console.print(Text(f"trials    {page}  (penstock searches show {result.directory.name})"), soft_wrap=True)
+    if pipeline in {"training", "search", "retraining", "variant"}:
         print_training(result, arguments)
         return
     if pipeline == "scoring":
@@ -55,6 +62,30 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     shutil.copyfile(result.artifact("gate-model", "report"), report)
     console.print(Text(f"report    {report}"), soft_wrap=True)
     console.print(Text(f"run       {result.directory.name}  (penstock runs show {result.directory.name})"), soft_wrap=True)
+
+
+def print_search(record: SearchRecord) -> None:
+    """Print the trials of a search, best first, and the command that trains the winner alone."""
+    names = list(record.winner.settings)
+    table = Table(
+        title=f"{len(record.last_results())} trials, by {record.winner.validation_pictures} validation pictures", header_style="bold"
+    )
+    table.title_justify = "left"
+    for heading in ("trial", *names, "epochs", "accuracy", "loss", "seconds"):
+        table.add_column(heading, justify="right")
+    rows = table_rows(record)
+    for it in rows:
+        figures = (_share(it.validation_accuracy), _share(it.validation_loss)) if not it.error else ("failed", "–")
+        cells = [str(it.trial), *(shown(it.settings[name]) for name in names), str(it.epochs), *figures, f"{it.seconds:.1f}"]
+        table.add_row(*map(Text, cells), style="bold green" if it.trial == record.best else "")
+    console.print()
+    console.print(table)
+    for it in (row for row in rows if row.error):
+        console.print(Text(f"trial {it.trial} failed: {it.error}", style="yellow"), soft_wrap=True)
+    if close := within_chance(record.winner, record.last_results()):
+        numbers = ", ".join(str(it.trial) for it in close)
+        console.print(Text(f"within chance of trial {record.best} (95%): {numbers}"), soft_wrap=True)
+    console.print(Text.assemble(("the winner again, alone: ", "dim"), record.command), soft_wrap=True)
 
 
 def print_after_hold(version: str, arguments: dict[str, Any]) -> None:

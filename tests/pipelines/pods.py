@@ -23,9 +23,10 @@ def step_pods(compiled: Path, asked: Resources | None = None, gpus: str = "0") -
     asked = asked or Resources()
     cpu_limit, memory_limit = asked.limits(busy=True)
     returned = {"cpu": asked.cpu, "memory": asked.memory, "cpu_limit": cpu_limit, "memory_limit": memory_limit}
-    values = {f"pipelinechannel--check-parameters-{name}": value for name, value in returned.items()}
+    preflights = ("check-parameters-", "check-search-")
+    values = {f"pipelinechannel--{prefix}{name}": value for prefix in preflights for name, value in returned.items()}
     values |= {"pipelinechannel--gpus": gpus}
-    values |= {f"pipelinechannel--{prefix}gpu_resource": asked.gpu_resource for prefix in ("", "check-parameters-")}
+    values |= {f"pipelinechannel--{prefix}gpu_resource": asked.gpu_resource for prefix in ("", *preflights)}
     spec, platforms = yaml.safe_load_all(compiled.read_text("utf-8"))
     settings = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     executors = spec["deploymentSpec"]["executors"]

@@ -104,7 +104,7 @@ def test_a_version_is_validated_in_the_image_that_serves_and_all_else_runs_in_th
     assert PREDICTOR_IMAGE != IMAGE
 
 
-@pytest.mark.parametrize("pipeline", ["training", "retraining", "deployment"])
+@pytest.mark.parametrize("pipeline", ["training", "search", "retraining", "deployment"])
 def test_a_pipeline_that_deploys_validates(pipeline: str, compiled: dict[str, Compiled]) -> None:
     assert compiled[pipeline].container("validate-serving")["image"] == "penstock-predictor:0.1.0"
 
@@ -193,6 +193,42 @@ def test_what_shapes_the_training_pod_are_values_that_preflight_returns(training
         assert container["resources"][placeholder] == f"{{{{$.inputs.parameters['{channel}']}}}}"
         assert task["inputs"]["parameters"][channel]["taskOutputParameter"]["producerTask"] == "check-parameters"
         assert returned[name]["parameterType"] == "STRING"
+
+
+def test_what_shapes_a_pod_is_an_input_of_the_part_of_the_pipeline_in_which_its_step_is(each: Compiled) -> None:
+    """Within a loop or a branch Kubeflow finds no step outside of it, nor a parameter that the step itself does not take."""
+    for component in each.spec["components"].values():
+        for name, task in component.get("dag", {}).get("tasks", {}).items():
+            component_name = task["componentRef"]["name"].removeprefix("comp-")
+            settings = each.kubernetes.get(f"exec-{component_name}", {})
+            if "nodeSelectorJson" in settings.get("nodeSelector", {}):
+                source = settings["nodeSelector"]["nodeSelectorJson"]["componentInputParameter"]
+                assert source in component["inputDefinitions"]["parameters"]
+                assert {"componentInputParameter": source} in task["inputs"]["parameters"].values(), name
+
+
+def test_trials_of_a_rung_run_beside_each_other_and_the_next_rung_waits_for_all(compiled: dict[str, Compiled]) -> None:
+    search = compiled["search"]
+    loops = {name: task for name, task in search.spec["root"]["dag"]["tasks"].items() if "parameterIterator" in task}
+    assert [task["iteratorPolicy"]["parallelismLimit"] for task in loops.values()] == [4, 4, 4]
+    given = [next(name for name in task["dependentTasks"] if name.startswith(("plan", "keep"))) for task in loops.values()]
+    assert given == ["plan-trials", "keep-best", "keep-best-2"]
+    kept = [search.task(name)["inputs"]["parameters"]["results"]["taskOutputParameter"]["producerTask"] for name in given[1:]]
+    assert kept == list(loops)[:2]
+
+
+def test_a_search_trains_its_winner_before_the_test_split_is_opened(compiled: dict[str, Compiled]) -> None:
+    search = compiled["search"]
+    inputs = search.task("train-model")["inputs"]["parameters"]
+    assert {inputs[name]["taskOutputParameter"]["producerTask"] for name in ("architecture", "pretrained", "epochs", "training")} == {
+        "choose-best"
+    }
+    opened = [name for name, _ in search.tasks() if name.startswith("evaluate")]
+    assert opened == ["evaluate-model"]
+
+
+def test_the_form_of_a_search_is_that_of_a_training_with_search_in_place_of_epochs(compiled: dict[str, Compiled]) -> None:
+    assert set(compiled["search"].spec["root"]["inputDefinitions"]["parameters"]) == (FORM | GROUPS | {"search"}) - {"epochs"}
 
 
 def test_steps_are_retried_with_backoff_but_a_rollout_is_not(each: Compiled) -> None:

@@ -88,7 +88,7 @@ def test_both_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     done = penstock("compile", "--output", "compiled", cwd=tmp_path)
     assert done.code == 0, done.err
     found = {path.stem: path.read_text("utf-8").count(f"image: team/serving{DIGEST}") for path in (tmp_path / "compiled").iterdir()}
-    assert found == {"training": 1, "retraining": 1, "deployment": 1, "scoring": 0, "approval": 0, "variant": 1}
+    assert found == {"training": 1, "search": 1, "retraining": 1, "deployment": 1, "scoring": 0, "approval": 0, "variant": 1}
 
 
 def test_steps_that_need_no_torch_run_in_the_slim_image_where_one_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
