@@ -22,7 +22,8 @@ def predictor_of(image: str) -> str:
     return f"{folder}{slash}{name.replace('penstock-pipeline', 'penstock-predictor')}:{tag}"
 
 
-IMAGE = os.environ.get("PENSTOCK_IMAGE", DEFAULT_IMAGE)
+IMAGE_VARIABLE = "PENSTOCK_IMAGE"
+IMAGE = os.environ.get(IMAGE_VARIABLE, DEFAULT_IMAGE)
 """The image of the steps, read when a pipeline is compiled; name an immutable tag or a digest."""
 PREDICTOR_IMAGE = os.environ.get("PENSTOCK_PREDICTOR_IMAGE") or predictor_of(IMAGE)
 """The image that serves, and in which a version is tried before; the ServingRuntime should name the same."""

@@ -11,6 +11,7 @@ from kfp import dsl
 
 from components.ingest.component import ingest_dataset
 from components.preflight.component import check_parameters
+from components.step_image import IMAGE, IMAGE_VARIABLE
 from components.train.component import train_model
 from pipelines.challenge import conclude_after, judge, roll_out, some
 from pipelines.descriptions import described
@@ -35,11 +36,13 @@ def _train(
     train = train_model(
         dataset=data.outputs["dataset"],
         dataset_digest=data.outputs["Output"],
-        **some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training"),
+        **some(given, "name", "architecture", "pretrained", "epochs", "device", "gpus", "store", "training", "resources"),
         **pod_inputs(preflight.outputs),
+        pod_gpus=preflight.outputs["gpus"],
     )
     configure(train, "Train", timeout=24 * HOUR)
-    use_pod(train, given["gpus"], preflight.outputs)
+    use_pod(train, preflight.outputs["gpus"], preflight.outputs)
+    train.set_env_variable(IMAGE_VARIABLE, IMAGE)  # that of further nodes
     if conditional:
         within_group(train)
     return judge(given, data.outputs["dataset"], train.outputs["model"])

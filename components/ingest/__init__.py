@@ -14,6 +14,5 @@
 | checks.py | what fails a run, or is reported |
 | split.py | assigns each picture to a split |
 | likeness.py | pictures of two splits that look alike |
-| keeping.py | dataset versions kept in the store by their digest |
 | extra.py | pictures for training only, from a second source |
 """

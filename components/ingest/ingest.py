@@ -17,7 +17,7 @@ from components.bundle.dataset import SPLITS, DatasetInfo, SplitName
 from components.classifier import images
 from components.classifier.errors import DataError, UsageError
 from components.classifier.images import ImageSpec
-from components.ingest import extra, keeping, likeness, sources, split
+from components.ingest import extra, likeness, sources, split
 from components.ingest.checks import Check, check_classes, check_constant, check_levels, check_names, resolve_duplicates
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
@@ -26,6 +26,7 @@ from components.ingest.weights import check_weights
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.readers.listing import counted, quoted, some
+from components.registry import kept_dataset
 from components.report.dataset import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
 from components.storage.files import write_file
@@ -47,15 +48,15 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
     if options.keep_dataset and not store:
         raise UsageError("keep_dataset needs a store; set store")
     path = Path(path)
-    if keeping.is_kept(source):
+    if kept_dataset.is_kept(source):
         with _workspace(path):
-            info = keeping.fetch(source, path, options)
+            info = kept_dataset.fetch(source, path, options)
         log(f"note: source {source}: a kept dataset version, taken as it is; it was made of {info.source}")
         _tell_result(info, [Check(**check) for check in info.checks], log)
     else:
         info = _make(source, path, options, log)
     if options.keep_dataset:
-        log(f"note: the dataset is kept as {keeping.keep(path, info, store)}")
+        log(f"note: the dataset is kept as {kept_dataset.keep(path, info, store)}")
     return info
 
 

@@ -1,5 +1,6 @@
 """Checks a run's parameters with the models that its steps read them by, and asks the store whether it can be written to."""
 
+import importlib.util
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from components.registry.parents import Chosen, choose
 from components.registry.weights import find_weights
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
-from components.settings.resources import Resources
+from components.settings.resources import Resources, check_batches
 from components.settings.scoring import ScoringSettings, check_engine
 from components.settings.search import SearchSettings, settings_of_trial
 from components.settings.serving import KServeSettings, check_target
@@ -34,6 +35,7 @@ def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterato
     yield f"name: {check_model_name(parameters['name'])}"
     yield _check_ingest(parameters)
     yield _check_train(parameters, here)
+    yield from _check_nodes(parameters, here)
     yield from _check_after_training(parameters, here)
 
 
@@ -44,6 +46,8 @@ def check_search(parameters: Mapping[str, Any], here: bool = False) -> Iterator[
     """
     yield f"name: {check_model_name(parameters['name'])}"
     yield _check_ingest(parameters)
+    if Resources.read(parameters["resources"]).nodes > 1:
+        raise UsageError("a search trains its trials in pods of one node each; leave nodes out of resources")
     search = SearchSettings.read(parameters["search"])
     trials = plan_trials(search, parameters["training"], parameters)
     for architecture, pretrained, weights in sorted({_network_of(trial.settings, parameters) for trial in trials}):
@@ -157,6 +161,24 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
         choose_device(settings.device, settings.gpus)
     start = f" from the weights {settings.weights}" if settings.weights else ""
     return f"training: {settings.architecture}{start}, {settings.time_budget or f'epochs {settings.epochs}'}"
+
+
+def _check_nodes(given: Mapping[str, Any], here: bool) -> Iterator[str]:
+    asked = Resources.read(given["resources"])
+    if asked.nodes == 1:
+        return
+    several = f"nodes={asked.nodes}"
+    if here:
+        raise UsageError(f"{several} needs a cluster with Kubeflow Trainer, and this run is local; leave nodes out of resources")
+    if importlib.util.find_spec("kubeflow") is None:
+        raise UsageError(f"{several} needs Kubeflow's SDK in the image: make image EXTRAS=trainer (pip install 'penstock[trainer]')")
+    if not given["store"].startswith("s3://"):
+        raise UsageError(f"{several} needs a store that all pods reach, not {given['store']}; set store to one such as s3://bucket/prefix")
+    if not IngestSettings.read(given["ingest"]).keep_dataset:
+        raise UsageError(f"{several} needs the dataset in the store, where each node reads it; set keep_dataset=true in ingest")
+    own = {name: given[name] for name in TrainingSettings.model_fields if name in given}
+    check_batches(TrainingSettings.read(given["training"], **own), asked)
+    yield f"nodes: {asked.nodes}, by Kubeflow Trainer"
 
 
 def _check_decision(given: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ def check_parameters(
         ("memory", str),
         ("cpu_limit", str),
         ("memory_limit", str),
+        ("gpus", str),
         ("gpu_resource", str),
         ("node_selector", dict),
         ("trained_on", str),
@@ -62,7 +63,7 @@ def check_parameters(
     before, found = last_training(given) if compare else ("", "")
     if found:
         print(found)
-    return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector, before or "none")
+    return ("passed", *asked.of_step(gpus), before or "none")
 
 
 @component

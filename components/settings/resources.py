@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.classifier.errors import UsageError, one_line
 from components.settings.base import Settings, refuse_unknown
+from components.settings.training import TrainingSettings
 
 _CPU = re.compile(r"[1-9]\d*m?|0?\.\d+|[1-9]\d*\.\d+")
 _MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
@@ -98,6 +99,18 @@ def _amount(quantity: str) -> float:
     return float(number) * (0.001 if unit == "m" else 1024**power if unit.endswith("i") else 1000**power)
 
 
+class StepPod(NamedTuple):
+    """What shapes the pod of a step that trains."""
+
+    cpu: str
+    memory: str
+    cpu_limit: str
+    memory_limit: str
+    gpus: str
+    gpu_resource: str
+    node_selector: dict[str, str]
+
+
 class Resources(_Amounts):
     """What the training step asks of the cluster: CPU, memory, and the nodes that may train."""
 
@@ -114,6 +127,25 @@ class Resources(_Amounts):
     """The name by which the cluster gives GPUs."""
     node_selector: NodeSelector = Field(default_factory=dict)
     """Labels of the nodes that may do the work, such as {"cloud.google.com/gke-accelerator": "nvidia-l4"}."""
+    nodes: int = Field(1, ge=1, le=64)
+    """Nodes that train together, each with these amounts and the run's gpus. More than 1 needs Kubeflow Trainer and keep_dataset."""
+
+    def of_step(self, gpus: str) -> StepPod:
+        """Return what the training step's own pod asks for: with several nodes it only starts and follows the training on them."""
+        if self.nodes > 1:
+            own = _Amounts()
+            return StepPod(own.cpu, own.memory, *own.limits(busy=False), "0", self.gpu_resource, {})
+        return StepPod(self.cpu, self.memory, *self.limits(busy=True), gpus, self.gpu_resource, self.node_selector)
+
+
+def check_batches(options: TrainingSettings, asked: Resources) -> None:
+    """Raise UsageError where a process would get less than two pictures of a batch."""
+    processes = asked.nodes * options.processes
+    if options.batch_size < 2 * processes:
+        raise UsageError(
+            f"batch_size={options.batch_size} is too small for nodes={asked.nodes} with {options.processes} processes each: "
+            f"each process needs two pictures of every batch; set batch_size={2 * processes} or more"
+        )
 
 
 class Toleration(BaseModel):

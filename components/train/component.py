@@ -20,6 +20,8 @@ def train_model(
     gpus: str = "0",
     store: str = "",
     training: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
+    resources: dict = {},  # noqa: B006
+    pod_gpus: str = "",
     pod_cpu: str = "",
     pod_memory: str = "",
     pod_cpu_limit: str = "",
@@ -30,7 +32,8 @@ def train_model(
     """Train, calibrate and export a model; returns the device that was used.
 
     The parameters from `name` to `gpus` are fields of settings.training.TrainingSettings; `training` holds its other fields.
-    Those from `pod_cpu` on shape the pod: within a condition KFP sets pod resources only from the step's own inputs.
+    Those from `pod_gpus` on shape the pod: within a condition KFP sets pod resources only from the step's own inputs. With
+    `resources.nodes` above 1 the work is done by other pods, a TrainJob of Kubeflow Trainer, which this one starts and follows.
     The store's folder `checkpoints` takes the checkpoints where no other folder is named.
 
     Args:
@@ -43,13 +46,18 @@ def train_model(
     from components.train.process_env import prepare_environment
 
     prepare_environment()
+    from components.settings.resources import Resources
     from components.settings.training import TrainingSettings
     from components.train.record import write_curves
-    from components.train.training import train
+    from components.train.training import train, train_on_nodes
 
     own = {"name": name, "architecture": architecture, "pretrained": pretrained, "epochs": epochs, "device": device, "gpus": gpus}
     options = TrainingSettings.read(training, **own)
-    result = train(dataset.path, model.path, options, store)
+    asked = Resources.read(resources)
+    if asked.nodes > 1:
+        result = train_on_nodes(dataset.path, model.path, options, store, asked)
+    else:
+        result = train(dataset.path, model.path, options, store)
     write_curves(name, model.path, curves.path)
     for key, value in result.as_metrics().items():
         metrics.log_metric(key, value)

@@ -8,7 +8,7 @@ import pickle
 import signal
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from components.classifier.errors import PenstockError, TrainingError
+from components.classifier.errors import PenstockError, TrainingError, UsageError
 
 T = TypeVar("T")
 
@@ -86,8 +86,32 @@ class Group:
 ALONE = Group()
 
 
-def launch(processes: int, function: Callable[..., T], *arguments: object) -> T:
-    """Call a function in so many new processes, where `Group.join` finds the others; returns what the first one returns.
+@dataclass(frozen=True)
+class Nodes:
+    """The machines that train together, as one of them sees it."""
+
+    count: int = 1
+    rank: int = 0
+    meeting: str = ""
+    """HOST:PORT of the first one, where all meet."""
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Nodes":
+        """Read the variables that Kubeflow Trainer sets for torchrun; raises UsageError where one is missing.
+
+        PET_NPROC_PER_NODE is not among them: without GPUs the Trainer makes it the number of CPUs, and one process uses them all.
+        """
+        try:
+            count, rank, host, port = (environment[f"PET_{name}"] for name in ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"))
+            return cls(int(count), int(rank), f"{host}:{int(port)}")
+        except (KeyError, ValueError) as error:
+            raise UsageError(f"not started by Kubeflow Trainer: {error} in the environment; use a runtime with mlPolicy.torch") from error
+
+
+def launch(processes: int, function: Callable[..., T], *arguments: object, nodes: Nodes | None = None) -> T:
+    """Call a function in so many new processes, where `Group.join` finds the others; returns what the first one here returns.
+
+    With `nodes` each of these machines calls this, and the processes of all of them are one group.
 
     The function and the arguments are pickled. SIGTERM and Ctrl-C are passed on to each process, which then have 30 s, and end this
     one like a training in one process. Raises the PenstockError that a process raised, and TrainingError when one ended otherwise.
@@ -98,14 +122,17 @@ def launch(processes: int, function: Callable[..., T], *arguments: object) -> T:
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        meeting: dict[str, Any] = (
+            {"run_id": uuid.uuid4().hex, "rdzv_backend": "c10d", "rdzv_endpoint": "127.0.0.1:0", "local_addr": "127.0.0.1"}
+            if nodes is None
+            else {"run_id": "nodes", "rdzv_backend": "static", "rdzv_endpoint": nodes.meeting, "rdzv_configs": {"rank": nodes.rank}}
+        )
+        count = nodes.count if nodes else 1
         settings = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
+            min_nodes=count,
+            max_nodes=count,
             nproc_per_node=processes,
-            run_id=uuid.uuid4().hex,
-            rdzv_backend="c10d",
-            rdzv_endpoint="127.0.0.1:0",
-            local_addr="127.0.0.1",
+            **meeting,
             max_restarts=0,
             signals_to_handle="SIGTERM,SIGINT",
             logs_specs=DefaultLogsSpecs(log_dir=folder),
@@ -121,13 +148,13 @@ def launch(processes: int, function: Callable[..., T], *arguments: object) -> T:
                 raise pickle.loads(file.read_bytes()) from None
             rank, first = failed.get_first_failure()
             raise TrainingError(
-                f"process {rank} of {processes} ended with exit code {first.exitcode}; what it printed is above, and -9 means that it "
-                "was killed, as when memory is full"
+                f"process {rank} of {count * processes} ended with exit code {first.exitcode}; what it printed is above, and -9 means that "
+                "it was killed, as when memory is full"
             ) from failed
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-    return results[0]
+    return results[min(results)]
 
 
 def _run(function: Callable[..., T], arguments: tuple[object, ...], folder: str) -> T:

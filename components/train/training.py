@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,11 +20,14 @@ from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, check_size
-from components.integrations import steps
+from components.integrations import observe, steps
 from components.integrations.observe import observed
+from components.integrations.settings import run_id
+from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
+from components.storage import open_store
 from components.storage.files import atomic_directory
-from components.train import augmentation
+from components.train import augmentation, nodes
 from components.train.batches import Batches, balanced_weights
 from components.train.checkpoint import Checkpoints, checkpoint_address
 from components.train.distributed import Group, launch
@@ -75,6 +79,32 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
         result = launch(options.processes, train_together, dataset_path, model_path, options, store)
     assert result is not None  # the first process has it
     return result
+
+
+def _told(
+    result: TrainingResult | None, data: str | Path, model: str | Path, options: TrainingSettings, store: str, _: Resources
+) -> observe.Report:
+    return steps.train(result, data, model, options, store)
+
+
+@observed(_told)
+def train_on_nodes(
+    dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str, asked: Resources
+) -> TrainingResult:
+    """Do what `train` does on several nodes, by a TrainJob of Kubeflow Trainer; the model comes back through the store.
+
+    Raises UsageError for a dataset that the store does not keep, and batches too small for the nodes, TrainingError where the job
+    cannot be submitted or fails, and StoreError.
+    """
+    from components.train.train_job import run_job  # its libraries are an extra
+
+    place = open_store(store)
+    work = nodes.work_of(Dataset.load(dataset_path).info, options, place, run_id())
+    request = nodes.job_request(work, asked, os.environ.get(nodes.IMAGE_VARIABLE, ""))
+    if not nodes.has_result(place, work.result):  # else this step was lost after its job had ended
+        with stoppable():
+            run_job(request)
+    return TypeAdapter(TrainingResult).validate_json(nodes.take_result(place, work.result, Path(model_path)))
 
 
 def train_together(dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str = "") -> TrainingResult | None:

@@ -10,9 +10,9 @@ from kfp import dsl
 
 from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError, IntegrityError, StoreUnavailable, UsageError
-from components.ingest import keeping
 from components.ingest.component import ingest_dataset
 from components.ingest.ingest import ingest
+from components.registry import kept_dataset
 from components.registry.manifest import hash_file
 from components.settings.ingest import IngestSettings
 from components.storage import open_store
@@ -143,7 +143,7 @@ def test_two_runs_that_keep_the_same_dataset_at_once_agree(source: Path, tmp_pat
 
     def work(k: int) -> None:
         begin.wait()
-        keeping.keep(tmp_path / str(k), info, store)
+        kept_dataset.keep(tmp_path / str(k), info, store)
 
     writers = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
     for writer in writers:

@@ -1,4 +1,7 @@
-"""The schemas of KServe and Argo Events, made strict: what they do not name is an error, where the API server would drop it."""
+"""The schemas of KServe, Kubeflow Trainer and Argo Events, made strict: what they do not name is an error.
+
+The API server would drop it.
+"""
 
 import gzip
 import json
@@ -14,12 +17,14 @@ _CRDS = {
     "InferenceGraph": "inferencegraphs",
     "LocalModelCache": "localmodelcaches",
     "LocalModelNodeGroup": "localmodelnodegroups",
+    "TrainJob": "trainjobs",
+    "TrainingRuntime": "trainingruntimes",
 }
 _ARGO = ("EventSource", "Sensor")
 
 
 def problems(thing: dict[str, Any]) -> list[str]:
-    """What the schema of its kind says against an object; nothing for kinds that are not KServe's or Argo Events'."""
+    """What the schema of its kind says against an object; nothing for kinds that are not KServe's, Kubeflow Trainer's or Argo Events'."""
     if thing["kind"] not in {*_CRDS, *_ARGO}:
         return []
     return [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in _validator(thing["kind"]).iter_errors(thing)]

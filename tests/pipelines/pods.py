@@ -25,7 +25,7 @@ def step_pods(compiled: Path, asked: Resources | None = None, gpus: str = "0") -
     returned = {"cpu": asked.cpu, "memory": asked.memory, "cpu_limit": cpu_limit, "memory_limit": memory_limit}
     preflights = ("check-parameters-", "check-search-")
     values = {f"pipelinechannel--{prefix}{name}": value for prefix in preflights for name, value in returned.items()}
-    values |= {"pipelinechannel--gpus": gpus}
+    values |= {"pipelinechannel--gpus": gpus, "pipelinechannel--check-parameters-gpus": gpus}
     values |= {f"pipelinechannel--{prefix}gpu_resource": asked.gpu_resource for prefix in ("", *preflights)}
     spec, platforms = yaml.safe_load_all(compiled.read_text("utf-8"))
     settings = platforms["platforms"]["kubernetes"]["deploymentSpec"]["executors"]

@@ -143,7 +143,7 @@ def test_retraining_is_training_of_which_all_after_ingest_waits_for_a_change(tra
 
 def test_what_shapes_the_training_pod_within_the_condition_are_its_own_inputs(compiled: dict[str, Compiled]) -> None:
     task = compiled["retraining"].task("train-model")["inputs"]["parameters"]
-    for name in ("pod_cpu", "pod_memory", "pod_cpu_limit", "pod_memory_limit", "gpu_resource", "node_selector"):
+    for name in ("pod_gpus", "pod_cpu", "pod_memory", "pod_cpu_limit", "pod_memory_limit", "gpu_resource", "node_selector"):
         assert task[name] == {"componentInputParameter": f"pipelinechannel--check-parameters-{name.removeprefix('pod_')}"}
 
 
@@ -170,7 +170,9 @@ def test_gpus_are_a_text_that_becomes_a_limit(training: Compiled) -> None:
     parameters = training.spec["root"]["inputDefinitions"]["parameters"]
     assert (parameters["gpus"]["parameterType"], parameters["gpus"]["defaultValue"]) == ("STRING", "0")
     accelerator = training.container("train-model")["resources"]["accelerator"]
-    assert "pipelinechannel--gpus" in accelerator["resourceCount"]
+    assert "pipelinechannel--check-parameters-gpus" in accelerator["resourceCount"], "none where other nodes train"
+    returned = training.spec["components"]["comp-check-parameters"]["outputDefinitions"]["parameters"]
+    assert returned["gpus"]["parameterType"] == "STRING"
     assert "pipelinechannel--check-parameters-gpu_resource" in accelerator["resourceType"]
 
 

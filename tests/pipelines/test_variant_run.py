@@ -6,8 +6,8 @@ import pytest
 
 from components.bundle.evaluation import Evaluation
 from components.bundle.variant import Variant
-from components.ingest.keeping import keep
 from components.registry import Registry
+from components.registry.kept_dataset import keep
 from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli.run import RunFailed, prepare

@@ -18,8 +18,8 @@ from components.bundle.environment import load_environment
 from components.bundle.model import Classifier
 from components.bundle.variant import Variant
 from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError
-from components.ingest.keeping import keep
 from components.registry import Registry
+from components.registry.kept_dataset import keep
 from components.registry.parents import choose
 from components.registry.publication import publish_directory
 from components.settings.variant import VariantSettings
