@@ -38,9 +38,19 @@ def define(api: Api, name: str) -> None:
             if error.response is None or error.response.status_code != 409:  # another process of tests was faster
                 raise
     end = time.monotonic() + 60
-    while api.find(f"{TRAINER}/{name}") is None:
+    while not served(api, name):
         assert time.monotonic() < end, f"{name} are not served"
         time.sleep(0.2)
+
+
+def served(api: Api, name: str) -> bool:
+    """Whether a new kind is served: at first the API server answers 404, then 429 while it makes room for it."""
+    try:
+        return api.find(f"{TRAINER}/{name}") is not None
+    except requests.HTTPError as error:
+        if error.response is not None and error.response.status_code == 429:
+            return False
+        raise
 
 
 @pytest.fixture
