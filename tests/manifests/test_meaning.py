@@ -41,7 +41,10 @@ def test_each_image_stands_in_one_place_with_this_release_s_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     ours = [file for file in MANIFESTS.rglob("*.yaml") if "examples" not in file.parts]
     places = [file for file in ours if re.search(r"newTag|newName|image: *\S+[:@]", file.read_text())]
-    assert sorted(places) == [BASE / "kustomization.yaml", MANIFESTS / "components" / "watch" / "kustomization.yaml"]
+    assert sorted(places) == [
+        BASE / "kustomization.yaml",
+        *(MANIFESTS / "components" / it / "kustomization.yaml" for it in ("trainer", "watch")),
+    ]
     for place in places:
         assert [it["newTag"] for it in yaml.safe_load(place.read_text())["images"]] == [version]
     assert container_of(built(BASE))["image"] == f"penstock-predictor:{version}"
