@@ -79,6 +79,7 @@ def test_who_changes_a_service_just_as_it_is_made_does_not_take_away_what_to_go_
     assert place.served() == "v1"
 
 
+@pytest.mark.load
 def test_a_server_that_is_gone_is_told_in_time_and_the_step_can_be_run_again(
     place: Place, between: ApiProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_version_is_undone_and_the_old_one_serves(place: Place, kind: str) -> None:
     change, reason = BAD[kind]
@@ -153,6 +154,7 @@ def test_a_runtime_that_is_not_there_is_told_and_undone(place: Place) -> None:
     assert place.served() == "v1"
 
 
+@pytest.mark.load
 def test_a_pod_that_may_not_be_made_is_quoted_at_once(place: Place) -> None:
     place.deploy("v1")
     began = time.monotonic()
@@ -202,6 +204,7 @@ def test_a_field_that_another_tool_owns_is_left_to_it_unless_asked(place: Place)
     assert place.deploy("v2", take_over=True) == "deployed"
 
 
+@pytest.mark.load
 def test_what_the_webhook_and_the_schema_refuse_is_no_fault_of_the_server(place: Place) -> None:
     place.deploy("v1")
     with pytest.raises(UsageError, match=r"runs in mode Standard, which cannot be changed to Knative"):
