@@ -65,8 +65,10 @@ def evaluate(
     if parents is not None:
         served = Path(champion_path) if champion_path is not None else None
         beside = candidates(Path(model_path), parents, champion_version, served)
-        doubts = list(evaluation.warnings)
-        tradeoff = measure_tradeoff(beside, test.images, labels, doubts)
+        doubts, known = list(evaluation.warnings), {"": scored.scores.probabilities}
+        if theirs is not None:
+            known[champion_version] = theirs
+        tradeoff = measure_tradeoff(beside, test.images, labels, known, doubts)
         evaluation = evaluation.model_copy(update={"tradeoff": tradeoff, "warnings": doubts})
     _write(scored, evaluation, theirs, Path(output_path))
     return evaluation

@@ -63,17 +63,23 @@ def _score(plan: Plan, pieces: list[Piece], result: ShardResult, device: str) ->
     with tempfile.TemporaryDirectory(prefix="penstock-score-") as folder:
         bundle = Model(plan.store, plan.name, plan.version).fetch(Path(folder) / "model")
         started = time.monotonic()
-        progress = Progress(plan.pictures(pieces), "pictures")
-        on_engine = on_ray if plan.settings.engine == "ray" else _on_this_machine
-        for outcome in on_engine(plan, bundle, pieces, device, progress.step):
+        pictures = plan.pictures(pieces)
+        step = Progress(pictures, "pictures").step
+        if plan.settings.engine == "ray":
+            outcomes = on_ray(plan, bundle, pieces, device, step)
+        else:
+            outcomes = _on_this_machine(plan, bundle, pieces, pictures, device, step)
+        for outcome in outcomes:
             _note(outcome, result, started)
         result.seconds = time.monotonic() - started
 
 
-def _on_this_machine(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Callable[[int], object]) -> Iterator[Outcome]:
+def _on_this_machine(
+    plan: Plan, bundle: Path, pieces: list[Piece], pictures: int, device: str, step: Callable[[int], object]
+) -> Iterator[Outcome]:
     with PieceScorer(plan.folder, bundle, device) as scorer:
         used = scorer.device
-        processes = _processes(plan, pieces, plan.pictures(pieces)) if used == "cpu" else 1
+        processes = _processes(plan, pieces, pictures) if used == "cpu" else 1
         if processes == 1:
             for piece in pieces:
                 yield scorer.score(piece, step)
