@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.table import Table
 
-from components.bundle.variant import KEY, Variant
 from components.classifier.errors import IntegrityError, StoreError
 from pipelines.cli.output import console
 
@@ -53,6 +52,8 @@ def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | Non
 
 def facts(uri: str, manifest: "Manifest") -> list[tuple[str, str]]:
     """Return what `show` says of a version but its files: field and value."""
+    from components.bundle.variant import KEY, Variant
+
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())
     parameters = ", ".join(f"{name}={value}" for name, value in manifest.parameters.items() if name != KEY)
     variant = Variant.of(manifest.parameters)

@@ -5,15 +5,16 @@ import shlex
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from components.bundle.trial import SearchRecord, shown
-from components.report.search import table_rows, within_chance
 from pipelines.cli.output import console, hanging
 from pipelines.local import RunResult
+
+if TYPE_CHECKING:
+    from components.bundle.trial import SearchRecord
 
 _OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
 MAX_CLASSES = 20
@@ -23,6 +24,8 @@ MAX_CLASSES = 20
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
     """Print the result of a run."""
     if pipeline == "search":
+        from components.bundle.trial import SearchRecord
+
         print_search(SearchRecord.load(result.artifact("choose-best", "record")))
         page = result.directory / "search.html"  # the artifact has no suffix, and browsers show it as text
         shutil.copyfile(result.artifact("choose-best", "report"), page)
@@ -64,8 +67,11 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     console.print(Text(f"run       {result.directory.name}  (penstock runs show {result.directory.name})"), soft_wrap=True)
 
 
-def print_search(record: SearchRecord) -> None:
+def print_search(record: "SearchRecord") -> None:
     """Print the trials of a search, best first, and the command that trains the winner alone."""
+    from components.bundle.trial import shown
+    from components.report.search import table_rows, within_chance
+
     names = list(record.winner.settings)
     table = Table(
         title=f"{len(record.last_results())} trials, by {record.winner.validation_pictures} validation pictures", header_style="bold"
