@@ -9,7 +9,7 @@ from components.preflight.component import check_search
 from components.search.component import choose_best, keep_best, plan_trials
 from components.settings.trials import RUNGS
 from components.train.component import train_model, train_trial
-from pipelines.challenge import RUN, conclude_after, judge, roll_out
+from pipelines.challenge import RUN, conclude_after, judge, roll_out, some
 from pipelines.descriptions import described
 from pipelines.steps import HOUR, MINUTE, configure, pod_inputs, use_pod, within_group
 
@@ -57,13 +57,13 @@ def search_pipeline(
     7. evaluate, publish, gate, and deploy or hold follow as in the training pipeline; the test split is opened here, for the winner alone.
     """
     given = dict(locals())
-    base = {"name": name, "architecture": architecture, "pretrained": pretrained, "device": device, "gpus": gpus, "training": training}
+    base = some(given, "name", "architecture", "pretrained", "device", "gpus", "training")
 
     preflight = check_search(**given)
     configure(preflight, "Preflight", timeout=10 * MINUTE)
     pod = pod_inputs(preflight.outputs)
 
-    data = ingest_dataset(source=source, ingest=ingest, store=store).after(preflight)
+    data = ingest_dataset(**some(given, "source", "ingest", "store")).after(preflight)
     configure(data, "Ingest", timeout=6 * HOUR)
 
     plan = plan_trials(**base, search=search).after(data)
@@ -86,11 +86,8 @@ def search_pipeline(
         first=dsl.Collected(results[0]),
         second=dsl.Collected(results[1]),
         third=dsl.Collected(results[2]),
-        source=source,
-        ingest=ingest,
-        store=store,
-        search=search,
         run=RUN,
+        **some(given, "source", "ingest", "store", "search"),
         **base,
     )
     configure(choose, "Choose", timeout=10 * MINUTE)
@@ -98,14 +95,8 @@ def search_pipeline(
     train = train_model(
         dataset=data.outputs["dataset"],
         dataset_digest=data.outputs["Output"],
-        name=name,
-        architecture=choose.outputs["architecture"],
-        pretrained=choose.outputs["pretrained"],
-        epochs=choose.outputs["epochs"],
-        device=device,
-        gpus=gpus,
-        store=store,
-        training=choose.outputs["training"],
+        **{chosen: choose.outputs[chosen] for chosen in ("architecture", "pretrained", "epochs", "training")},
+        **some(given, "name", "device", "gpus", "store"),
         **pod,
     )
     configure(train, "Train", timeout=24 * HOUR)

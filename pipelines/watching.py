@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, validation_problems
+from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, one_line, validation_problems
 from components.registry.manifest import MAX_BYTES
 from components.review.accuracy import LiveAccuracy
 from components.score.drift import Drift, ExpectedAccuracy
@@ -191,6 +191,6 @@ def start_once(
         launch(note)
     except Exception as error:
         if not runs:
-            watches.note(number, Started(error=" ".join(str(error).split())[:500] or type(error).__name__))
+            watches.note(number, Started(error=one_line(error, 500)))
         raise
     return f"started {pipeline}, run {runs[0]}" if runs else f"started {pipeline}"

@@ -20,9 +20,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from components.bundle.files import MANIFEST
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec, Pixels
 from components.storage.files import write_file
+from components.storage.store import Store
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -151,6 +153,16 @@ class Dataset:
 def kept_folder(digest: str) -> str:
     """The folder in a store that holds the dataset version of a digest, where it was kept."""
     return f"datasets/{digest}"
+
+
+def kept_address(store: Store, digest: str) -> str:
+    """The address that a dataset version has in a store where it was kept, which is a source of runs."""
+    return f"{store.url.rstrip('/')}/{kept_folder(digest)}"
+
+
+def is_kept_in(store: Store, digest: str) -> bool:
+    """Say whether a store holds the whole dataset version of a digest; raises StoreError."""
+    return store.exists(f"{kept_folder(digest)}/{MANIFEST}")
 
 
 def digest(

@@ -6,7 +6,7 @@ FILE is not what this release writes (FIELD: MESSAGE); REMEDY
 
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from components.classifier.errors import EvaluationError, IntegrityError, PenstockError, validation_problems
 
+Model = TypeVar("Model", bound=BaseModel)
 REMEDIES: dict[type[PenstockError], str] = {
     EvaluationError: "evaluate the model again",
     IntegrityError: "publish the model version again",
@@ -42,12 +43,18 @@ class JsonFile(BaseModel):
         """Read the file of a directory; raises `ERROR` naming the field that is not what it must be."""
         path = Path(directory) / cls.FILE
         try:
-            return cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
         except OSError as error:
             raise unreadable(path, error.strerror or str(error), cls.ERROR) from error
-        except ValidationError as error:
-            problem = validation_problems(error)[0]
-            raise cls.ERROR(f"{path} is not what this release writes ({problem}); {REMEDIES[cls.ERROR]}") from error
+        return parsed(cls, text, str(path), REMEDIES[cls.ERROR], cls.ERROR)
+
+
+def parsed(kind: type[Model], text: bytes, place: str, remedy: str, error: type[PenstockError]) -> Model:
+    """Read JSON as a model; raises `error`, naming the place and the field, for what is not of its form."""
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as cause:
+        raise error(f"{place} is not what this release writes ({validation_problems(cause)[0]}); {remedy}") from cause
 
 
 def read_arrays(path: Path, error: type[PenstockError], limit: int | None = None) -> dict[str, npt.NDArray[Any]]:

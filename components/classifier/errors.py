@@ -27,6 +27,8 @@ PenstockError                      exit code 1
     └── RolloutConflict            another deployer changed what serves
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +43,12 @@ def first_line(error: BaseException) -> str:
 def one_line(told: object, limit: int | None = 200) -> str:
     """Return an error's text, or another, in one line of at most `limit` characters; an error without text gives its class' name."""
     return " ".join(str(told).split())[:limit] or (type(told).__name__ if isinstance(told, BaseException) else "")
+
+
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, prefix: str = "", cutoff: float = 0.5) -> str:
+    """Return `did you mean A or B?` with the known names that are near, each behind the prefix, or `otherwise`."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)
+    return f"did you mean {' or '.join(prefix + other for other in near)}?" if near else otherwise
 
 
 class PenstockError(Exception):

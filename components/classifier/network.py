@@ -9,7 +9,6 @@ To add a network, write a function and decorate it:
         return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), classes))
 """
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision import models
 
-from components.classifier.errors import UsageError, first_line
+from components.classifier.errors import UsageError, did_you_mean, first_line
 from components.classifier.images import ImageSpec
 from components.classifier.own_networks import is_import_path, own_builder
 from components.classifier.pretrained import check_pretrained, load_pretrained
@@ -64,12 +63,8 @@ def check_architecture(name: str) -> None:
         return
     known = architectures()
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else f"use {', '.join(sorted(OWN))}, a classifier of torchvision such as resnet18, timm/NAME, or package.module:name"
-        )
+        kinds = f"use {', '.join(sorted(OWN))}, a classifier of torchvision such as resnet18, timm/NAME, or package.module:name"
+        hint = did_you_mean(name.lower(), known, kinds)
         raise UsageError(f"unknown architecture {name!r}; {hint}")
     if name not in OWN:
         check_size(name, models.get_model_weights(name).DEFAULT.meta["num_params"])

@@ -3,7 +3,6 @@
 It is called like a function that is registered with `@architecture`: with the pictures' ImageSpec and the number of classes.
 """
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, did_you_mean
 from components.classifier.images import ImageSpec
 
 
@@ -44,8 +43,8 @@ def own_builder(name: str) -> Callable[[ImageSpec, int], nn.Module]:
         raise UsageError(f"architecture {name!r}: {path} cannot be imported ({error}); correct it") from error
     builder = getattr(module, attribute, None)
     if not callable(builder):
-        near = difflib.get_close_matches(attribute, [key for key, value in vars(module).items() if callable(value)], n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "name a class or a function of it"
+        known = [key for key, value in vars(module).items() if callable(value)]
+        hint = did_you_mean(attribute, known, "name a class or a function of it")
         raise UsageError(f"architecture {name!r}: {path} has no class or function {attribute!r}; {hint}")
     try:
         inspect.signature(builder).bind(ImageSpec(8, 8, 1), 2)

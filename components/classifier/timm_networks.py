@@ -3,14 +3,13 @@
 timm is an extra: it is imported when a name begins with `timm/`, and is not needed otherwise.
 """
 
-import difflib
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from components.classifier.errors import TrainingError, UsageError, first_line
+from components.classifier.errors import TrainingError, UsageError, did_you_mean, first_line
 
 PREFIX = "timm/"
 MIN_SIDE = 32
@@ -97,13 +96,11 @@ def _config(name: str) -> Any:
     plain = name.removeprefix(PREFIX)
     architecture, _, tag = plain.partition(".")
     if not timm.is_model(architecture):
-        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(PREFIX + other for other in near)}?" if near else "`timm.list_models()` lists them"
+        hint = did_you_mean(architecture.lower(), timm.list_models(), "`timm.list_models()` lists them", PREFIX)
         raise UsageError(f"unknown architecture {name!r}; {hint}")
     known = timm.models.get_arch_pretrained_cfgs(architecture)
     if tag and plain not in known:
-        near = difflib.get_close_matches(plain, known, n=3, cutoff=0.0)
-        hint = f"did you mean {' or '.join(PREFIX + other for other in near)}?" if near else f"use {PREFIX}{architecture}"
+        hint = did_you_mean(plain, known, f"use {PREFIX}{architecture}", PREFIX, cutoff=0.0)
         raise UsageError(f"timm has no weights {tag!r} for {architecture}; {hint}")
     config = timm.models.get_pretrained_cfg(plain)
     if config is None or config.classifier is None:

@@ -122,7 +122,7 @@ def _run_facets(event: Event) -> Iterator[tuple[str, RunFacet]]:
         yield "penstock_metrics", MetricsRunFacet(report.metrics)
     if event.error is not None:
         stack = "".join(traceback.format_exception(event.error))
-        message = first_line(event.error) or type(event.error).__name__
+        message = first_line(event.error)
         yield "errorMessage", error_message_run.ErrorMessageRunFacet(message=message, programmingLanguage="PYTHON", stackTrace=stack)
 
 

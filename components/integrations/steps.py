@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from components.bundle import files
-from components.bundle.dataset import Dataset, DatasetInfo
+from components.bundle.dataset import Dataset, DatasetInfo, kept_address
 from components.bundle.decision import Decision
 from components.bundle.training import LearningCurves
 from components.integrations.observe import Data, Report
@@ -115,8 +115,10 @@ def ingest(info: DatasetInfo | None, source: str, path: str | Path, *_: Any, sto
     return Report("ingest", inputs=[Data(source)], outputs=made)
 
 
-def train(result: TrainingFigures | None, dataset: str | Path, model: str | Path, options: TrainingSettings, store: str = "") -> Report:
-    """A dataset version is trained on."""
+def train(
+    result: TrainingFigures | None, dataset: str | Path, model: str | Path, options: TrainingSettings, store: str = "", *_: Any
+) -> Report:
+    """A dataset version is trained on, on one node or several."""
     info = Dataset.load(dataset).info
     report = Report("train", options.name, [_dataset(info, dataset, store)], parameters=chosen(options))
     if result is None:
@@ -270,7 +272,7 @@ def _dataset(info: DatasetInfo, path: str | Path, store: str) -> Data:
         for name, count in split.items():
             counts[name] = counts.get(name, 0) + count
     checks = {check["name"]: check["passed"] for check in info.checks}
-    address = f"{open_store(store).url}/datasets/{info.digest}" if store else _address(path)
+    address = kept_address(open_store(store), info.digest) if store else _address(path)
     return Data(address, version=info.digest, rows=sum(counts.values()), classes=counts, checks=checks)
 
 

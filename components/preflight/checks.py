@@ -106,6 +106,16 @@ def check_variant(parameters: Mapping[str, Any], here: bool = False) -> Iterator
     yield _check_store(parameters["store"])
 
 
+def tell(checked: Iterator[str], parameters: Mapping[str, Any]) -> None:
+    """Print what was checked, which integrations lack their extra, and what is to be known of the service; raises what the checks raise."""
+    from components.doctor.service import check_service
+    from components.integrations.settings import missing
+
+    print(*checked, *missing(), sep="\n")
+    if said := check_service(parameters):
+        print(said)
+
+
 def parents_of(parameters: Mapping[str, Any]) -> Chosen:
     """The versions that a variant is made of, and their dataset; raises what `choose` raises."""
     settings = VariantSettings.read(parameters["variant"], kind=parameters["kind"], versions=parameters["versions"])
@@ -145,7 +155,7 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
 
 
 def _check_train(given: Mapping[str, Any], here: bool) -> str:
-    settings = TrainingSettings.read(given["training"], **{name: given[name] for name in TrainingSettings.model_fields if name in given})
+    settings = TrainingSettings.of_run(given)
     if settings.weights:
         find_weights(given["store"], settings.weights, settings.architecture)
     if settings.architecture != _OWN_ARCHITECTURE or settings.pretrained:  # the names are torchvision's, whose import takes seconds
@@ -176,8 +186,7 @@ def _check_nodes(given: Mapping[str, Any], here: bool) -> Iterator[str]:
         raise UsageError(f"{several} needs a store that all pods reach, not {given['store']}; set store to one such as s3://bucket/prefix")
     if not IngestSettings.read(given["ingest"]).keep_dataset:
         raise UsageError(f"{several} needs the dataset in the store, where each node reads it; set keep_dataset=true in ingest")
-    own = {name: given[name] for name in TrainingSettings.model_fields if name in given}
-    check_batches(TrainingSettings.read(given["training"], **own), asked)
+    check_batches(TrainingSettings.of_run(given), asked)
     yield f"nodes: {asked.nodes}, by Kubeflow Trainer"
 
 

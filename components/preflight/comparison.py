@@ -23,8 +23,7 @@ def last_training(given: Mapping[str, Any]) -> tuple[str, str]:
     found = registry.find(judged.version) if judged else None
     if judged is None or found is None:
         return "", "note: no training of this environment has been judged yet, so this one goes on whatever the data"
-    own = {name: given[name] for name in TrainingSettings.model_fields if name in given}
-    settings = TrainingSettings.read(given["training"], **own)
+    settings = TrainingSettings.of_run(given)
     rules = environment.policy_with(given["policy"]).rules_set()
     why = difference(judged, found.manifest, settings, given["strategy"], rules, code_version())
     if why:

@@ -50,15 +50,11 @@ def check_parameters(
         compare: Look up what the last run trained on; else trained_on is none, and every dataset is trained on.
     """
     given = dict(locals())
-    from components.doctor.service import check_service
-    from components.integrations.settings import missing
-    from components.preflight.checks import check_training
+    from components.preflight.checks import check_training, tell
     from components.preflight.comparison import last_training
     from components.settings.resources import Resources
 
-    print(*check_training(given), *missing(), sep="\n")
-    if said := check_service(given):
-        print(said)
+    tell(check_training(given), given)
     asked = Resources.read(resources)
     before, found = last_training(given) if compare else ("", "")
     if found:
@@ -87,12 +83,9 @@ def choose_parents(
     The parameters are those of the variant pipeline.
     """
     given = dict(locals())
-    from components.doctor.service import check_service
-    from components.preflight.checks import check_variant, parents_of
+    from components.preflight.checks import check_variant, parents_of, tell
 
-    print(*check_variant(given), sep="\n")
-    if said := check_service(given):
-        print(said)
+    tell(check_variant(given), given)
     chosen = parents_of(given)
     return ",".join(chosen.versions), chosen.source
 
@@ -135,13 +128,9 @@ def check_search(
     The parameters are those of the search pipeline.
     """
     given = dict(locals())
-    from components.doctor.service import check_service
-    from components.integrations.settings import missing
-    from components.preflight.checks import check_search
+    from components.preflight.checks import check_search, tell
     from components.settings.resources import Resources
 
-    print(*check_search(given), *missing(), sep="\n")
-    if said := check_service(given):
-        print(said)
+    tell(check_search(given), given)
     asked = Resources.read(resources)
     return ("passed", asked.cpu, asked.memory, *asked.limits(busy=True), asked.gpu_resource, asked.node_selector)

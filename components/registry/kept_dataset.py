@@ -45,9 +45,8 @@ def keep(path: Path, info: DatasetInfo, store: str) -> str:
     One that the store has already is left as it is; one that is not complete there is completed. Raises StoreError where the store fails.
     """
     place = open_store(store)
-    folder = dataset.kept_folder(info.digest)
-    address = f"{place.url.rstrip('/')}/{folder}"
-    if place.exists(f"{folder}/{MANIFEST}"):
+    folder, address = dataset.kept_folder(info.digest), dataset.kept_address(place, info.digest)
+    if dataset.is_kept_in(place, info.digest):
         return address
     place.require_create_only()
     entries = {name: _put(place, f"{folder}/{name}", path / name, name) for name in sorted(_FILES) if (path / name).is_file()}

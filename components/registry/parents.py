@@ -8,7 +8,7 @@ from typing import Any
 
 from components.bundle import files
 from components.bundle.config import BundleConfig
-from components.bundle.dataset import kept_folder
+from components.bundle.dataset import is_kept_in, kept_address
 from components.bundle.variant import Kind, Variant
 from components.classifier.errors import DataError, RegistryError, UsageError
 from components.registry.registry import Registry
@@ -89,14 +89,13 @@ def _require_weights(registry: Registry, versions: Sequence[str]) -> None:
 
 
 def _kept(registry: Registry, version: str, config: BundleConfig) -> str:
-    folder = kept_folder(config.dataset_digest)
-    if not registry.store.exists(f"{folder}/{files.MANIFEST}"):
+    if not is_kept_in(registry.store, config.dataset_digest):
         raise DataError(
             f"the dataset {config.dataset_digest[:12]} that version {version} was trained on is not kept in {registry.store.url}, and "
             "without it a variant can be neither calibrated nor evaluated on the same test pictures; run a training of the same source "
             "with keep_dataset=true, which keeps it under the same digest"
         )
-    return f"{registry.store.url.rstrip('/')}/{folder}"
+    return kept_address(registry.store, config.dataset_digest)
 
 
 def _doubled(versions: Sequence[str]) -> str:

@@ -6,19 +6,18 @@
 | `weights/names/NAME.json` | a WeightRecord |
 """
 
-import difflib
-import hashlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from components.bundle import files
 from components.bundle.config import BundleConfig
-from components.bundle.formats import Strict
-from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, RegistryError, UsageError, validation_problems
+from components.bundle.formats import Strict, parsed
+from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, RegistryError, UsageError, did_you_mean
+from components.registry.manifest import hash_file
 from components.storage import Store, open_store
 from components.storage.files import explain_os_errors
 from components.storage.store import Progress
@@ -63,25 +62,25 @@ class Weights:
         name = name or re.sub(r"[^a-z0-9._-]+", "-", file.stem.lower()).strip("._-")[:63]
         if not _NAME.fullmatch(name):
             raise UsageError(f"weights cannot be called {name!r}; take small letters, digits, '.', '_' and '-', 63 at most, by --name")
-        with explain_os_errors(f"cannot read {file}"), file.open("rb") as opened:
-            digest, size = hashlib.file_digest(opened, "sha256").hexdigest(), file.stat().st_size
+        with explain_os_errors(f"cannot read {file}"):
+            entry = hash_file(file)
         record = WeightRecord(
             name=name,
-            sha256=digest,
-            size=size,
+            sha256=entry.sha256,
+            size=entry.size,
             file=file.name,
             tensors=tensors,
             added_at=datetime.now(UTC).isoformat(timespec="seconds"),
             **_about(file),
         )
         self.store.require_create_only()
-        self.store.upload(file, _file_key(digest), progress)
+        self.store.upload(file, _file_key(entry.sha256), progress)
         try:
             self.store.create(_name_key(name), record.model_dump_json(indent=1).encode())
         except ObjectExists:
             there = self._read(name)
-            if there.sha256 != digest:
-                self._drop_unnamed(digest)
+            if there.sha256 != entry.sha256:
+                self._drop_unnamed(entry.sha256)
                 raise UsageError(
                     f"{name!r} stands for other weights in {self.store.url} (SHA-256 {there.sha256[:12]}…); choose another --name, or "
                     f"remove them first"
@@ -106,8 +105,7 @@ class Weights:
                 if record.sha256.startswith(selector.lower()):
                     return record
         names = [record.name for record in records]
-        near = difflib.get_close_matches(selector.lower(), names, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "add them by `penstock weights add FILE`"
+        hint = did_you_mean(selector.lower(), names, "add them by `penstock weights add FILE`", cutoff=0.4)
         raise UsageError(f"there are no weights {selector!r} in {self.store.url}; {hint}")
 
     def fetch(self, record: WeightRecord, destination: Path) -> Path:
@@ -119,8 +117,7 @@ class Weights:
             self.store.download(_file_key(record.sha256), destination)
         except ObjectNotFound as error:
             raise IntegrityError(f"the file of the weights {record.name!r} is not in {self.store.url}; {_ANEW}") from error
-        with destination.open("rb") as opened:
-            found = hashlib.file_digest(opened, "sha256").hexdigest()
+        found = hash_file(destination).sha256
         if found != record.sha256:
             destination.unlink()
             raise IntegrityError(
@@ -141,11 +138,8 @@ class Weights:
             self.store.delete(_file_key(digest))
 
     def _read(self, name: str) -> WeightRecord:
-        try:
-            return WeightRecord.model_validate_json(self.store.read(_name_key(name), _MAX_RECORD_BYTES))
-        except ValidationError as error:
-            problem = validation_problems(error)[0]
-            raise RegistryError(f"{_name_key(name)} in {self.store.url} is not what this release writes ({problem}); {_ANEW}") from error
+        text = self.store.read(_name_key(name), _MAX_RECORD_BYTES)
+        return parsed(WeightRecord, text, f"{_name_key(name)} in {self.store.url}", _ANEW, RegistryError)
 
 
 _ANEW = "delete it, and add the weights again"

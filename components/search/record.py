@@ -1,9 +1,8 @@
 """The records of searches in the model store: searches/NAME/RUN/search.json."""
 
-from pydantic import ValidationError
-
+from components.bundle.formats import parsed
 from components.bundle.trial import SEARCH, SearchRecord
-from components.classifier.errors import IntegrityError, ObjectNotFound, validation_problems
+from components.classifier.errors import IntegrityError, ObjectNotFound
 from components.storage import Store
 
 FOLDER = "searches"
@@ -20,13 +19,10 @@ def search_records(store: Store, name: str) -> list[SearchRecord]:
     for run in store.names(f"{FOLDER}/{name}/"):
         key = _key(name, run)
         try:
-            found.append(SearchRecord.model_validate_json(store.read(key)))
+            text = store.read(key)
         except ObjectNotFound:
             continue
-        except ValidationError as error:
-            raise IntegrityError(
-                f"{key} in {store.url} is not what this release writes ({validation_problems(error)[0]}); delete it"
-            ) from error
+        found.append(parsed(SearchRecord, text, f"{key} in {store.url}", "delete it", IntegrityError))
     return sorted(found, key=lambda record: record.time, reverse=True)
 
 

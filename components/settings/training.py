@@ -1,7 +1,8 @@
 """What a user may set for training, checked before anything costs time."""
 
 import re
-from typing import Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -85,6 +86,11 @@ class TrainingSettings(Settings):
     def processes(self) -> int:
         """How many processes train together: one per GPU, and one on a CPU."""
         return max(1, int(self.gpus or 0))
+
+    @classmethod
+    def of_run(cls, given: Mapping[str, Any]) -> Self:
+        """Read those of a training run from its parameters: the fields of the form, and the mapping `training`; raises as `read` does."""
+        return cls.read(given["training"], **{name: given[name] for name in cls.model_fields if name in given})
 
     @property
     def fine_tunes(self) -> bool:

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from components.bundle.variant import Kind
 from components.settings.base import Settings
 
 MAX_PARENTS = 5
@@ -13,7 +14,7 @@ class VariantSettings(Settings):
     """Of which versions a variant is made, and how; raises UsageError naming the value and the bounds."""
 
     group: ClassVar[str] = "variant"
-    kind: Literal["int8", "ensemble", "average"] = "int8"
+    kind: Kind = "int8"
     """int8 (8-bit whole numbers), ensemble (mean probabilities, one graph) or average (mean weights)."""
     versions: str = "champion"
     """The published versions: one for int8, else 2 to 5 with commas between; a name, its beginning, champion or previous."""

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from components.bundle.dataset import DatasetInfo, kept_folder
-from components.bundle.files import MANIFEST
+from components.bundle.dataset import DatasetInfo, is_kept_in, kept_address, kept_folder
 from components.classifier.errors import UsageError
 from components.settings.resources import Resources, check_batches
 from components.settings.training import TrainingSettings
@@ -61,13 +60,13 @@ def work_of(info: DatasetInfo, options: TrainingSettings, store: Store, run: str
 
     Raises UsageError where the nodes could not read the dataset, as it is not kept in the store.
     """
-    folder = kept_folder(info.digest)
-    if not store.exists(f"{folder}/{MANIFEST}"):
-        raise UsageError(f"nodes read the dataset from {store.url}, which does not keep {folder}; set keep_dataset=true in ingest")
+    if not is_kept_in(store, info.digest):
+        raise UsageError(
+            f"nodes read the dataset from {store.url}, which does not keep {kept_folder(info.digest)}; set keep_dataset=true in ingest"
+        )
     identity = "\n".join((run or uuid.uuid4().hex, info.digest, options.model_dump_json()))
     key = hashlib.sha256(identity.encode()).hexdigest()[:20]
-    root = store.url.rstrip("/")
-    return NodeWork(dataset=f"{root}/{folder}", store=root, result=f"trainings/{key}", settings=options)
+    return NodeWork(dataset=kept_address(store, info.digest), store=store.url.rstrip("/"), result=f"trainings/{key}", settings=options)
 
 
 def job_request(work: NodeWork, asked: Resources, image: str) -> JobRequest:

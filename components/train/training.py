@@ -20,7 +20,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, check_size
-from components.integrations import observe, steps
+from components.integrations import steps
 from components.integrations.observe import observed
 from components.integrations.settings import run_id
 from components.settings.resources import Resources
@@ -81,13 +81,7 @@ def train(dataset_path: str | Path, model_path: str | Path, options: TrainingSet
     return result
 
 
-def _told(
-    result: TrainingResult | None, data: str | Path, model: str | Path, options: TrainingSettings, store: str, _: Resources
-) -> observe.Report:
-    return steps.train(result, data, model, options, store)
-
-
-@observed(_told)
+@observed(steps.train)
 def train_on_nodes(
     dataset_path: str | Path, model_path: str | Path, options: TrainingSettings, store: str, asked: Resources
 ) -> TrainingResult:

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from components.classifier.errors import InferenceError, UsageError
+from components.classifier.errors import InferenceError, UsageError, one_line
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json
 from pipelines.cli.project import open_registry
 
@@ -89,7 +89,7 @@ def _metrics(predictor: str) -> str:
     try:
         answer = urllib3.request("GET", url, retries=False, timeout=_SECONDS)
     except urllib3.exceptions.HTTPError as error:
-        raise InferenceError(f"{url} does not answer ({' '.join(str(error).split())[:120]}); name a running predictor") from error
+        raise InferenceError(f"{url} does not answer ({one_line(error, 120)}); name a running predictor") from error
     if answer.status != 200:
         raise InferenceError(f"{url} answers with status {answer.status}; name a running predictor")
     return answer.data.decode("utf-8", "replace")

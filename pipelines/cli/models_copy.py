@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from components.classifier.errors import PenstockError, RegistryError, StoreError, UsageError
+from components.classifier.errors import PenstockError, RegistryError, StoreError, UsageError, one_line
 from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
 from pipelines.cli.project import open_registry, read_project
@@ -113,7 +113,7 @@ def regions(
             registry = open_registry(address, name)
             ledgers[region], newest[region] = registry.ledger.records(), next(registry.newest(), "")
         except (StoreError, RegistryError) as error:
-            unread[region] = " ".join(str(error).split())
+            unread[region] = one_line(error, None)
     found = {region.name: region for region in compare_regions(ledgers, datetime.now(UTC))}
     if as_json:
         print_json([_row(region, stores[region], found.get(region), newest.get(region, ""), unread.get(region, "")) for region in stores])

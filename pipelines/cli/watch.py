@@ -95,10 +95,10 @@ def watch(
         else:
             console.print(Text(f"{version}: {done}"), soft_wrap=True)
 
-    look_again = bool(pause)
-    if not look_again:
+    if not pause:
         look()
-    while look_again:
+        return
+    while True:
         try:
             look()
         except UsageError:

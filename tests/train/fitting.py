@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from components.bundle.dataset import Split
 from components.classifier.images import ImageSpec
@@ -43,3 +44,17 @@ def checkpoints(folder: Path, minutes: float = 0.0) -> Checkpoints:
 def weights(trained: Trainer) -> dict[str, np.ndarray]:
     """All weights of a trainer's network."""
     return {name: tensor.numpy().copy() for name, tensor in trained.network.state_dict().items()}
+
+
+class _Exploding(nn.Module):
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return torch.exp(100 * self.head(pictures.flatten(1)))
+
+
+def exploding(spec: ImageSpec, classes: int) -> nn.Module:
+    """A network for 8x8 pictures whose loss diverges."""
+    return _Exploding(classes)

@@ -17,13 +17,12 @@ from components.bundle.dataset import Split
 from components.bundle.training import Epoch
 from components.classifier import network
 from components.classifier.errors import TrainingError
-from components.classifier.images import ImageSpec
 from components.settings.training import TrainingSettings
 from components.train.batches import Batches, balanced_weights
 from components.train.loop import Progress, Trainer
 from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
-from tests.train.fitting import CPU, checkpoints, split, trainer, weights
+from tests.train.fitting import CPU, checkpoints, exploding, split, trainer, weights
 
 OPTIONS = TrainingSettings(epochs=3, batch_size=32, seed=5)
 SHOW = TrainingProgress()
@@ -231,17 +230,6 @@ def test_black_pictures_train_without_a_number_that_is_none(tmp_path: Path) -> N
 
 
 def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Exploding(nn.Module):
-        def __init__(self, classes: int) -> None:
-            super().__init__()
-            self.head = nn.Linear(64, classes)
-
-        def forward(self, pictures: Tensor) -> Tensor:
-            return torch.exp(100 * self.head(pictures.flatten(1)))
-
-    def exploding(spec: ImageSpec, classes: int) -> nn.Module:
-        return Exploding(classes)
-
     monkeypatch.setitem(network.OWN, "exploding", exploding)
     with pytest.raises(TrainingError, match=r"the loss became \w+ in epoch 1.*lower learning_rate \(it is 0\.003\)"):
         trainer(options(architecture="exploding"), split(0, 100), split(100, 120)).fit(checkpoints(tmp_path), SHOW)

@@ -6,17 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
 from components.bundle.dataset import Dataset
 from components.bundle.trial import Trial, TrialResult
 from components.classifier import network
 from components.classifier.errors import TrainingError, UsageError
-from components.classifier.images import ImageSpec
 from components.settings.training import TrainingSettings
 from components.train.progress import TrainingProgress
 from components.train.trial import train_trial
-from tests.train.fitting import checkpoints, split, trainer
+from tests.train.fitting import checkpoints, exploding, split, trainer
 
 GIVEN: dict[str, Any] = {"name": "digits", "device": "cpu", "epochs": 3, "width": 0.25, "batch_size": 256, "augmentation": "none"}
 OPTIONS = TrainingSettings(**GIVEN)
@@ -54,17 +52,6 @@ def test_a_training_that_was_complete_when_it_was_lost_ends_without_another_epoc
 
 
 def test_a_trial_that_diverges_is_a_result(digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Exploding(nn.Module):
-        def __init__(self, classes: int) -> None:
-            super().__init__()
-            self.head = nn.Linear(64, classes)
-
-        def forward(self, pictures: Tensor) -> Tensor:
-            return torch.exp(100 * self.head(pictures.flatten(1)))
-
-    def exploding(spec: ImageSpec, classes: int) -> nn.Module:
-        return Exploding(classes)
-
     monkeypatch.setitem(network.OWN, "exploding", exploding)
     found = run(digits_dataset, 1, tmp_path, TrainingSettings(**{**GIVEN, "architecture": "exploding", "width": 1.0}))
     assert "the training diverged; lower learning_rate" in found.error
