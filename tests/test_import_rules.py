@@ -52,6 +52,8 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "mlflow": ("components/integrations/mlflow_run.py",),
     "model_registry": ("components/integrations/model_registry.py",),
     "huggingface_hub": ("components/integrations/hub.py", "components/classifier/timm_networks.py"),
+    "oras": ("components/integrations/model_image.py",),
+    "modelcar_base_image": ("components/integrations/model_image.py",),
     "kubeflow": ("components/train/train_job.py",),
     "ray": ("components/score/on_ray.py",),
 }

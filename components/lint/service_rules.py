@@ -12,7 +12,6 @@ from components.lint.values import at, is_template, mapping, number, sequence, t
 _MAX_LABEL = 63
 _SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _MUTABLE = {"latest", "current", "newest", "best", "main", "master", "prod", "production", "staging", "stable", "champion", "active"}
-_SCHEMES = {"s3", "gs", "hdfs", "webhdfs", "https", "http", "pvc", "file", "hf", "oci", "modelscope"}
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}")
 _S3_ENDPOINT = f"{KSERVE}/s3-endpoint"
 _S3_HTTPS = f"{KSERVE}/s3-usehttps"

@@ -1,6 +1,7 @@
 """A model version in memory: verified against its manifest, loaded, and checked with its golden pictures."""
 
 import math
+import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ Floats = npt.NDArray[np.float32]
 _SMALL_SECONDS = 0.001
 _MIN_SPEEDUP = 1.4
 _MEASURING_SECONDS = 0.2
+MODELCAR_SECONDS = 60.0
+"""How long a model is waited for that a container beside this one mounts."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batc
     from components.registry import verify_directory
     from components.registry.signing import require_name
 
+    _await_modelcar(directory)
     if not directory.is_dir():
         raise IntegrityError(f"{directory} is not a folder; name one that holds a model version and its {files.MANIFEST}")
     manifest = verify_directory(directory)
@@ -74,6 +78,13 @@ def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batc
     reference = Reference.find(directory)
     sureness = reference.sureness if reference and reference.classes == classifier.classes else None
     return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0], sureness)
+
+
+def _await_modelcar(directory: Path) -> None:
+    """Wait until the version is there, where KServe says by MODEL_INIT_MODE that it comes from a container that starts beside this one."""
+    end = time.monotonic() + MODELCAR_SECONDS
+    while os.environ.get("MODEL_INIT_MODE") == "async" and not os.access(directory / files.MANIFEST, os.R_OK) and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def _load_classifier(directory: Path, threads: int, picture: Pixels) -> tuple[Classifier, int]:

@@ -13,6 +13,7 @@ from pipelines.cli.hub import push_hub
 from pipelines.cli.lineage import lineage
 from pipelines.cli.models_compare import diff, mistakes
 from pipelines.cli.models_copy import copy, regions
+from pipelines.cli.models_image import image
 from pipelines.cli.output import (
     DEFAULT_STORE,
     JsonOption,
@@ -32,6 +33,7 @@ app.command("diff")(diff)
 app.command("mistakes")(mistakes)
 app.command("copy")(copy)
 app.command("regions")(regions)
+app.command("image")(image)
 
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")

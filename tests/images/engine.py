@@ -60,8 +60,8 @@ def docker(*arguments: str, stdin: str | None = None, timeout: float = 120, chec
 
 
 def build(target: str, *options: str, context: Path = ROOT, tag: str = "") -> str:
-    """Build a target as `make image` does; seconds when nothing changed. Returns its tag."""
-    tag = tag or f"penstock-{target}:test"
+    """Build a target as `make image` does, REGISTRY included; seconds when nothing changed. Returns its tag."""
+    tag = tag or f"{os.environ.get('REGISTRY', '')}penstock-{target}:test"
     docker("build", "--network=host", "--target", target, "--tag", tag, *options, str(context), timeout=1500)
     return tag
 

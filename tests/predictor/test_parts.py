@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from components.classifier.arrays import to_pictures, to_uint8
-from components.classifier.errors import ImageError, ServingError
+from components.classifier.errors import ImageError, IntegrityError, ServingError
 from components.classifier.images import ImageSpec
 from components.predictor.dispatch import Worker
 from components.predictor.errors import Unavailable
@@ -118,3 +118,15 @@ def test_a_worker_that_is_closed_ends_its_threads_when_their_work_is_done() -> N
     for thread in worker._threads:
         thread.join(5)
         assert not thread.is_alive()
+
+
+def test_a_modelcar_that_comes_later_is_waited_for(served_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As KServe mounts it: a link that another container makes when it has started."""
+    link = tmp_path / "models"
+    with pytest.raises(IntegrityError, match="is not a folder"):
+        load(NAME, link)
+    monkeypatch.setenv("MODEL_INIT_MODE", "async")
+    timer = threading.Timer(0.3, link.symlink_to, [served_dir])
+    timer.start()
+    assert load(NAME, link).name == NAME
+    timer.join()
