@@ -35,7 +35,7 @@ def scoring_pipeline(
     1. resolve says which version "champion" is now; all other steps use that one.
     2. plan looks through the input, sets aside what is not a picture, and cuts the rest into pieces and shards.
     3. For each shard, score decodes and classifies, and keeps each finished piece in the output: a run that was stopped goes on there.
-    4. merge puts the pieces together in order and commits predictions, summary and manifest.
+    4. merge commits what the shards wrote: predictions, summary and manifest.
     """
     resolve = resolve_version(store=store, name=name, version=version)
     configure(resolve, "Resolve version", timeout=10 * MINUTE)

@@ -74,12 +74,12 @@ def merge_scores(
     summary: dsl.Output[dsl.Markdown],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Put the pieces together in order and commit the output; returns its address.
+    """Commit the output that the shards wrote; returns its address.
 
     Args:
         plan: What plan_shards wrote.
         results: What each shard returned.
-        predictions: predictions.parquet or predictions/, _passed_over/ and summary.json.
+        predictions: predictions.parquet unless the rows are a dataset, _passed_over/ and summary.json.
         summary: The run in a few lines of Markdown.
         metrics: Rows, errors, part that needs review, images per second.
     """

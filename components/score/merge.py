@@ -1,63 +1,64 @@
-"""Puts the pieces together, in order, and commits the output."""
+"""Commits the output: its parts, which the shards assembled, are copied to their names, and the manifest is written last."""
 
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
+from components.bundle.reference import Reference
 from components.classifier.errors import DataError
 from components.integrations import steps
 from components.integrations.observe import observed
-from components.score.appearance import read_reference
 from components.score.model import Model
-from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output
-from components.score.parts import GROUP_ROWS, PART_BYTES, PartsWriter, arranged, group_rows
+from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output, StoredPart
+from components.score.parts import ROWS_FILE, RowsWriter, assemble, gather, parts_of, row_groups
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
-from components.score.plan import Plan
-from components.score.rows import PASSED, schema
-from components.score.summary import Summary, Tally, read_summary
+from components.score.plan import Part, Plan
+from components.score.summary import Summary, accuracy_of, drift_of, read_summary, warnings_of
+from components.score.tally import Tally, read_reference
 
 MAX_NAMED = 10
 
 
 @observed(steps.merge)
 def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
-    """Write the output's files into a folder, commit them to the output's store, and return the summary.
+    """Commit the output's parts, and write its summary, what was passed over and a single file of rows into a folder; returns the summary.
 
     `results`: one JSON line per shard (`shard.ShardResult`). Raises DataError naming every piece that failed and every
     container that was refused; then the rows of the rest are kept in _incomplete/, and what was there before stays.
     Raises it too, after the commit, when not one of the inputs could be scored.
     """
-    output = Output(plan.output)
+    output, parts = Output(plan.output), parts_of(plan)
     folder.mkdir(parents=True, exist_ok=True)
     if output.is_complete(plan):
-        return _committed(plan, output, folder)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="_merging-") as scratch:
-        model = Model(plan.store, plan.name, plan.version)
-        tally = Tally(plan.classes, read_reference(model.reference(Path(scratch) / "model")))
-        columns = schema(plan.classes, plan.settings.probabilities, plan.familiarity)
-        group = group_rows(len(plan.classes), plan.settings.probabilities)
-        predictions = PartsWriter(Path(scratch) / "rows", columns, group, None if plan.settings.layout == "file" else PART_BYTES)
-        problems = [reason for _, reason in plan.refused] + _write(plan, output, predictions, folder, Path(scratch), tally)
-        if problems and output.is_complete(plan):
-            return _committed(plan, output, folder)  # another run of the same plan was first, and tidied up
-        if problems:
-            output.put_incomplete(predictions.parts)
-            raise _failed(plan, problems)
-        names = arranged(folder, predictions.parts, columns, group, plan.settings)
+        return _committed(plan, parts, output, folder)
+    with tempfile.TemporaryDirectory(prefix="penstock-merge-") as scratch:
+        reference = read_reference(Model(plan.store, plan.name, plan.version).reference(Path(scratch) / "model"))
+        stored, complete = [], output.complete()
+        for part in parts:
+            found = output.part(part)
+            if not found and all(piece.id in complete for piece, _, _ in part.spans):
+                found = assemble(plan, output, reference, part)
+            if found:
+                stored.append((part, found))
+        failed = [piece for piece in plan.pieces if piece.id not in complete]
+        if (plan.refused or len(stored) < len(parts)) and output.is_complete(plan):
+            return _committed(plan, parts, output, folder)  # another run of the same plan was first, and tidied up
+        if plan.refused or len(stored) < len(parts):
+            _keep_incomplete(plan, parts, output, reference, Path(scratch))
+            raise _failed(plan, [reason for _, reason in plan.refused] + [output.failure(piece) for piece in failed])
+        tally = Tally(plan.classes, reference)
+        _write_passed_over(plan, stored, output, folder / PASSED_OVER, tally)
+    for _, found in stored:
+        tally.merge(found.tally)
     summary = _summary(plan, tally, [json.loads(result) for result in results])
     summary.save(folder / SUMMARY)
-    output.commit(plan, folder, names)
+    output.commit(plan, folder, stored)
     return _checked(summary)
 
 
-def _committed(plan: Plan, output: Output, folder: Path) -> Summary:
-    output.fetch(plan, folder)
+def _committed(plan: Plan, parts: list[Part], output: Output, folder: Path) -> Summary:
+    output.fetch(plan, parts, folder)
     return _checked(read_summary((folder / SUMMARY).read_bytes()))
 
 
@@ -69,39 +70,26 @@ def _checked(summary: Summary) -> Summary:
     return summary
 
 
-def _write(plan: Plan, output: Output, predictions: PartsWriter, folder: Path, scratch: Path, tally: Tally) -> list[str]:
-    """Write the rows, and what was passed over; returns why pieces are missing, one line each."""
-    problems: list[str] = []
-    columns = schema(plan.classes, plan.settings.probabilities, plan.familiarity)
-    with predictions, PartsWriter((folder / PASSED_OVER).parent, PASSED_SCHEMA, GROUP_ROWS, None) as passed_over:
-        for batch in _row_groups(plan.folder / "passed_over.parquet"):
+def _write_passed_over(plan: Plan, stored: list[tuple[Part, StoredPart]], output: Output, path: Path, tally: Tally) -> None:
+    """Write what the plan passed over, and after it what the pieces did; the former is counted here."""
+    path.parent.mkdir(exist_ok=True)
+    own = path.with_name("part.parquet")
+    with RowsWriter(path, PASSED_SCHEMA) as passed_over:
+        for batch in row_groups(plan.folder / "passed_over.parquet"):
             passed_over.write(batch)
             tally.add_passed_over(batch)
-        for piece in plan.pieces:
-            path = scratch / "part.parquet"
-            if not output.get_part(piece, path):
-                problems.append(output.failure(piece))
-                continue
-            for batch in _row_groups(path):
-                is_row = pc.is_null(batch[PASSED])
-                rows = batch.filter(is_row).select(columns.names).cast(columns)
-                predictions.write(rows)
-                tally.add(rows)
-                passed = batch.filter(pc.invert(is_row))
-                if len(passed):
-                    notes = pa.table([passed["input"], passed[PASSED]], PASSED_SCHEMA)
-                    passed_over.write(notes)
-                    tally.add_passed_over(notes)
-            tally.appearance.merge(pq.read_metadata(path).metadata[b"looks"].decode())
-            path.unlink()
-    passed_over.parts[0].rename(folder / PASSED_OVER)
-    return problems
+        for part, _ in stored:
+            output.get_passed_over(part, own)
+            for batch in row_groups(own):
+                passed_over.write(batch)
+            own.unlink()
 
 
-def _row_groups(path: Path) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            yield file.read_row_group(group)
+def _keep_incomplete(plan: Plan, parts: list[Part], output: Output, reference: Reference | None, scratch: Path) -> None:
+    output.clear_incomplete()
+    for part in parts:
+        gather(plan, output, part, scratch, Tally(plan.classes, reference))
+        output.put_incomplete(part, scratch / ROWS_FILE)
 
 
 def _failed(plan: Plan, problems: list[str]) -> DataError:
@@ -129,9 +117,9 @@ def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary
         classes={name: tally.labels[name] for name in plan.classes},
         error_examples=tally.examples,
         passed_over_reasons=dict(tally.reasons.most_common(20)),
-        drift=tally.drift(),
-        expected_accuracy=tally.expected_accuracy(),
-        warnings=tally.warnings(),
+        drift=drift_of(tally),
+        expected_accuracy=accuracy_of(tally),
+        warnings=warnings_of(tally),
         device=", ".join(sorted({result["device"] for result in results if result["device"]})),
         images_per_second=round(done / seconds, 1) if seconds else None,
         seconds=round(seconds, 2),

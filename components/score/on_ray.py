@@ -25,13 +25,13 @@ from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.errors import DataError, EvaluationError, PenstockError, StoreError, UsageError, one_line
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.records import Reading
-from components.score.appearance import Appearance, read_reference
 from components.score.engine import Group, answered, decoded
 from components.score.model import Model
 from components.score.output import Output
 from components.score.pieces import MAX_REASON, Outcome, PieceFile, read_records
 from components.score.plan import Piece, Plan, Slice
 from components.score.rows import Scored
+from components.score.tally import Appearance, read_reference
 from components.settings.scoring import check_engine
 
 BLOCK_BYTES = 16 * 2**20
@@ -110,7 +110,7 @@ def on_ray(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Cal
             if end.problem:
                 output.put_failure(piece, plan.slices(piece), end.reason)
             else:
-                output.put_part(piece, part)
+                output.put_piece(piece, part)
             part.unlink()
             yield Outcome(number, 0 if end.problem else file.rows, end.problem, used)
 

@@ -1,6 +1,7 @@
-"""What lies in the output: finished pieces while scoring goes on, and at the end the whole, its manifest last.
+"""What lies in the output: finished pieces and parts while scoring goes on, and at the end the whole, its manifest last.
 
 _parts/ID.parquet                  a piece that is complete; ID.failed.json is one that is not, with its reason
+_assembled/ID/…                    a part: its rows in rows/, what was passed over, and last part.json, which tells digests and counts
 predictions.parquet                all rows in order, or as a dataset: predictions/part-00000.parquet and so on
 _passed_over/passed_over.parquet   what was not an input, and why
 summary.json                       counts, classes, drift, warnings
@@ -13,6 +14,7 @@ What is not rows lies in folders whose names begin with _: readers of datasets p
 import hashlib
 import json
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,25 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import IntegrityError, ObjectNotFound
 from components.readers.listing import readable
-from components.score.parts import DATASET, PREDICTIONS
-from components.score.plan import Piece, Plan, Slice
+from components.score.plan import Part, Piece, Plan, Slice
 from components.storage import open_store
 from components.storage.store import check_key
 
+PREDICTIONS, DATASET = "predictions.parquet", "predictions"
+"""The name of one file, and of the folder that holds nothing but the parts of a dataset."""
 PASSED_OVER, SUMMARY, MANIFEST = "_passed_over/passed_over.parquet", "summary.json", "manifest.json"
 INCOMPLETE = "_incomplete"
 FORMER = ("passed_over.parquet", "incomplete.parquet")
 """What earlier releases wrote beside the rows, and a new run takes away."""
-PARTS = "_parts"
+PIECES, ASSEMBLED = "_parts", "_assembled"
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part that is complete: its files of rows by their names below its folder, each with its rows and SHA-256, and its counts."""
+
+    rows: dict[str, tuple[int, str]]
+    tally: str
 
 
 class Output:
@@ -39,22 +50,43 @@ class Output:
         self.url = url
         self._store = open_store(url)
 
-    def has_part(self, piece: Piece) -> bool:
-        """Say whether a piece is complete."""
-        return self._store.exists(_part(piece))
+    def complete(self) -> set[str]:
+        """Return the ids of all pieces that are complete."""
+        return {entry.key.removeprefix(f"{PIECES}/").removesuffix(".parquet") for entry in self._store.list(f"{PIECES}/")}
 
-    def put_part(self, piece: Piece, path: Path) -> None:
+    def put_piece(self, piece: Piece, path: Path) -> None:
         """Keep a complete piece."""
-        self._store.upload(path, _part(piece))
+        self._store.upload(path, _piece(piece))
         self._store.delete(_failure(piece))
 
-    def get_part(self, piece: Piece, path: Path) -> bool:
+    def get_piece(self, piece: Piece, path: Path) -> bool:
         """Copy a piece's rows to a file; False when it is not complete."""
         try:
-            self._store.download(_part(piece), path)
+            self._store.download(_piece(piece), path)
         except ObjectNotFound:
             return False
         return True
+
+    def put_part(self, part: Part, rows: Path, passed_over: Path, tally: str) -> StoredPart:
+        """Keep a part: the files in the folder `rows`, what was passed over, and its counts."""
+        files = {path.relative_to(rows).as_posix(): path for path in sorted(rows.rglob("*.parquet"))}
+        for name, path in files.items():
+            self._store.upload(path, f"{_assembled(part)}/rows/{name}")
+        self._store.upload(passed_over, f"{_assembled(part)}/passed_over.parquet")
+        stored = StoredPart({name: (pq.read_metadata(path).num_rows, sha256(path)) for name, path in files.items()}, tally)
+        self._store.replace(f"{_assembled(part)}/part.json", json.dumps(asdict(stored)).encode())
+        return stored
+
+    def part(self, part: Part) -> StoredPart | None:
+        """Return what is known of a part, None where it is not complete."""
+        try:
+            return StoredPart(**json.loads(self._store.read(f"{_assembled(part)}/part.json")))
+        except ObjectNotFound:
+            return None
+
+    def get_passed_over(self, part: Part, path: Path) -> None:
+        """Copy what was passed over in a part to a file; raises ObjectNotFound."""
+        self._store.download(f"{_assembled(part)}/passed_over.parquet", path)
 
     def put_failure(self, piece: Piece, slices: list[Slice], reason: str) -> None:
         """Record why a piece could not be scored."""
@@ -86,55 +118,86 @@ class Output:
             return False
         return all(self._store.exists(name) for name in (*manifest["files"], SUMMARY))
 
-    def fetch(self, plan: Plan, folder: Path) -> None:
-        """Copy a complete output to a folder; raises IntegrityError for files that are not what the manifest says."""
+    def fetch(self, plan: Plan, parts: list[Part], folder: Path) -> None:
+        """Copy a complete output to a folder, of a dataset all but its rows.
+
+        Raises IntegrityError for files that are not what the manifest says, rows of a dataset too.
+        """
         manifest = self.manifest() or {"files": {}}
         self._store.download(SUMMARY, folder / SUMMARY)
         for name, digest in manifest["files"].items():
             path = folder / check_key(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._store.download(name, path)
-            if digest != sha256(path):
+            if name.startswith(f"{DATASET}/"):
+                same = digest == self._sha256(name)
+            else:
+                self._store.download(name, path)
+                same = digest == sha256(path)
+            if not same:
                 raise IntegrityError(f"{name} in {self.url} was changed; remove manifest.json there and run again")
-        self._clear(plan.pieces)  # in case the run that committed it ended just then
+        self._clear(plan.pieces, parts)  # in case the run that committed it ended just then
 
-    def commit(self, plan: Plan, folder: Path, rows: list[str]) -> None:
+    def commit(self, plan: Plan, folder: Path, parts: list[tuple[Part, StoredPart]]) -> None:
         """Replace what was there; manifest.json is deleted first and written last, so it never describes other files.
 
-        `rows` names the files of the rows, in order. The manifest vouches for them and for what was passed over: the same bytes
-        whenever the same plan is run, where the summary tells seconds.
+        The rows of parts are copied within the store; only one file of rows comes into the folder, beside what was passed over and
+        the summary, which lie there. The manifest vouches for the rows and for what was passed over: the same bytes whenever the
+        same plan is run, where the summary tells seconds.
         """
+        dataset = plan.settings.layout == "dataset" or plan.settings.partition_by != "" or len(parts) > 1
+        rows = {
+            _final(part, name) if dataset else PREDICTIONS: (f"{_assembled(part)}/rows/{name}", *known)
+            for part, stored in parts
+            for name, known in stored.rows.items()
+        }
         self._store.delete(MANIFEST)
-        for name in (*rows, PASSED_OVER, SUMMARY):
+        for name, (source, _, digest) in rows.items():
+            try:
+                self._store.copy(source, name)
+            except ObjectNotFound:  # another merge of the same plan was first, and tidied up
+                if digest != self._sha256(name):
+                    raise
+        for name in (PASSED_OVER, SUMMARY):
             self._store.upload(folder / name, name)
         former = [PREDICTIONS, *FORMER, *(entry.key for entry in self._store.list(f"{DATASET}/"))]
-        for name in set(former) - set(rows):
+        for name in set(former) - rows.keys():
             self._store.delete(name)
+        if not dataset:
+            self._store.download(PREDICTIONS, folder / PREDICTIONS)
         manifest = {
             "plan": plan.key,
             "model": {"name": plan.name, "version": plan.version},
             "input": plan.input,
-            "files": {name: sha256(folder / name) for name in (*rows, PASSED_OVER)},
-            "rows": {name: pq.read_metadata(folder / name).num_rows for name in rows},
+            "files": {name: rows[name][2] for name in sorted(rows)} | {PASSED_OVER: sha256(folder / PASSED_OVER)},
+            "rows": {name: rows[name][1] for name in sorted(rows)},
         }
         self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        self._clear(plan.pieces)
+        self._clear(plan.pieces, [part for part, _ in parts])
 
-    def put_incomplete(self, parts: list[Path]) -> None:
+    def clear_incomplete(self) -> None:
+        """Remove what an earlier run left of the pieces that were complete."""
+        self._remove(f"{INCOMPLETE}/")
+
+    def put_incomplete(self, part: Part, path: Path) -> None:
         """Keep the rows of the pieces that are complete, under a name that says so."""
-        self._clear_incomplete()
-        for part in parts:
-            self._store.upload(part, f"{INCOMPLETE}/{part.name}")
+        self._store.upload(path, f"{INCOMPLETE}/part-{part.number:05d}.parquet")
 
-    def _clear_incomplete(self) -> None:
-        for name in [entry.key for entry in self._store.list(f"{INCOMPLETE}/")]:
-            self._store.delete(name)
-
-    def _clear(self, pieces: Iterable[Piece]) -> None:
+    def _clear(self, pieces: Iterable[Piece], parts: Iterable[Part]) -> None:
         for piece in pieces:
-            self._store.delete(_part(piece))
+            self._store.delete(_piece(piece))
             self._store.delete(_failure(piece))
-        self._clear_incomplete()
+        for part in parts:
+            self._remove(f"{_assembled(part)}/")
+        self.clear_incomplete()
+
+    def _sha256(self, name: str) -> str:
+        found = hashlib.sha256()
+        for chunk in self._store.chunks(name):
+            found.update(chunk)
+        return found.hexdigest()
+
+    def _remove(self, prefix: str) -> None:
+        for name in [entry.key for entry in self._store.list(prefix)]:
+            self._store.delete(name)
 
 
 def sha256(path: Path) -> str:
@@ -143,9 +206,20 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _part(piece: Piece) -> str:
-    return f"{PARTS}/{piece.id}.parquet"
+def _piece(piece: Piece) -> str:
+    return f"{PIECES}/{piece.id}.parquet"
 
 
 def _failure(piece: Piece) -> str:
-    return f"{PARTS}/{piece.id}.failed.json"
+    return f"{PIECES}/{piece.id}.failed.json"
+
+
+def _assembled(part: Part) -> str:
+    return f"{ASSEMBLED}/{part.id}"
+
+
+def _final(part: Part, name: str) -> str:
+    """A file's name in a dataset: `part-00003.parquet`, in the directories that it has in its part, where it may be split."""
+    folder, _, base = name.rpartition("/")
+    split = base.removeprefix("part-0").removeprefix("part").removesuffix(".parquet")
+    return "/".join(filter(None, (DATASET, folder, f"part-{part.number:05d}{split}.parquet")))

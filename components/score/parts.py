@@ -1,38 +1,118 @@
-"""Writes the rows of an output as Parquet: one file, or a dataset of parts of about PART_BYTES, in directories by a column on request."""
+"""Puts the rows of finished pieces together to the files of the output, each of about PART_BYTES, in directories by a column on request.
 
-from collections.abc import Iterator
+A part has the same rows and, on a CPU, the same bytes for every number of shards. Whichever shard ends its last piece assembles it,
+so that merging moves no rows.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
-from components.settings.scoring import ScoringSettings
+from components.bundle.reference import Reference
+from components.score.output import Output, StoredPart
+from components.score.plan import PASSED_OVER as PASSED_SCHEMA
+from components.score.plan import Part, Piece, Plan
+from components.score.rows import PASSED, schema
+from components.score.tally import Tally
 
-PREDICTIONS, DATASET = "predictions.parquet", "predictions"
-"""The name of one file, and of the folder that holds nothing but the parts of a dataset."""
 PART_BYTES = 128 * 2**20
 GROUP_ROWS = 65_536
 GROUP_VALUES = 8 * 2**20
 """A row group holds so many rows, fewer where every row has many probabilities: always as many for the same classes."""
+ROW_BYTES = 24
+"""What a row without probabilities takes, about."""
+ROWS_FILE, PASSED_FILE = "rows.parquet", "passed_over.parquet"
+"""A part on this machine."""
 
 
-def group_rows(classes: int, probabilities: bool) -> int:
+def group_rows(plan: Plan) -> int:
     """Return how many rows a row group of the output holds."""
-    return min(GROUP_ROWS, max(1, GROUP_VALUES // classes)) if probabilities else GROUP_ROWS
+    return min(GROUP_ROWS, max(1, GROUP_VALUES // len(plan.classes))) if plan.settings.probabilities else GROUP_ROWS
 
 
-class PartsWriter:
-    """Writes rows into `part-00000.parquet` and so on in a folder; the bytes do not depend on how the rows arrive."""
+def parts_of(plan: Plan) -> list[Part]:
+    """Return the parts of the output: whole row groups that make about PART_BYTES, or all rows where one file is asked for."""
+    row_bytes = ROW_BYTES + (4 * len(plan.classes) if plan.settings.probabilities else 0)
+    group = group_rows(plan)
+    return plan.parts(None if plan.settings.layout == "file" else max(1, PART_BYTES // row_bytes // group) * group)
 
-    def __init__(self, folder: Path, columns: pa.Schema, group: int, part_bytes: int | None) -> None:
-        """`group`: rows of a row group. `part_bytes`: where a part ends, after the row group that reaches it; None for one part."""
-        folder.mkdir(parents=True)
-        self._folder, self._columns, self._group, self._part_bytes = folder, columns, group, part_bytes
+
+def assemble_parts(plan: Plan, output: Output, reference: Reference | None, pieces: Iterable[Piece]) -> None:
+    """Assemble the parts that hold rows of these pieces, of which all pieces are complete; those that are there already stay."""
+    mine, complete = {piece.number for piece in pieces}, output.complete()
+    for part in parts_of(plan):
+        numbers = {piece.number for piece, _, _ in part.spans}
+        if not numbers.isdisjoint(mine) and all(piece.id in complete for piece, _, _ in part.spans) and output.part(part) is None:
+            assemble(plan, output, reference, part)
+
+
+def assemble(plan: Plan, output: Output, reference: Reference | None, part: Part) -> StoredPart | None:
+    """Put a part together and keep it in the output; None when one of its pieces is not complete."""
+    with tempfile.TemporaryDirectory(prefix="penstock-part-") as scratch:
+        folder, tally = Path(scratch), Tally(plan.classes, reference)
+        if gather(plan, output, part, folder, tally):
+            return None
+        rows, passed = folder / "rows", folder / PASSED_FILE
+        if plan.settings.partition_by:
+            _partition(folder / ROWS_FILE, rows, plan)
+        else:
+            rows.mkdir()
+            (folder / ROWS_FILE).rename(rows / "part-0.parquet")
+        return output.put_part(part, rows, passed, tally.to_json())
+
+
+def gather(plan: Plan, output: Output, part: Part, folder: Path, tally: Tally) -> list[Piece]:
+    """Write a part's rows to ROWS_FILE in a folder and what was passed over to PASSED_FILE; returns the pieces that are not complete.
+
+    Of a piece of which a part has not all rows, what was passed over and how its pictures look counts where its first row is.
+    """
+    missing: list[Piece] = []
+    columns, path = schema(plan.classes, plan.settings.probabilities, plan.familiarity), folder / "piece.parquet"
+    with RowsWriter(folder / ROWS_FILE, columns, group_rows(plan)) as rows, RowsWriter(folder / PASSED_FILE, PASSED_SCHEMA) as passed_over:
+        for piece, start, stop in part.spans:
+            if not output.get_piece(piece, path):
+                missing.append(piece)
+                continue
+            first = 0
+            for batch in row_groups(path):
+                is_row = pc.is_null(batch[PASSED])
+                found = batch.filter(is_row).select(columns.names).cast(columns)
+                wanted = found.slice(max(0, start - first), None if stop is None else max(0, stop - max(start, first)))
+                first += len(found)
+                rows.write(wanted)
+                tally.add(wanted)
+                passed = batch.filter(pc.invert(is_row))
+                if start == 0 and len(passed):
+                    notes = pa.table([passed["input"], passed[PASSED]], PASSED_SCHEMA)
+                    passed_over.write(notes)
+                    tally.add_passed_over(notes)
+            if start == 0:
+                tally.appearance.merge(pq.read_metadata(path).metadata[b"looks"].decode())
+            path.unlink()
+    return missing
+
+
+def row_groups(path: Path) -> Iterator[pa.Table]:
+    """Read a file one row group after another."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield file.read_row_group(group)
+
+
+class RowsWriter:
+    """Writes rows to a file; its bytes do not depend on how the rows arrive."""
+
+    def __init__(self, path: Path, columns: pa.Schema, group: int = GROUP_ROWS) -> None:
+        """`group`: rows of a row group."""
+        self._columns, self._group = columns, group
         self._waiting: list[pa.Table] = []
-        self.parts: list[Path] = []
-        self._begin()
+        self._writer = pq.ParquetWriter(path, columns, compression="zstd")
 
     def __enter__(self) -> Self:
         return self
@@ -40,7 +120,6 @@ class PartsWriter:
     def __exit__(self, *_: object) -> None:
         self._flush(last=True)
         self._writer.close()
-        self._file.close()
 
     def write(self, rows: pa.Table) -> None:
         """Append rows."""
@@ -48,60 +127,31 @@ class PartsWriter:
         if sum(len(table) for table in self._waiting) >= self._group:
             self._flush()
 
-    def _begin(self) -> None:
-        self.parts.append(self._folder / f"part-{len(self.parts):05d}.parquet")
-        self._file = self.parts[-1].open("wb")
-        self._writer = pq.ParquetWriter(self._file, self._columns, compression="zstd")
-
     def _flush(self, last: bool = False) -> None:
         if not self._waiting:
             return
         table = pa.concat_tables(self._waiting).cast(self._columns).combine_chunks()
         start = 0
         while len(table) - start >= self._group or (last and start < len(table)):
-            if self._part_bytes is not None and self._file.tell() >= self._part_bytes:
-                self._writer.close()
-                self._file.close()
-                self._begin()
             self._writer.write_table(table.slice(start, self._group).combine_chunks(), row_group_size=self._group)
             start += self._group
         self._waiting = [table.slice(start)] if start < len(table) else []
 
 
-def arranged(folder: Path, parts: list[Path], columns: pa.Schema, group: int, settings: ScoringSettings) -> list[str]:
-    """Give the written parts their place below `folder` as the settings ask; returns the names of the files there, in order."""
-    if settings.partition_by:
-        _partition(folder / DATASET, parts, columns, group, settings.partition_by)
-    elif settings.layout == "dataset" or len(parts) > 1:
-        (folder / DATASET).mkdir()
-        for part in parts:
-            part.rename(folder / DATASET / part.name)
-    else:
-        parts[0].rename(folder / PREDICTIONS)
-        return [PREDICTIONS]
-    return sorted(path.relative_to(folder).as_posix() for path in (folder / DATASET).rglob("*.parquet"))
-
-
-def _partition(target: Path, parts: list[Path], columns: pa.Schema, group: int, column: str) -> None:
-    """Write the rows into directories named `COLUMN=VALUE`, as Hive does, in each in the order of the rows."""
-    ds.write_dataset(
-        batches(parts),
-        target,
-        schema=columns,
-        format="parquet",
-        file_options=ds.ParquetFileFormat().make_write_options(compression="zstd"),
-        partitioning=ds.partitioning(pa.schema([columns.field(column)]), flavor="hive"),
-        basename_template="part-{i}.parquet",
-        use_threads=False,
-        preserve_order=True,  # else batches change places now and then, without threads too
-        max_partitions=100_000,
-        max_rows_per_group=group,
-        existing_data_behavior="error",
-    )
-
-
-def batches(parts: list[Path]) -> Iterator[pa.RecordBatch]:
-    """Read the rows of files in order, batch by batch."""
-    for part in parts:
-        with pq.ParquetFile(part) as file:
-            yield from file.iter_batches()
+def _partition(rows: Path, target: Path, plan: Plan) -> None:
+    """Write a file's rows into directories named `COLUMN=VALUE`, as Hive does, in each in the order of the rows."""
+    with pq.ParquetFile(rows) as file:
+        ds.write_dataset(
+            file.iter_batches(),
+            target,
+            schema=file.schema_arrow,
+            format="parquet",
+            file_options=ds.ParquetFileFormat().make_write_options(compression="zstd"),
+            partitioning=ds.partitioning(pa.schema([file.schema_arrow.field(plan.settings.partition_by)]), flavor="hive"),
+            basename_template="part-{i}.parquet",
+            use_threads=False,
+            preserve_order=True,  # else batches change places now and then, without threads too
+            max_partitions=100_000,
+            max_rows_per_group=group_rows(plan),
+            existing_data_behavior="error",
+        )

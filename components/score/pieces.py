@@ -25,12 +25,12 @@ from components.readers.listing import readable
 from components.readers.places import InputSource
 from components.readers.processes import end_with_parent
 from components.readers.records import Encoded, Reading, Record
-from components.score.appearance import Appearance, read_reference
 from components.score.engine import Engine
 from components.score.model import Model
 from components.score.output import Output
 from components.score.plan import Piece, Plan, Slice
 from components.score.rows import PieceWriter, Scored
+from components.score.tally import Appearance, read_reference
 
 MAX_REASON = 1000
 """Characters of the reason that is kept for a piece that failed."""
@@ -87,7 +87,7 @@ class PieceScorer:
             self._output.put_failure(piece, self._plan.slices(piece), one_line(error, MAX_REASON))
             return Outcome(piece.number, 0, str(error) or repr(error), self.device)
         else:
-            self._output.put_part(piece, part)
+            self._output.put_piece(piece, part)
             return Outcome(piece.number, rows, device=self.device)
         finally:
             part.unlink(missing_ok=True)

@@ -68,6 +68,18 @@ class Piece:
     number: int
     id: str
     shard: int
+    weight: int = 1
+    """Its rows; an estimate where only reading tells, which `counted` says."""
+    counted: bool = False
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one file of the output: of each piece those from a row to before another one (None: to its end)."""
+
+    number: int
+    id: str
+    spans: list[tuple[Piece, int, int | None]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +112,13 @@ class Plan:
         raw["settings"] = ScoringSettings(**raw["settings"])
         raw["pieces"] = [Piece(number, *piece) for number, piece in enumerate(raw["pieces"])]
         return cls(folder=folder, **raw)
+
+    def parts(self, most: int | None) -> list[Part]:
+        """Cut the rows into parts of about `most` (None: one part); at the same rows for every number of shards."""
+        parts = list(_spans(self.pieces, most)) or [[]]
+        form = [FORMAT, self.settings.partition_by]
+        ids = [_digest([*form, [(piece.id, start, stop) for piece, start, stop in spans]]) for spans in parts]
+        return [Part(number, id, spans) for number, (id, spans) in enumerate(zip(ids, parts, strict=True))]
 
     def slices(self, piece: Piece) -> list[Slice]:
         """Return what makes a piece, in order."""
@@ -148,6 +167,8 @@ def write_plan(
     if any(not source.stamp for source in sources):
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
     ids = [_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]) for piece in cut]
+    weights = [sum(_share(s) for s in piece) for piece in cut]
+    counted = [all(stop is not None for _, _, stop in piece) for piece in cut]
     content = {
         "store": store,
         "name": name,
@@ -157,7 +178,7 @@ def write_plan(
         "classes": classes,
         "familiarity": familiarity,
         "settings": settings.model_dump(),
-        "pieces": list(zip(ids, _deal([sum(_share(s) for s in piece) for piece in cut], wanted), strict=True)),
+        "pieces": list(zip(ids, _deal(weights, wanted), weights, counted, strict=True)),
         "refused": refused,
         "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused, *_form(settings)]),
     }
@@ -194,6 +215,24 @@ def _cut(sources: list[Source], most: int) -> Iterator[list[tuple[Source, int, i
                 piece, room = [], most
     if piece:
         yield piece
+
+
+def _spans(pieces: list[Piece], most: int | None) -> Iterator[list[tuple[Piece, int, int | None]]]:
+    spans: list[tuple[Piece, int, int | None]] = []
+    room = most
+    for piece in pieces:
+        start = 0
+        while room is not None and piece.counted and room < piece.weight - start:
+            yield [*spans, (piece, start, start + room)]
+            spans, start, room = [], start + room, most
+        spans.append((piece, start, None))
+        if room is not None and most is not None:
+            room -= piece.weight - start
+            if room <= 0:
+                yield spans
+                spans, room = [], most
+    if spans:
+        yield spans
 
 
 def _weight(source: Source) -> int:

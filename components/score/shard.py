@@ -1,4 +1,7 @@
-"""Scores one shard of a plan, piece by piece; a piece that is complete is kept and never scored twice."""
+"""Scores one shard of a plan, piece by piece; a piece that is complete is kept and never scored twice.
+
+At the end it puts together the parts of the output of which all pieces are complete by then, those of other shards too.
+"""
 
 import json
 import tempfile
@@ -14,8 +17,10 @@ from components.integrations.observe import observed
 from components.score.model import Model
 from components.score.on_ray import on_ray
 from components.score.output import Output
+from components.score.parts import assemble_parts
 from components.score.pieces import Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
+from components.score.tally import read_reference
 
 MIN_PICTURES = 40_000
 """With fewer pictures a shard is scored in this process: others take seconds of CPU to start."""
@@ -51,27 +56,30 @@ def score_shard(plan: Plan, shard: str, gpus: str = "0") -> ShardResult:
     output = Output(plan.output)
     mine = [piece for piece in plan.pieces if str(piece.shard) == shard]
     if not output.is_complete(plan):
-        todo = [piece for piece in mine if not output.has_part(piece)]
+        complete = output.complete()
+        todo = [piece for piece in mine if piece.id not in complete]
         result.kept = len(mine) - len(todo)
-        if todo:
-            wanted = "cuda" if plan.settings.device == "auto" and gpus not in {"", "0"} else plan.settings.device
-            _score(plan, todo, result, wanted)
+        model = Model(plan.store, plan.name, plan.version)
+        with tempfile.TemporaryDirectory(prefix="penstock-score-") as folder:
+            bundle = (model.fetch if todo else model.reference)(Path(folder) / "model")
+            if todo:
+                wanted = "cuda" if plan.settings.device == "auto" and gpus not in {"", "0"} else plan.settings.device
+                _score(plan, bundle, todo, result, wanted)
+            assemble_parts(plan, output, read_reference(bundle), mine)
     return result
 
 
-def _score(plan: Plan, pieces: list[Piece], result: ShardResult, device: str) -> None:
-    with tempfile.TemporaryDirectory(prefix="penstock-score-") as folder:
-        bundle = Model(plan.store, plan.name, plan.version).fetch(Path(folder) / "model")
-        started = time.monotonic()
-        pictures = plan.pictures(pieces)
-        step = Progress(pictures, "pictures").step
-        if plan.settings.engine == "ray":
-            outcomes = on_ray(plan, bundle, pieces, device, step)
-        else:
-            outcomes = _on_this_machine(plan, bundle, pieces, pictures, device, step)
-        for outcome in outcomes:
-            _note(outcome, result, started)
-        result.seconds = time.monotonic() - started
+def _score(plan: Plan, bundle: Path, pieces: list[Piece], result: ShardResult, device: str) -> None:
+    started = time.monotonic()
+    pictures = plan.pictures(pieces)
+    step = Progress(pictures, "pictures").step
+    if plan.settings.engine == "ray":
+        outcomes = on_ray(plan, bundle, pieces, device, step)
+    else:
+        outcomes = _on_this_machine(plan, bundle, pieces, pictures, device, step)
+    for outcome in outcomes:
+        _note(outcome, result, started)
+    result.seconds = time.monotonic() - started
 
 
 def _on_this_machine(

@@ -1,22 +1,15 @@
 """What a scoring run came to, in figures and in Markdown."""
 
 import json
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from components.bundle.markdown import escape
-from components.bundle.reference import Reference
 from components.classifier.errors import DataError
-from components.score.appearance import FEATURES, SURE, Appearance
 from components.score.drift import Drift, ExpectedAccuracy, Feature, compare, expected_accuracy, harm, told
+from components.score.tally import FEATURES, SURE, Tally
 
-MAX_LISTED = 20
 MAX_UNFAMILIAR = 0.05
 """Share of unfamiliar pictures above which a run warns: five times what pictures of the training's kind give."""
 
@@ -83,86 +76,40 @@ def read_summary(data: bytes) -> Summary:
         raise DataError(f"this is not the summary.json of a scoring run ({error!r}); score again") from error
 
 
-@dataclass
-class Tally:
-    """Counts rows as they pass by."""
+def drift_of(tally: Tally) -> list[Drift]:
+    """Compare what was counted with the version's reference; empty where there is none."""
+    reference = tally.reference
+    if reference is None or reference.classes != tally.classes:
+        return []
+    known = reference.familiarity
+    return compare(
+        [
+            Feature("predicted class", reference.predicted, [tally.labels[name] for name in tally.classes]),
+            Feature("confidence", reference.confidence.counts, tally.confidence.tolist(), ordered=True),
+            *([Feature("familiarity", known.counts, tally.familiarity.tolist(), ordered=True)] if known else []),
+            *(Feature(name, getattr(reference, name).counts, tally.appearance.counts[name].tolist()) for name in FEATURES),
+        ]
+    )
 
-    classes: list[str]
-    reference: Reference | None
-    rows: int = 0
-    errors: int = 0
-    needs_review: int = 0
-    unfamiliar: int | None = None
-    confidence_sum: float = 0.0
-    labels: Counter[str] = field(default_factory=Counter)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    passed_over: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
 
-    def __post_init__(self) -> None:
-        self.appearance = Appearance(self.reference)
-        edges = self.reference.confidence.edges if self.reference else [0.0, 1.0]
-        self._edges = np.array(edges)
-        self.confidence = np.zeros(len(edges) - 1, np.int64)
-        known = self.reference.familiarity if self.reference else None
-        self._familiarity_edges = np.array(known.edges if known else [0.0, 1.0])
-        self.familiarity = np.zeros(len(self._familiarity_edges) - 1, np.int64)
+def accuracy_of(tally: Tally) -> ExpectedAccuracy | None:
+    """Estimate the accuracy on the scored rows; None where the reference cannot say it."""
+    if tally.reference is None or tally.reference.classes != tally.classes:
+        return None
+    sure, n = tally.appearance.counts.get(SURE, (0, 0))
+    return expected_accuracy(tally.reference, int(sure), int(n))
 
-    def add(self, rows: pa.Table) -> None:
-        """Count rows of the output."""
-        self.rows += len(rows)
-        self.needs_review += pc.sum(rows["needs_review"]).as_py() or 0
-        confidence = rows["confidence"].drop_null().to_numpy()
-        self.confidence_sum += float(confidence.sum(dtype=np.float64))
-        self.confidence += np.histogram(np.clip(confidence, 0, 1), self._edges)[0]
-        if "familiarity" in rows.column_names:
-            familiarity = rows["familiarity"].drop_null().to_numpy()
-            self.familiarity += np.histogram(np.clip(familiarity, 0, 1), self._familiarity_edges)[0]
-            self.unfamiliar = (self.unfamiliar or 0) + (pc.sum(rows["unfamiliar"]).as_py() or 0)
-        for entry in pc.value_counts(rows["label"].drop_null()).to_pylist():
-            self.labels[entry["values"]] += entry["counts"]
-        bad = rows.filter(pc.is_valid(rows["error"]))
-        self.errors += len(bad)
-        if len(bad) and len(self.examples) < MAX_LISTED:
-            self.examples += bad.select(["input", "index", "error"]).slice(0, MAX_LISTED - len(self.examples)).to_pylist()
 
-    def add_passed_over(self, rows: pa.Table) -> None:
-        """Count what was passed over."""
-        self.passed_over += len(rows)
-        for entry in pc.value_counts(rows["reason"]).to_pylist():
-            self.reasons[entry["values"]] += entry["counts"]
-
-    def drift(self) -> list[Drift]:
-        """Compare with the reference; empty where there is none."""
-        if self.reference is None or self.reference.classes != self.classes:
-            return []
-        known = self.reference.familiarity
-        return compare(
-            [
-                Feature("predicted class", self.reference.predicted, [self.labels[name] for name in self.classes]),
-                Feature("confidence", self.reference.confidence.counts, self.confidence.tolist(), ordered=True),
-                *([Feature("familiarity", known.counts, self.familiarity.tolist(), ordered=True)] if known else []),
-                *(Feature(name, getattr(self.reference, name).counts, self.appearance.counts[name].tolist()) for name in FEATURES),
-            ]
-        )
-
-    def expected_accuracy(self) -> ExpectedAccuracy | None:
-        """Estimate the accuracy on the scored rows; None where the reference cannot say it."""
-        if self.reference is None or self.reference.classes != self.classes:
-            return None
-        sure, n = self.appearance.counts.get(SURE, (0, 0))
-        return expected_accuracy(self.reference, int(sure), int(n))
-
-    def warnings(self) -> list[str]:
-        """What a user should look at, one line each."""
-        lines = told(self.drift(), self.expected_accuracy())
-        if self.unfamiliar and self.unfamiliar > MAX_UNFAMILIAR * (self.rows - self.errors):
-            lines.append(f"{self.unfamiliar} of {self.rows - self.errors} pictures look like nothing that the version was trained on")
-        if not self.rows:
-            lines.append("nothing was found to score")
-        if self.errors:
-            lines.append(f"{self.errors} of {self.rows} inputs could not be scored; their rows say why")
-        return lines
+def warnings_of(tally: Tally) -> list[str]:
+    """What a user should look at, one line each."""
+    lines = told(drift_of(tally), accuracy_of(tally))
+    if tally.unfamiliar and tally.unfamiliar > MAX_UNFAMILIAR * (tally.rows - tally.errors):
+        lines.append(f"{tally.unfamiliar} of {tally.rows - tally.errors} pictures look like nothing that the version was trained on")
+    if not tally.rows:
+        lines.append("nothing was found to score")
+    if tally.errors:
+        lines.append(f"{tally.errors} of {tally.rows} inputs could not be scored; their rows say why")
+    return lines
 
 
 def markdown(summary: Summary) -> str:

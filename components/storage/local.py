@@ -82,6 +82,10 @@ class LocalStore(Store):
         if progress:
             progress(source.stat().st_size)
 
+    def copy(self, source: str, key: str) -> None:
+        with self._reading(source) as path, path.open("rb"):
+            self._write(key, lambda temporary: _link_or_copy(path, temporary), os.replace)
+
     def download(self, key: str, destination: Path) -> None:
         write_file(destination, self.chunks(key))
 
@@ -153,6 +157,15 @@ def _folder_vanished(error: BaseException) -> bool:
 def _put(temporary: Path, path: Path, put: Callable[[Path, Path], None]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     put(temporary, path)
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        shutil.copyfile(source, target)
 
 
 def _files(folder: Path, skip: Path) -> Iterator[Path]:

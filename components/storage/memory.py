@@ -69,5 +69,8 @@ class MemoryStore(Store):
         if progress:
             progress(len(data))
 
+    def copy(self, source: str, key: str) -> None:
+        self.replace(key, self.read(source))
+
     def download(self, key: str, destination: Path) -> None:
         write_file(destination, self.chunks(key))

@@ -37,6 +37,8 @@ _ATTEMPTS = 5  # the waits between them grow to 8 s, by which a deadline may be 
 _RESUMES = 20
 _SLOWEST = 256 * 1024  # bytes per second that a transfer of any size may be expected to make
 _TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=8)
+_COPY = TransferConfig(multipart_threshold=4 << 30, multipart_chunksize=1 << 30, max_concurrency=8)
+"""A server copies at most 5 GiB at once."""
 
 
 class _DeadlinePassed(Exception):
@@ -178,6 +180,20 @@ class S3Store(Store):
             except (aws.ClientError, aws.BotoCoreError) as error:
                 if not self._was_completed(error, key, size):
                     raise self._explained(error, doing) from error
+
+    def copy(self, source: str, key: str) -> None:
+        doing = f"copy {source!r} to {key!r} in {self.url}"
+        size = next((entry.size for entry in self.list(source) if entry.key == source), None)
+        if size is None:
+            raise ObjectNotFound(f"cannot {doing}: there is no object {source!r}")
+        place = {"Bucket": self._bucket, "Key": self._key(source)}
+        if size < _COPY.multipart_threshold:
+            self._call(self._client.copy_object, doing, Key=self._key(key), CopySource=place, **self._options)
+            return
+        try:
+            self._client.copy(place, self._bucket, self._key(key), ExtraArgs=self._options, Config=_COPY)
+        except (aws.ClientError, aws.BotoCoreError) as error:
+            raise self._explained(error, doing) from error
 
     def download(self, key: str, destination: Path) -> None:
         write_file(destination, self.chunks(key))

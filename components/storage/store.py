@@ -88,6 +88,13 @@ class Store(ABC):
         """Copy a file of any size to a key that is written once, streaming."""
 
     @abstractmethod
+    def copy(self, source: str, key: str) -> None:
+        """Give what lies under `source` the key `key` too, in place of what may be there; raises ObjectNotFound.
+
+        The bytes do not pass through this machine where the store can copy by itself. Readers see the old or the new, never a part.
+        """
+
+    @abstractmethod
     def download(self, key: str, destination: Path) -> None:
         """Copy an object of any size to a file, streaming; raises ObjectNotFound. No half file is left on failure."""
 

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -13,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.classifier.errors import IntegrityError, UsageError
-from components.score import merge as merging
 from components.score import parts
+from components.score.merge import merge
+from components.score.output import Output
+from components.score.shard import score_shard
 from components.settings.scoring import ScoringSettings
 from tests import tiny
 from tests.score import cases
-from tests.score.conftest import Score
+from tests.score.conftest import Model, Score, plan_of
 
 Rows = list[tuple[str, int, str | None]]
 COLUMNS = ["input", "index", "label"]
@@ -47,9 +51,9 @@ READERS: dict[str, Callable[[str], pa.Table]] = {
 
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Row groups of 8 rows, and a part for every two of them."""
+    """Row groups of 8 rows, and a part for each of them."""
     monkeypatch.setattr(parts, "GROUP_ROWS", 8)
-    monkeypatch.setattr(merging, "PART_BYTES", 600)
+    monkeypatch.setattr(parts, "PART_BYTES", 200)
 
 
 @pytest.fixture
@@ -89,6 +93,34 @@ def test_parts_hold_the_rows_in_order_and_the_manifest_names_them(score: Score, 
     assert pa.concat_tables(tables).to_pylist() == one.rows
     assert {json.dumps(json.loads(table.schema.metadata[b"penstock.classes"])) for table in tables} == {json.dumps(tiny.CLASSES)}
     assert not (many.output / "predictions.parquet").exists()
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("settings", [{"layout": "file"}, {"layout": "dataset"}, {"partition_by": "label"}], ids=str)
+def test_merging_moves_no_rows_whichever_shard_ends_last(
+    settings: dict[str, Any], model: Model, score: Score, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = score(pictures, **settings)
+    plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", 3, **settings)
+    results = [score_shard(plan, shard).to_json() for shard in ("2", "0", "1")]
+    assembled = {path.stat().st_ino for path in (tmp_path / "output" / "_assembled").rglob("rows/**/*.parquet")}
+    monkeypatch.setattr(Output, "get_piece", None)
+    summary = merge(plan, results, tmp_path / "merged")
+    assert {path.stat().st_ino for path in (tmp_path / "output").glob("predictions*/**/*.parquet")} <= assembled
+    assert files_of(tmp_path / "output") == files_of(expected.output)
+    assert {path.name for path in (tmp_path / "output").iterdir() if path.name.startswith("_")} == {"_passed_over"}
+    unlike = {"output": "", "seconds": 0, "images_per_second": 0, "shards": 0}
+    assert replace(summary, **unlike) == replace(expected.summary, **unlike)
+    assert not [name for name in files_of(tmp_path / "merged") if name.startswith("predictions/")], (
+        "the rows of a dataset stay in the output"
+    )
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_counts_of_many_parts_are_those_of_one(score: Score, pictures: Path) -> None:
+    one, many = score(pictures, layout="file").summary, score(pictures, layout="dataset").summary
+    unlike = {"output": "", "seconds": 0, "images_per_second": 0}
+    assert replace(one, **unlike) == replace(many, **unlike)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

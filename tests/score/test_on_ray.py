@@ -16,7 +16,7 @@ import pytest
 
 from components.classifier.errors import DataError, EvaluationError, UsageError
 from components.score import plan as planning
-from components.score.output import PARTS
+from components.score.output import PIECES
 from components.score.plan import Plan
 from components.score.shard import score_shard
 from tests.score import cases
@@ -68,7 +68,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def parts(output: Path) -> dict[str, str]:
     """The pieces that lie in an output, by name, with their SHA-256."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((output / PARTS).iterdir())}
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted((output / PIECES).iterdir())}
 
 
 @pytest.mark.usefixtures("cluster")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from components.score import parts
 from components.score import plan as planning
-from components.score.output import MANIFEST, SUMMARY
-from components.score.parts import PREDICTIONS
+from components.score.output import MANIFEST, PREDICTIONS, SUMMARY
 from components.score.plan import Plan
 from components.score.plan_step import shards_to_score
 from components.score.shard import score_shard
@@ -63,6 +63,49 @@ def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model
     assert len(done.rows) == len(set(done.names)) == 25
     assert done.data == unbroken.data
     assert not (output / "_parts").exists()
+
+
+KILLED_WHILE_IT_ASSEMBLES = """
+import os, signal, sys
+from components.score import output, parts
+from components.score.plan import Plan
+from components.score.shard import score_shard
+
+parts.GROUP_ROWS, parts.PART_BYTES = 5, 100
+owner, name = {"rows": (parts.RowsWriter, "write"), "record": (output, "sha256")}[sys.argv[2]]
+do, left = getattr(owner, name), int(sys.argv[3])
+
+def counted(*arguments):
+    global left
+    left -= 1
+    if not left:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return do(*arguments)
+
+setattr(owner, name, counted)
+score_shard(Plan.load(sys.argv[1]), "0")
+"""
+
+
+def test_killed_while_it_assembles_it_ends_like_an_unbroken_run(
+    score: Score, model: Model, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "GROUP_ROWS", 5)
+    monkeypatch.setattr(parts, "PART_BYTES", 100)
+    unbroken = score(pictures)
+    output = tmp_path / "output"
+    plan = plan_of(model, tmp_path / "plan", pictures, output)
+    for what, count, assembled in (("rows", 3, 2), ("record", 2, 3)):
+        command = [sys.executable, "-c", KILLED_WHILE_IT_ASSEMBLES, str(plan.folder), what, str(count)]
+        assert subprocess.run(command, check=False).returncode == -9
+        assert len(list(output.glob("_assembled/*/part.json"))) == assembled
+        assert not (output / MANIFEST).exists()
+    done = score(pictures, output=output)
+    assert done.summary.rows == 25
+    for folder in ("predictions", "_passed_over"):
+        found, expected = ({p.name: p.read_bytes() for p in (root / folder).iterdir()} for root in (output, unbroken.output))
+        assert found == expected
+    assert not (output / "_assembled").exists()
 
 
 @pytest.mark.parametrize(("shards", "workers", "batch_size"), [(1, 4, 64), (3, 1, 7), (25, 2, 1), (0, 3, 1000)])

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -31,6 +32,20 @@ def test_what_is_written_is_read(store: Store) -> None:
 def test_another_process_opens_it_by_its_address(store: Store, kind: str) -> None:
     store.create("x", b"1")
     assert open_store(store.url).read("x") == b"1"
+
+
+def test_a_copy_has_the_bytes_and_stays_when_its_source_changes(store: Store) -> None:
+    store.replace("from/a+b %.txt", b"one")
+    store.replace("to/x", b"before")
+    for _ in range(2):
+        store.copy("from/a+b %.txt", "to/x")
+    store.replace("from/a+b %.txt", b"two")
+    assert store.read("to/x") == b"one"
+    store.delete("from/a+b %.txt")
+    assert [entry.key for entry in store.list()] == ["to/x"]
+    for missing in ("from/a+b %.txt", "to"):
+        with pytest.raises(ObjectNotFound, match=re.escape(repr(missing))):
+            store.copy(missing, "to/y")
 
 
 def test_create_refuses_what_is_there_even_when_it_is_the_same(store: Store) -> None:
