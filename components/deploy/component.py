@@ -145,14 +145,13 @@ def conclude_run(
     """
     from pathlib import Path
 
-    from components.deploy.conclusion import conclude, notify
+    from components.deploy.conclusion import conclude_and_notify
     from components.deploy.request import DeployRequest
     from components.registry import Registry
     from components.storage import open_store
 
     request = DeployRequest(version.strip(), "manual", None, environment, actor, "", target, namespace, run, serving)
-    outcome = conclude(Registry(open_store(store), name), request, status.state)
+    outcome = conclude_and_notify(Registry(open_store(store), name), request, status.state)
     Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
     Path(summary.path).write_text(outcome.markdown(), "utf-8")
-    print(outcome.headline, notify(outcome), sep="\n")
     return outcome.decision

@@ -8,18 +8,20 @@ import requests
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
 from components.bundle.markdown import escape, table
+from components.classifier.errors import IntegrityError, PenstockError, first_line
 from components.deploy.request import DeployRequest
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
+from components.registry.manifest import VERSION_PATTERN
 
 WEBHOOK, UI = "PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI"
 """Environment variables: where to post the outcome, and the address of Kubeflow's UI, for a link to the run."""
 _SECONDS = (5.0, 15.0)
 _RECENT = 50
 """Versions among which a run's own is looked for, newest first."""
-SKIPPED = "skipped"
+SKIPPED, UNKNOWN = "skipped", "unknown"
 _DONE = {"deployed": "deployed", "rolled_back": "deployed", "held": "held", "awaiting": "awaiting", "failed": "failed"}
 
 
@@ -30,7 +32,7 @@ class Outcome:
     name: str
     """The model's."""
     decision: str
-    """deployed, unchanged, held, awaiting (approval), failed, or skipped: the run found nothing to train."""
+    """deployed, unchanged, held, awaiting (approval), failed, skipped (the run found nothing to train), or unknown: nobody could look."""
     version: str
     champion: str
     """Who serves now; empty while nothing does."""
@@ -44,12 +46,13 @@ class Outcome:
     def headline(self) -> str:
         """The outcome in one line."""
         about = f"{self.name}: {self.version or ('nothing' if self.decision == SKIPPED else 'the version')} {_SAID[self.decision]}"
-        return f"{about}{f': {self.reason}' if self.reason else ''} ({self.champion or 'nothing'} serves)"
+        serves = "" if self.decision == UNKNOWN else f" ({self.champion or 'nothing'} serves)"
+        return f"{about}{f': {self.reason}' if self.reason else ''}{serves}"
 
     def markdown(self) -> str:
         """The outcome as a page of Kubeflow's UI."""
         rows = [("version", self.version), ("outcome", self.decision), ("reason", self.reason), ("serves now", self.champion)]
-        if self.version:
+        if self.address:
             rows += [("address", self.address), ("report", f"penstock report {self.version}")]
         return "\n".join([f"# {escape(self.headline)}", "", *table(("", ""), rows), ""])
 
@@ -61,7 +64,20 @@ _SAID = {
     "awaiting": "awaits approval (`penstock models approve`)",
     "failed": "was not deployed",
     SKIPPED: "was trained",
+    UNKNOWN: "may or may not serve, look at it",
 }
+
+
+def conclude_and_notify(registry: Registry, request: DeployRequest, state: str) -> Outcome:
+    """Conclude, print the outcome and notify people of it; those are told too when it cannot be known, and the error is raised."""
+    try:
+        outcome = conclude(registry, request, state)
+    except PenstockError as error:
+        doubt = Outcome(registry.name, UNKNOWN, request.version, "", first_line(error), link=_link(request.run))
+        print(doubt.headline, notify(doubt), sep="\n")
+        raise
+    print(outcome.headline, notify(outcome), sep="\n")
+    return outcome
 
 
 @observed(steps.conclude)
@@ -79,13 +95,18 @@ def conclude(registry: Registry, request: DeployRequest, state: str) -> Outcome:
 
         undone = put_back_unconfirmed(registry, request)
     outcome = outcome_of(registry.name, registry.ledger.records(), request, state)
-    address = registry.uri(outcome.version) if outcome.version else ""
+    address = registry.uri(outcome.version) if VERSION_PATTERN.fullmatch(outcome.version) else ""
     return replace(outcome, reason=undone or outcome.reason, address=address, link=_link(request.run))
 
 
 def _published_by(registry: Registry, run: str) -> str:
-    recent = itertools.islice(registry.newest(), _RECENT)
-    return next((version for version in recent if run and registry.get(version).manifest.run == run), "")
+    for version in itertools.islice(registry.newest(), _RECENT) if run else ():
+        try:
+            if registry.get(version).manifest.run == run:
+                return version
+        except IntegrityError:  # another's, such as one from before there were keys; the run's own was written just now
+            continue
+    return ""
 
 
 def outcome_of(name: str, records: list[Record], request: DeployRequest, state: str) -> Outcome:

@@ -4,18 +4,21 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from components.classifier.errors import UsageError
 from components.deploy.component import conclude_run
-from components.deploy.conclusion import UI, WEBHOOK, Outcome, conclude, notify
+from components.deploy.conclusion import UI, WEBHOOK, Outcome, conclude, conclude_and_notify, notify
 from components.deploy.request import DeployRequest
 from components.deploy.step import deploy
 from components.registry import Registry
 from tests.gate.cases import good
 from tests.gate.versions import publish, registry_in
 from tests.pipelines.runs import penstock
+from tests.registry.test_signing import key_pair
 
 
 class Webhook(http.server.ThreadingHTTPServer):
@@ -146,6 +149,32 @@ def test_a_webhook_that_refuses_does_not_fail_the_step(
     assert outcome == "deployed"
     assert "warning: the webhook was not notified: it answers 404" in capsys.readouterr().out
     assert Path(Page.path).read_text().startswith(f"# digits: {versions[0]} serves")
+
+
+def test_an_end_that_nobody_can_look_at_is_told_too_and_fails(
+    webhook: Webhook, registry: Registry, versions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nothing"))
+    with pytest.raises(UsageError) as raised:
+        conclude_and_notify(registry, replace(request(versions[0], "one"), target="kserve"), "FAILED")
+    assert webhook.texts == [f"digits: {versions[0]} may or may not serve, look at it: {raised.value}"]
+
+
+def test_versions_that_are_not_trusted_do_not_hide_the_runs_own(
+    registry: Registry, versions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = key_pair(tmp_path, "ours")
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", str(private))
+    registry.ledger.append(request(versions[0], "before").draft_hold("there were no keys yet"))
+    monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(public))
+    outcome = conclude(registry, request("", "another"), "FAILED")
+    assert (outcome.decision, outcome.version) == ("failed", "")
+
+
+def test_what_was_asked_for_by_another_word_than_a_name_has_no_address(registry: Registry, versions: list[str]) -> None:
+    outcome = conclude(registry, request("previous", "one"), "FAILED")
+    assert outcome.headline.startswith("digits: previous was not deployed: the run ended as FAILED")
+    assert "models/digits/previous" not in outcome.markdown()
 
 
 def test_a_deployment_that_fails_is_told_by_the_pipelines_end(
