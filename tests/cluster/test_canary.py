@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from components.classifier.errors import RolloutError
+from components.classifier.errors import RolloutError, UsageError
 from tests.cluster import place as bad
 from tests.cluster.api import Api
 from tests.cluster.place import Place
@@ -118,3 +118,10 @@ def test_golden_requests_go_by_the_address_host_and_token_that_were_set(
             place.deploy("v2", url=url, host="digits.example", settle_seconds=0, timeout_seconds=15)
         monkeypatch.setenv("PENSTOCK_KSERVE_TOKEN", "secret")
         assert place.deploy("v2", url=url, host="digits.example", settle_seconds=0) == "deployed"
+
+
+def test_a_service_of_its_own_is_never_taken_for_a_canary(place: Place) -> None:
+    place.deploy("v1", service="digits-canary", settle_seconds=0)
+    with pytest.raises(UsageError, match=r"digits-canary is a service of its own, which serves .*, and not a canary of digits"):
+        place.deploy("v2", canary=True, settle_seconds=0)
+    assert (place.served("digits-canary"), place.served()) == ("v1", "")

@@ -168,3 +168,27 @@ def test_what_a_step_left_that_was_killed_is_put_back_by_the_end_of_its_run_and_
     assert place.ledger() == before + added
     assert ended("cut-off").decision == "failed"
     assert place.ledger() == before + added
+
+
+def test_a_canary_is_not_left_by_a_step_that_ends_while_it_is_tried(place: Place) -> None:
+    place.deploy("v1", settle_seconds=0)
+    before = place.ledger()
+    code, out = step(place, "v2", "cut-off", r"POST /v2/models/digits-canary/infer", "before", canary=True)
+    assert (code, place.served("digits-canary")) == (-signal.SIGKILL, "v2"), out
+    assert conclude(place.registry, place.request("v3", run="another", canary=True), "RUNNING").decision == "failed"
+    assert place.served("digits-canary") == "v2"
+    assert conclude(place.registry, place.request("v2", run="cut-off", canary=True), "RUNNING").decision == "failed"
+    assert place.service("digits-canary") is None
+
+    runtime = place.runtime("never-ready", bad.NEVER_READY)
+    process = start(place, "v2", "stopped", canary=True, runtime=runtime)
+    end = time.monotonic() + 60
+    while place.served("digits-canary") != "v2":
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    time.sleep(1)
+    process.terminate()
+    out, _ = process.communicate(timeout=60)
+    assert "before the version was seen to serve; its canary was deleted" in out
+    assert place.service("digits-canary") is None
+    assert (place.served(), place.ledger()) == ("v1", before)

@@ -4,6 +4,8 @@ import copy
 
 import pytest
 
+from components.classifier.errors import UsageError
+from components.deploy.kserve.canary import CANARY, is_canary, refuse_other
 from components.deploy.kserve.service import (
     DIGEST,
     MODE,
@@ -170,3 +172,15 @@ def test_a_creation_is_made_to_count_as_an_apply_once() -> None:
     after = copy.deepcopy(created)
     after["metadata"]["managedFields"] = entries
     assert adoption_patch(after) is None
+
+
+def test_only_what_is_marked_as_the_canary_of_a_service_is_taken_for_one() -> None:
+    other, mine = live(), live()
+    other["metadata"]["name"] = mine["metadata"]["name"] = "digits-canary"
+    mine["metadata"]["annotations"][CANARY] = "digits"
+    assert (is_canary(mine, "digits"), is_canary(mine, "letters"), is_canary(other, "digits")) == (True, False, False)
+    refuse_other(mine, "digits")
+    with pytest.raises(UsageError, match=rf"digits-canary is a service of its own, which serves {URI}, and not a canary of digits"):
+        refuse_other(other, "digits")
+    del other["metadata"]["annotations"]
+    assert not is_canary(other, "digits")

@@ -4,12 +4,15 @@ import copy
 import time
 from collections.abc import Callable
 
-from components.classifier.errors import RolloutConflict, RolloutError
+from components.classifier.errors import RolloutConflict, RolloutError, UsageError
 from components.deploy.kserve.cluster import Cluster, Stale
-from components.deploy.kserve.service import Object, adoption_patch, agrees, with_lock
+from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, version_of, with_lock
 from components.deploy.kserve.watch import Golden, Say, Watcher
 from components.settings.serving import KServeSettings
 from components.storage.optimistic import write_optimistically
+
+CANARY = "penstock/canary-of"
+"""The annotation that tells a canary, which is deleted again, from a service that has the name by chance; it names the service."""
 
 
 def apart_name(service: str) -> str:
@@ -28,10 +31,13 @@ def try_apart(
     """Serve the version in an InferenceService `<name>-canary`, send its golden requests, and delete the service again.
 
     `live` is called meanwhile, to judge it on copies of live requests. Raises NotServed when it does not serve or is worse,
-    RolloutConflict when others change it too. Standard mode does not split traffic, so users never meet the canary.
+    RolloutConflict when others change it too, and UsageError where a service of its own has that name. Standard mode does not split
+    traffic, so users never meet the canary.
     """
     apart = copy.deepcopy(wanted)
-    name = apart["metadata"]["name"] = apart_name(wanted["metadata"]["name"])
+    service = wanted["metadata"]["name"]
+    name = apart["metadata"]["name"] = apart_name(service)
+    apart["metadata"]["annotations"][CANARY] = service
     apart["spec"]["predictor"].update(minReplicas=1, maxReplicas=1)
     own = settings.model_copy(update={"url": "", "host": ""})
     _put(cluster, apart)
@@ -41,11 +47,29 @@ def try_apart(
         watcher.wait(apart, golden, time.monotonic() + settings.timeout_seconds)
         live(watcher, apart)
     finally:
-        try:
-            _take_away(cluster, name)
-            tell(f"{name}: deleted again")
-        except RolloutError as error:  # the next canary changes or deletes it; what was found out about the version counts
-            tell(f"{name}: could not be deleted: {error}")
+        _take_away(cluster, name, tell)
+
+
+def clear(cluster: Cluster, service: str, models: str, version: str, tell: Say) -> None:
+    """Delete the canary of a service where it serves a version, below the address `models`, whose deploy step was killed."""
+    live = cluster.find("InferenceService", apart_name(service))
+    if live is not None and is_canary(live, service) and version and version_of(live, models) == version:
+        _take_away(cluster, apart_name(service), tell)
+
+
+def is_canary(live: Object, service: str) -> bool:
+    """Say whether an InferenceService is a canary of another one."""
+    return bool((live["metadata"].get("annotations") or {}).get(CANARY) == service)
+
+
+def refuse_other(live: Object, service: str) -> None:
+    """Raise UsageError for an InferenceService that is not a canary of the service: it would be replaced, and deleted in the end."""
+    if not is_canary(live, service):
+        serves = uri_of(live) or "something else"
+        raise UsageError(
+            f"{live['metadata']['name']} is a service of its own, which serves {serves}, and not a canary of {service}; "
+            "call one of the two otherwise by serving.service, delete it, or leave out serving.canary"
+        )
 
 
 def _put(cluster: Cluster, wanted: Object) -> None:
@@ -54,6 +78,7 @@ def _put(cluster: Cluster, wanted: Object) -> None:
 
     def attempt() -> None:
         live = cluster.find_settled("InferenceService", name) or cluster.create(wanted)
+        refuse_other(live, wanted["metadata"]["annotations"][CANARY])
         if operations := adoption_patch(live):
             live = cluster.patch("InferenceService", name, operations)
         if not agrees(live, wanted):
@@ -62,11 +87,15 @@ def _put(cluster: Cluster, wanted: Object) -> None:
     write_optimistically(attempt, Stale, RolloutConflict(f"{name} is changed by another deployer; run again"))
 
 
-def _take_away(cluster: Cluster, name: str) -> None:
+def _take_away(cluster: Cluster, name: str, tell: Say) -> None:
     def attempt() -> None:
         live = cluster.find_settled("InferenceService", name)
         if live is not None:
             cluster.delete(live)
             cluster.find_settled("InferenceService", name)
 
-    write_optimistically(attempt, Stale, RolloutConflict(f"{name} is changed by another deployer; delete it"))
+    try:
+        write_optimistically(attempt, Stale, RolloutConflict(f"{name} is changed by another deployer; delete it"))
+        tell(f"{name}: deleted again")
+    except RolloutError as error:  # the next canary changes or deletes it; what was found out about the version counts
+        tell(f"{name}: could not be deleted: {error}")

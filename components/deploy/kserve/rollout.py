@@ -66,11 +66,14 @@ def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -
 def put_back_unconfirmed(registry: Registry, request: DeployRequest, tell: Say = say) -> str:
     """Put back what served before, where a run applied a version and its step ended before that was seen to serve.
 
-    `request`: its version is the one that the run meant, if that is known. Returns what was found and done, or nothing where the service
-    serves what the ledger says, or what another run applied. Raises UsageError for a cluster that cannot be reached.
+    `request`: its version is the one that the run meant, if that is known. A canary of it that was left is deleted. Returns what was found
+    and done, or nothing where the service serves what the ledger says, or what another run applied. Raises UsageError for a cluster that
+    cannot be reached.
     """
     settings = KServeSettings.read(request.serving, request.namespace)
     rollout = Rollout(registry, request, settings, connect(settings.namespace), tell)
+    if settings.canary:
+        canary.clear(rollout.cluster, rollout.service, rollout.models, request.version, tell)
     live = rollout.live()
     serves = version_of(live, rollout.models)
     if live is None or not serves or serves == champion_of(registry.ledger.records()):
@@ -91,15 +94,15 @@ class Stopped(RolloutError):
 
 
 @contextmanager
-def stopping() -> Iterator[None]:
-    """Raise Stopped at SIGTERM: a step whose node is drained must not leave what nobody has seen to serve.
+def stopping(done: str) -> Iterator[None]:
+    """Raise Stopped at SIGTERM, which says what was `done` then: a step whose node is drained must not leave what nobody has seen to serve.
 
     A run that is terminated in Kubeflow may give no time for that; its exit handler knows by the journal, and the next deployment too.
     This says nothing about the version: run again, the step starts anew.
     """
 
     def stop(*_: object) -> None:
-        raise Stopped("the step was told to stop (SIGTERM) before the version was seen to serve; what served before was put back")
+        raise Stopped(f"the step was told to stop (SIGTERM) before the version was seen to serve; {done}")
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -154,7 +157,7 @@ class Rollout:
         self._apply(steps[0], self.replaced)
         deadline = time.monotonic() + self.settings.timeout_seconds
         try:
-            with stopping():
+            with stopping("what served before was put back"):
                 self._shift_traffic(steps, deadline)
                 self.watcher.settle(self.wanted(), self.golden, deadline)
         except NotServed as failure:
@@ -229,7 +232,8 @@ class Rollout:
             self._compare((self.service, canary.apart_name(self.service)), champion, 1, lambda: watcher.require_served(apart), shadow=True)
 
         try:
-            canary.try_apart(self.cluster, self.wanted_apart(), self.golden, self.settings, self.tell, live)
+            with stopping("its canary was deleted"):
+                canary.try_apart(self.cluster, self.wanted_apart(), self.golden, self.settings, self.tell, live)
         except NotServed as failure:
             self.registry.ledger.append(self.request.draft_failure(f"canary: {failure}"))
             raise RolloutError(f"{self.version} failed as a canary: {failure}; {self.service} was not touched") from failure
