@@ -12,7 +12,7 @@
    10, 12 or 32 bits, signed and floating point ones are refused: their scale is unknown.
 7. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB.
 
-What Pillow is known to misread is in misread.py, the way from 16 bits and transparency to 8 bits in depth.py. The
+What Pillow is known to misread is in misread.py and jpeg2000.py, the way from 16 bits and transparency to 8 bits in depth.py. The
 work that a picture costs is known from its header: `WORK` bounds the memory of all that is decoded at a time.
 """
 
@@ -30,7 +30,7 @@ from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from components.classifier import depth
+from components.classifier import depth, jpeg2000
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
@@ -52,6 +52,8 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _LEFT_OUT = {b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"}
 """Chunks of a PNG that its first frame does without: text, and what makes it move."""
+_METADATA = {*_LEFT_OUT, b"iCCP", b"eXIf", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"bKGD", b"hIST", b"sPLT", b"oFFs", b"caBX"}
+"""And those that say nothing of the stored pixels: where one is damaged it is left out."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -133,7 +135,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
         raise ImageError("the file is empty (0 bytes)")
     try:
         _check_header(data, max_cost)
-        data = _first_frame(data, max_cost)
+        data = jpeg2000.checked(_first_frame(data, max_cost))
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
@@ -269,6 +271,7 @@ _NOT_PICTURES = {
     re.compile(
         rb"....ftyp(isom|iso2|avc1|mp4|M4V|qt|3gp)|RIFF....AVI |\x1aE\xdf\xa3", re.DOTALL
     ): "a video, not a picture; save its frames as PNG or JPEG",
+    re.compile(rb"\0{256,}\Z"): "zeros from its beginning on, not a picture; copy it again",
     re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"): "an archive or compressed, not a picture; unpack it",
 }
 """What lies under pictures' names now and then, by how it begins."""
@@ -289,7 +292,7 @@ def _unknown(data: bytes) -> str:
 def _first_frame(data: bytes, max_cost: int | None) -> bytes:
     """Check a PNG's chunks, and leave out text and what makes it move: a good picture is not damaged by what lies beside it.
 
-    Raises ImageError for a chunk whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks;
+    Raises ImageError for a chunk of pixels whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks;
     CostlyPicture when they cost more than `max_cost`.
     """
     if not data.startswith(_PNG):
@@ -305,9 +308,10 @@ def _first_frame(data: bytes, max_cost: int | None) -> bytes:
         kind, end = data[at + 4 : at + 8], at + 12 + size
         if end > len(data):
             raise ImageError("the picture is cut or damaged (its end is missing)")
-        if zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+        damaged = zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
+        if damaged and kind not in _METADATA:
             raise ImageError(f"the picture is cut or damaged (the checksum of its {kind.decode('latin-1')!r} chunk is wrong)")
-        if kind in _LEFT_OUT or (kind == b"iCCP" and size > 2**20):
+        if damaged or kind in _LEFT_OUT or (kind == b"iCCP" and size > 2**20):
             left_out.append((at, end))
         if kind == b"IEND":
             break

@@ -1,7 +1,6 @@
 """What Pillow is known to misread: refused by the tag that shows it (MISREAD), or put right where a header tells (`repaired`)."""
 
 import io
-import struct
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -9,11 +8,14 @@ from typing import Any
 from PIL import Image, ImageCms
 from PIL.ImageCms import Flags, Intent
 
+from components.classifier import jpeg2000
 from components.classifier.errors import ImageError
 
 _COMPRESSION, _WEBP = 259, 50001
 _SUBFILE, _BITS, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 258, 262, 284, 330, 339, 50706
 _ORIENTATION = 0x0112
+_LOSSLESS_OR_LAYERED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
+"""Start-of-frame markers of JPEG's kinds that its decoder does not know (ISO/IEC 10918-1, table B.1)."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,13 +61,15 @@ def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
     return image.format == "PNG" and data[24:26] == b"\x10\x02" and b"tRNS" in data[:1024] and "transparency" in image.info
 
 
-def _is_deep_jpeg2000(image: Image.Image, data: bytes) -> bool:
-    """Read the SIZ marker of the codestream (ISO/IEC 15444-1, A.5.1): the number of components, and each one's depth and sign."""
-    if image.format != "JPEG2000" or (at := data.find(b"\xff\x4f\xff\x51") + 2) < 2:
+def _is_lossless_jpeg(image: Image.Image, data: bytes) -> bool:
+    if image.format != "JPEG":
         return False
-    (components,) = struct.unpack_from(">H", data, at + 38)
-    depths = {data[at + 40 + 3 * component] for component in range(components)}
-    return depths != {7} and (components, depths) != (1, {15})
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data) and data[at + 1] != 0xDA:
+        if data[at + 1] in _LOSSLESS_OR_LAYERED:
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return False
 
 
 MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
@@ -74,7 +78,8 @@ MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
     "the TIFF holds 16-bit colour in separate planes, which is not read; save it interleaved (chunky), or with 8 bits": _is_planar_16,
     "the TIFF is compressed as WebP, which is not read; save it with deflate or LZW": _is_webp_in_tiff,
     "the PNG holds 16-bit colour with a transparent colour; save it with an alpha channel, or with 8 bits": _is_16_bit_rgb_with_key,
-    "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": _is_deep_jpeg2000,
+    "the JPEG is lossless or in layers, which is not read; save it as PNG, or as a plain JPEG": _is_lossless_jpeg,
+    "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": jpeg2000.is_deep,
 }
 """Kinds that Pillow opens, and gives wrong pixels or a wrong cause for: the reason for the refusal, and what shows it in the header."""
 

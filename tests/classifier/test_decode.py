@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -124,6 +125,59 @@ def test_a_png_whose_profile_is_damaged_is_decoded_without_it() -> None:
     assert np.array_equal(decode(variants.png(rgb, 2, 8, before={b"iCCP": b"broken\0\0not even compressed"})), rgb)
 
 
+@pytest.mark.parametrize("kind", [b"iCCP", b"eXIf", b"tEXt", b"pHYs"])
+def test_a_png_whose_metadata_fail_their_checksum_is_decoded_without_them(kind: bytes) -> None:
+    rgb = variants.samples(3)
+    data = bytearray(variants.png(rgb, 2, 8, before={kind: b"some\0\0bytes"}))
+    data[data.index(kind) + 6] ^= 1
+    assert np.array_equal(decode(bytes(data)), rgb)
+
+
+def test_a_wrong_checksum_of_the_transparent_colour_is_not_passed_over() -> None:
+    data = bytearray(variants.png(variants.samples(1), 0, 8, before={b"tRNS": b"\0\x07"}))
+    data[data.index(b"tRNS") + 5] ^= 1
+    with pytest.raises(ImageError, match="checksum of its 'tRNS' chunk is wrong"):
+        decode(bytes(data))
+
+
+@pytest.mark.parametrize("form", ["j2k", "jp2"])
+def test_a_jpeg_2000_whose_tile_has_more_parts_than_it_counts_is_decoded(form: str) -> None:
+    """As some encoders write it: two parts, and each says that there is one; Pillow alone calls it broken."""
+    rgb = variants.samples(3)
+    data = imagecodecs.jpeg2k_encode(rgb, level=0, codecformat=form, reversible=True)
+    start = data.index(b"\xff\x90")
+    body, end = data[start + 14 : -2], data[-2:]
+    halves = body[: len(body) // 2], body[len(body) // 2 :]
+    parts = [struct.pack(">HHHIBB", 0xFF90, 10, 0, 14 + len(half), k, 1) + b"\xff\x93" + half for k, half in enumerate(halves)]
+    assert data[start + 12 : start + 14] == b"\xff\x93"
+    split = data[:start] + b"".join(parts) + end
+    if form == "jp2":
+        box = data.index(b"jp2c") - 4
+        split = split[:box] + struct.pack(">I", len(split) - box) + split[box + 4 :]
+    with pytest.raises(OSError, match="broken data stream"):
+        Image.open(io.BytesIO(split)).load()
+    assert np.array_equal(decode(split), rgb)
+    assert np.array_equal(decode(data), rgb)
+
+
+@pytest.mark.parametrize("tile", [None, (8, 8)])
+@pytest.mark.parametrize("form", ["j2k", "jp2"])
+def test_a_jpeg_2000_that_is_cut_anywhere_is_refused_between_its_tiles_too(form: str, tile: tuple[int, int] | None) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(variants.samples(3)).save(buffer, "JPEG2000", no_jp2=form == "j2k", tile_size=tile)
+    data = buffer.getvalue()
+    tiles = [place for place in range(len(data)) if data[place : place + 4] == b"\xff\x90\0\x0a"]
+    assert (len(tiles) > 1) == (tile is not None)
+    for cut in {*range(0, len(data), 29), *tiles, *(place + 14 for place in tiles), len(data) - 2}:
+        with pytest.raises(ImageError):
+            decode(data[:cut])
+
+
+def test_a_lossless_jpeg_is_called_so() -> None:
+    with pytest.raises(ImageError, match="the JPEG is lossless or in layers, which is not read"):
+        decode(imagecodecs.ljpeg_encode(variants.samples(1)[..., 0]))
+
+
 def test_a_wrong_checksum_is_named_by_its_chunk() -> None:
     data = bytearray(variants.png(variants.samples(1), 0, 8))
     data[data.index(b"IDAT") + 8] ^= 1
@@ -162,6 +216,7 @@ def test_colours_of_another_profile_become_srgb() -> None:
         (bytes(128) + b"DICM" + bytes(40), "a DICOM file"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
         (b"%PDF-1.7\n", "a PDF document"),
+        (bytes(500), "zeros from its beginning on"),
         (b"\0\0\0\x20ftypisom" + bytes(40), "a video"),
         (b"PK\x03\x04" + bytes(40), "an archive or compressed"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC picture|cut or damaged"),

@@ -165,7 +165,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
 
 
 KINDS = [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("BMP", {}), ("GIF", {}), ("WEBP", {}), ("WEBP", {"lossless": True})]
-KINDS += [("TIFF", {}), ("PPM", {})]
+KINDS += [("TIFF", {}), ("PPM", {}), ("AVIF", {})]
 
 
 @pytest.mark.parametrize(("kind", "how"), KINDS)
