@@ -3,7 +3,7 @@
 | module | what it reads |
 |---|---|
 | places.py, cloud.py | the files of a folder, of a store (`s3://`), of Google's and Azure's stores |
-| archives.py, archive_rows.py | tar and zip: in any order, for training; from front to back, for scoring |
+| archives.py, archive_rows.py | tar and zip: in any order, for training; from front to back, as a whole or in parts, for scoring |
 | members.py, zip_names.py | what they have in common: which members are refused, limits, cuts, names |
 | webdataset.py | samples in a tar: a picture, and its label in `.cls` or `.json` beside it |
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |

@@ -57,6 +57,11 @@ class CloudObjects:
         with self._told(key):
             return bytes(self._files.cat_file(self._path(key)))
 
+    def span(self, key: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of an object from byte `start` on; raises as `read` does."""
+        with self._told(key):
+            return bytes(self._files.cat_file(self._path(key), start=start, end=start + size))
+
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces; raises as `read` does."""
         with self._told(key), self._files.open(self._path(key), "rb") as file:

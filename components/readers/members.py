@@ -10,7 +10,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,11 @@ class Member:
 class Policy:
     """Checks members as they come, and holds the archive to its limits."""
 
-    def __init__(self, address: str, packed: int) -> None:
-        self.count, self.last = 0, ""
+    def __init__(self, address: str, packed: int, count: int = 0, twice: Iterable[int] = ()) -> None:
+        """`count`: members before the first that comes; `twice`: numbers of those whose name a member before that has already."""
+        self.count, self.last, self.twice = count, "", set(twice)
+        self.partial = False
+        """Whether reading has ended before the archive does."""
         self._address, self._packed, self._unpacked = address, packed, 0
         self._names: set[str] = set()
 
@@ -63,8 +66,9 @@ class Policy:
         outside = (".." in raw and ".." in _SLASHES.split(raw)) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
         if outside or not (name or is_folder):
             kind, remedy = "a name that leads outside", "make it with relative names"
-        elif not kind and not is_folder and not is_hidden(name) and name in self._names:
+        elif not kind and not is_folder and not is_hidden(name) and (name in self._names or self.count in self.twice):
             kind, remedy = "a name twice", "remove or rename one of the two"
+            self.twice.add(self.count)
         if kind:
             return Member(readable(raw), size, False, f"{kind}: '{readable(raw)}'; {remedy}")
         if not is_folder:
@@ -115,7 +119,14 @@ def member_errors() -> Iterator[None]:
 
 def zip_members(archive: zipfile.ZipFile, policy: Policy, names: str) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
     """Yield a zip's members as the policy judges them, in the order of its directory; raises as `Policy.member` does."""
-    for info, known, raw in names_of(archive.infolist(), names):
+    return judged(names_of(archive.infolist(), names), policy, names)
+
+
+def judged(
+    members: Iterable[tuple[zipfile.ZipInfo, str | None, bytes]], policy: Policy, names: str
+) -> Iterator[tuple[zipfile.ZipInfo, Member]]:
+    """Yield members of a zip, with their names as `names_of` finds them, as the policy judges them; raises as `Policy.member` does."""
+    for info, known, raw in members:
         kind, remedy, name = "", _PLAIN_ONLY, raw.decode("utf-8", "surrogateescape") if known is None else known
         if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG, stat.S_IFDIR}:
             kind = "a link or device"
@@ -145,7 +156,7 @@ def tar_members(tar: tarfile.TarFile, policy: Policy) -> Iterator[tuple[tarfile.
 
 
 @contextmanager
-def opened_tar(path: Path, name: str, policy: Policy, names: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
+def opened_tar(path: Path | None, name: str, policy: Policy, names: str, file: IO[bytes] | None = None) -> Iterator[tarfile.TarFile]:
     """A tar, compressed unless it is given as an open file, whose end is checked after its members were read.
 
     Raises CutArchiveError where the file ends before its end mark, after the first header; DataError for other damage.
@@ -155,7 +166,8 @@ def opened_tar(path: Path, name: str, policy: Policy, names: str, file: IO[bytes
         with tarfile.open(path, "r:" if file else "r:*", fileobj=file, encoding=names or "utf-8") as tar:
             try:
                 yield tar
-                _check_end(tar, name, policy)
+                if not policy.partial:
+                    _check_end(tar, name, policy)
             except (tarfile.ReadError, EOFError) as error:
                 if not policy.count or not _at_end(tar):
                     raise
@@ -194,7 +206,7 @@ def _check_end(tar: tarfile.TarFile, name: str, policy: Policy) -> None:
             )
 
 
-def open_plain_zip(path: Path, name: str) -> zipfile.ZipFile:
+def open_plain_zip(path: Path | IO[bytes], name: str) -> zipfile.ZipFile:
     """Open a zip of files; raises DataError for one that is cut or damaged, or is NumPy's archive of arrays."""
     archive = open_zip(path, name)
     files = [member for member in archive.namelist() if not member.endswith("/")]
@@ -204,7 +216,7 @@ def open_plain_zip(path: Path, name: str) -> zipfile.ZipFile:
     return archive
 
 
-def open_zip(path: Path, name: str) -> zipfile.ZipFile:
+def open_zip(path: Path | IO[bytes], name: str) -> zipfile.ZipFile:
     """Open a zip; raises DataError for one that is cut or damaged."""
     try:
         archive = zipfile.ZipFile(path)

@@ -1,5 +1,6 @@
 """Where pictures lie: one file or a folder of this machine, an object or a prefix of a store."""
 
+import io
 import os
 import stat
 import tempfile
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import unquote
 
 from components.classifier.errors import DataError
@@ -18,6 +20,8 @@ from components.storage import Store, open_store
 
 MAX_DEPTH = 40
 """Folders within folders: links that make a loop of new names end there."""
+READ_AHEAD = 4 * 2**20
+"""Bytes of an object that are fetched at once where it is read by ranges."""
 
 
 class InputSource(ABC):
@@ -44,6 +48,10 @@ class InputSource(ABC):
     def head(self, key: str, size: int) -> bytes:
         """Return a file's first bytes; raises as `read` does."""
         return self.read(key)[:size]
+
+    def open(self, key: str, size: int) -> IO[bytes]:
+        """Open a file of `size` bytes to be read in any order, a remote one by ranges; raises OSError, reading it StoreError too."""
+        raise DataError(f"{key} in {self.address} is not opened; unpack the archive and give the folder")
 
     def local(self, key: str) -> Path:
         """Return a path on this machine with the file's content; a remote file is copied on the first call.
@@ -136,6 +144,9 @@ class LocalSource(InputSource):
         with (self._root / key).open("rb") as file:
             return file.read(size)
 
+    def open(self, key: str, size: int) -> IO[bytes]:  # noqa: D102
+        return (self._root / key).open("rb")
+
     def local(self, key: str) -> Path:  # noqa: D102
         return self._root / key
 
@@ -216,6 +227,9 @@ class StoreSource(InputSource):
     def head(self, key: str, size: int) -> bytes:  # noqa: D102
         return next(self._store.chunks(self._prefix + key), b"")[:size]
 
+    def open(self, key: str, size: int) -> IO[bytes]:  # noqa: D102
+        return io.BufferedReader(_Ranges(partial(self._store.span, self._prefix + key), size), READ_AHEAD)
+
     def local(self, key: str) -> Path:  # noqa: D102
         copy = self._scratch / f"{abs(hash(key)):x}"
         if not copy.exists():
@@ -223,6 +237,29 @@ class StoreSource(InputSource):
                 other.unlink()  # one copy at a time: the disk need only hold the largest file
             self._store.download(self._prefix + key, copy)
         return copy
+
+
+class _Ranges(io.RawIOBase):
+    """An object of a store as a file: every read asks for a range of its bytes."""
+
+    def __init__(self, span: Callable[[int, int], bytes], size: int) -> None:
+        self._span, self._size, self._at = span, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._span(self._at, max(0, min(len(buffer), self._size - self._at)))
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
 
 
 def _add_file(file: SourceFile, listing: Listing) -> None:

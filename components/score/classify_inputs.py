@@ -5,6 +5,7 @@ from pathlib import Path
 
 from components.classifier.errors import DataError, UsageError
 from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of
+from components.readers.archive_rows import index_archive
 from components.readers.listing import SourceFile, looks_like_picture
 from components.readers.places import InputSource
 from components.readers.records import PassedOver, Reading
@@ -32,6 +33,7 @@ def classify_inputs(source: InputSource, reading: Reading) -> tuple[list[Source]
         else:
             try:
                 sources.append(_source(source, file, kind, reading))
+                passed += sources[-1].index.passed_over if sources[-1].index else []
             except DataError as error:
                 if source.single:
                     raise
@@ -69,5 +71,7 @@ def _source(source: InputSource, file: SourceFile, kind: str | None, reading: Re
         return Source(file.key, PICTURE, file.size, file.stamp, 1)
     rows = None
     if source.single or not source.remote:  # else it would have to be fetched for that
+        if index := index_archive(source, file.key, file.size, file.name, kind, reading):
+            return Source(file.key, kind, file.size, file.stamp, index.rows, index)
         rows = CONTAINERS["idx" if kind == LABELS else kind].count(source.local(file.key), file.name, reading)
     return Source(file.key, kind, file.size, file.stamp, rows)

@@ -20,6 +20,7 @@ from components.bundle.reference import Reference
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import DataError, EvaluationError, StoreError, one_line
 from components.readers import CONTAINERS, PICTURE
+from components.readers.archive_rows import read_part
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.listing import readable
 from components.readers.places import InputSource
@@ -135,6 +136,9 @@ def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice])
         shown = readable(part.name)
         if part.kind == PICTURE:
             yield Encoded(shown, 0, partial(source.read, part.name), part.size)
+        elif part.place:
+            known = (part.name, part.size, shown, part.kind, reading)
+            yield from read_part(source, *known, part.start, part.stop or 0, part.place)
         else:
             yield from CONTAINERS[part.kind].read(source.local(part.name), shown, reading, part.start, part.stop)
 

@@ -1,7 +1,7 @@
 """The input, cut into pieces that are scored, kept and repeated on their own.
 
-A piece is a run of rows: pictures side by side in the order of names, or a range of an array or table. Archives, and
-containers that lie in a store, are one piece each. The plan is a folder:
+A piece is a run of rows: pictures side by side in the order of names, or a range of an array, table or archive. Compressed tars, and
+containers that lie in a folder of a store, are one piece each. The plan is a folder:
 
     plan.json             the run's settings, and the pieces: id, shard
     slices.parquet        which rows of which files make a piece
@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
+from components.readers.archive_rows import ArchiveIndex
 from components.readers.records import PassedOver
 from components.settings.scoring import ScoringSettings
 
@@ -35,7 +36,10 @@ MAX_SHARDS = 16
 
 PASSED_OVER = pa.schema([pa.field("input", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 _SLICES = pa.schema(
-    [("piece", pa.int32()), ("name", pa.binary()), ("kind", pa.string()), ("size", pa.int64()), ("start", pa.int64()), ("stop", pa.int64())]
+    [
+        *(("piece", pa.int32()), ("name", pa.binary()), ("kind", pa.string()), ("size", pa.int64())),
+        *(("start", pa.int64()), ("stop", pa.int64()), ("place", pa.string())),
+    ]
 )
 
 
@@ -48,6 +52,8 @@ class Source:
     size: int
     stamp: str
     rows: int | None
+    index: ArchiveIndex | None = None
+    """Of an archive that is divided."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,8 @@ class Slice:
     size: int
     start: int
     stop: int | None
+    place: str = ""
+    """Where these rows lie in an archive that is divided."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +131,7 @@ class Plan:
     def slices(self, piece: Piece) -> list[Slice]:
         """Return what makes a piece, in order."""
         table = pq.read_table(self.folder / "slices.parquet", filters=pc.field("piece") == piece.number)
-        return [
-            Slice(row["name"].decode("utf-8", "surrogateescape"), row["kind"], row["size"], row["start"], row["stop"])
-            for row in table.to_pylist()
-        ]
+        return [Slice(row.pop("name").decode("utf-8", "surrogateescape"), **row) for row in table.drop_columns("piece").to_pylist()]
 
     def pictures(self, pieces: Iterable[Piece]) -> int:
         """Return how many pictures the pieces hold, estimated from the size of files that do not tell."""
@@ -248,6 +253,10 @@ def _share(part: tuple[Source, int, int | None]) -> int:
     return _weight(source) if stop is None else stop - start
 
 
+def _place(source: Source, start: int, stop: int | None) -> str:
+    return "" if source.index is None or stop is None else source.index.place(start, stop)
+
+
 def _deal(weights: list[int], shards: int) -> list[int]:
     """Give each piece its shard: neighbours together, about the same weight each."""
     total, before, dealt = sum(weights) or 1, 0, []
@@ -270,7 +279,10 @@ def _digest(value: Any) -> str:
 def _write_slices(path: Path, cut: list[list[tuple[Source, int, int | None]]]) -> None:
     with pq.ParquetWriter(path, _SLICES) as writer:
         for number, piece in enumerate(cut):
-            rows = [(number, s.name.encode("utf-8", "surrogateescape"), s.kind, s.size, start, stop) for s, start, stop in piece]
+            rows = [
+                (number, s.name.encode("utf-8", "surrogateescape"), s.kind, s.size, start, stop, _place(s, start, stop))
+                for s, start, stop in piece
+            ]
             writer.write_table(
                 pa.table([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SLICES, strict=True)], _SLICES)
             )

@@ -38,6 +38,10 @@ class LocalStore(Store):
             while chunk := file.read(CHUNK):
                 yield chunk
 
+    def span(self, key: str, start: int, size: int) -> bytes:
+        with self._reading(key) as path, path.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), size, start)
+
     def create(self, key: str, data: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(data), self._link)
 

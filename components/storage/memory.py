@@ -34,6 +34,9 @@ class MemoryStore(Store):
             data = self._objects[key]
         yield data
 
+    def span(self, key: str, start: int, size: int) -> bytes:
+        return self.read(key)[start : start + size]
+
     def create(self, key: str, data: bytes) -> None:
         with self._lock:
             if check_key(key) in self._objects:

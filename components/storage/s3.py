@@ -68,9 +68,16 @@ class S3Store(Store):
             self._options["SSEKMSKeyId"] = self._settings.kms_key
 
     def chunks(self, key: str) -> Iterator[bytes]:
-        offset, tag, until = 0, None, None
+        return self._chunks(key, 0, None)
+
+    def span(self, key: str, start: int, size: int) -> bytes:
+        return b"".join(self._chunks(key, start, start + size))[:size] if size else b""
+
+    def _chunks(self, key: str, start: int, stop: int | None) -> Iterator[bytes]:
+        """Yield an object's bytes from `start` to before `stop`, or to its end, beyond which a server that ignores ranges may go."""
+        offset, tag, until = start, None, None
         for _ in range(_RESUMES):
-            response = self._get(key, offset)
+            response = self._get(key, offset, stop)
             tag = tag or response["ETag"]
             if response["ETag"] != tag:
                 raise StoreUnavailable(f"{key!r} in {self.url} changed while it was read; try again")
@@ -212,8 +219,8 @@ class S3Store(Store):
         response["Body"].close()
         return str(response.get("Metadata", {}).get(WRITER, ""))
 
-    def _get(self, key: str, offset: int) -> dict[str, Any]:
-        ranged = {"Range": f"bytes={offset}-"} if offset else {}
+    def _get(self, key: str, offset: int, stop: int | None = None) -> dict[str, Any]:
+        ranged = {"Range": f"bytes={offset}-{'' if stop is None else stop - 1}"} if offset or stop is not None else {}
         response = self._call(self._client.get_object, f"read {key!r} from {self.url}", Key=self._key(key), **ranged)
         return {**response, "ETag": str(response.get("ETag", "")).strip('"')}  # some servers leave the quotes out
 

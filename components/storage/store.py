@@ -47,6 +47,10 @@ class Store(ABC):
         """Yield an object's bytes in order, a piece at a time; raises ObjectNotFound."""
 
     @abstractmethod
+    def span(self, key: str, start: int, size: int) -> bytes:
+        """Return `size` bytes of an object from byte `start` on, fewer at its end; raises ObjectNotFound."""
+
+    @abstractmethod
     def create(self, key: str, data: bytes) -> None:
         """Write an object that must not be there yet; raises ObjectExists. Readers see all of it or nothing."""
 

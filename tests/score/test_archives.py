@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from components.classifier.errors import DataError
+from components.readers import archive_rows
 from tests.score import cases
-from tests.score.conftest import Score
+from tests.score.conftest import Model, Score, plan_of
 
 PAIRS = [(f"{k:03d}.png", cases.png(k)) for k in range(4)]
 
@@ -125,3 +126,28 @@ def test_a_damaged_member_of_a_zip_is_a_dead_letter(score: Score, tmp_path: Path
     assert [row["error"] is None for row in done.rows] == [False, True]
     with pytest.raises(DataError, match=r"cut\.zip is a cut or damaged zip"):
         score(cases.put(tmp_path / "cut.zip", bytes(data[:-30])))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["tar", "zip", "tgz"])
+def test_a_large_archive_is_divided_among_shards_and_its_rows_are_those_of_one(
+    kind: str, score: Score, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [*((f"{k:03d}.png", cases.png(k)) for k in range(40)), ("007.png", cases.png(1)), ("041.cls", b"3"), ("cut.png", b"x")]
+    path = tmp_path / "in" / f"many.{kind}"
+    if kind == "zip":
+        path.parent.mkdir()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members:
+                archive.writestr(name, data)
+    else:
+        cases.tar(path, members, "w:gz" if kind == "tgz" else "w")
+    whole = score(path, probabilities=True)
+    monkeypatch.setattr(archive_rows, "SPLIT_BYTES", 0)
+    monkeypatch.setattr(archive_rows, "ANCHOR_ROWS", 4)
+    plan = plan_of(model, tmp_path / "plan", path, tmp_path / "output", shards=3)
+    assert len(plan.shards()) == (1 if kind == "tgz" else 3)
+    divided = score(path, probabilities=True, shards=3)
+    assert divided.data == whole.data
+    assert divided.passed_over == whole.passed_over == {f"many.{kind}/041.cls": "no picture of that name is in the archive"}
+    assert divided.errors.keys() == {(f"many.{kind}/007.png", 40), (f"many.{kind}/cut.png", 41)}

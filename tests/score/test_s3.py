@@ -1,10 +1,13 @@
 """Model, input and output on a real S3 server."""
 
+import zipfile
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from components.readers import archive_rows, places
+from components.readers.places import StoreSource
 from components.score.merge import merge
 from components.score.shard import ShardResult, score_shard
 from components.storage import open_store
@@ -56,3 +59,28 @@ def test_objects_score_like_files(tmp_path: Path, tiny_bundle: Path, score: Scor
     assert sum(result.scored for result in changed) == 10
     assert other != data
     assert pq.read_table(tmp_path / "changed" / "merged" / "predictions.parquet")["input"].to_pylist() == local.names
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_large_archive_is_read_by_ranges(
+    kind: str, tmp_path: Path, tiny_bundle: Path, score: Score, ministack_server: Server, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = publish(tiny_bundle, f"{address}/store")
+    path = tmp_path / f"many.{kind}"
+    if kind == "tar":
+        cases.tar(path, [(f"{k:03d}.png", cases.png(k)) for k in range(30)])
+    else:
+        with zipfile.ZipFile(path, "w") as archive:
+            for k in range(30):
+                archive.writestr(f"{k:03d}.png", cases.png(k))
+    put(ministack_server, address, path.name, path.read_bytes())
+    whole = score(path)
+    monkeypatch.setattr(archive_rows, "SPLIT_BYTES", 0)
+    monkeypatch.setattr(archive_rows, "ANCHOR_ROWS", 4)
+    monkeypatch.setattr(places, "READ_AHEAD", 1000)
+    monkeypatch.setattr(StoreSource, "local", None)
+    plan = plan_of(model, tmp_path / "plan", f"{address}/{path.name}", f"{address}/out", shards=3)
+    results = [score_shard(plan, shard) for shard in plan.shards()]
+    merge(plan, [result.to_json() for result in results], tmp_path / "merged")
+    assert [result.scored for result in results] == [10, 10, 10]
+    assert open_store(f"{address}/out").read("predictions.parquet") == whole.data

@@ -48,6 +48,13 @@ def test_a_copy_has_the_bytes_and_stays_when_its_source_changes(store: Store) ->
             store.copy(missing, "to/y")
 
 
+def test_a_span_is_a_part_of_an_object(store: Store) -> None:
+    store.replace("x", b"0123456789")
+    assert [store.span("x", *span) for span in ((0, 3), (3, 4), (8, 9), (2, 0))] == [b"012", b"3456", b"89", b""]
+    with pytest.raises(ObjectNotFound):
+        store.span("y", 0, 3)
+
+
 def test_create_refuses_what_is_there_even_when_it_is_the_same(store: Store) -> None:
     store.create("x", b"first")
     for data in (b"first", b"second"):
