@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, one_line, validation_problems
+from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, one_line, remedy_for, validation_problems
 from components.registry.manifest import MAX_BYTES
 from components.review.accuracy import LiveAccuracy
 from components.score.drift import Drift, ExpectedAccuracy
@@ -150,7 +150,8 @@ class Watches:
         except ValidationError as error:
             problem = validation_problems(error)[0]
             raise IntegrityError(
-                f"{self._store.url}/{self._prefix}{name} is not a watcher's record ({problem}); find out who wrote it, and remove it"
+                f"{self._store.url}/{self._prefix}{name} is not a watcher's record ({problem}); "
+                f"{remedy_for(error, 'find out who wrote it, and remove it')}"
             ) from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from components.classifier.errors import EvaluationError, IntegrityError, PenstockError, validation_problems
+from components.classifier.errors import EvaluationError, IntegrityError, PenstockError, remedy_for, validation_problems
 
 Model = TypeVar("Model", bound=BaseModel)
 REMEDIES: dict[type[PenstockError], str] = {
@@ -54,7 +54,7 @@ def parsed(kind: type[Model], text: bytes, place: str, remedy: str, error: type[
     try:
         return kind.model_validate_json(text)
     except ValidationError as cause:
-        raise error(f"{place} is not what this release writes ({validation_problems(cause)[0]}); {remedy}") from cause
+        raise error(f"{place} is not what this release writes ({validation_problems(cause)[0]}); {remedy_for(cause, remedy)}") from cause
 
 
 def read_arrays(path: Path, error: type[PenstockError], limit: int | None = None) -> dict[str, npt.NDArray[Any]]:

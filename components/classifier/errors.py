@@ -183,3 +183,9 @@ def validation_problems(error: "ValidationError") -> list[str]:
         where, message = ".".join(str(part) for part in found["loc"]), found["msg"].removeprefix("Value error, ")
         lines.append(f"{where}: {message}" if where else message)
     return lines
+
+
+def remedy_for(error: "ValidationError", remedy: str) -> str:
+    """The remedy for a stored file that is not of its form: the release that wrote it, where all that is wrong are fields unknown here."""
+    unknown = [".".join(str(part) for part in found["loc"]) for found in error.errors() if found["type"] == "extra_forbidden"]
+    return f"use the release that wrote it: this one does not know {', '.join(unknown)}" if len(unknown) == len(error.errors()) else remedy

@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from components.bundle import dataset
 from components.bundle.dataset import SPLITS, Dataset, DatasetInfo
 from components.bundle.files import MANIFEST
-from components.classifier.errors import DataError, IntegrityError, ObjectExists, ObjectNotFound, UsageError
+from components.classifier.errors import (
+    DataError,
+    IntegrityError,
+    ObjectExists,
+    ObjectNotFound,
+    UsageError,
+    remedy_for,
+    validation_problems,
+)
 from components.readers.places import local_path
 from components.registry.manifest import MAX_BYTES, FileEntry, hash_file
 from components.settings.ingest import IngestSettings
@@ -112,7 +120,8 @@ def _manifest(place: Store, folder: str, address: str) -> KeptManifest:
             f"there is no complete dataset version under {address}: it has no {MANIFEST}; give the address that keep_dataset told"
         ) from error
     except ValidationError as error:
-        raise IntegrityError(f"{MANIFEST} of dataset {address} is damaged ({error.errors()[0]['msg']}); keep the dataset again") from error
+        told = f"{MANIFEST} of dataset {address} is damaged ({validation_problems(error)[0]})"
+        raise IntegrityError(f"{told}; {remedy_for(error, 'keep the dataset again')}") from error
     if manifest.schema_version != SCHEMA_VERSION or not manifest.files.keys() <= _FILES:
         raise DataError(f"{MANIFEST} of dataset {address} is not of this release's form; read it with the release that wrote it")
     return manifest

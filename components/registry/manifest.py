@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.bundle.files import CARD, MANIFEST, SIGNATURE
-from components.classifier.errors import DataError, IntegrityError
+from components.classifier.errors import DataError, IntegrityError, remedy_for
 from components.registry.signing import require_signature
 
 SCHEMA_VERSION = 1
@@ -95,9 +95,11 @@ def parse(data: bytes, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise IntegrityError(f"{where} is damaged ({field}: {first['msg']}); {again}") from error
+        raise IntegrityError(f"{where} is damaged ({field}: {first['msg']}); {remedy_for(error, again)}") from error
     if manifest.schema_version != SCHEMA_VERSION:
-        raise IntegrityError(f"{where} has schema version {manifest.schema_version}, this release reads {SCHEMA_VERSION}; {again}")
+        raise IntegrityError(
+            f"{where} has schema version {manifest.schema_version}, this release reads {SCHEMA_VERSION}; use the release that wrote it"
+        )
     if manifest.checksum != hashlib.sha256(manifest.body()).hexdigest():
         raise IntegrityError(f"{where} was changed after it was published: its checksum does not fit; {again}")
     if manifest.version != version_name(manifest.trained_at, manifest.content_digest):

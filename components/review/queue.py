@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.classifier.decode import decode, decode_picture
-from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
+from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError, remedy_for, validation_problems
 from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, LabelSummary, summarize, without_withdrawn
 from components.storage import Store
@@ -44,6 +44,7 @@ _SUFFIXES = {
 }
 Parsed = TypeVar("Parsed", bound=BaseModel)
 _READERS = 16
+_MAX_RECORD_BYTES = 16 << 20  # what writes them is a server that is exposed
 
 
 def _now() -> str:
@@ -259,7 +260,7 @@ class ReviewQueue:
     def _read_all(self, kind: type[Parsed], keys: list[str]) -> list[tuple[str, Parsed]]:
         def read(key: str) -> Parsed:
             known = self._known.get(key)
-            return known if isinstance(known, kind) else _parse(kind, key, self._store.read(key))
+            return known if isinstance(known, kind) else _parse(kind, key, self._store.read(key, _MAX_RECORD_BYTES))
 
         with ThreadPoolExecutor(_READERS) as pool:  # on S3 each read is a round trip
             found = list(zip(keys, pool.map(read, keys), strict=True))
@@ -296,4 +297,5 @@ def _parse(kind: type[Parsed], key: str, data: bytes) -> Parsed:
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:
-        raise IntegrityError(f"{key} is not what this release writes ({error.errors()[0]['msg']}); remove it from the store") from error
+        told = f"{key} is not what this release writes ({validation_problems(error)[0]})"
+        raise IntegrityError(f"{told}; {remedy_for(error, 'remove it from the store')}") from error

@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.bundle import files
+from components.bundle.config import BundleConfig
 from components.classifier.errors import IntegrityError
 from components.registry import Manifest, Registry, verify_directory
 from components.registry.manifest import parse
@@ -151,8 +152,17 @@ def test_a_manifest_of_a_later_release_is_told_as_such(intact: Path, tmp_path: P
     registry = Registry(open_store(str(intact / "store")), "digits")
     manifest = registry.get(next(registry.versions())).manifest
     later = manifest.model_copy(update={"schema_version": 2}).sealed()
-    with pytest.raises(IntegrityError, match="schema version 2, this release reads 1"):
+    with pytest.raises(IntegrityError, match="schema version 2, this release reads 1; use the release that wrote it"):
         parse(later.to_bytes(), "manifest.json")
+    more = json.dumps(manifest.model_dump(mode="json") | {"licence": "MIT"}).encode()
+    with pytest.raises(IntegrityError, match=r"licence: .*; use the release that wrote it: this one does not know licence"):
+        parse(more, "manifest.json")
+    with pytest.raises(IntegrityError, match="publish the model version again"):
+        parse(more.replace(b'"architecture"', b'"architectura"'), "manifest.json")
+    config = json.loads((intact / "fetched" / files.CONFIG).read_text()) | {"licence": "MIT"}
+    (tmp_path / files.CONFIG).write_text(json.dumps(config))
+    with pytest.raises(IntegrityError, match="use the release that wrote it: this one does not know licence"):
+        BundleConfig.load(tmp_path)
 
 
 def test_a_version_of_another_model_is_refused(intact: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.classifier.decode import decode
-from components.classifier.errors import ImageError, IntegrityError, UsageError
+from components.classifier.errors import ImageError, IntegrityError, StoreError, UsageError
 from components.review import ReviewQueue, drawn_for_audit
 from components.review.export import import_labels
 from components.review.labels import LabelRecord, summarize
@@ -107,8 +108,15 @@ def test_what_is_no_picture_is_refused(queue: ReviewQueue) -> None:
 def test_a_damaged_entry_is_named(queue: ReviewQueue, tmp_path: Path) -> None:
     queue.put(queue_of.entry(1))
     (path,) = tmp_path.glob("reviews/digits/entries/*/*.json")
+    kept = path.read_text()
     path.write_text("{}")
-    with pytest.raises(IntegrityError, match=path.name):
+    with pytest.raises(IntegrityError, match=rf"{path.name} .*; remove it from the store"):
+        queue.entries()
+    path.write_text(json.dumps(json.loads(kept) | {"mood": "good"}))
+    with pytest.raises(IntegrityError, match=rf"{path.name} .*; use the release that wrote it: this one does not know mood"):
+        queue.entries()
+    path.write_bytes(b" " * (16 << 20) + kept.encode())
+    with pytest.raises(StoreError, match=r"is larger than 16,777,216 bytes"):
         queue.entries()
 
 
