@@ -31,7 +31,7 @@ def judge(given: dict[str, Any], dataset: Any, model: Any) -> tuple[dsl.Pipeline
 
     gate = gate_model(
         evaluation=evaluate.outputs["evaluation"],
-        version=publish.output,
+        version=publish.outputs["Output"],
         **some(given, "environment", "strategy", "actor", "reason", "policy"),
         **where,
     )
@@ -48,7 +48,7 @@ def conclude_after(given: dict[str, Any]) -> dsl.PipelineTask:
 def roll_out(given: dict[str, Any], publish: dsl.PipelineTask, gate: dsl.PipelineTask) -> None:
     """Add what follows the gate's decision."""
     with dsl.If(gate.outputs["Output"] == "deploy", name="deploy"):
-        validate = validate_serving(version=publish.output, **some(given, "store", "name", "environment"))
+        validate = validate_serving(version=publish.outputs["Output"], **some(given, "store", "name", "environment"))
         configure(validate, "Validate serving", timeout=30 * MINUTE)
         deploy = deploy_model(
             version=validate.outputs["Output"],
@@ -58,6 +58,8 @@ def roll_out(given: dict[str, Any], publish: dsl.PipelineTask, gate: dsl.Pipelin
         )
         configure_rollout(deploy, "Deploy", retries=0)
     with dsl.Else(name="hold"):
-        hold = record_hold(version=publish.output, decision=gate.outputs["decision"], run=RUN, **some(given, "store", "name", "actor"))
+        hold = record_hold(
+            version=publish.outputs["Output"], decision=gate.outputs["decision"], run=RUN, **some(given, "store", "name", "actor")
+        )
         configure(hold, "Hold", timeout=10 * MINUTE)
         use_signing_key(hold)

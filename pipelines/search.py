@@ -105,4 +105,4 @@ def search_pipeline(
     publish, gate = judge(given, data.outputs["dataset"], train.outputs["model"])
     with dsl.ExitHandler(conclude_after(given), name="rollout"):
         roll_out(given, publish, gate)
-    return Outputs(version=publish.output, decision=gate.outputs["Output"])
+    return Outputs(version=publish.outputs["Output"], decision=gate.outputs["Output"])

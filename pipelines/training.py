@@ -92,7 +92,7 @@ def training_pipeline(
     publish, gate = _train(given, preflight, data)
     with dsl.ExitHandler(conclude_after(given), name="rollout"):
         roll_out(given, publish, gate)
-    return Outputs(version=publish.output, decision=gate.outputs["Output"])
+    return Outputs(version=publish.outputs["Output"], decision=gate.outputs["Output"])
 
 
 @dsl.pipeline(

@@ -58,4 +58,4 @@ def variant_pipeline(
     publish, gate = judge(given, data.outputs["dataset"], make.outputs["model"])
     with dsl.ExitHandler(conclude_after(given), name="rollout"):
         roll_out(given, publish, gate)
-    return Outputs(version=publish.output, decision=gate.outputs["Output"])
+    return Outputs(version=publish.outputs["Output"], decision=gate.outputs["Output"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import requests
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_exponential
 
+from components.bundle.files import REPORT
 from components.bundle.markdown import escape, table
 from components.classifier.errors import IntegrityError, PenstockError, first_line
 from components.deploy.request import DeployRequest
@@ -53,7 +54,7 @@ class Outcome:
         """The outcome as a page of Kubeflow's UI."""
         rows = [("version", self.version), ("outcome", self.decision), ("reason", self.reason), ("serves now", self.champion)]
         if self.address:
-            rows += [("address", self.address), ("report", f"penstock report {self.version}")]
+            rows += [("address", self.address), ("report", f"{self.address}{REPORT}, or penstock report {self.version}")]
         return "\n".join([f"# {escape(self.headline)}", "", *table(("", ""), rows), ""])
 
 

@@ -4,12 +4,14 @@ import logging
 from pathlib import Path
 
 from components.bundle.config import BundleConfig
-from components.bundle.files import CONFIG, EVALUATED_FILES, TRAINED_FILES, WEIGHTS
+from components.bundle.files import CARD, CONFIG, EVALUATED_FILES, REPORT, TRAINED_FILES, WEIGHTS
+from components.bundle.markdown import table
 from components.bundle.variant import Variant
 from components.classifier.errors import DataError
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.registry import Registry
+from components.registry.manifest import MAX_BYTES
 from components.registry.publication import publish_files
 from components.storage import open_store
 
@@ -32,6 +34,15 @@ def publish(model: Path, evaluation: Path, *, store: str, name: str, run: str = 
     published = publish_files(Registry(open_store(store), name), files, run=run)
     logger.info("version %s of %s is in %s", published.version, name, published.uri)
     return published.version
+
+
+def page_of(version: str, *, store: str, name: str) -> str:
+    """Return a published version as a page of Kubeflow's UI: where it lies, how to see its report, and its model card."""
+    registry = Registry(open_store(store), name)
+    card = registry.store.read(registry.key(version, CARD), MAX_BYTES).decode("utf-8", "replace")
+    address = registry.uri(version)
+    shown = f"{address}{REPORT}, or penstock report {version} --store {store} --name {name}"
+    return "\n".join([*table(("", ""), [("version", version), ("address", address), ("report", shown)]), "", card])
 
 
 def _trained(model: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from components.bundle import files
 from components.bundle.config import BundleConfig
+from components.bundle.markdown import escape
 from components.bundle.variant import Parent, Variant
 from components.classifier.errors import DataError
 from components.publish.component import publish_model
@@ -91,3 +92,18 @@ def test_the_component_takes_and_gives_what_the_pipeline_wires() -> None:
     assert set(spec.inputs) == {"model", "evaluation", "store", "name", "run"}
     assert spec.inputs["run"].default == ""
     assert spec.outputs["Output"].type == "String"
+    assert spec.outputs["summary"].type == "system.Markdown@0.0.1"
+
+
+def test_the_page_of_the_step_says_where_the_version_lies_and_has_its_card(steps: tuple[Path, Path], tmp_path: Path) -> None:
+    class Given:
+        def __init__(self, path: Path) -> None:
+            self.path = str(path)
+
+    store, page = str(tmp_path / "store"), tmp_path / "outputs" / "summary"
+    arguments = {"model": Given(steps[0]), "evaluation": Given(steps[1]), "summary": Given(page)}
+    version = publish_model.python_func(**arguments, store=store, name="digits")
+    registry = Registry(open_store(store), "digits")
+    text = page.read_text()
+    assert text.endswith((registry.fetch(version, tmp_path / "fetched") / files.CARD).read_text())
+    assert f"{escape(registry.uri(version))}report.html, or penstock report {version}" in text
