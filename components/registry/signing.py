@@ -16,7 +16,7 @@ from typing import Any
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from components.bundle.files import MANIFEST, SIGNATURE
-from components.classifier.errors import IntegrityError, UsageError, first_line
+from components.classifier.errors import IntegrityError, UsageError
 
 
 class SigningSettings(BaseSettings):
@@ -124,7 +124,8 @@ def require_signature(data: bytes, signed: dict[str, Any] | None, about: str) ->
             verifier.verify(body, signature)
         except Exception as error:  # whatever the library finds wrong with it, the version must not be loaded
             raise IntegrityError(
-                f"the signature of {about} does not fit the key {key} ({first_line(error)}); do not use it, find out who wrote it"
+                f"the signature of {about} does not fit the key {key}: it was changed since, or signed with another key; do not use it, "
+                "find out who wrote it"
             ) from error
 
 
