@@ -26,13 +26,23 @@ RUN python3 -m venv --without-pip /opt/penstock \
 WORKDIR /opt/penstock
 
 
-# What each image installs, from pyproject.toml's own extras. A newer pip than the base image's reads only metadata for this.
-FROM base AS resolver
-ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+# What builds: nothing is downloaded that has not one of the hashes in hashes.txt, these tools included.
+# kfp-server-api has no wheels: what is resolved and installed is one that is made here of its source.
+FROM base AS tools
+ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache SOURCE_DATE_EPOCH=315532800
 WORKDIR /requirements
-RUN --mount=type=cache,target=/cache \
-    python3 -m venv /resolver && /resolver/bin/python -m pip install --quiet pip==26.3
-COPY .docker/requirements.py pyproject.toml constraints.txt ./
+RUN --mount=type=cache,target=/cache --mount=type=bind,source=hashes.txt,target=/hashes.txt \
+    sed -nE '/^(pip|setuptools)==/,/[^\\]$/p' /hashes.txt >tools.txt \
+    && sed -n '/^kfp-server-api==/,/[^\\]$/p' /hashes.txt >source.txt \
+    && python3 -m venv /tools \
+    && /tools/bin/python -m pip install --quiet --no-deps --require-hashes --upgrade --requirement tools.txt \
+    && /tools/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --require-hashes --wheel-dir wheels --requirement source.txt \
+    && rm tools.txt source.txt
+
+
+# What each image installs, from pyproject.toml's own extras. This pip, newer than the base image's, reads only metadata for it.
+FROM tools AS resolver
+COPY .docker/requirements.py pyproject.toml constraints.txt hashes.txt ./
 
 # KServe's SDK asks for a Kubernetes client, pandas, a protobuf compiler and more, which its server does without (components/predictor/sdk.py).
 # kfp is for validate_serving: the server does not import it. Signatures need cryptography, and no parser of certificates or Markdown.
@@ -40,7 +50,7 @@ COPY .docker/requirements.py pyproject.toml constraints.txt ./
 FROM resolver AS predictor-requirements
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py predictor,signing --also "$EXTRAS" --alone kfp --without \
+    /tools/bin/python requirements.py predictor,signing --also "$EXTRAS" --alone kfp --without \
         kubernetes google-auth oauthlib requests-oauthlib websocket-client durationpy \
         pandas pytz tzdata grpcio-tools setuptools tabulate \
         aiohttp aiohappyeyeballs aiosignal frozenlist multidict propcache yarl attrs \
@@ -50,7 +60,7 @@ RUN --mount=type=cache,target=/cache \
 # What onnxruntime-gpu's extras cuda and cudnn name, and nothing else of CUDA.
 FROM resolver AS gpu-requirements
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py "" --only \
+    /tools/bin/python requirements.py "" --only \
         onnxruntime-gpu nvidia-cublas nvidia-cuda-nvrtc nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-curand nvidia-nvjitlink >gpu.txt
 
 # kfp without its dependencies is all that a step's start needs. No server: validate_serving runs in the predictor's image.
@@ -58,24 +68,22 @@ RUN --mount=type=cache,target=/cache \
 FROM resolver AS pipeline-requirements
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py train,evaluate,score,deploy,signing --also "$EXTRAS" --alone kfp onnxruntime-gpu --without triton onnxruntime >pipeline.txt
+    /tools/bin/python requirements.py train,evaluate,score,deploy,signing --also "$EXTRAS" --alone kfp onnxruntime-gpu --never triton onnxruntime >pipeline.txt
 
 
 # kfp with all of it: `penstock watch` and `penstock submit` compile pipelines and ask Kubeflow's API.
 FROM resolver AS slim-requirements
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/cache \
-    /resolver/bin/python requirements.py evaluate,score,deploy,signing,cli --also "$EXTRAS" >slim.txt
+    /tools/bin/python requirements.py evaluate,score,deploy,signing,cli --also "$EXTRAS" >slim.txt
 
 
-FROM base AS code
-ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
+FROM tools AS code
 WORKDIR /source
 COPY pyproject.toml README.md LICENSE ./
 COPY components components
 COPY pipelines pipelines
-RUN --mount=type=cache,target=/cache \
-    pip --python /opt/penstock/bin/python install --quiet --no-deps --no-compile --target /opt/penstock/code . \
+RUN /tools/bin/python -m pip install --quiet --no-index --no-build-isolation --no-deps --no-compile --target /opt/penstock/code . \
     && rm -rf /opt/penstock/code/bin \
     && python3 -m compileall -q --invalidation-mode checked-hash /opt/penstock/code \
     && find /opt/penstock/code -exec touch --no-dereference --date=@0 {} +
@@ -96,19 +104,26 @@ USER 65532:65532
 ARG VERSION=0.1.0
 ARG REVISION=""
 ARG CREATED=""
+ARG EXTRAS=""
+ARG BASE_NAME=""
+ARG BASE_DIGEST=""
 ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
 LABEL org.opencontainers.image.title="Penstock pipeline" \
     org.opencontainers.image.description="The steps of Penstock's Kubeflow pipelines" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.created="${CREATED}"
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${BASE_NAME}" \
+    org.opencontainers.image.base.digest="${BASE_DIGEST}" \
+    penstock.extras="${EXTRAS}"
 
 
 FROM base AS pipeline-slim
 ARG PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_CACHE_DIR=/cache
 # botocore describes 400 services: those of S3 and of the ways to get credentials stay.
 RUN --mount=type=cache,target=/cache --mount=type=bind,from=slim-requirements,source=/requirements/slim.txt,target=/requirements.txt \
+    --mount=type=bind,from=tools,source=/requirements/wheels,target=/requirements/wheels \
     pip --python /opt/penstock/bin/python install --quiet --no-compile --no-deps --require-hashes --requirement /requirements.txt \
     && packages="$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
     && find "$packages/botocore/data" -mindepth 1 -maxdepth 1 -type d -regextype egrep -not -regex '.*/(s3|sts|sso|sso-oidc|signin)' -exec rm -r {} + \
@@ -120,13 +135,19 @@ USER 65532:65532
 ARG VERSION=0.1.0
 ARG REVISION=""
 ARG CREATED=""
+ARG EXTRAS=""
+ARG BASE_NAME=""
+ARG BASE_DIGEST=""
 ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
 LABEL org.opencontainers.image.title="Penstock pipeline without torch" \
     org.opencontainers.image.description="The steps of Penstock's Kubeflow pipelines that need no torch, and the command line" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.created="${CREATED}"
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${BASE_NAME}" \
+    org.opencontainers.image.base.digest="${BASE_DIGEST}" \
+    penstock.extras="${EXTRAS}"
 
 
 FROM base AS predictor
@@ -152,13 +173,19 @@ ENTRYPOINT ["python3", "-m", "components.predictor"]
 ARG VERSION=0.1.0
 ARG REVISION=""
 ARG CREATED=""
+ARG EXTRAS=""
+ARG BASE_NAME=""
+ARG BASE_DIGEST=""
 ENV PENSTOCK_CODE_VERSION=${VERSION}${REVISION:++g$REVISION}
 LABEL org.opencontainers.image.title="Penstock predictor" \
     org.opencontainers.image.description="KServe predictor for image classifiers" \
     org.opencontainers.image.licenses="Apache-2.0" \
     org.opencontainers.image.version="${VERSION}" \
     org.opencontainers.image.revision="${REVISION}" \
-    org.opencontainers.image.created="${CREATED}"
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.base.name="${BASE_NAME}" \
+    org.opencontainers.image.base.digest="${BASE_DIGEST}" \
+    penstock.extras="${EXTRAS}"
 
 
 # On top, though it changes least: the files are the same at every build, so that the layer is pushed once.

@@ -15,7 +15,9 @@ REGISTRY ?=
 EXTRAS ?=
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 PYTHON_IMAGE ?= python:3.11-slim-bookworm
-BUILD_OPTIONS = --network=host $(if $(findstring podman,$(DOCKER)),--format=docker) --build-arg PYTHON_IMAGE=$(PYTHON_IMAGE) --build-arg VERSION=$(VERSION) $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) \
+# Who builds, as a URI: in CI its workflow's address.
+BUILDER_ID ?= urn:penstock:local
+BUILD_OPTIONS = --network=host $(if $(findstring podman,$(DOCKER)),--format=docker) --build-arg VERSION=$(VERSION) $(if $(EXTRAS),--build-arg EXTRAS=$(EXTRAS)) \
 	--build-arg REVISION=$(shell git describe --always --dirty=.dirty --exclude='*' 2>/dev/null) \
 	--build-arg CREATED=$(shell git log -1 --format=%cI 2>/dev/null)
 TOOLS := build/tools
@@ -64,25 +66,31 @@ gallery: $(INSTALLED) ## Make the pictures of docs/gallery.md anew from a real r
 
 image: ## Build both images: penstock-pipeline and penstock-predictor
 	@test -n "$(DOCKER)" || { echo "error: no client that can build: install docker.io, docker with its buildx plugin, or podman, and name it: make image DOCKER=/path/to/it"; exit 1; }
-	@for image in $(IMAGES); do \
-		DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_OPTIONS) --target $$image --tag $(REGISTRY)penstock-$$image:$(VERSION) . || exit 1; \
+	@base="$$(.ci/base-digest $(DOCKER) $(PYTHON_IMAGE))" || exit 1; \
+	for image in $(IMAGES); do \
+		DOCKER_BUILDKIT=1 $(DOCKER) build $(BUILD_OPTIONS) \
+			--build-arg PYTHON_IMAGE="$${base% *}" --build-arg BASE_NAME=$(PYTHON_IMAGE) --build-arg BASE_DIGEST="$${base#* }" --target $$image --tag $(REGISTRY)penstock-$$image:$(VERSION) . || exit 1; \
 	done
 
-sbom: $(TOOLS) ## List what is in each image, as CycloneDX, in build/sbom
+sbom: $(TOOLS) ## List what is in each image (CycloneDX), and how it was built (SLSA provenance), in build/sbom
 	@mkdir -p build/sbom
 	@for image in $(IMAGES); do \
 		$(DOCKER) run --rm --network none --volume "$$PWD/$(TOOLS)/lib:/tools:ro" --entrypoint python3 $(REGISTRY)penstock-$$image:$(VERSION) \
 			-c 'import glob, sys; sys.path += glob.glob("/tools/python3*/site-packages"); from cyclonedx_py._internal.cli import run; sys.exit(run())' \
 			environment --output-reproducible /opt/penstock/bin/python3 >build/sbom/penstock-$$image.json || exit 1; \
 		echo build/sbom/penstock-$$image.json; \
+		$(TOOLS)/bin/python .ci/provenance $(DOCKER) $(REGISTRY)penstock-$$image:$(VERSION) $$image build/sbom/penstock-$$image.json $(BUILDER_ID) || exit 1; \
 	done
 
 audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or api.osv.dev
 	@.ci/audit $(TOOLS)/bin/pip-audit
 
+hashes: $(TOOLS) ## Write hashes.txt for the pins of constraints.txt that are new in it; needs a package index
+	@$(TOOLS)/bin/python .ci/hashes
+
 # In an environment of their own: they look at the images and the pins, and are not part of either.
-$(TOOLS):
-	@{ $(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1; } || { rm -rf $@; exit 1; }
+$(TOOLS): Makefile
+	@{ $(PYTHON) -m venv $@ && $@/bin/pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0 pip-audit==2.10.1 pypi-simple==1.8.0 in-toto-attestation==0.9.3 && touch $@; } || { rm -rf $@; exit 1; }
 
 simulate-gate: $(INSTALLED) ## Simulate every rule of the gate and write the table of docs/gate.md (minutes, seeded)
 	$(BIN)/python -m benchmarks.gate
@@ -120,4 +128,4 @@ fuzz: $(INSTALLED) ## 100,000 wrong requests to a real predictor, none of which 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean gallery
+.PHONY: help install demo test test-integration lint format compile docs image sbom audit hashes simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean gallery

@@ -24,6 +24,7 @@ def test_only_named_files_are_sent_to_the_builder() -> None:
     assert {rule for rule in rules if rule.startswith("!")} == {
         "!pyproject.toml",
         "!constraints.txt",
+        "!hashes.txt",
         "!README.md",
         "!LICENSE",
         "!components",
