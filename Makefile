@@ -86,7 +86,7 @@ audit: $(TOOLS) ## Ask an advisory database about every pin; needs pypi.org or a
 	@.ci/audit $(TOOLS)/bin/pip-audit
 
 hashes: $(TOOLS) ## Write hashes.txt for the pins of constraints.txt that are new in it; needs a package index
-	@$(TOOLS)/bin/python .ci/hashes
+	@$(TOOLS)/bin/python .ci/hashes $(INDEX)
 
 # In an environment of their own: they look at the images and the pins, and are not part of either.
 $(TOOLS): Makefile
