@@ -22,6 +22,7 @@ from pipelines.cli.report import report
 from pipelines.cli.run import run, train
 from pipelines.cli.serve import serve
 from pipelines.cli.submit import submit
+from pipelines.cli.trial import trial
 from pipelines.cli.ui import ui
 from pipelines.cli.watch import watch
 
@@ -37,6 +38,7 @@ app.command("demo")(demo)
 app.command("train")(train)
 app.command("run", cls=WithParameters)(run)
 app.command("submit", cls=WithParameters)(submit)
+app.command("trial")(trial)
 app.command("params")(params)
 app.command("compile")(compile_)
 app.command("lint")(lint)

@@ -139,7 +139,7 @@ def execute(
 
     names = display_names(load_pipeline(pipeline))
     with Printer(names, quiet, verbose) as printer:
-        result = run_local(pipeline, arguments, directory or new_run_directory(RUNS), printer, _checkpoints(), docker=docker)
+        result = run_local(pipeline, arguments, directory or new_run_directory(RUNS), printer, checkpoints_here(), docker=docker)
     result.skipped = [names.get(branch, branch) for branch in result.skipped]
     return result
 
@@ -147,7 +147,7 @@ def execute(
 def check(result: RunResult, arguments: dict[str, Any]) -> None:
     """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log, and where a model is that was not published."""
     if result.interrupted:
-        again = f"`penstock runs resume {result.directory.name}` or the same command goes on from the checkpoint in {_checkpoints()}"
+        again = f"`penstock runs resume {result.directory.name}` or the same command goes on from the checkpoint in {checkpoints_here()}"
         more = f"; {again}" if _left_checkpoint(result) else ""
         raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running{more} (log: {result.log})")
     if not result.succeeded:
@@ -158,7 +158,8 @@ def check(result: RunResult, arguments: dict[str, Any]) -> None:
         raise RunFailed(f"{failed}: {result.error or 'ended without a message'}{kept} (log: {result.log})")
 
 
-def _checkpoints() -> str:
+def checkpoints_here() -> str:
+    """Return where trainings on this machine keep their checkpoints."""
     return os.environ.get("PENSTOCK_CHECKPOINTS") or str(CHECKPOINTS.absolute())
 
 
@@ -167,7 +168,7 @@ def _left_checkpoint(result: RunResult) -> bool:
     if not any(step.name == "train-model" and step.state == "interrupted" for step in result.steps):
         return False
     began = (result.directory / "request.json").stat().st_mtime
-    return "://" in _checkpoints() or any(file.stat().st_mtime >= began for file in Path(_checkpoints()).glob("training-*.pt"))
+    return "://" in checkpoints_here() or any(file.stat().st_mtime >= began for file in Path(checkpoints_here()).glob("training-*.pt"))
 
 
 def as_plain(result: RunResult) -> dict[str, Any]:

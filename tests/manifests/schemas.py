@@ -1,6 +1,6 @@
-"""The schemas of KServe, Kubeflow Trainer and Argo Events, made strict: what they do not name is an error.
+"""The schemas of KServe, Kubeflow Trainer, Argo Events and Katib, made strict: what they do not name is an error.
 
-The API server would drop it.
+The API server would drop it. Katib's CustomResourceDefinition takes anything, so its API's own models stand for a schema.
 """
 
 import gzip
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema_rs
+from kubeflow_katib_api.models import IoK8sApiCoreV1PodTemplateSpec, V1beta1Experiment
+from pydantic import ValidationError
 
 _CRDS = {
     "InferenceService": "inferenceservices",
@@ -24,10 +26,32 @@ _ARGO = ("EventSource", "Sensor")
 
 
 def problems(thing: dict[str, Any]) -> list[str]:
-    """What the schema of its kind says against an object; nothing for kinds that are not KServe's, Kubeflow Trainer's or Argo Events'."""
+    """What the schema of its kind says against an object; nothing for kinds of Kubernetes itself."""
+    if thing["kind"] == "Experiment":
+        return _experiment_problems(thing)
     if thing["kind"] not in {*_CRDS, *_ARGO}:
         return []
     return [f"{'/'.join(map(str, error.instance_path))}: {error.message}" for error in _validator(thing["kind"]).iter_errors(thing)]
+
+
+def _experiment_problems(thing: dict[str, Any]) -> list[str]:
+    """What Katib's models, and for the trial's pod those of Kubernetes, refuse or do not know."""
+    try:
+        known = V1beta1Experiment.from_dict(thing).to_dict()
+        pod = thing["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]
+        known_pod = IoK8sApiCoreV1PodTemplateSpec.from_dict(pod).to_dict()
+    except ValidationError as error:
+        return [str(error)]
+    return [*_dropped(thing, known), *_dropped(pod, known_pod)]
+
+
+def _dropped(given: Any, known: Any, path: str = "") -> list[str]:
+    """Where a model has lost what it was given."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        return [found for key, value in given.items() for found in _dropped(value, known.get(key), f"{path}/{key}")]
+    if isinstance(given, list) and isinstance(known, list) and len(given) == len(known):
+        return [found for index, pair in enumerate(zip(given, known, strict=True)) for found in _dropped(*pair, f"{path}/{index}")]
+    return [] if given == known else [f"{path}: not known, or read as {known!r}"]
 
 
 @cache
