@@ -9,7 +9,7 @@
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |
 | parquet.py | Parquet and Arrow: tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
-| listing.py, records.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
+| listing.py, records.py, spool.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
 
 One policy holds for all of them, so that the same input gives the same names and the same refusals in training and scoring:
 
@@ -33,7 +33,7 @@ One policy holds for all of them, so that the same input gives the same names an
 | a zip or array that is cut; an archive that is damaged or joined from several | refused as a whole |
 | limits of a picture | 256 MiB, 64 million pixels |
 | limits of an archive | 2,000,000 members, 128 GiB unpacked, 200 times its own size (from 64 MiB) |
-| limits of a folder or prefix | 5,000,000 files, 40 folders deep |
+| limits of a folder or prefix | 5,000,000 files (100,000,000 for scoring, which lists them on disk), 40 folders deep |
 
 "Refused by name" ends an ingest, since a training set must be right as a whole. Scoring gives the member a row with the same words as
 its error, and goes on; of a name that is there twice the first member is scored.

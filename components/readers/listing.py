@@ -6,17 +6,18 @@ The policy is in the table of `components.readers`.
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from components.classifier.errors import DataError
 from components.readers.records import PassedOver
 
 MAX_FILE_BYTES = 256 * 2**20
 """Largest file or archive member that is read as a picture."""
-MAX_FILES = 5_000_000
-"""Files that a source may hold, archives apart."""
+MAX_FILES, MAX_STREAMED = 5_000_000, 100_000_000
+"""Files that a source may hold, archives apart: where all are listed in memory, for training, and where they stream, for scoring."""
 HIDDEN = "hidden or a system file"
 
 PICTURE_SUFFIXES = frozenset(
@@ -54,8 +55,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u206
 """Control characters, line separators, and those that turn the direction of the text around."""
 
 
-@dataclass(frozen=True, slots=True)  # there may be millions
-class SourceFile:
+class SourceFile(NamedTuple):  # there may be millions, and these are pickled fastest
     """One file of a source.
 
     `name` is its path below the source as it is shown (see `readable`), `key` the same as the source itself spells it; `size`
@@ -66,6 +66,22 @@ class SourceFile:
     size: int
     stamp: str
     key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder of a source, by its path."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fault(PassedOver):
+    """What should have been data and cannot be read: a link that leads nowhere, a pipe, a key that no file could have."""
+
+
+Found = SourceFile | Folder | PassedOver | Fault
+"""What is met in a source."""
 
 
 @dataclass
@@ -79,12 +95,24 @@ class Listing:
     passed_over: list[PassedOver] = field(default_factory=list)
     """Hidden and system names, and links back into the folders above them."""
     faults: list[PassedOver] = field(default_factory=list)
-    """What should have been data and cannot be read: links that lead nowhere, pipes, keys that no file could have."""
+    """What should have been data and cannot be read."""
     notes: list[str] = field(default_factory=list)
 
     def hide(self, name: str) -> None:
         """Note a hidden or system file or folder."""
         self.passed_over.append(PassedOver(name, HIDDEN))
+
+    def add(self, found: Found) -> None:
+        """Take what was met; raises DataError for more files than MAX_FILES."""
+        if isinstance(found, SourceFile):
+            check_count(self.address, len(self.files), MAX_FILES)
+            self.files.append(found)
+        elif isinstance(found, Folder):
+            self.folders.add(found.name)
+        elif isinstance(found, Fault):
+            self.faults.append(PassedOver(found.input, found.reason))
+        else:
+            self.passed_over.append(found)
 
     def finish(self) -> "Listing":
         """Put everything in order.
@@ -94,11 +122,8 @@ class Listing:
         for entries in (self.passed_over, self.faults):
             entries.sort(key=lambda entry: entry.input)
         self.files.sort(key=lambda file: file.name)
-        for one, other in zip(self.files, self.files[1:], strict=False):
-            if one.name == other.name:
-                raise DataError(
-                    f"{self.address} holds {one.name!r} twice, in two spellings that look alike ({one.key!a}, {other.key!a}); rename one"
-                )
+        for _ in without_twins(self.files, self.address):
+            pass
         return self
 
     def remarks(self) -> list[str]:
@@ -109,6 +134,24 @@ class Listing:
         kinds = [f"{name} ({count})" if count > 1 else name for name, count in sorted(parts.items())]
         others = [f"passed over {p.input}: {p.reason}" for p in self.passed_over if p.reason != HIDDEN]
         return [*([f"passed over {parts.total()} hidden or system names: {some(kinds)}"] if kinds else []), *others, *self.notes]
+
+
+def check_count(address: str, count: int, limit: int) -> None:
+    """Raise DataError where one more file would be more than the limit."""
+    if count >= limit:
+        raise DataError(f"{address} holds more than {limit} files; give a folder or prefix that holds fewer")
+
+
+def without_twins(files: Iterable[SourceFile], address: str) -> Iterator[SourceFile]:
+    """Pass files on that come in the order of names; raises DataError at two of one name, which are two spellings of it."""
+    before: SourceFile | None = None
+    for file in files:
+        if before and before.name == file.name:
+            raise DataError(
+                f"{address} holds {file.name!r} twice, in two spellings that look alike ({before.key!a}, {file.key!a}); rename one"
+            )
+        yield file
+        before = file
 
 
 def holds_pictures(listing: Listing) -> bool:

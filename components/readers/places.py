@@ -5,8 +5,8 @@ import os
 import stat
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 from components.classifier.errors import DataError
 from components.readers.cloud import PACKAGES, CloudObjects
-from components.readers.listing import MAX_FILES, Listing, SourceFile, is_hidden, is_system, readable
+from components.readers.listing import HIDDEN, Fault, Folder, Found, Listing, SourceFile, is_hidden, is_system, readable
 from components.readers.records import PassedOver
 from components.storage import Store, open_store
 
@@ -33,9 +33,16 @@ class InputSource(ABC):
     shared: bool = True
     """Whether other processes can call what `loader` returns."""
 
-    @abstractmethod
+    def found(self) -> Iterator[Found]:
+        """Yield all that is met, in any order; raises DataError when the source cannot be listed or is not there."""
+        raise DataError(f"{self.address} is an archive, whose members are listed at once")
+
     def listing(self) -> Listing:
         """List every file in order; raises DataError when the source cannot be listed or holds one name twice."""
+        listing = Listing(self.address)
+        for found in self.found():
+            listing.add(found)
+        return listing.finish()
 
     @abstractmethod
     def read(self, key: str) -> bytes:
@@ -128,13 +135,11 @@ class LocalSource(InputSource):
         self._root = self._path.parent if self.single else self._path
         self._prefix = f"{self._root}/"  # joining Paths costs more than reading a small picture
 
-    def listing(self) -> Listing:  # noqa: D102
-        listing = Listing(self.address)
+    def found(self) -> Iterator[Found]:  # noqa: D102
         if self.single:
-            self._add(self._path.name, self._path.stat(), listing)
+            yield _file(self._path.name, self._path.stat())
         else:
-            self._walk("", (os.path.realpath(self._root),), listing)
-        return listing.finish()
+            yield from self._walk("", (os.path.realpath(self._root),))
 
     def read(self, key: str) -> bytes:  # noqa: D102
         with open(self._prefix + key, "rb") as file:  # noqa: PTH123
@@ -150,38 +155,47 @@ class LocalSource(InputSource):
     def local(self, key: str) -> Path:  # noqa: D102
         return self._root / key
 
-    def _walk(self, folder: str, above: tuple[str, ...], listing: Listing) -> None:
+    def _walk(self, folder: str, above: tuple[str, ...]) -> Iterator[Found]:
+        """Go through a folder entry by entry; the folders in it come after its files, so that few are open at a time."""
+        inner: list[tuple[str, str]] = []
+        with closing(self._entries(folder)) as entries:
+            for entry in entries:
+                key, name = folder + entry.name, readable(folder + entry.name)
+                if is_system(entry.name):
+                    yield PassedOver(name, HIDDEN)
+                elif entry.is_dir():
+                    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
+                    if real in above:
+                        yield PassedOver(name, "a link back into the folders above it")
+                        continue
+                    if len(above) > MAX_DEPTH:
+                        raise DataError(
+                            f"folder {name} lies more than {MAX_DEPTH} folders deep, as a loop of links makes them; end the loop"
+                        )
+                    yield Folder(name)
+                    inner.append((f"{key}/", real))
+                else:
+                    try:
+                        yield _file(key, entry.stat())
+                    except OSError as error:
+                        reason = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read ({error.strerror})"
+                        yield Fault(name, reason)
+        for key, real in inner:
+            yield from self._walk(key, (*above, real))
+
+    def _entries(self, folder: str) -> Generator["os.DirEntry[str]", None, None]:
         try:
-            with os.scandir(self._prefix + folder) as found:
-                entries = list(found)
+            with os.scandir(self._prefix + folder) as entries:
+                yield from entries
         except OSError as error:
             shown = readable(folder.rstrip("/") or str(self._root))
             raise DataError(f"folder {shown} cannot be opened ({error.strerror}); give read access to it") from error
-        for entry in entries:
-            key, name = folder + entry.name, readable(folder + entry.name)
-            if is_system(entry.name):
-                listing.hide(name)
-            elif entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else f"{above[-1]}/{entry.name}"
-                if real in above:
-                    listing.passed_over.append(PassedOver(name, "a link back into the folders above it"))
-                    continue
-                if len(above) > MAX_DEPTH:
-                    raise DataError(f"folder {name} lies more than {MAX_DEPTH} folders deep, as a loop of links makes them; end the loop")
-                listing.folders.add(name)
-                self._walk(f"{key}/", (*above, real), listing)
-            else:
-                try:
-                    self._add(key, entry.stat(), listing)
-                except OSError as error:
-                    reason = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read ({error.strerror})"
-                    listing.faults.append(PassedOver(name, reason))
 
-    def _add(self, key: str, status: os.stat_result, listing: Listing) -> None:
-        if not stat.S_ISREG(status.st_mode):
-            listing.faults.append(PassedOver(readable(key), "neither a file nor a folder, but a device, pipe or socket"))
-            return
-        _add_file(SourceFile(readable(key), status.st_size, str(status.st_mtime_ns), key), listing)
+
+def _file(key: str, status: os.stat_result) -> SourceFile | Fault:
+    if not stat.S_ISREG(status.st_mode):
+        return Fault(readable(key), "neither a file nor a folder, but a device, pipe or socket")
+    return SourceFile(readable(key), status.st_size, str(status.st_mtime_ns), key)
 
 
 class StoreSource(InputSource):
@@ -202,21 +216,21 @@ class StoreSource(InputSource):
         self._prefix = f"{folder}/" if folder else ""
         self._only = first if self.single else None
 
-    def listing(self) -> Listing:  # noqa: D102
-        listing = Listing(self.address)
+    def found(self) -> Iterator[Found]:  # noqa: D102
+        is_empty = True
         for entry in [self._only] if self._only else self._store.list(self._prefix):
+            is_empty = False
             key = entry.key.removeprefix(self._prefix)
             name = readable(key)
             parts = key.split("/")
             if not {".", ".."}.isdisjoint(parts) or not parts[0]:
-                listing.faults.append(PassedOver(name, "its key begins with an empty part, or has '.' or '..' in it; rename the object"))
+                yield Fault(name, "its key begins with an empty part, or has '.' or '..' in it; rename the object")
             elif not self._only and is_hidden(name):
-                listing.hide(name)
+                yield PassedOver(name, HIDDEN)
             else:
-                _add_file(SourceFile(name, entry.size, entry.stamp, key), listing)
-        if not (listing.files or listing.passed_over or listing.faults):
+                yield SourceFile(name, entry.size, entry.stamp, key)
+        if is_empty:
             raise DataError(f"there is nothing under {self.address}; check bucket and prefix, in which upper and lower case differ")
-        return listing.finish()
 
     def read(self, key: str) -> bytes:  # noqa: D102
         return self._store.read(self._prefix + key)
@@ -260,9 +274,3 @@ class _Ranges(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
-
-
-def _add_file(file: SourceFile, listing: Listing) -> None:
-    if len(listing.files) >= MAX_FILES:
-        raise DataError(f"{listing.address} holds more than {MAX_FILES} files; give a folder or prefix that holds fewer")
-    listing.files.append(file)

@@ -1,44 +1,72 @@
 """Looks through the input and says what kind each file is, what is passed over, and what is refused before any scoring."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from components.classifier.errors import DataError, UsageError
 from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of
 from components.readers.archive_rows import index_archive
-from components.readers.listing import SourceFile, looks_like_picture
+from components.readers.decoding import in_order
+from components.readers.listing import MAX_STREAMED, Fault, Folder, SourceFile, check_count, looks_like_picture, without_twins
 from components.readers.places import InputSource
 from components.readers.records import PassedOver, Reading
+from components.readers.spool import Spool
 from components.score.plan import Source
 
 MAX_LOOKING = 16
 """Threads that read the first bytes of files."""
+LOOKED_AT_ONCE = 64
 
 
-def classify_inputs(source: InputSource, reading: Reading) -> tuple[list[Source], list[PassedOver], list[list[str]]]:
-    """Return the sources in order, what is passed over, and [file, reason] of containers that are refused.
+@dataclass(frozen=True)
+class Classified:
+    """What the input holds, in order, on disk but for the last."""
 
-    A single file that is refused raises DataError: there is nothing else to do. In a folder the others are scored.
+    sources: Spool[Source]
+    passed_over: Spool[PassedOver]
+    refused: list[list[str]]
+    """[file, reason] of containers."""
+
+
+def classify_inputs(source: InputSource, reading: Reading, folder: Path) -> Classified:
+    """Return the sources in order, what is passed over, and the containers that are refused; `folder` takes what goes to disk.
+
+    A single file that is refused raises DataError: there is nothing else to do. In a folder the others are scored. Raises it too
+    where a name is there in two spellings.
     """
-    listing = source.listing()
-    sources, refused = [], []
-    passed = sorted(listing.passed_over + listing.faults, key=lambda passed: passed.input)
-    kinds = _kinds(source, listing.files)
-    for file in listing.files:
-        kind = kinds.get(file.key, PICTURE)
+    files = Spool[SourceFile](folder / "files", lambda file: file.name)
+    unlisted = Spool[PassedOver](folder / "unlisted", lambda passed: (passed.input, isinstance(passed, Fault)))
+    count = 0
+    for found in source.found():
+        if isinstance(found, SourceFile):
+            check_count(source.address, count, MAX_STREAMED)
+            count += 1
+            files.add(found)
+        elif not isinstance(found, Folder):
+            unlisted.add(found)
+    sources, passed_over, refused = Spool[Source](folder / "sources"), Spool[PassedOver](folder / "passed"), list[list[str]]()
+    for passed in unlisted:
+        passed_over.add(PassedOver(passed.input, passed.reason))
+    for file, kind in _kinds(source, without_twins(files, source.address)):
         if kind is None and not source.single:
-            passed.append(PassedOver(file.name, "neither its content nor its name is a picture's"))
+            passed_over.add(PassedOver(file.name, "neither its content nor its name is a picture's"))
         elif kind == LABELS and not source.single:
-            passed.append(PassedOver(file.name, "an IDX file of labels, no pictures"))
+            passed_over.add(PassedOver(file.name, "an IDX file of labels, no pictures"))
         else:
             try:
-                sources.append(_source(source, file, kind, reading))
-                passed += sources[-1].index.passed_over if sources[-1].index else []
+                made = _source(source, file, kind, reading)
             except DataError as error:
                 if source.single:
                     raise
                 refused.append([file.name, str(error)])
-    return sources, passed, refused
+            else:
+                sources.add(made)
+                for passed in made.archive.passed_over if made.archive else []:
+                    passed_over.add(passed)
+    return Classified(sources, passed_over, refused)
 
 
 def refuse_output_in_input(input: str, output: str) -> None:
@@ -52,18 +80,23 @@ def refuse_output_in_input(input: str, output: str) -> None:
         raise UsageError(f"the output {output} lies in the input {input}, and would be scored by the next run; name another place")
 
 
-def _kinds(source: InputSource, files: list[SourceFile]) -> dict[str, str | None]:
-    """Look into the files whose names do not promise a picture (a single one always); the others are pictures."""
+def _kinds(source: InputSource, files: Iterator[SourceFile]) -> Iterator[tuple[SourceFile, str | None]]:
+    """Yield the files with their kinds: those whose names do not promise a picture (a single one always) are looked into."""
 
     def kind(file: SourceFile) -> str | None:
+        if not source.single and looks_like_picture(file.name):
+            return PICTURE
         try:
             return kind_of(file.name, source.head(file.key, HEAD))
         except OSError:
             return PICTURE  # scoring gives it a row that says why it cannot be read
 
-    unsure = [file for file in files if source.single or not looks_like_picture(file.name)]
+    def look(group: list[SourceFile]) -> list[tuple[SourceFile, str | None]]:
+        return [(file, kind(file)) for file in group]
+
     with ThreadPoolExecutor(MAX_LOOKING) as pool:
-        return {file.key: found for file, found in zip(unsure, pool.map(kind, unsure), strict=True)}
+        for looked in in_order(pool, iter(lambda: list(islice(files, LOOKED_AT_ONCE)), []), look, MAX_LOOKING):
+            yield from looked
 
 
 def _source(source: InputSource, file: SourceFile, kind: str | None, reading: Reading) -> Source:

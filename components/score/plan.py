@@ -15,8 +15,9 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +31,8 @@ from components.settings.scoring import ScoringSettings
 FORMAT = 1
 PIECE_ROWS = 4096
 """Rows of a piece, at most: what is lost when a step is killed."""
+BATCH_ROWS = 10_000
+"""Rows of what is passed over that are written at once."""
 SHARD_ROWS = 50_000
 MAX_SHARDS = 16
 """When the number of shards is left to the plan: one for so many rows, and no more than these."""
@@ -43,8 +46,7 @@ _SLICES = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)  # there may be a million
-class Source:
+class Source(NamedTuple):  # there may be millions, and these are pickled fastest
     """One input file as `classify_inputs` found it; `name` is the source's own spelling; `rows` is None when only reading tells."""
 
     name: str
@@ -52,7 +54,7 @@ class Source:
     size: int
     stamp: str
     rows: int | None
-    index: ArchiveIndex | None = None
+    archive: ArchiveIndex | None = None
     """Of an archive that is divided."""
 
 
@@ -135,8 +137,7 @@ class Plan:
 
     def pictures(self, pieces: Iterable[Piece]) -> int:
         """Return how many pictures the pieces hold, estimated from the size of files that do not tell."""
-        parts = [part for piece in pieces for part in self.slices(piece)]
-        return sum(_estimate(part.size) if part.stop is None else part.stop - part.start for part in parts)
+        return sum(piece.weight for piece in pieces)
 
     def shards(self) -> list[str]:
         """Names of the shards that have work; at least one, since a loop over nothing fails on some runners."""
@@ -154,26 +155,34 @@ def write_plan(
     classes: list[str],
     familiarity: bool,
     settings: ScoringSettings,
-    sources: list[Source],
-    passed_over: list[PassedOver],
+    sources: Iterable[Source],
+    passed_over: Iterable[PassedOver],
     refused: list[list[str]],
     shards: int,
 ) -> Plan:
-    """Cut the sources into pieces, deal them to shards (0: as many as are useful) and write the plan."""
+    """Cut the sources into pieces, deal them to shards (0: as many as are useful) and write the plan.
+
+    `sources` and `passed_over` are gone through twice, and never held in memory: there may be millions.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = sum(source.rows or 0 for source in sources)
-    weight = sum(_weight(source) for source in sources)
+    rows = weight = 0
+    stamped = True
+    for source in sources:
+        rows, weight, stamped = rows + (source.rows or 0), weight + _weight(source), stamped and source.stamp != ""
     if settings.engine == "ray":
         shards = shards or 1  # Ray shares the work out by itself
     wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
-    cut = list(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1)))
     basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]
     basis += [settings.names] if settings.names else []  # pieces of earlier releases are still found
-    if any(not source.stamp for source in sources):
+    if not stamped:
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
-    ids = [_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]) for piece in cut]
-    weights = [sum(_share(s) for s in piece) for piece in cut]
-    counted = [all(stop is not None for _, _, stop in piece) for piece in cut]
+    ids, weights, counted = list[str](), list[int](), list[bool]()
+    with pq.ParquetWriter(folder / "slices.parquet", _SLICES) as writer:
+        for number, piece in enumerate(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1))):
+            ids.append(_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]))
+            weights.append(sum(_share(part) for part in piece))
+            counted.append(all(stop is not None for _, _, stop in piece))
+            writer.write_table(_slices_table(number, piece))
     content = {
         "store": store,
         "name": name,
@@ -185,10 +194,9 @@ def write_plan(
         "settings": settings.model_dump(),
         "pieces": list(zip(ids, _deal(weights, wanted), weights, counted, strict=True)),
         "refused": refused,
-        "key": _digest([ids, [(passed.input, passed.reason) for passed in passed_over], refused, *_form(settings)]),
+        "key": _key(ids, passed_over, refused, _form(settings)),
     }
-    _write_slices(folder / "slices.parquet", cut)
-    pq.write_table(_passed_table(passed_over), folder / "passed_over.parquet")
+    _write_passed_over(folder / "passed_over.parquet", passed_over)
     (folder / "plan.json").write_text(json.dumps(content, allow_nan=False), "utf-8")
     return Plan.load(folder)
 
@@ -199,7 +207,7 @@ def _form(settings: ScoringSettings) -> list[str]:
     return [f"{name}={getattr(settings, name)}" for name in ("layout", "partition_by") if getattr(settings, name) != getattr(usual, name)]
 
 
-def _cut(sources: list[Source], most: int) -> Iterator[list[tuple[Source, int, int | None]]]:
+def _cut(sources: Iterable[Source], most: int) -> Iterator[list[tuple[Source, int, int | None]]]:
     piece: list[tuple[Source, int, int | None]] = []
     room = most
     for source in sources:
@@ -254,7 +262,7 @@ def _share(part: tuple[Source, int, int | None]) -> int:
 
 
 def _place(source: Source, start: int, stop: int | None) -> str:
-    return "" if source.index is None or stop is None else source.index.place(start, stop)
+    return "" if source.archive is None or stop is None else source.archive.place(start, stop)
 
 
 def _deal(weights: list[int], shards: int) -> list[int]:
@@ -266,23 +274,29 @@ def _deal(weights: list[int], shards: int) -> list[int]:
     return dealt
 
 
-def _passed_table(passed_over: list[PassedOver]) -> pa.Table:
-    return pa.table(
-        [pa.array([p.input for p in passed_over], pa.string()), pa.array([p.reason for p in passed_over], pa.string())], PASSED_OVER
-    )
+def _write_passed_over(path: Path, passed_over: Iterable[PassedOver]) -> None:
+    remaining = iter(passed_over)
+    with pq.ParquetWriter(path, PASSED_OVER) as writer:
+        while rows := list(islice(remaining, BATCH_ROWS)):
+            columns = [pa.array([p.input for p in rows], pa.string()), pa.array([p.reason for p in rows], pa.string())]
+            writer.write_table(pa.table(columns, PASSED_OVER))
+
+
+def _key(ids: list[str], passed_over: Iterable[PassedOver], refused: list[list[str]], form: list[str]) -> str:
+    """The digest of [ids, [[input, reason], …], refused, *form], as `_digest` makes it, without all of its JSON in memory."""
+    digest = hashlib.sha256(f"[{json.dumps(ids)}, [".encode())
+    for number, passed in enumerate(passed_over):
+        digest.update(f"{', ' if number else ''}{json.dumps((passed.input, passed.reason))}".encode())
+    digest.update(f"], {json.dumps([refused, *form])[1:]}".encode())
+    return digest.hexdigest()[:32]
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
 
 
-def _write_slices(path: Path, cut: list[list[tuple[Source, int, int | None]]]) -> None:
-    with pq.ParquetWriter(path, _SLICES) as writer:
-        for number, piece in enumerate(cut):
-            rows = [
-                (number, s.name.encode("utf-8", "surrogateescape"), s.kind, s.size, start, stop, _place(s, start, stop))
-                for s, start, stop in piece
-            ]
-            writer.write_table(
-                pa.table([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SLICES, strict=True)], _SLICES)
-            )
+def _slices_table(number: int, piece: list[tuple[Source, int, int | None]]) -> pa.Table:
+    rows = [
+        (number, s.name.encode("utf-8", "surrogateescape"), s.kind, s.size, start, stop, _place(s, start, stop)) for s, start, stop in piece
+    ]
+    return pa.table([pa.array(column, field.type) for column, field in zip(zip(*rows, strict=True), _SLICES, strict=True)], _SLICES)

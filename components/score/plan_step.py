@@ -43,22 +43,23 @@ def make_plan(
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")
         with model.open_input(input) as source:
-            sources, passed_over, refused = classify_inputs(source, Reading(config.input.spec, settings.image_column, settings.names))
-    return write_plan(
-        folder,
-        store=store,
-        name=name,
-        version=version,
-        input=input,
-        output=output,
-        classes=config.classes,
-        familiarity=config.familiarity is not None,
-        settings=settings,
-        sources=sources,
-        passed_over=passed_over,
-        refused=refused,
-        shards=shards,
-    )
+            reading = Reading(config.input.spec, settings.image_column, settings.names)
+            found = classify_inputs(source, reading, Path(scratch) / "found")
+        return write_plan(
+            folder,
+            store=store,
+            name=name,
+            version=version,
+            input=input,
+            output=output,
+            classes=config.classes,
+            familiarity=config.familiarity is not None,
+            settings=settings,
+            sources=found.sources,
+            passed_over=found.passed_over,
+            refused=found.refused,
+            shards=shards,
+        )
 
 
 def shards_to_score(plan: Plan) -> list[str]:

@@ -2,11 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.readers import spool
 from components.score.plan import Piece, Plan
 from components.settings.scoring import ScoringSettings
+from tests.score import cases
+from tests.score.conftest import Model, plan_of
 
 WEIGHTS = st.lists(st.tuples(st.integers(1, 30), st.booleans()), max_size=12)
 
@@ -42,3 +46,20 @@ def test_where_parts_end_does_not_depend_on_the_pieces(rows: list[int], most: in
 
     whole, rest = divmod(sum(rows), size)
     assert lengths(rows) == lengths([size] * whole + [rest] * (rest > 0))
+
+
+def test_a_plan_that_goes_to_disk_is_that_of_memory(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = cases.folder(tmp_path / "in", 30)
+    for name in ("b/é.png", "b/.hidden", "Thumbs.db", "notes.txt", "a.csv", "b-/1.png", "b/1.png", "odd"):
+        cases.put(folder / name, cases.png(1))
+    (folder / "z.png").symlink_to("nowhere")
+    monkeypatch.setattr("components.score.plan.PIECE_ROWS", 7)
+    plans = []
+    for run in (1, 2, 50_000):
+        monkeypatch.setattr(spool, "RUN", run)
+        plans.append(plan_of(model, tmp_path / f"plan-{run}", folder, tmp_path / "output", shards=2))
+    for name in ("plan.json", "slices.parquet", "passed_over.parquet"):
+        assert len({(plan.folder / name).read_bytes() for plan in plans}) == 1
+    names = [part.name for piece in plans[0].pieces for part in plans[0].slices(piece)]
+    assert names == sorted(names)
+    assert len(names) == 34 + names.count("notes.txt") + names.count("a.csv")
