@@ -218,7 +218,7 @@ def cost(image: Image.Image, data: bytes) -> int:
 _COST = {"WEBP": 2, "AVIF": 2, "JPEG2000": 8}
 """Measured at 25 megapixels. JPEG 2000 holds Python's lock all the time, so that nothing else runs."""
 _PLAIN_PPM = {b"P1", b"P2", b"P3"}
-_PPM_HEADER, _MAX_PPM_HEADER = re.compile(rb"P[1-7fyF](?:[\s\d.-]++|#[^\r\n]*+[\r\n]?)*+"), 100_000
+_PPM_HEADER, _MAX_PPM_HEADER = re.compile(rb"P[1-7fyF](?:[\s\d.-]++|#[^\r\n]*+[\r\n]?)*+"), 50_000
 """It may run on into pixels, which makes the estimate too high; of more bytes, the number does not matter."""
 _READ_IN_BLOCKS = (b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
 _CHUNK_COST = 675

@@ -2,8 +2,9 @@
 
 | a request | is worked on |
 |---|---|
-| small and alone, for a quick model | on the event loop: a few milliseconds at most. Not where requests are batched (batching.py) |
-| others up to 1 MiB, pictures that cost at most 2,000,000 pixels each | by one of a few threads |
+| small and the only one, for a quick model | on the event loop: a few milliseconds at most. Not where they are batched (batching.py) |
+| up to 64 KiB, pictures that cost at most 500,000 pixels each | by one of a few threads |
+| up to 1 MiB, pictures that cost at most 2,000,000 pixels each | by one of as many threads that do nothing else |
 | all others | one at a time, by a thread of its own, whose costly pictures a process decodes (decoding.py) |
 
 So a request that takes long holds only requests of its own kind. Whoever finds a request too much for it raises HandOver, and
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -32,8 +34,10 @@ _Outcome = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 _QUICK_BYTES = 16 * 1024
 _QUICK_IMAGES, _QUICK_COST = 4, 65_536
+SMALL_BYTES = 64 * 1024
+_SMALL_COST = 500_000
 _LARGE_BYTES = 1024 * 1024
-_COST_HERE = 2_000_000
+_MEDIUM_COST = 2_000_000
 _GATHER_SECONDS = 0.001
 
 
@@ -43,34 +47,57 @@ def never() -> bool:
 
 
 class Dispatcher:
-    """Gives each request to the event loop, to a worker or to the one for heavy work."""
+    """Gives each request to the event loop or to the worker for its size."""
 
     def __init__(self, settings: PredictorSettings, threads: int) -> None:
         self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST)
-        self._limits = replace(self.quick_limits, images_here=settings.max_images, cost_here=_COST_HERE)
+        self._small_limits = replace(self.quick_limits, images_here=settings.max_images, cost_here=_SMALL_COST)
+        self._medium_limits = replace(self._small_limits, cost_here=_MEDIUM_COST)
         self._decoder = DecoderProcess(settings.decode_seconds)
-        self._heavy_limits = replace(self._limits, slow=self._decoder.decode)
+        self._heavy_limits = replace(self._small_limits, slow=self._decoder.decode)
         self._patience, self._batches = settings.queue_seconds, settings.batch_seconds > 0
-        self._workers, self._heavy = Worker(threads, settings.queue_size), Worker(1, settings.queue_size)
+        self._small, self._medium, self._heavy = (Worker(number, settings.queue_size) for number in (threads, threads, 1))
         self._stop_at = math.inf
+        self._answered = False
+        """Whether the event loop has answered a request beside larger ones in its present round."""
 
     @property
     def depth(self) -> int:
         """Requests that are worked on by a thread, or wait for one."""
-        return self._workers.depth + self._heavy.depth
+        return self._small.depth + self._medium.depth + self._heavy.depth
+
+    @property
+    def last_large(self) -> float:
+        """When a request that is not small was last worked on (time.monotonic)."""
+        waiting = self._medium.depth + self._heavy.depth
+        return time.monotonic() if waiting else max(self._medium.last_end, self._heavy.last_end)
 
     @property
     def running(self) -> int:
         """Requests that a thread works on now."""
-        return self._workers.running + self._heavy.running
+        return self._small.running + self._medium.running + self._heavy.running
 
-    def check(self) -> None:
-        """Raise Unavailable when no more small requests are taken."""
-        self._workers.check()
+    def check(self, size: int) -> None:
+        """Raise Unavailable when no more requests of so many bytes are taken."""
+        self._workers(size)[0][0].check()
 
-    def is_quick(self, size: int, requests_in_hand: int) -> bool:
-        """Say whether a request is small and alone, so that the event loop may answer it."""
-        return requests_in_hand <= 1 and size <= _QUICK_BYTES and not self._batches
+    def may_answer_here(self, size: int, requests_in_hand: int) -> bool:
+        """Say whether the event loop may answer a request of so many bytes: one that is small and alone.
+
+        Beside larger ones, as under an attack, it need not be alone: then one is answered in each round of the loop.
+        """
+        if size > _QUICK_BYTES or self._batches:
+            return False
+        if requests_in_hand <= 1:
+            return True
+        if self._answered or self._small.depth or not (self._medium.depth or self._heavy.depth):
+            return False
+        self._answered = True
+        asyncio.get_running_loop().call_soon(self._begin_round)
+        return True
+
+    def _begin_round(self) -> None:
+        self._answered = False
 
     async def run(self, work: Work[R], size: int, gone: Callable[[], bool] = never) -> R:
         """Do a request's work on a thread; `size` is its number of bytes, `gone` says whether its client has left.
@@ -78,15 +105,18 @@ class Dispatcher:
         Raises what the work raises, Unavailable when too many wait or it waited too long, and Disconnected.
         """
         since = time.monotonic()
-        if size <= _LARGE_BYTES:
-            result = await self._workers.run(lambda: self._begin(work, self._limits, since, gone))
+        for worker, limits in self._workers(size):
+            if worker is self._heavy:
+                limits = replace(limits, gone=lambda: gone() or time.monotonic() > self._stop_at)
+            result = await worker.run(partial(self._begin, work, limits, since, gone))
             if result is not None:
                 return result
-        limits = replace(self._heavy_limits, gone=lambda: gone() or time.monotonic() > self._stop_at)
-        result = await self._heavy.run(lambda: self._begin(work, limits, since, gone))
-        if result is None:
-            raise RuntimeError("a request was handed over by the last that could take it")
-        return result
+        raise RuntimeError("a request was handed over by the last that could take it")
+
+    def _workers(self, size: int) -> list[tuple["Worker", RequestLimits]]:
+        """Who may work on a request of so many bytes, one after the other."""
+        workers = [(self._small, self._small_limits), (self._medium, self._medium_limits), (self._heavy, self._heavy_limits)]
+        return workers[(size > SMALL_BYTES) + (size > _LARGE_BYTES) :]
 
     def _begin(self, work: Work[R], limits: RequestLimits, since: float, gone: Callable[[], bool]) -> R | None:
         now = time.monotonic()
@@ -104,8 +134,8 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let the threads end when their work is done, and the decoding process at once."""
-        self._workers.close()
-        self._heavy.close()
+        for worker in (self._small, self._medium, self._heavy):
+            worker.close()
         self._decoder.close()
 
 
@@ -118,6 +148,8 @@ class Worker:
         """Jobs that run or wait."""
         self.running = 0
         """Jobs that run."""
+        self.last_end = -math.inf
+        """When the last ones ended (time.monotonic)."""
         self._lock = threading.Lock()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads = [threading.Thread(target=self._work, name=f"penstock-work-{k}", daemon=True) for k in range(threads)]
@@ -173,6 +205,7 @@ class Worker:
 
     def _deliver(self, outcomes: list[_Outcome]) -> None:
         self.depth -= len(outcomes)
+        self.last_end = time.monotonic()
         for future, result, error in outcomes:
             if future.done():  # the client's task was cancelled
                 continue

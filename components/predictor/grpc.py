@@ -11,6 +11,7 @@ from grpc_interceptor import AsyncExceptionToStatusInterceptor, exceptions
 
 from components.bundle.files import OUTPUT_NAME
 from components.classifier.errors import RequestError
+from components.predictor.dispatch import SMALL_BYTES
 from components.predictor.errors import Disconnected, HandOver, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
@@ -112,9 +113,9 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         try:
             self._model.check_name(request.model_name)
             loaded = self._model.current(request.model_version)
-            dispatcher.check()
+            dispatcher.check(size)
             try:
-                self._model.hold(size)
+                self._model.hold(size, size <= SMALL_BYTES)
                 return await dispatcher.run(lambda limits: self._answer(request, loaded, limits), size)
             finally:
                 self._model.pending_bytes -= size

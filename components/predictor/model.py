@@ -54,10 +54,14 @@ class ServingModel:
         if name != self.name:
             raise RequestError(f"there is no model {name[:64]!r} here; there is {self.name!r}", 404)
 
-    def hold(self, size: int) -> None:
-        """Count bytes of a request's body; raises Unavailable when those of all requests are too many. Subtract them in any case."""
+    def hold(self, size: int, small: bool = False) -> None:
+        """Count bytes of a request's body; raises Unavailable when those of all requests are too many. Subtract them in any case.
+
+        An eighth more may be held, for small requests only: large ones do not keep them out.
+        """
         self.pending_bytes += size
-        if self.pending_bytes > self.settings.max_pending_bytes:
+        limit = self.settings.max_pending_bytes
+        if self.pending_bytes > (limit + limit // 8 if small else limit):
             raise Unavailable("too many bytes of requests are being worked on; try again in a moment")
 
     def current(self, version: str = "") -> LoadedModel:

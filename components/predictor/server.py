@@ -163,7 +163,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
                 enforce_timeouts(uvicorn.server_state.connections, self.settings.header_timeout, self.settings.body_timeout)
             )
         ]
-        beside.append(asyncio.create_task(give_memory_back(lambda: self.model.dispatcher.depth)))
+        beside.append(asyncio.create_task(give_memory_back(lambda: self.model.dispatcher.last_large)))
         if self.settings.stop_with_parent:
             beside.append(asyncio.create_task(self._stop_with_parent()))
         if self.settings.enable_grpc:

@@ -9,7 +9,7 @@ Measured on two CPUs, where the model takes 100 µs for a 28x28 picture.
 | `Worker` gathers results before it wakes the event loop | at 16 connections a wake-up cost a quarter of a request |
 | `tune_interpreter`: threads give up Python's lock after 0.5 ms instead of 5 | health waits for the lock several times per response |
 | `freeze_garbage`: what is loaded is never collected, the rest 28 times less often | no pause of 50 ms now and then |
-| `give_memory_back`: an idle process that has grown gives back what it does not need | 416 MB after an attack became 132 |
+| `give_memory_back`: a process that has grown gives back what it does not need after large requests | 416 MB after an attack became 132 |
 | `new_id`: a counter instead of a UUID | 0.4 µs instead of 7 |
 
 Other measures stand with their subject: onnxruntime's threads do not spin while idle (bundle/model.py), more than one of them is
@@ -22,6 +22,7 @@ import gc
 import itertools
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ QUICK_SECONDS = 0.003
 _SWITCH_SECONDS = 0.0005
 _GC_THRESHOLDS = (20_000, 20, 20)
 """One picture as nested JSON lists is about a thousand objects: with Python's 700 each request would trigger a collection."""
-_GIVE_BACK_SECONDS = 5.0
+_GIVE_BACK_SECONDS, _TRY_AGAIN_SECONDS = 5.0, 60.0
 _GROWTH_BYTES = 4 * 2**20
 _ID_PREFIX, _ID_NUMBERS = os.urandom(6).hex(), itertools.count(1)
 
@@ -47,16 +48,22 @@ def freeze_garbage() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
-async def give_memory_back(busy: Callable[[], object]) -> None:
-    """Give to the system what large requests took, whenever the process has grown and nothing is being worked on; runs until cancelled.
+async def give_memory_back(last_large: Callable[[], float]) -> None:
+    """Give to the system what large requests took, whenever the process has grown and none came for a while; runs until cancelled.
 
-    The C library keeps what was freed below something that lives, and gives it back only when it is told to (malloc_trim(3)).
+    `last_large` is when the last of them was worked on (time.monotonic). The C library keeps what was freed below something that lives,
+    and gives it back only when it is told to (malloc_trim(3)). That takes milliseconds, in which nobody else gets memory: it is done
+    again only after more large requests, or after a minute.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     least = resident_bytes()
+    tried = time.monotonic()
     while trim is not None and least:
         await asyncio.sleep(_GIVE_BACK_SECONDS)
-        if resident_bytes() > least + _GROWTH_BYTES and not busy():
+        now, large = time.monotonic(), last_large()
+        due = large > tried or now > tried + _TRY_AGAIN_SECONDS
+        if due and now > large + _GIVE_BACK_SECONDS and resident_bytes() > least + _GROWTH_BYTES:
+            tried = now
             gc.collect()
             await asyncio.to_thread(trim, 0)
             least = min(least, resident_bytes())  # it never rises: what lives now may be gone in the next pause

@@ -49,10 +49,10 @@ def padded(pictures: np.ndarray) -> bytes:
     return json.dumps({"instances": [pictures[0].tolist()]}).encode().ljust(PART)
 
 
-def begin(url: str) -> socket.socket:
+def begin(url: str, size: int = PART) -> socket.socket:
     """Send the headers of a request and most of its body."""
     connection = connect(url)
-    connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {PART + 1}\r\n\r\n".encode() + b" " * PART)
+    connection.sendall(f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {size + 1}\r\n\r\n".encode() + b" " * size)
     return connection
 
 
@@ -104,6 +104,9 @@ def test_bodies_that_together_exceed_the_memory_for_them_are_503_until_the_other
         refused = bounded.post(PREDICT, content=padded(pictures))
         assert "too many bytes" in error_of(refused, 503)
         assert int(refused.headers["retry-after"]) > 0
+        stack.enter_context(closing(begin(bounded_url, 99_000)))
+        small = json.dumps({"instances": [pictures[0].tolist()]}).encode()
+        assert bounded.post(PREDICT, content=small.ljust(60_000)).status_code == 200, "large bodies do not keep small ones out"
     wait_for(lambda: value(bounded, "penstock_pending_bytes ") == 0)
     assert bounded.post(PREDICT, content=padded(pictures)).status_code == 200
 

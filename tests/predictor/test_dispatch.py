@@ -23,8 +23,9 @@ from PIL import Image
 from components.classifier.decode import CostlyPicture, decode, header_cost
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, from_bytes
+from components.predictor import speed
 from components.predictor.decoding import DecoderProcess
-from components.predictor.dispatch import Dispatcher, Worker
+from components.predictor.dispatch import SMALL_BYTES, Dispatcher, Worker
 from components.predictor.errors import Disconnected, Unavailable
 from components.predictor.protocol.request import RequestLimits
 from components.predictor.settings import PredictorSettings
@@ -186,7 +187,7 @@ def test_work_is_handed_over_until_somebody_can_do_it_and_dropped_when_it_is_too
             return "done" if limits.slow else None
 
         assert await dispatcher.run(heavy, 100) == "done"
-        assert [limits.slow is not None for limits in tried] == [False, True]
+        assert [limits.slow is not None for limits in tried] == [False, False, True]
         tried.clear()
         assert await dispatcher.run(heavy, 2_000_000) == "done"  # large ones go there at once
         assert len(tried) == 1
@@ -203,6 +204,65 @@ def test_work_is_handed_over_until_somebody_can_do_it_and_dropped_when_it_is_too
         dispatcher.close()
 
     asyncio.run(scenario())
+
+
+def test_small_requests_do_not_wait_for_medium_ones() -> None:
+    async def scenario() -> None:
+        dispatcher, ends = Dispatcher(PredictorSettings(), 2), threading.Event()
+        medium = [asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), SMALL_BYTES + 1)) for _ in range(4)]
+        try:
+            assert [await dispatcher.run(lambda limits: "done", SMALL_BYTES) for _ in range(3)] == ["done"] * 3
+            assert not any(each.done() for each in medium)
+        finally:
+            ends.set()
+        assert await asyncio.gather(*medium) == [True] * 4
+        dispatcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_event_loop_answers_what_is_alone_and_beside_larger_work_one_request_per_round() -> None:
+    async def scenario() -> None:
+        dispatcher, ends = Dispatcher(PredictorSettings(), 1), threading.Event()
+        assert dispatcher.may_answer_here(100, 1)
+        assert not dispatcher.may_answer_here(100_000, 1), "it is not small"
+        assert not dispatcher.may_answer_here(100, 2), "others are in hand, and all are small"
+        large = asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), 2_000_000))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            assert [dispatcher.may_answer_here(100, 5) for _ in range(3)] == [True, False, False]
+            await asyncio.sleep(0)
+        small = asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), 100))
+        await asyncio.sleep(0)
+        assert not dispatcher.may_answer_here(100, 5), "another small one is before it"
+        ends.set()
+        await asyncio.gather(large, small)
+        dispatcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_memory_is_given_back_once_after_large_work_and_not_while_it_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, last_large, tried = 1000.0, 995.0, list[float]()
+    rounds = iter([None] * 60)
+
+    async def five_seconds(_: float) -> None:
+        nonlocal now, last_large
+        if next(rounds, "end") == "end":
+            raise asyncio.CancelledError
+        now += 5
+        if now <= 1030:  # an attack of half a minute
+            last_large = now - 1
+
+    sizes = iter([100 * 2**20])
+    monkeypatch.setattr(speed, "resident_bytes", lambda: next(sizes, 200 * 2**20))
+    monkeypatch.setattr(speed.time, "monotonic", lambda: now)
+    monkeypatch.setattr(speed.asyncio, "sleep", five_seconds)
+    monkeypatch.setattr(speed.gc, "collect", lambda: tried.append(now))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(speed.give_memory_back(lambda: last_large))
+    assert tried[0] == 1035, "five seconds after the last large request"
+    assert tried[1] - tried[0] == 65, "where it did not help, again after a minute"
 
 
 def test_a_cancelled_job_is_not_begun() -> None:

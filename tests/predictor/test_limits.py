@@ -1,21 +1,28 @@
 """Limits on what one client can take: bytes, pictures, pixels, connections and time."""
 
+import asyncio
+import gc
 import json
 import os
 import socket
 import struct
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 
+from components.predictor.http.limits import GuardedProtocol
 from components.validate_serving.predictor_process import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, error_of, png, tensor
 
@@ -219,6 +226,47 @@ def test_trailers_are_bounded_like_headers(server: tuple[PredictorProcess, str],
     assert server[0].memory() - before < 20 * 1024 * 1024
     assert cpu_seconds(server[0]) - began < 1
     assert client.post(PREDICT, json=body).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "rest", [b"a:b\r\n" * 200, b"a:" + b"b" * 90_000, b"not a trailer\x00\r\n", b"\r\n"], ids=["many", "long", "wrong", "none"]
+)
+def test_a_connection_leaves_nothing_that_waits_for_garbage_collection(rest: bytes) -> None:
+    """Which comes rarely here, and then takes milliseconds in which nobody is answered."""
+    kept: list[weakref.ref[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def scenario() -> bytes:
+        config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, lifespan="off")
+        config.load()
+
+        def connection() -> GuardedProtocol:
+            made = GuardedProtocol(config, ServerState(), {})
+            kept.append(weakref.ref(made))
+            return made
+
+        server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + rest)
+            answer = await reader.read()
+            writer.close()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        return answer
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(scenario())[9:12] == {b"\r\n": b"204", b"not a trailer\x00\r\n": b"400"}.get(rest, b"431")
+        assert [it() for it in kept] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -3,6 +3,7 @@
 Limits on bodies and on waiting are kept here. A client's mistake is a 4xx with `{"error": one line}`.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import orjson
 
 from components.classifier.errors import RequestError
-from components.predictor.dispatch import never
+from components.predictor.dispatch import SMALL_BYTES, never
 from components.predictor.errors import Disconnected, HandOver, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
@@ -68,6 +69,7 @@ class InferenceApp:
         self._v1 = f"/v1/models/{model.name}:predict"
         self._v2 = f"/v2/models/{model.name}/infer"
         self._in_flight = 0
+        self._turns = asyncio.Lock()
         metrics.watch(lambda: model.dispatcher.depth, lambda: self._in_flight, lambda: model.pending_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,6 +120,8 @@ class InferenceApp:
         except RequestError as error:
             await self._send(send, error_response(error.status, str(error)), _request_id(dict(scope["headers"])))
         else:
+            if "pipelined" in scope.get("state", ()):
+                await self._take_turn()
             await self._inner(scope, receive, send)
 
     def _check_open(self, path: str) -> None:
@@ -138,9 +142,9 @@ class InferenceApp:
             if scope["method"] != "POST":
                 return error_response(405, "inference requests are sent by POST", [(b"allow", b"POST")])
             loaded = self._model.current(version)
-            self._dispatcher.check()
+            self._dispatcher.check(int(headers.get(b"content-length", b"0")))
             header_length = _check_headers(headers, protocol)
-            body = await self._read(headers, receive)
+            body = await self._read(headers, receive, "pipelined" in scope.get("state", ()))
             try:
                 return await self._work(InferenceRequest(loaded, protocol, body, header_length, request_id), scope)
             finally:
@@ -159,7 +163,7 @@ class InferenceApp:
 
     async def _work(self, request: InferenceRequest, scope: Scope) -> Response:
         """Answer a quick request at once, and others on a thread, so that the server stays responsive."""
-        if request.loaded.quick and self._dispatcher.is_quick(len(request.body), len(self._tasks)):
+        if request.loaded.quick and self._dispatcher.may_answer_here(len(request.body), len(self._tasks)):
             response = self._answer(request, self._dispatcher.quick_limits)
             if response is not None:
                 return response
@@ -186,18 +190,22 @@ class InferenceApp:
         data, json_length = v2.render(predictions, options, request.id)
         return Response(200, data, _JSON) if json_length is None else Response(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
 
-    async def _read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _read(self, headers: dict[bytes, bytes], receive: Receive, pipelined: bool) -> bytes:
         """Read a body within the limits; its bytes count as pending until the caller subtracts them."""
         _check_size(int(headers.get(b"content-length", b"0")), self._settings.max_body_bytes)
         chunks: list[bytes] = []
         size = 0
+        if pipelined:
+            await self._take_turn()
         try:
             while True:
+                if size > SMALL_BYTES:
+                    await self._take_turn()
                 message = await receive()
                 _check_connected(message)
                 chunk: bytes = message.get("body", b"")
                 size += len(chunk)
-                self._model.hold(len(chunk))
+                self._model.hold(len(chunk), size <= SMALL_BYTES)
                 _check_size(size, self._settings.max_body_bytes)
                 if not message.get("more_body"):
                     return b"".join((*chunks, chunk)) if chunks else chunk
@@ -205,6 +213,11 @@ class InferenceApp:
         except BaseException:
             self._model.pending_bytes -= size
             raise
+
+    async def _take_turn(self) -> None:
+        """Wait for all others that want it: one goes on per round of the event loop, so that no round takes long."""
+        async with self._turns:
+            await asyncio.sleep(0)
 
     async def _send(self, send: Send, response: Response, request_id: str) -> None:
         headers = [*response.headers, (b"content-length", str(len(response.body)).encode()), (b"x-request-id", request_id.encode())]

@@ -79,10 +79,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._reserves.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop counting what was stored."""
+        """Stop counting what was stored, and break the cycles, so that all is free at once and not when garbage is collected."""
         self._count(0)
         self._reserves.discard(self)
         super().connection_lost(exc)
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        self.pipeline.clear()
 
     def _make_room(self, now: float) -> bool:
         """Close connections that have been idle longest, several at a time; says whether there is room for this one."""
@@ -112,21 +114,21 @@ class GuardedProtocol(HttpToolsProtocol):
             if len(data) <= _PIECE_BYTES:
                 self._feed(data)
                 return
+            view = memoryview(data)
             for start in range(0, len(data), _PIECE_BYTES):
-                self._feed(data[start : start + _PIECE_BYTES])
+                self._feed(view[start : start + _PIECE_BYTES])
         except httptools.HttpParserError as error:
-            reason = error.__context__
-            if isinstance(reason, _RefusedError):
-                self._refuse_for(reason)
-            else:
-                self.send_400_response("")
+            self._refuse_for(error.__context__)  # a variable for it would make a cycle: its traceback holds this frame
         except _RefusedError as refused:
             self._refuse_for(refused)
 
-    def _refuse_for(self, error: _RefusedError) -> None:
-        self.refuse(error.status, str(error), (b"retry-after: 1\r\n",) if error.status == 503 else ())
+    def _refuse_for(self, error: BaseException | None) -> None:
+        if isinstance(error, _RefusedError):
+            self.refuse(error.status, str(error), (b"retry-after: 1\r\n",) if error.status == 503 else ())
+        else:
+            self.send_400_response("")
 
-    def _feed(self, data: bytes) -> None:
+    def _feed(self, data: bytes | memoryview) -> None:
         self._arriving += len(data)
         try:
             self.parser.feed_data(data)
@@ -192,8 +194,11 @@ class GuardedProtocol(HttpToolsProtocol):
         self.headers_complete, self._arriving = True, 0
         self.waiting_since = time.monotonic()
         super().on_headers_complete()
-        self.scope["state"]["gone"] = self.transport.is_closing  # so that work for nobody is dropped
-        self.headers = []  # of trailers, which would otherwise pass for headers
+        state = self.scope["state"]
+        state["gone"] = self.transport.is_closing  # so that work for nobody is dropped
+        if self.pipeline:
+            state["pipelined"] = True
+        self.headers = _Trailers()  # which would otherwise pass for headers
 
     def _head_size(self) -> int:
         """The bytes that have arrived may hold a part of the body too."""
@@ -212,6 +217,9 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pipeline:
             self._kept += self._arriving
         self._arriving = 0
+        if self.cycle.response_complete:  # the rest of a refused body: one part per round of the event loop
+            self.flow.pause_reading()
+            self.loop.call_soon(self.flow.resume_reading)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -255,6 +263,16 @@ class GuardedProtocol(HttpToolsProtocol):
                 % (status, _PHRASES[status], len(body), b"".join(headers), body)
             )
         self.transport.close()
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Trailers of one request, whose number is looked at before they are complete: there is room for thousands in a piece."""
+
+    def append(self, item: tuple[bytes, bytes]) -> None:
+        """Add one; raises _RefusedError when there are too many."""
+        if len(self) >= _MAX_HEADERS:
+            raise _too_large()
+        super().append(item)
 
 
 def _close_idle(connections: set[Any], number: int, now: float, silent_seconds: float) -> int:
