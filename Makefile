@@ -116,7 +116,7 @@ bench-ingest: $(INSTALLED) ## Ingest beside ImageFolder, webdataset and Hugging 
 bench-registry: $(INSTALLED) ## Publishing beside cp, sha256sum and boto3
 	$(BIN)/python -m benchmarks.registry $(OPTIONS)
 
-bench-training: $(INSTALLED) ## Training beside a reference loop, accuracy against CPU seconds; OPTIONS='--mnist FOLDER'
+bench-training: $(INSTALLED) ## Training beside a reference loop and timm, accuracy against CPU seconds; OPTIONS='--mnist FOLDER'
 	$(BIN)/python -m benchmarks.training.bench $(OPTIONS)
 
 bench-serving: $(INSTALLED) ## The predictor beside KServe, MLServer, BentoML, LitServe and a bare server; needs wrk

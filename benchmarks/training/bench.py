@@ -1,21 +1,28 @@
-"""Penstock's training beside a reference loop: accuracy against CPU seconds.
+"""Penstock's training beside a reference loop and timm: accuracy against CPU seconds.
 
-The reference is Adam at 0.001 with batches of 64 and a CNN of 32, 64 and 128 channels.
+The reference is Adam at 0.001 with batches of 64 and a CNN of 32, 64 and 128 channels. timm's side is its resnet18, optimizer and schedule
+with the defaults of its training script; its crops and mirror images are left out, since they are for photographs.
 
     python -m benchmarks.training.bench --mnist FOLDER                 # MNIST's four files; letters are rendered from installed fonts
-    python -m benchmarks.training.bench --sets letters --seeds 1
+    python -m benchmarks.training.bench --sets letters --seeds 1 --sides ours,reference,timm
 
-One thread; test accuracy after each epoch, whose own cost is not counted. Prints mean and deviation over the seeds.
+One thread; test accuracy after each epoch, whose own cost is not counted. Prints mean and deviation over the seeds, and when each seed
+first reached the accuracy that --target names.
 """
 
 import argparse
+import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
+import timm
+import timm.optim
+import timm.scheduler
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -72,25 +79,42 @@ def ours(parts: sets.Parts, seed: int) -> Curve:
 
 def reference(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float, float]]:
     """Train by the loop that a tutorial has: no schedule, no augmentation."""
-    training, _, test = parts
     torch.manual_seed(seed)
-    scale = 1 / 255
-    images = torch.from_numpy(training.images).permute(0, 3, 1, 2).float() * scale
-    labels, classes = torch.from_numpy(training.labels), int(training.labels.max()) + 1
-    side = images.shape[2] // 8
+    training = parts[0]
+    side = training.images.shape[1] // 8
     layers: list[nn.Module] = []
-    for before, after in ((images.shape[1], 32), (32, 64), (64, 128)):
+    for before, after in ((training.images.shape[3], 32), (32, 64), (64, 128)):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)]
-    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * side * side, 128), nn.ReLU(), nn.Linear(128, classes))
-    optimizer, spent = torch.optim.Adam(network.parameters(), lr=0.001), 0.0
-    for _ in range(epochs):
+    network = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * side * side, 128), nn.ReLU(), nn.Linear(128, _classes(training)))
+    return _plain_loop(network, torch.optim.Adam(network.parameters(), lr=0.001), None, parts, 64, epochs)
+
+
+def timm_defaults(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float, float]]:
+    """Train timm's resnet18: SGD at 0.1 per 256 pictures, cosine after one epoch of warm-up (its five are meant for 300 epochs)."""
+    torch.manual_seed(seed)
+    training = parts[0]
+    network = timm.create_model("resnet18", in_chans=training.images.shape[3], num_classes=_classes(training))
+    optimizer = timm.optim.create_optimizer_v2(network, opt="sgd", lr=0.1 * 128 / 256, weight_decay=2e-5, momentum=0.9)
+    schedule, _ = timm.scheduler.create_scheduler_v2(optimizer, num_epochs=epochs, warmup_epochs=1)
+    return _plain_loop(network, optimizer, schedule, parts, 128, epochs)
+
+
+def _plain_loop(
+    network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, parts: sets.Parts, batch_size: int, epochs: int
+) -> Iterator[tuple[float, float]]:
+    training, _, test = parts
+    scale, spent = 1 / 255, 0.0
+    images, labels = torch.from_numpy(training.images).permute(0, 3, 1, 2).float() * scale, torch.from_numpy(training.labels)
+    for epoch in range(epochs):
         start = time.process_time()
         network.train()
-        for index in torch.randperm(len(labels)).split(64):
+        for index in torch.randperm(len(labels)).split(batch_size):
             loss = F.cross_entropy(network(images[index]), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        if schedule is not None:
+            schedule.step(epoch + 1)
         spent += time.process_time() - start
         network.eval()
         with torch.inference_mode():
@@ -99,29 +123,50 @@ def reference(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float
         yield spent, float((torch.cat(right).numpy() == test.labels).mean())
 
 
-def _table(name: str, curves: list[Curve]) -> None:
+def _classes(split: Split) -> int:
+    return int(split.labels.max()) + 1
+
+
+def first_reached(curve: Sequence[tuple[float, float]], target: float) -> float | None:
+    """Return the CPU seconds after which a curve first has an accuracy, None where it never has."""
+    return next((seconds for seconds, accuracy in curve if accuracy >= target), None)
+
+
+def _table(name: str, curves: list[Curve], target: float) -> None:
     for epoch, points in enumerate(zip(*curves, strict=False), start=1):
         seconds, accuracies = [point[0] for point in points], [point[1] for point in points]
         deviation = stdev(accuracies) if len(accuracies) > 1 else 0.0
         print(f"{name:<10} epoch {epoch:>2}  {mean(seconds):7.1f} CPU s  accuracy {mean(accuracies):.4f} ± {deviation:.4f}", flush=True)
+    reached = [first_reached(curve, target) for curve in curves]
+    told = ", ".join("never" if seconds is None else f"{seconds:.1f}" for seconds in reached)
+    print(f"{name:<10} first at {target:.4f} after CPU s: {told}", flush=True)
 
 
 def main() -> None:
-    """Train both on each set and print accuracy against CPU seconds."""
+    """Train all sides on each set and print accuracy against CPU seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default="mnist,letters", help=f"of mnist, {', '.join(sets.NAMES)}")
     parser.add_argument("--mnist", type=Path, help="the folder of MNIST's four files")
+    parser.add_argument("--sides", default="ours,reference", help="of ours, reference, timm (minutes per epoch of MNIST)")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--target", type=float, default=0.99, help="the test accuracy whose time is printed")
     parser.add_argument("--reference-epochs", type=int, default=10)
+    parser.add_argument("--timm-epochs", type=int, default=6)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    trainings: dict[str, Callable[[sets.Parts, int], Curve]] = {
+        "ours": ours,
+        "reference": lambda parts, seed: list(reference(parts, seed, arguments.reference_epochs)),
+        "timm": lambda parts, seed: list(timm_defaults(parts, seed, arguments.timm_epochs)),
+    }
     for name in arguments.sets.split(","):
         parts = sets.load(name, arguments.mnist)
         print(f"\n{name}: {len(parts[0]):,} training pictures, {arguments.seeds} seeds, torch {torch.__version__}, one thread")
-        _table("ours", [ours(parts, seed) for seed in range(arguments.seeds)])
-        print(f"highest memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
-        if arguments.reference_epochs:
-            _table("reference", [list(reference(parts, seed, arguments.reference_epochs)) for seed in range(arguments.seeds)])
+        for side in arguments.sides.split(","):
+            _table(side, [trainings[side](parts, seed) for seed in range(arguments.seeds)], arguments.target)
+            print(
+                f"load {os.getloadavg()[0]:.1f}, highest memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
+            )
 
 
 if __name__ == "__main__":

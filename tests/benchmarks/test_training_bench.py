@@ -1,0 +1,24 @@
+"""The training benchmark's own parts: its loops learn, and a target that was not reached is not a time."""
+
+import pytest
+
+from benchmarks.training import sets
+from benchmarks.training.bench import first_reached, reference, timm_defaults
+
+
+def test_the_time_of_a_target_is_that_of_the_first_epoch_that_has_it() -> None:
+    curve = [(10.0, 0.98), (20.0, 0.99), (30.0, 0.985), (40.0, 0.995)]
+    assert first_reached(curve, 0.99) == 20.0
+    assert first_reached(curve, 0.996) is None
+
+
+def test_the_reference_learns_and_its_seconds_add_up() -> None:
+    curve = list(reference(sets.load("digits"), seed=0, epochs=8))
+    assert curve[-1][1] > 0.9
+    assert [seconds for seconds, _ in curve] == sorted(seconds for seconds, _ in curve)
+
+
+@pytest.mark.integration
+def test_timms_side_learns() -> None:
+    curve = list(timm_defaults(sets.load("digits"), seed=0, epochs=3))
+    assert curve[-1][1] > 0.7
