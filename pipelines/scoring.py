@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.score.component import merge_scores, plan_shards, resolve_version, score_images
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, use_gpus
+from pipelines.steps import HOUR, MINUTE, configure, know_own_pod, use_gpus
 
 Outputs = NamedTuple("Outputs", [("version", str), ("output", str)])  # noqa: UP014 - kfp reads this form
 
@@ -51,10 +51,12 @@ def scoring_pipeline(
         scoring=scoring,
     )
     configure(plan, "Plan", timeout=2 * HOUR)
+    know_own_pod(plan)
 
     with dsl.ParallelFor(plan.outputs["Output"], name="shards") as shard:
         score = score_images(plan=plan.outputs["plan"], shard=shard, gpus=gpus, gpu_resource=gpu_resource, node_selector=node_selector)
         configure(score, "Score", timeout=24 * HOUR)
+        know_own_pod(score)
         use_gpus(score, gpus, gpu_resource, node_selector)
 
     merge = merge_scores(plan=plan.outputs["plan"], results=dsl.Collected(score.output))

@@ -11,7 +11,7 @@ from typing import Any
 from kfp import dsl, kubernetes
 
 from components.integrations.settings import MODEL_REGISTRY, RUN
-from components.settings.resources import read_steps, step_name, step_resources
+from components.settings.resources import POD, POD_NAMESPACE, read_steps, step_name, step_resources
 
 RESOURCES = read_steps(os.environ.get("PENSTOCK_RESOURCES", ""))
 """What each step asks of the cluster beside the defaults, read when a pipeline is compiled."""
@@ -155,6 +155,12 @@ def within_group(task: dsl.PipelineTask) -> dsl.PipelineTask:
     if made := selector.pop("taskOutputParameter", None):
         selector["componentInputParameter"] = f"pipelinechannel--{made['producerTask']}-{made['outputParameterKey']}"
     return task
+
+
+def know_own_pod(task: dsl.PipelineTask) -> dsl.PipelineTask:
+    """Tell the step the name and the namespace of its pod."""
+    kubernetes.use_field_path_as_env(task, POD, "metadata.name")
+    return kubernetes.use_field_path_as_env(task, POD_NAMESPACE, "metadata.namespace")
 
 
 def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:

@@ -36,7 +36,7 @@ ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matche
     "kserve": ("components/predictor/",),
     "boto3": ("components/storage/s3",),
     "botocore": ("components/storage/s3",),
-    "kubernetes": ("components/deploy/", "components/doctor/"),
+    "kubernetes": ("components/deploy/", "components/doctor/", "components/score/kuberay.py"),
     "torch": ("components/train/", *(f"components/classifier/{file}.py" for file in (*_NETWORKS, "device"))),
     "torchvision": ("components/train/", "components/classifier/network.py", "components/classifier/pretrained.py", "components/ingest/"),
     "timm": ("components/classifier/timm_networks.py",),

@@ -41,6 +41,10 @@ def plan_shards(
     from components.settings.scoring import ScoringSettings
 
     settings = ScoringSettings.in_environment(scoring, environment)
+    if settings.ray_nodes:
+        from components.score.kuberay import require_kuberay
+
+        require_kuberay()
     made = make_plan(
         Path(plan.path), store=store, name=name, version=version, input=input, output=output, settings=settings, shards=int(shards)
     )
@@ -54,16 +58,19 @@ def score_images(
 ) -> str:
     """Score one shard's pieces, each kept in the output as soon as it is complete; returns what was done, as JSON.
 
-    What shapes the pod is an input because inside ParallelFor KFP sets pod resources only from the step's own inputs.
+    What shapes the pod is an input because inside ParallelFor KFP sets pod resources only from the step's own inputs. With
+    `ray_nodes` the work is done by other pods, a RayJob of KubeRay, which this one starts and follows.
 
     Args:
         plan: What plan_shards wrote.
         shard: The shard's name.
     """
     from components.score.plan import Plan
-    from components.score.shard import score_shard
+    from components.score.shard import score_by_ray_job, score_shard
 
-    return score_shard(Plan.load(plan.path), shard, gpus).to_json()
+    made = Plan.load(plan.path)
+    result = score_by_ray_job(made, shard, gpu_resource) if made.settings.ray_nodes else score_shard(made, shard, gpus)
+    return result.to_json()
 
 
 @slim_component

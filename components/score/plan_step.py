@@ -10,7 +10,7 @@ from components.score.classify_inputs import classify_inputs, refuse_output_in_i
 from components.score.model import Model
 from components.score.output import Output
 from components.score.plan import Plan, write_plan
-from components.settings.scoring import ScoringSettings
+from components.settings.scoring import ScoringSettings, check_engine, check_ray_nodes
 from components.storage import open_store
 
 
@@ -27,10 +27,13 @@ def make_plan(
 ) -> Plan:
     """Plan one run; `output` "" means `scores/NAME/…` in the model store, one folder per input and version.
 
-    Raises UsageError, DataError when nothing is there or a single file cannot be scored, and what stores raise.
+    Raises UsageError, also for an engine that is not installed, DataError when nothing is there or a single file cannot be scored, and
+    what stores raise.
     """
     if not input.strip():
         raise UsageError("no input is given; name a file, a folder or s3://bucket/prefix")
+    check_engine(settings.engine)
+    check_ray_nodes(settings, store, input, output)
     if shards < 0:
         raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
     output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")

@@ -13,6 +13,8 @@ from components.classifier.errors import UsageError, one_line
 from components.settings.base import Settings, refuse_unknown
 from components.settings.training import TrainingSettings
 
+POD, POD_NAMESPACE = "PENSTOCK_POD", "PENSTOCK_POD_NAMESPACE"
+"""The environment variables in which a step that makes pods like its own finds the name and the namespace of its pod."""
 _CPU = re.compile(r"[1-9]\d*m?|0?\.\d+|[1-9]\d*\.\d+")
 _MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
 _PREFIX = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)"

@@ -10,6 +10,7 @@ from components.bundle.numbers import parse_share
 from components.classifier.errors import UsageError
 from components.settings.base import Settings
 from components.settings.ingest import NameEncoding
+from components.settings.resources import Memory
 
 
 class ScoringSettings(Settings):
@@ -36,11 +37,29 @@ class ScoringSettings(Settings):
     """CPUs that a shard uses, in processes of their own where it has many pictures; 0 takes all. Over the network: threads, 10 if 0."""
     engine: Literal["local", "ray"] = "local"
     """local scores on the step's machine, ray on the Ray cluster that RAY_ADDRESS names, or on the step's own; the bytes are the same."""
+    ray_nodes: int = Field(0, ge=0, le=64)
+    """On Kubeflow with engine=ray: pods that score, in a Ray cluster that KubeRay makes for each shard. 0 makes none."""
+    ray_cpu: int = Field(2, ge=1)
+    """CPUs of each of these pods."""
+    ray_memory: Memory = Field("4Gi", min_length=1)
+    """Memory of each of these pods."""
+    ray_gpus: int = Field(0, ge=0)
+    """GPUs of each of these pods."""
 
     @model_validator(mode="after")
     def _one_file_has_no_directories(self) -> "ScoringSettings":
         if self.partition_by and self.layout == "file":
             raise ValueError("partition_by writes a dataset; leave layout out, or set layout=dataset")
+        return self
+
+    @model_validator(mode="after")
+    def _pods_are_for_ray(self) -> "ScoringSettings":
+        if self.ray_nodes and self.engine != "ray":
+            raise ValueError(f"ray_nodes={self.ray_nodes} needs the engine that uses them; set engine=ray")
+        if self.ray_nodes * self.ray_cpu == 1:
+            raise ValueError("one CPU is too little for Ray: decoding and answering take one each; set ray_cpu=2 or ray_nodes=2")
+        if self.ray_nodes and self.device == "cuda" and not self.ray_gpus:
+            raise ValueError("device=cuda needs GPUs in the pods that score; set ray_gpus=1")
         return self
 
     @classmethod
@@ -53,7 +72,18 @@ class ScoringSettings(Settings):
         return cls.read({**own, **values} if isinstance(values, dict) else values)
 
 
+def check_ray_nodes(settings: ScoringSettings, store: str, input: str, output: str) -> None:
+    """Raise UsageError for an address that the pods of a Ray cluster could not reach; an empty output is in the store."""
+    if not settings.ray_nodes:
+        return
+    for name, address in (("store", store), ("input", input), ("output", output)):
+        if not address.startswith("s3://") and (name, address) not in {("input", "golden"), ("output", "")}:
+            raise UsageError(
+                f"ray_nodes={settings.ray_nodes} scores in pods that cannot reach {name}={address}; set {name} to one such as s3://bucket/prefix"
+            )
+
+
 def check_engine(engine: str) -> None:
     """Raise UsageError where an engine is not installed on this machine."""
     if engine == "ray" and importlib.util.find_spec("ray") is None:
-        raise UsageError("engine=ray needs Ray Data, which is not installed: pip install 'penstock[ray]'")
+        raise UsageError("engine=ray needs Ray Data, which is not installed: pip install 'penstock[ray]', in images make image EXTRAS=ray")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from components.bundle.training import Epoch
 from components.classifier.errors import TrainingError
+from components.classifier.stopping import StopRequest
 from components.settings.training import MAX_EPOCHS, TrainingSettings
 from components.train import budget
 from components.train.augmentation import Augmentation
@@ -20,7 +21,6 @@ from components.train.checkpoint import Checkpoints, State
 from components.train.distributed import ALONE, Group
 from components.train.optimisation import WeightAverage, freeze, is_frozen, learning_body, make_optimizer, relative_rate, set_rate
 from components.train.pixel_statistics import Normalise
-from components.train.process_env import StopRequest
 from components.train.progress import TrainingProgress
 from components.train.temperature import calibrated_losses, clearly_worse
 

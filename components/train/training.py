@@ -20,6 +20,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, check_size
+from components.classifier.stopping import stoppable
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.integrations.settings import run_id
@@ -35,7 +36,6 @@ from components.train.export import check_export, export_onnx
 from components.train.familiarity import FamiliarityFit
 from components.train.loop import Fitted, Trainer
 from components.train.pixel_statistics import Normalise
-from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from components.train.record import Preprocessing, config, save_training
 from components.train.start import Start

@@ -1,6 +1,5 @@
 """A TrainJob on a real API server, with the schemas of Kubeflow Trainer and the rights of the step; the test writes the statuses."""
 
-import gzip
 import json
 import secrets
 import threading
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 import yaml
 
 from components.classifier.errors import TrainingError
@@ -18,69 +16,25 @@ from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.train.nodes import NodeWork, job_request
 from components.train.train_job import run_job
+from tests.cluster.account import bound_account, define
 from tests.cluster.api import Api
 from tests.cluster.place import ROOT
 
 TRAINER = "/apis/trainer.kubeflow.org/v1alpha1"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 MANIFESTS = ROOT / "manifests" / "components" / "trainer"
 WORK = NodeWork(dataset="s3://b/datasets/1", store="s3://b", result=f"trainings/{secrets.token_hex(6)}", settings=TrainingSettings())
 REQUEST = job_request(WORK, Resources(nodes=2, node_selector={"penstock.test/none": "there"}), "penstock-pipeline:1")
-
-
-def define(api: Api, name: str) -> None:
-    """Give the cluster a kind of Kubeflow Trainer's, where it has none."""
-    definition = json.loads(gzip.decompress((ROOT / "tests" / "manifests" / "crds" / f"{name}.json.gz").read_bytes()))
-    if api.find(f"{DEFINITIONS}/{name}.trainer.kubeflow.org") is None:
-        try:
-            api.ask("POST", DEFINITIONS, definition)
-        except requests.HTTPError as error:
-            if error.response is None or error.response.status_code != 409:  # another process of tests was faster
-                raise
-    end = time.monotonic() + 60
-    while not served(api, name):
-        assert time.monotonic() < end, f"{name} are not served"
-        time.sleep(0.2)
-
-
-def served(api: Api, name: str) -> bool:
-    """Whether a new kind is served: at first the API server answers 404, then 429 while it makes room for it."""
-    try:
-        return api.find(f"{TRAINER}/{name}") is not None
-    except requests.HTTPError as error:
-        if error.response is not None and error.response.status_code == 429:
-            return False
-        raise
 
 
 @pytest.fixture
 def namespace(administrator: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A namespace with the component's manifests, whose account `steps` has the Role and nothing else."""
     for kind in ("trainjobs", "trainingruntimes"):
-        define(administrator, kind)
+        define(administrator, kind, f"{TRAINER}/{kind}")
     name = f"penstock-nodes-{secrets.token_hex(3)}"
-    inside = f"/api/v1/namespaces/{name}"
-    rights = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{name}"
     administrator.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     administrator.ask("POST", f"{TRAINER}/namespaces/{name}/trainingruntimes", yaml.safe_load((MANIFESTS / "runtime.yaml").read_text()))
-    administrator.ask("POST", f"{rights}/roles", yaml.safe_load((MANIFESTS / "role.yaml").read_text()))
-    administrator.ask("POST", f"{inside}/serviceaccounts", {"metadata": {"name": "steps"}})
-    bound = {
-        "metadata": {"name": "penstock-nodes"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "penstock-nodes"},
-        "subjects": [{"kind": "ServiceAccount", "name": "steps", "namespace": name}],
-    }
-    administrator.ask("POST", f"{rights}/rolebindings", bound)
-    token = administrator.ask("POST", f"{inside}/serviceaccounts/steps/token", {"spec": {"expirationSeconds": 3600}})["status"]["token"]
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "steps", "namespace": name}}],
-        "clusters": [{"name": "c", "cluster": {"server": administrator.server, "certificate-authority-data": administrator.ca}}],
-        "users": [{"name": "steps", "user": {"token": token}}],
-    }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    bound_account(administrator, name, MANIFESTS / "role.yaml", tmp_path / "kubeconfig")
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
     yield name
     administrator.ask("DELETE", f"/api/v1/namespaces/{name}")

@@ -1,4 +1,4 @@
-"""The schemas of KServe, Kubeflow Trainer, Argo Events and Katib, made strict: what they do not name is an error.
+"""The schemas of KServe, Kubeflow Trainer, KubeRay, Argo Events and Katib, made strict: what they do not name is an error.
 
 The API server would drop it. Katib's CustomResourceDefinition takes anything, so its API's own models stand for a schema.
 """
@@ -21,6 +21,7 @@ _CRDS = {
     "LocalModelNodeGroup": "localmodelnodegroups",
     "TrainJob": "trainjobs",
     "TrainingRuntime": "trainingruntimes",
+    "RayJob": "rayjobs",
 }
 _ARGO = ("EventSource", "Sensor")
 

@@ -16,7 +16,7 @@ KUSTOMIZATIONS = {str(folder.relative_to(MANIFESTS)): folder for folder in folde
 COMPONENTS = sorted(folder.name for folder in folders("Component"))
 SCALING = [(), ("hpa",), ("keda",), ("knative",)]
 STORAGE = [(), ("s3-minio",), ("s3-seaweedfs", "private-ca"), ("irsa",)]
-OTHERS = ("gpu", "prometheus", "restricted", "deployer-policy", "review", "signing", "trainer", "watch")
+OTHERS = ("gpu", "prometheus", "restricted", "deployer-policy", "review", "signing", "trainer", "ray", "watch")
 MIXES = [*COMPONENTS, *("+".join((*scaling, *storage, *OTHERS)) for scaling, storage in product(SCALING, STORAGE))]
 
 

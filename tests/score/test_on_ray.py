@@ -126,11 +126,15 @@ def test_a_run_that_is_killed_goes_on_where_it_was_on_the_cluster_of_RAY_ADDRESS
     assert score(pictures, output=tmp_path / "output", engine="ray").data == unbroken.data
 
 
-def test_a_machine_without_ray_names_the_extra(model: Model, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+def test_a_machine_without_ray_names_the_extra_before_anything_is_planned(model: Model, pictures: Path, tmp_path: Path) -> None:
     plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=1, engine="ray")
-    with pytest.raises(UsageError, match=r"engine=ray needs Ray Data, which is not installed: pip install 'penstock\[ray\]'"):
-        score_shard(plan, "0")
+    said = r"engine=ray needs Ray Data, which is not installed: pip install 'penstock\[ray\]'"
+    with pytest.MonkeyPatch.context() as without:
+        without.setattr(importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(UsageError, match=said):
+            plan_of(model, tmp_path / "again", pictures, tmp_path / "output", shards=1, engine="ray")
+        with pytest.raises(UsageError, match=said):
+            score_shard(plan, "0")
 
 
 def test_a_cluster_of_this_machine_starts_wherever_temporary_files_lie(model: Model, score: Score, pictures: Path, tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ from components.bundle.dataset import Split
 from components.bundle.training import Epoch
 from components.classifier import network
 from components.classifier.errors import TrainingError
+from components.classifier.stopping import stoppable
 from components.settings.training import TrainingSettings
 from components.train.batches import Batches, balanced_weights
 from components.train.loop import Progress, Trainer
-from components.train.process_env import stoppable
 from components.train.progress import TrainingProgress
 from tests.train.fitting import CPU, checkpoints, exploding, split, trainer, weights
 

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.train.nodes import JobRequest, NodeWork, job_request
 from components.train.train_job import RUNTIME, run_job
+from tests.api_server import api_server
 from tests.manifests.building import MANIFESTS
 from tests.manifests.schemas import problems
 
@@ -41,6 +41,7 @@ class Trainer:
     looked: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
+        path = path.split("?")[0]
         if path.endswith(f"/trainingruntimes/{RUNTIME}") and self.runtime:
             return 200, RUNTIME_OBJECT
         if path.endswith("/trainjobs") and method == "POST":
@@ -74,39 +75,8 @@ class Trainer:
 @pytest.fixture
 def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
     held = Trainer()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            length = int(self.headers.get("content-length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else None
-            code, said = held.answer(self.command, self.path.split("?")[0], body)
-            data = said.encode() if isinstance(said, str) else json.dumps(said).encode()
-            self.send_response(code)
-            self.send_header("content-type", "text/plain" if isinstance(said, str) else "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_POST = do_DELETE = do_GET
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u", "namespace": "runs"}}],
-            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
-            "users": [{"name": "u", "user": {}}],
-        }
-        (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
+    with api_server(held.answer, tmp_path, monkeypatch):
         yield held
-        server.shutdown()
 
 
 def said(request: JobRequest = REQUEST) -> list[str]:
@@ -154,7 +124,7 @@ def test_without_the_runtime_the_step_says_what_to_apply(trainer: Trainer) -> No
 def test_a_step_that_is_stopped_deletes_its_job(trainer: Trainer) -> None:
     trainer.states = ["Running"]
     program = (
-        "from components.train.process_env import stoppable\nfrom tests.train.test_train_job import REQUEST, run_job\n"
+        "from components.classifier.stopping import stoppable\nfrom tests.train.test_train_job import REQUEST, run_job\n"
         "with stoppable():\n    run_job(REQUEST, seconds=0.01)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], cwd=MANIFESTS.parent) as step:
