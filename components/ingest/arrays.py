@@ -53,7 +53,7 @@ def find(source: InputSource, listing: Listing) -> list[SourceFile]:
     A file with such a name and another content is taken as well, so that `load` refuses it by name. Where there are none, and
     nothing is named as a picture: the files of NumPy and the tables of pixels.
     """
-    candidates = [f for f in listing.files if _CANDIDATE.search(f.name.rpartition("/")[2]) and not looks_like_picture(f.name)]
+    candidates = listing.files.where(lambda name: _CANDIDATE.search(name.rpartition("/")[2]) and not looks_like_picture(name))
     if len(candidates) <= MAX_FILES:
         found = [f for f in candidates if _CLAIM.search(f.name.rpartition("/")[2]) or _begins_as(source, f, _IDX)]
         if found:
@@ -96,7 +96,7 @@ def load(source: InputSource, files: list[SourceFile], workspace: Path) -> Colle
 
 def _begins_as(source: InputSource, file: SourceFile, kinds: frozenset[str]) -> bool:
     try:
-        return kind_of(file.name, source.head(file.key, HEAD)) in kinds
+        return kind_of(file.name, source.head(file, HEAD)) in kinds
     except (OSError, ImageError):
         return False
 
@@ -112,7 +112,7 @@ def _read(source: InputSource, file: SourceFile, workspace: Path) -> list[_File]
     if not _begins_as(source, file, _IDX) and not _CLAIM.search(file.name.rpartition("/")[2]):
         return _from_table(file.name, pixel_table.read_table(source.local(file.key), file.name))
     try:
-        data = load_bytes(Encoded(file.name, 0, lambda: source.read(file.key)))
+        data = load_bytes(Encoded(file.name, 0, source.loader(file)))
     except ImageError as error:
         raise DataError(f"{file.name} cannot be read: {error}") from error
     return [_File(file.name, split_of(file.name), idx.parse(data, file.name), "IDX")]

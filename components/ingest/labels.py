@@ -8,16 +8,17 @@
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec
 from components.ingest import saved_dataset
 from components.ingest.arrays import split_of
-from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, class_folders, place_of, record_of
+from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, class_folders, place_of, placed, record_of
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.decoding import load
@@ -61,7 +62,7 @@ def row_files(listing: Listing) -> list[SourceFile]:
     """The Parquet and Arrow files of a source in which no file is named as a picture."""
     if holds_pictures(listing):
         return []
-    return [file for file in listing.files if suffix(file.name) in parquet.SUFFIXES and not parquet.is_cache(file.name)]
+    return listing.files.where(lambda name: suffix(name) in parquet.SUFFIXES and not parquet.is_cache(name))
 
 
 def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceFile | None) -> Labelled:
@@ -105,11 +106,11 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
 
 def _find_table(source: InputSource, listing: Listing) -> tuple[SourceFile | None, Table | None]:
     """A table of labels in the source's folder, or in the one folder that all else lies in."""
-    top = {file.name.partition("/")[0] if "/" in file.name else "" for file in listing.files}
+    top = {name.partition("/")[0] if "/" in name else "" for name in listing.files.names}
     wrapper = next(iter(top)) if len(top) == 1 else ""
-    for file in listing.files:
+    for file in listing.files.where(is_table):
         stem = file.name.rpartition("/")[2].rpartition(".")[0].casefold()
-        if is_table(file.name) and stem in _TABLE_STEMS and file.name.rpartition("/")[0] in {"", wrapper}:
+        if stem in _TABLE_STEMS and file.name.rpartition("/")[0] in {"", wrapper}:
             table = read_table(file.name, _content(source, file), required=False)
             if table is not None and table.label:
                 return file, table
@@ -202,39 +203,58 @@ def _attributes(table: Table, row: dict[str, str | None]) -> dict[str, str | Non
 
 def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
     """Samples of a picture and a label; None where the source has none."""
-    marks = {webdataset.sample(f.name): f for f in listing.files if webdataset.label_suffix(f.name)}
-    pictures = [file for file in listing.files if looks_like_picture(file.name)] if marks else []
-    paired = [file for file in pictures if webdataset.sample(file.name) in marks]
-    if not paired or not _is_webdataset(source, paired, marks):
+    if not any(map(webdataset.label_suffix, listing.files.names)) or not _is_webdataset(source, listing):
         return None
     joined = isinstance(source, ArchiveSet)
-    layout, faults = Layout(""), []
-    for file in pictures:
-        mark = marks.get(webdataset.sample(file.name))
-        found = webdataset.read_label(mark.name, _content(source, mark)) if mark else None
-        if not found or not found["label"]:
-            faults.append((file.name, "no label (.cls or .json) of its name is beside it"))
-            continue
-        table = Table(file.name, [name for name in found if name != "label"], {})
-        split = _split(table, file.name, found) or (split_of(file.name.partition("/")[0]) if joined else None)
-        layout.places[file.name] = place_of(readable(found["label"]), split)
-        if attributes := _attributes(table, found):
-            layout.attributes[file.name] = attributes
+    layout, faults, read_too = Layout(""), [], set[str]()
+    for mark, pictures in _samples(listing):
+        if mark is not None:
+            read_too.add(listing.files.names[mark])
+        for name in pictures:
+            found = _label_of(source, listing.files[mark]) if mark is not None else None
+            if not found or not found["label"]:
+                faults.append((name, "no label (.cls or .json) of its name is beside it"))
+                continue
+            table = Table(name, [column for column in found if column != "label"], {})
+            split = _split(table, name, found) or (split_of(name.partition("/")[0]) if joined else None)
+            layout.places[name] = place_of(readable(found["label"]), split)
+            if attributes := _attributes(table, found):
+                layout.attributes[name] = attributes
     layout.class_names = {place.class_name for place in layout.places.values()}
-    used = [file for file in pictures if file.name in layout.places]
-    return Labelled(layout, (record_of(source, f) for f in used), len(used), True, faults, {mark.name for mark in marks.values()})
+    return Labelled(layout, placed(source, listing, layout), len(layout.places), True, faults, read_too)
 
 
-def _is_webdataset(source: InputSource, paired: list[SourceFile], marks: dict[str, SourceFile]) -> bool:
+def _samples(listing: Listing) -> Iterator[tuple[int | None, list[str]]]:
+    """Each sample's label, by its place in the listing, and pictures; names in order have those of one sample side by side."""
+    for _, places in groupby(range(len(listing.files)), lambda place: webdataset.sample(listing.files.names[place])):
+        mark, pictures = None, list[str]()
+        for place in places:
+            name = listing.files.names[place]
+            if webdataset.label_suffix(name):
+                mark = place
+            elif looks_like_picture(name):
+                pictures.append(name)
+        yield mark, pictures
+
+
+def _label_of(source: InputSource, mark: SourceFile) -> dict[str, str | None] | None:
+    return webdataset.read_label(mark.name, _content(source, mark))
+
+
+def _is_webdataset(source: InputSource, listing: Listing) -> bool:
     """Say whether files beside pictures are labels: `.cls` in an archive always, all others only where no folder may be a class."""
-    first = marks[webdataset.sample(paired[0].name)]
+    paired = (mark for mark, pictures in _samples(listing) if mark is not None and pictures)
+    place = next(paired, None)
+    if place is None:
+        return False
+    first = listing.files[place]
     is_cls = webdataset.label_suffix(first.name) == ".cls"
     if is_cls and isinstance(source, ArchiveSource | ArchiveSet):
         return True
     depth = 1 if isinstance(source, ArchiveSet) else 0
-    if any(file.name.count("/") != depth for file in paired):
+    if any(listing.files.names[mark].count("/") != depth for mark in (place, *paired)):
         return False
-    return is_cls or webdataset.read_label(first.name, _content(source, first)) is not None
+    return is_cls or _label_of(source, first) is not None
 
 
 def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labelled:
@@ -258,9 +278,14 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}
     rows = chain.from_iterable(_rows(source, file) for file in files)
-    records = (record for record in rows if record.input in layout.places)
+    records = _named_alike(rows, iter(layout.places), layout)
     read_too = {file.name for file in files} | (saved.read_too if saved else set())
     return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too=read_too)
+
+
+def _named_alike(rows: Iterable[Encoded | Unreadable], names: Iterator[str], layout: Layout) -> Iterator[Encoded | Unreadable]:
+    """The rows that have a place, in its order; each takes over the name that is there, as a second text of millions costs memory."""
+    return (replace(record, input=next(names)) for record in rows if record.input in layout.places)
 
 
 def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:
@@ -275,7 +300,7 @@ def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadabl
 def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> None:
     """Read columns.csv beside the class folders: attributes that become columns of the dataset."""
     layout = labelled.layout
-    file = next((file for file in listing.files if file.name == layout.root + COLUMNS_FILE), None)
+    file = next(iter(listing.files.where((layout.root + COLUMNS_FILE).__eq__)), None)
     if file is None:
         return
     table = read_table(file.name, _content(source, file))

@@ -97,16 +97,19 @@ class Labelled:
 
 def class_folders(source: InputSource, listing: Listing, layout: Layout) -> Labelled:
     """The pictures of class folders, in the order of their names."""
-    members = sorted((file for file in listing.files if file.name in layout.places), key=lambda file: file.name)
-    outside = [f.name for f in listing.files if f.name not in layout.places and looks_like_picture(f.name)]
-    return Labelled(
-        layout, (record_of(source, file) for file in members), len(members), faults=[(n, "lies outside the class folders") for n in outside]
-    )
+    count = sum(name in layout.places for name in listing.files.names)
+    outside = [name for name in listing.files.names if name not in layout.places and looks_like_picture(name)]
+    return Labelled(layout, placed(source, listing, layout), count, faults=[(name, "lies outside the class folders") for name in outside])
+
+
+def placed(source: InputSource, listing: Listing, layout: Layout) -> Iterator[Encoded]:
+    """The files of a listing that have a place, in their order."""
+    return (record_of(source, file) for file in listing.files if file.name in layout.places)
 
 
 def record_of(source: InputSource, file: SourceFile) -> Encoded:
     """How a file of a source is read, when it is its turn."""
-    return Encoded(file.name, 0, source.loader(file.key), file.size)
+    return Encoded(file.name, 0, source.loader(file), file.size)
 
 
 def arrange(listing: Listing) -> Layout:
@@ -132,8 +135,9 @@ def arrange(listing: Listing) -> Layout:
 
 def _refuse_boxes(listing: Listing) -> None:
     """Refuse sets for finding objects, as YOLO's: each picture in a folder images has a text of its boxes in a folder labels."""
-    texts = {f.name.removesuffix(".txt"): f.name for f in listing.files if suffix(f.name) == ".txt" and "labels" in f.name.split("/")}
-    stems = (f.name.rpartition(".")[0] for f in listing.files if "images" in f.name.split("/")) if texts else ()
+    names = listing.files.names
+    texts = {name.removesuffix(".txt"): name for name in names if suffix(name) == ".txt" and "labels" in name.split("/")}
+    stems = (name.rpartition(".")[0] for name in names if "images" in name.split("/")) if texts else ()
     boxes = next((texts[name] for stem in stems if (name := re.sub(r"(^|/)images(/|$)", r"\1labels\2", stem)) in texts), None)
     if boxes:
         raise DataError(
@@ -145,15 +149,15 @@ def _refuse_boxes(listing: Listing) -> None:
 def _tree(listing: Listing) -> _Tree:
     folders: dict[str, set[str]] = defaultdict(set)
     pictures: dict[str, list[str]] = defaultdict(list)
-    for path in [*listing.folders, *(file.name.rpartition("/")[0] for file in listing.files)]:
+    for path in listing.folders.union(name.rpartition("/")[0] for name in listing.files.names):
         parts = path.split("/") if path else []
         for depth, part in enumerate(parts):
             folders["".join(f"{above}/" for above in parts[:depth])].add(part)
     filled: set[str] = set()
-    for file in listing.files:
-        folder, separator, base = file.name.rpartition("/")
+    for name in listing.files.names:
+        folder, separator, base = name.rpartition("/")
         if looks_like_picture(base):
-            pictures[folder + separator].append(file.name)
+            pictures[folder + separator].append(name)
         if looks_like_picture(base) or not suffix(base):
             filled.update(_above(folder + separator, filled))
     return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures, filled)
@@ -219,7 +223,7 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
         return like
     if folders > len(like):
         return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
-    tables = [file.name for file in listing.files if is_table(file.name)]
+    tables = [name for name in listing.files.names if is_table(name)]
     found = f"; there is also {some(tables)}: a table of labels names the pictures' paths, and is itself the source" if tables else ""
     raise DataError(
         f"{' and '.join(layout.root + name for name in like)} look like splits, and no class folders are in all of them; {WANTED}"
@@ -277,15 +281,13 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
         raise DataError(f"{listing.address} holds nothing that can be read, such as {fault.input}: {fault.reason}")
     if not listing.files:
         raise DataError(f"{listing.address} holds no files; {WANTED}")
-    if all(is_archive(file.name) for file in listing.files):
-        raise DataError(
-            f"{listing.address} holds only archives ({some(file.name for file in listing.files)}); unpack them, or give one; {WANTED}"
-        )
+    if all(map(is_archive, listing.files.names)):
+        raise DataError(f"{listing.address} holds only archives ({some(listing.files.names)}); unpack them, or give one; {WANTED}")
     if not folders:
-        found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(file.name for file in listing.files)}"
+        found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(listing.files.names)}"
         raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}")
     if not tree.below(root):
-        kinds = some(file.name for file in listing.files)
+        kinds = some(listing.files.names)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
     inside = [{name for name in tree.folders.get(f"{root}{folder}/", ()) if tree.below(f"{root}{folder}/{name}/")} for folder in folders]
     if len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
@@ -298,7 +300,7 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
 def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:
     """Refuse pictures that lie in one folder, beside a file that may hold their labels and is not read as that."""
     filled = [name for name in tree.folders.get(root, ()) if tree.below(f"{root}{name}/")]
-    beside = [file.name for file in listing.files if file.name.rpartition("/")[0] == root.rstrip("/")]
+    beside = [name for name in listing.files.names if name.rpartition("/")[0] == root.rstrip("/")]
     tables = [name for name in beside if is_table(name) or (_LABEL_FILE.search(name) and not looks_like_picture(name))]
     if len(filled) == 1 and tables:
         raise DataError(
@@ -322,8 +324,8 @@ def _refuse_repeated(tree: _Tree, top: str) -> None:
 def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:
     _refuse_repeated(tree, top)
     layout.class_names.update(tree.folders.get(top, ()))
-    for file in listing.files:
-        if file.name.startswith(top):
-            class_name, separator, _ = file.name[len(top) :].partition("/")
+    for name in listing.files.names:
+        if name.startswith(top):
+            class_name, separator, _ = name[len(top) :].partition("/")
             if separator:
-                layout.places[file.name] = place_of(class_name, split)
+                layout.places[name] = place_of(class_name, split)

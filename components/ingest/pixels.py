@@ -1,7 +1,7 @@
 """From encoded pictures to pixels in a scratch file, so that memory does not grow with the source."""
 
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -59,9 +59,8 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Batch:
-    """What became of some records, in a form that costs little on its way from one process to another."""
+    """What became of some records, in a form that costs little on its way from one process to another, which needs no names."""
 
-    names: list[str]
     outcomes: list[tuple[int, ...] | str | None]
     """The shape of a picture, or the reason why there is none, or None for a file that does not claim to be one."""
     pixels: bytes
@@ -70,11 +69,11 @@ class _Batch:
     deep: int
     peak: int
 
-    def runs(self) -> Iterator[tuple[list[str], Pixels | str | None]]:
+    def runs(self, records: list[str]) -> Iterator[tuple[list[str], Pixels | str | None]]:
         """The names of records of one outcome that follow each other: with their pixels (n, H, W, C), or the reason, or None."""
         at = 0
-        for outcome, records in groupby(zip(self.outcomes, self.names, strict=True), key=itemgetter(0)):
-            names = [name for _, name in records]
+        for outcome, found in groupby(zip(self.outcomes, records, strict=True), key=itemgetter(0)):
+            names = [name for _, name in found]
             if isinstance(outcome, tuple):
                 size = len(names) * prod(outcome)
                 yield names, np.frombuffer(self.pixels, np.uint8, size, at).reshape(len(names), *outcome)
@@ -120,13 +119,13 @@ def decode_all(
     they do not fit on the disk.
     """
     result = DecodedPictures(np.zeros((0, 1, 1, 1), np.uint8))
-    sizes = _Sizes()
-    with _PixelFile(scratch, count) as pixels, closing(_decoded(records, count, settings, workers, all_pictures)) as decoded:
+    sizes, waiting = _Sizes(), deque[list[str]]()
+    with _PixelFile(scratch, count) as pixels, closing(_decoded(records, count, settings, workers, all_pictures, waiting)) as decoded:
         progress = Progress(count, "files", log)
         for batch in decoded:
             result.deep, result.peak = result.deep + batch.deep, max(result.peak, batch.peak)
             start = 0
-            for names, outcome in batch.runs():
+            for names, outcome in batch.runs(waiting.popleft()):
                 progress.step(len(names))
                 if outcome is None:
                     result.others += names
@@ -146,20 +145,26 @@ def decode_all(
 
 
 def _decoded(
-    records: Iterable[Encoded | Unreadable], count: int, settings: IngestSettings, workers: Workers, all_pictures: bool
+    records: Iterable[Encoded | Unreadable],
+    count: int,
+    settings: IngestSettings,
+    workers: Workers,
+    all_pictures: bool,
+    waiting: deque[list[str]],
 ) -> Generator[_Batch]:
+    """What becomes of all records, in order; `waiting` has the names of each batch that is under way."""
     limit = _Limit(settings.image_size)
     processes = processes_for(count)
     if processes > 1:
         threads = max(1, REMOTE_WORKERS // processes) if workers.remote else 1
         work = partial(_decode_batch, settings=settings, all_pictures=all_pictures, threads=threads)
         shared = records if workers.shared else map(_loaded, records)
-        yield from map(limit.learn, in_processes(_batches(shared, limit), work, processes, PROCESS_MODULES))
+        yield from map(limit.learn, in_processes(_batches(shared, limit, waiting), work, processes, PROCESS_MODULES))
         return
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())
     with ThreadPoolExecutor(threads, "decode") as pool:
-        yield from map(limit.learn, in_order(pool, _batches(records, limit), work, threads + 2))
+        yield from map(limit.learn, in_order(pool, _batches(records, limit, waiting), work, threads + 2))
 
 
 class _Limit:
@@ -192,16 +197,18 @@ def _loaded(record: Encoded | Unreadable) -> Encoded | Unreadable:
     return Encoded(record.input, record.index, partial(bytes, data), len(data))
 
 
-def _batches(records: Iterable[Encoded | Unreadable], limit: _Limit) -> Iterator[list[Encoded | Unreadable]]:
+def _batches(records: Iterable[Encoded | Unreadable], limit: _Limit, waiting: deque[list[str]]) -> Iterator[list[Encoded | Unreadable]]:
     batch: list[Encoded | Unreadable] = []
     size = 0
     for record in records:
         batch.append(record)
         size += record.size if isinstance(record, Encoded) else 0
         if len(batch) >= limit.files or size > BATCH_BYTES:
+            waiting.append([record.input for record in batch])
             yield batch
             batch, size = [], 0
     if batch:
+        waiting.append([record.input for record in batch])
         yield batch
 
 
@@ -212,7 +219,6 @@ def _decode_batch(batch: list[Encoded | Unreadable], settings: IngestSettings, a
     found = [_decode(record, settings, all_pictures) if isinstance(record, Encoded) else record.reason for record in batch]
     pictures = [outcome for outcome in found if isinstance(outcome, _Picture)]
     return _Batch(
-        [record.input for record in batch],
         [outcome.pixels.shape if isinstance(outcome, _Picture) else outcome for outcome in found],
         b"".join(picture.pixels.tobytes() for picture in pictures),
         b"".join(picture.print for picture in pictures),

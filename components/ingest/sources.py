@@ -39,7 +39,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
     with ExitStack() as stack:
         source, listing, table = _open(address, settings.names, workspace, stack)
         prepare(len(listing.files), PROCESS_MODULES)
-        only_pictures = not isinstance(source, ArchiveSet) and all(looks_like_picture(file.name) for file in listing.files)
+        only_pictures = not isinstance(source, ArchiveSet) and all(map(looks_like_picture, listing.files.names))
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
             collection = arrays.load(source, files, workspace)
@@ -67,7 +67,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if not source.single:
         return (*_join_archives(source, listing, names, workspace, stack), None)
     (file,) = listing.files
-    kind = kind_of(file.name, source.head(file.key, HEAD))
+    kind = kind_of(file.name, source.head(file, HEAD))
     if kind in {"tar", "zip"}:
         archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace, names)))
         return archive, archive.listing(), None
@@ -88,8 +88,8 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
 
 def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
     """Open the shards of a webdataset, where a folder has tar files and no file that is named as a picture or an array."""
-    shards = [file for file in listing.files if suffix(file.name) in {".tar", ".tgz"} or file.name.lower().endswith(".tar.gz")]
-    if not shards or holds_pictures(listing) or any(suffix(file.name) in {".npy", ".npz", *parquet.SUFFIXES} for file in listing.files):
+    shards = listing.files.where(lambda name: suffix(name) in {".tar", ".tgz"} or name.lower().endswith(".tar.gz"))
+    if not shards or holds_pictures(listing) or any(suffix(name) in {".npy", ".npz", *parquet.SUFFIXES} for name in listing.files.names):
         return source, listing
     archives = {}
     for number, file in enumerate(shards):
@@ -134,7 +134,7 @@ def _decode(listing: Listing, labelled: Labelled, workers: Workers, settings: In
 def _others(listing: Listing, labelled: Labelled, decoded: DecodedPictures) -> list[str]:
     places, known = labelled.layout.places, labelled.read_too
     others = [*decoded.others]
-    others += [f.name for f in listing.files if f.name not in places and f.name not in known and not looks_like_picture(f.name)]
+    others += [name for name in listing.files.names if name not in places and name not in known and not looks_like_picture(name)]
     if not others:
         return []
     kinds = [f"{quoted(kind) or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]

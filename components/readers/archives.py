@@ -58,7 +58,7 @@ class ArchiveSource(InputSource):
             self._zip = open_plain_zip(path, address) if file.read(2) == b"PK" else None
         self.shared = self._zip is None  # each process would have to read all of a zip's directory
         self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
-        self._members: dict[str, tuple[int, int] | zipfile.ZipInfo] = {}
+        self._members: dict[str, zipfile.ZipInfo] = {}
 
     def close(self) -> None:
         """End reading."""
@@ -88,17 +88,13 @@ class ArchiveSource(InputSource):
         return contents.listing.finish()
 
     def read(self, key: str) -> bytes:
-        """Return a member's bytes; raises ImageError where the archive is damaged."""
-        place = self._members[key]
-        if self._zip and isinstance(place, zipfile.ZipInfo):
-            with member_errors():
-                return self._zip.read(place)
-        assert isinstance(place, tuple)
-        return _read_span(self._path, *place)
+        """Return the bytes of a zip's member, raises ImageError where the archive is damaged; those of a tar are read by `loader`."""
+        assert self._zip is not None
+        with member_errors():
+            return self._zip.read(self._members[key])
 
-    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
-        place = self._members[key]
-        return partial(_read_span, self._path, *place) if isinstance(place, tuple) else super().loader(key)
+    def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
+        return super().loader(file) if self._zip else partial(_read_span, self._path, file.offset, file.size)
 
 
 @dataclass(frozen=True)
@@ -113,13 +109,15 @@ class _Tar:
 
 @dataclass
 class _Contents:
-    """What an archive holds: its listing, and where each member lies."""
+    """What an archive holds: its listing, and the members of a zip."""
 
     listing: Listing
-    members: dict[str, tuple[int, int] | zipfile.ZipInfo] = field(default_factory=dict)
+    members: dict[str, zipfile.ZipInfo] = field(default_factory=dict)
+    last: str = ""
+    """The last file that was noted."""
 
-    def note(self, member: Member, place: tuple[int, int] | zipfile.ZipInfo) -> None:
-        """Add a member; raises UnsafeArchiveError for one that is refused."""
+    def note(self, member: Member, place: int | zipfile.ZipInfo) -> None:
+        """Add a member, with the place in a tar at which it begins; raises UnsafeArchiveError for one that is refused."""
         listing = self.listing
         if member.problem:
             raise UnsafeArchiveError(f"archive {listing.address} holds {member.problem}")
@@ -131,8 +129,11 @@ class _Contents:
         elif is_archive(member.name):
             listing.faults.append(PassedOver(member.name, INNER_ARCHIVE))
         else:
-            self.members[member.name] = place
-            listing.files.append(SourceFile(member.name, member.size, "", member.name))
+            self.last = member.name
+            offset = place if isinstance(place, int) else 0
+            if isinstance(place, zipfile.ZipInfo):
+                self.members[member.name] = place
+            listing.files.append(SourceFile(member.name, member.size, "", member.name, offset))
 
 
 def _list_tar(archive: _Tar) -> _Contents:
@@ -145,11 +146,11 @@ def _list_tar(archive: _Tar) -> _Contents:
             with opened_tar(archive.path, archive.address, policy, archive.names, file) as tar:
                 for entry, member in tar_members(tar, policy):
                     if member.problem or entry.offset_data + entry.size <= size:
-                        contents.note(member, (entry.offset_data, entry.size))
+                        contents.note(member, entry.offset_data)
                 if archive.cut:
                     raise cut_error(archive.address, policy)
         except CutArchiveError as error:
-            whole = not error.member or error.member in contents.members  # only the padding behind its last byte may be lost
+            whole = not error.member or error.member == contents.last  # only the padding behind its last byte may be lost
             contents.listing.faults.append(PassedOver(archive.address if whole else error.member, str(error)))
     return contents
 
@@ -168,7 +169,8 @@ class ArchiveSet(InputSource):
         """List the members of all archives; raises UnsafeArchiveError naming the first that is refused."""
         joined = Listing(self.address)
         for name, found in zip(self._archives, self._listings(), strict=True):
-            joined.files += [SourceFile(f"{name}/{file.name}", file.size, "", f"{name}/{file.name}") for file in found.files]
+            for file in found.files:
+                joined.files.append(file._replace(name=f"{name}/{file.name}", key=f"{name}/{file.key}"))
             joined.folders |= {f"{name}/{folder}" for folder in found.folders}
             joined.passed_over += [PassedOver(f"{name}/{p.input}", p.reason) for p in found.passed_over]
             joined.faults += [PassedOver(name if p.input == name else f"{name}/{p.input}", p.reason) for p in found.faults]
@@ -187,12 +189,16 @@ class ArchiveSet(InputSource):
             yield archive.listed(contents)
 
     def read(self, key: str) -> bytes:
-        """Return a member's bytes; raises ImageError where its archive is damaged."""
-        return self.loader(key)()
+        """Return the bytes of a zip's member; raises ImageError where its archive is damaged."""
+        name = self._archive_of(key)
+        return self._archives[name].read(key.removeprefix(f"{name}/"))
 
-    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
-        name = next(name for name in self._archives if key.startswith(f"{name}/"))
-        return self._archives[name].loader(key.removeprefix(f"{name}/"))
+    def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
+        name = self._archive_of(file.key)
+        return self._archives[name].loader(file._replace(key=file.key.removeprefix(f"{name}/")))
+
+    def _archive_of(self, key: str) -> str:
+        return next(name for name in self._archives if key.startswith(f"{name}/"))
 
 
 def _read_span(path: Path, start: int, size: int) -> bytes:

@@ -5,11 +5,15 @@ The policy is in the table of `components.readers`.
 
 import re
 import unicodedata
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from components.classifier.errors import DataError
 from components.readers.records import PassedOver
@@ -59,13 +63,69 @@ class SourceFile(NamedTuple):  # there may be millions, and these are pickled fa
     """One file of a source.
 
     `name` is its path below the source as it is shown (see `readable`), `key` the same as the source itself spells it; `size`
-    in bytes; `stamp` changes when the content does ("": unknown).
+    in bytes; `stamp` changes when the content does ("": unknown); `offset` is where a tar's member begins.
     """
 
     name: str
     size: int
     stamp: str
     key: str
+    offset: int = 0
+
+
+class Files:
+    """Files of a source in their order, of which there may be millions: each takes its name and some 30 bytes."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self._sizes, self._offsets = array("q"), array("q")
+        self._stamps: array[int] | list[int | str] = array("q")
+        """Numbers, as the times of local files are; -1 where nothing is known. Other texts make it a list."""
+        self._keys: dict[int, str] = {}
+        """By the file's place: keys that are not the name."""
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[SourceFile]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, place: int) -> SourceFile:
+        """One file."""
+        name, stamp = self.names[place], self._stamps[place]
+        return SourceFile(name, self._sizes[place], "" if stamp == -1 else str(stamp), self._keys.get(place, name), self._offsets[place])
+
+    def append(self, file: SourceFile) -> None:
+        """Add one file."""
+        if file.key != file.name:
+            self._keys[len(self)] = file.key
+        self.names.append(file.name)
+        self._sizes.append(file.size)
+        self._offsets.append(file.offset)
+        stamp: int | str = file.stamp or -1
+        if file.stamp.isdecimal() and len(file.stamp) < 20 and int(file.stamp) < 2**63:
+            stamp = int(file.stamp)
+        if isinstance(self._stamps, list):
+            self._stamps.append(stamp if stamp == -1 else file.stamp)
+        elif isinstance(stamp, int) and (stamp == -1 or str(stamp) == file.stamp):
+            self._stamps.append(stamp)
+        else:
+            self._stamps = [*self._stamps, file.stamp]
+
+    def where(self, test: Callable[[str], object]) -> list[SourceFile]:
+        """The files whose names pass a test."""
+        return [self[place] for place, name in enumerate(self.names) if test(name)]
+
+    def sort(self) -> None:
+        """Put the files into the order of their names."""
+        if all(one <= other for one, other in pairwise(self.names)):
+            return
+        order = np.argsort(np.array(self.names, object), kind="stable").tolist()
+        self.names = [self.names[place] for place in order]
+        self._sizes, self._offsets = (array("q", map(values.__getitem__, order)) for values in (self._sizes, self._offsets))
+        self._keys = {new: self._keys[old] for new, old in enumerate(order) if old in self._keys}
+        stamps = map(self._stamps.__getitem__, order)
+        self._stamps = [*stamps] if isinstance(self._stamps, list) else array("q", stamps)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +149,7 @@ class Listing:
     """All files of a source that may be data, in the order of their names as text, code point by code point."""
 
     address: str
-    files: list[SourceFile] = field(default_factory=list)
+    files: Files = field(default_factory=Files)
     folders: set[str] = field(default_factory=set)
     """Paths of all folders, empty ones included where the source knows them."""
     passed_over: list[PassedOver] = field(default_factory=list)
@@ -121,7 +181,7 @@ class Listing:
         """
         for entries in (self.passed_over, self.faults):
             entries.sort(key=lambda entry: entry.input)
-        self.files.sort(key=lambda file: file.name)
+        self.files.sort()
         for _ in without_twins(self.files, self.address):
             pass
         return self
@@ -156,7 +216,7 @@ def without_twins(files: Iterable[SourceFile], address: str) -> Iterator[SourceF
 
 def holds_pictures(listing: Listing) -> bool:
     """Say whether a source has files that are pictures by their names, or may be: those without an ending in a folder."""
-    return any(looks_like_picture(file.name) or ("/" in file.name and not suffix(file.name)) for file in listing.files)
+    return any(looks_like_picture(name) or ("/" in name and not suffix(name)) for name in listing.files.names)
 
 
 def is_system(part: str) -> bool:

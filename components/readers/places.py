@@ -48,13 +48,13 @@ class InputSource(ABC):
     def read(self, key: str) -> bytes:
         """Return a file's bytes; raises OSError, StoreError, or ImageError where an archive is damaged."""
 
-    def loader(self, key: str) -> Callable[[], bytes]:
-        """Return what reads a file, in another process too where `shared`."""
-        return partial(self.read, key)
+    def loader(self, file: SourceFile) -> Callable[[], bytes]:
+        """Return what reads a file of the listing, in another process too where `shared`."""
+        return partial(self.read, file.key)
 
-    def head(self, key: str, size: int) -> bytes:
-        """Return a file's first bytes; raises as `read` does."""
-        return self.read(key)[:size]
+    def head(self, file: SourceFile, size: int) -> bytes:
+        """Return the first bytes of a file of the listing; raises as `read` does."""
+        return self.loader(file)()[:size]
 
     def open(self, key: str, size: int) -> IO[bytes]:
         """Open a file of `size` bytes to be read in any order, a remote one by ranges; raises OSError, reading it StoreError too."""
@@ -145,9 +145,9 @@ class LocalSource(InputSource):
         with open(self._prefix + key, "rb") as file:  # noqa: PTH123
             return file.read()
 
-    def head(self, key: str, size: int) -> bytes:  # noqa: D102
-        with (self._root / key).open("rb") as file:
-            return file.read(size)
+    def head(self, file: SourceFile, size: int) -> bytes:  # noqa: D102
+        with (self._root / file.key).open("rb") as opened:
+            return opened.read(size)
 
     def open(self, key: str, size: int) -> IO[bytes]:  # noqa: D102
         return (self._root / key).open("rb")
@@ -235,11 +235,11 @@ class StoreSource(InputSource):
     def read(self, key: str) -> bytes:  # noqa: D102
         return self._store.read(self._prefix + key)
 
-    def loader(self, key: str) -> Callable[[], bytes]:  # noqa: D102
-        return partial(self._objects.read, self._prefix + key)
+    def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
+        return partial(self._objects.read, self._prefix + file.key)
 
-    def head(self, key: str, size: int) -> bytes:  # noqa: D102
-        return next(self._store.chunks(self._prefix + key), b"")[:size]
+    def head(self, file: SourceFile, size: int) -> bytes:  # noqa: D102
+        return next(self._store.chunks(self._prefix + file.key), b"")[:size]
 
     def open(self, key: str, size: int) -> IO[bytes]:  # noqa: D102
         return io.BufferedReader(_Ranges(partial(self._store.span, self._prefix + key), size), READ_AHEAD)

@@ -87,7 +87,7 @@ def _kinds(source: InputSource, files: Iterator[SourceFile]) -> Iterator[tuple[S
         if not source.single and looks_like_picture(file.name):
             return PICTURE
         try:
-            return kind_of(file.name, source.head(file.key, HEAD))
+            return kind_of(file.name, source.head(file, HEAD))
         except OSError:
             return PICTURE  # scoring gives it a row that says why it cannot be read
 

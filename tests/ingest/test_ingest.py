@@ -16,7 +16,7 @@ from components.ingest import published
 from components.ingest.component import ingest_dataset
 from components.ingest.ingest import ingest
 from components.settings.ingest import IngestSettings, parse_channels, parse_image_size
-from tests.ingest.cases import encode, folder, idx_set, pixels, put
+from tests.ingest.cases import encode, files, folder, idx_set, pixels, put, tar_of
 from tests.ingest.conftest import Run
 
 
@@ -210,3 +210,13 @@ def test_a_class_that_a_given_validation_split_lacks_is_named(tmp_path: Path, ru
     folder(tmp_path / "data" / "train", ["cat", "cow", "dog"])
     folder(tmp_path / "data" / "val", ["cat", "dog"], seed=300)
     assert "warning: the validation split has no picture of cow" in run(tmp_path / "data").lines
+
+
+def test_the_digest_of_known_pictures_is_what_it_always_was(tmp_path: Path, run: Run) -> None:
+    """A release that gives another one would make every dataset a new one, and no champion comparable."""
+    source = folder(tmp_path / "data", {"cat": 20, "dog": 20, "owl": 7}, channels=1)
+    assert (
+        run(source).info.digest
+        == run(tar_of(tmp_path / "x.tar", files(source))).info.digest
+        == "9b60f3e8ff26cf1e1f4c3ee1c222df76729195981047f011f884e31a543034b8"
+    )

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import active_children
@@ -18,7 +19,9 @@ import pytest
 from components.classifier.decode import WorkBudget
 from components.classifier.errors import DataError, StoreUnavailable
 from components.ingest.ingest import ingest
+from components.ingest.layout import arrange, class_folders
 from components.readers import places, processes
+from components.readers.archives import ArchiveSource
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_of, zip_of
 
 SCRIPT = """
@@ -195,3 +198,19 @@ def test_memory_for_decoding_is_counted_over_all_processes() -> None:
     waiting.join()
     assert order == ["one", "other"]
     assert used == [0]
+
+
+def test_a_picture_takes_few_bytes_of_memory_until_it_is_decoded(tmp_path: Path) -> None:
+    """Of 20,000 pictures in a tar, all that is known before and after decoding: names are kept once, the rest in arrays."""
+    data = {f"{number % 4}/{number:06d}.png": b"" for number in range(20_000)}
+    path = tar_of(tmp_path / "many.tar", data)
+    tracemalloc.start()
+    source = ArchiveSource(path, "many.tar", tmp_path)
+    listing = source.listing()
+    labelled = class_folders(source, listing, arrange(listing))
+    names = [record.input for record in labelled.records]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    source.close()
+    assert labelled.count == len(names) == len(data)
+    assert taken < 220 * len(names)
