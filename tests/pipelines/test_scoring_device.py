@@ -8,7 +8,10 @@ from components.bundle.accelerator import why_no_cuda
 from components.classifier.errors import UsageError
 from components.preflight.checks import check_scoring
 
-GIVEN: dict[str, Any] = {"scoring": {}, "environment": "dev", "gpus": "0", "gpu_resource": "nvidia.com/gpu", "node_selector": {}}
+GIVEN: dict[str, Any] = {
+    "store": "store", "input": "pictures", "output": "", "scoring": {}, "environment": "dev",
+    "gpus": "0", "gpu_resource": "nvidia.com/gpu", "node_selector": {},
+}  # fmt: skip
 
 
 @pytest.mark.skipif(not why_no_cuda(), reason="there is a GPU here")

@@ -1,6 +1,7 @@
 """When a training would repeat the last one that was judged, and what sets it apart."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,10 @@ RULES = load_environment("dev").policy.rules_set()
 
 
 @pytest.fixture(autouse=True)
-def code(monkeypatch: pytest.MonkeyPatch) -> None:
+def code(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("PENSTOCK_CODE_VERSION", "test")
+    code_version.cache_clear()
+    yield
     code_version.cache_clear()
 
 
