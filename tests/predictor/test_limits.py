@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 from components.predictor.http.limits import GuardedProtocol
@@ -267,6 +268,47 @@ def test_a_connection_leaves_nothing_that_waits_for_garbage_collection(rest: byt
         assert [it() for it in kept] == [None]
     finally:
         gc.enable()
+
+
+def test_a_connection_that_is_closed_before_its_pipelined_requests_are_answered_is_no_error() -> None:
+    lost, ended = asyncio.Event(), asyncio.Event()
+    told, transports = list[str](), list[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await lost.wait()
+        try:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+        except RuntimeError as error:
+            told.append(str(error))
+        finally:
+            ended.set()
+
+    class Watched(GuardedProtocol):
+        def connection_made(self, transport: Any) -> None:
+            transports.append(transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def scenario() -> None:
+        config = uvicorn.Config(app, http=Watched, log_config=None, lifespan="off")
+        config.load()
+        server = await asyncio.get_running_loop().create_server(lambda: Watched(config, ServerState(), {}), "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            transports[0].close()  # as for a client that is late
+            await asyncio.wait_for(ended.wait(), 10)
+            writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+    assert not told
 
 
 @pytest.mark.parametrize("chunked", [False, True])

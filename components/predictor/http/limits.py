@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import httptools
 import orjson
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 _MAX_HEADER_BYTES = 64 * 1024
 _MAX_HEADERS = 100
@@ -58,6 +58,8 @@ class GuardedProtocol(HttpToolsProtocol):
     _counted = 0
     """Part of `stored_bytes`."""
     _upgrade = False
+    _running: RequestResponseCycle | None = None
+    """The request that is being answered; others may have come after it."""
     _reserved = False
     """Whether the connection was accepted beyond the limit."""
     _reserves: ClassVar[set[Any]] = set()
@@ -83,8 +85,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._count(0)
         self._reserves.discard(self)
         super().connection_lost(exc)
-        self.cycle = None  # type: ignore[assignment]  # as before the first request
+        if self._running is not None:  # uvicorn tells only the request that came last, and writing for another one would fail
+            self._running.disconnected = True
+            self._running.message_event.set()
+        self._running = self.cycle = None  # type: ignore[assignment]  # as before the first request
         self.pipeline.clear()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _make_room(self, now: float) -> bool:
         """Close connections that have been idle longest, several at a time; says whether there is room for this one."""
