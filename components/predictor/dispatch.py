@@ -51,12 +51,14 @@ class Dispatcher:
 
     def __init__(self, settings: PredictorSettings, threads: int) -> None:
         self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST)
-        self._small_limits = replace(self.quick_limits, images_here=settings.max_images, cost_here=_SMALL_COST)
-        self._medium_limits = replace(self._small_limits, cost_here=_MEDIUM_COST)
         self._decoder = DecoderProcess(settings.decode_seconds)
-        self._heavy_limits = replace(self._small_limits, slow=self._decoder.decode)
+        small = replace(self.quick_limits, images_here=settings.max_images, cost_here=_SMALL_COST)
         self._patience, self._batches = settings.queue_seconds, settings.batch_seconds > 0
-        self._small, self._medium, self._heavy = (Worker(number, settings.queue_size) for number in (threads, threads, 1))
+        self._small, self._medium, self._heavy = self._all = [Worker(number, settings.queue_size) for number in (threads, threads, 1)]
+        limits = (small, replace(small, cost_here=_MEDIUM_COST), replace(small, slow=self._decoder.decode))
+        line = list(zip(self._all, limits, strict=True))
+        self._lines = [line[first:] for first in range(len(line))]
+        """Who may work on a request, one after the other: on a small one, a medium one, a large one."""
         self._stop_at = math.inf
         self._answered = False
         """Whether the event loop has answered a request beside larger ones in its present round."""
@@ -64,7 +66,7 @@ class Dispatcher:
     @property
     def depth(self) -> int:
         """Requests that are worked on by a thread, or wait for one."""
-        return self._small.depth + self._medium.depth + self._heavy.depth
+        return sum(worker.depth for worker in self._all)
 
     @property
     def last_large(self) -> float:
@@ -75,7 +77,7 @@ class Dispatcher:
     @property
     def running(self) -> int:
         """Requests that a thread works on now."""
-        return self._small.running + self._medium.running + self._heavy.running
+        return sum(worker.running for worker in self._all)
 
     def check(self, size: int) -> None:
         """Raise Unavailable when no more requests of so many bytes are taken."""
@@ -115,8 +117,7 @@ class Dispatcher:
 
     def _workers(self, size: int) -> list[tuple["Worker", RequestLimits]]:
         """Who may work on a request of so many bytes, one after the other."""
-        workers = [(self._small, self._small_limits), (self._medium, self._medium_limits), (self._heavy, self._heavy_limits)]
-        return workers[(size > SMALL_BYTES) + (size > _LARGE_BYTES) :]
+        return self._lines[(size > SMALL_BYTES) + (size > _LARGE_BYTES)]
 
     def _begin(self, work: Work[R], limits: RequestLimits, since: float, gone: Callable[[], bool]) -> R | None:
         now = time.monotonic()
@@ -134,7 +135,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Let the threads end when their work is done, and the decoding process at once."""
-        for worker in (self._small, self._medium, self._heavy):
+        for worker in self._all:
             worker.close()
         self._decoder.close()
 

@@ -120,7 +120,7 @@ class InferenceApp:
         except RequestError as error:
             await self._send(send, error_response(error.status, str(error)), _request_id(dict(scope["headers"])))
         else:
-            if "pipelined" in scope.get("state", ()):
+            if _is_pipelined(scope):
                 await self._take_turn()
             await self._inner(scope, receive, send)
 
@@ -144,7 +144,7 @@ class InferenceApp:
             loaded = self._model.current(version)
             self._dispatcher.check(int(headers.get(b"content-length", b"0")))
             header_length = _check_headers(headers, protocol)
-            body = await self._read(headers, receive, "pipelined" in scope.get("state", ()))
+            body = await self._read(headers, receive, _is_pipelined(scope))
             try:
                 return await self._work(InferenceRequest(loaded, protocol, body, header_length, request_id), scope)
             finally:
@@ -238,6 +238,11 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
     if 0 < len(given) <= _MAX_ID and all(33 <= byte <= 126 for byte in given):
         return given.decode("ascii")
     return new_id()
+
+
+def _is_pipelined(scope: Scope) -> bool:
+    """Say whether a request came before the one ahead of it was answered (http/limits.py)."""
+    return "pipelined" in scope.get("state", ())
 
 
 def _gone(scope: Scope) -> Callable[[], bool]:
