@@ -28,7 +28,8 @@ PenstockError                      exit code 1
 """
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -189,3 +190,13 @@ def remedy_for(error: "ValidationError", remedy: str) -> str:
     """The remedy for a stored file that is not of its form: the release that wrote it, where all that is wrong are fields unknown here."""
     unknown = [".".join(str(part) for part in found["loc"]) for found in error.errors() if found["type"] == "extra_forbidden"]
     return f"use the release that wrote it: this one does not know {', '.join(unknown)}" if len(unknown) == len(error.errors()) else remedy
+
+
+def exit_code_of(work: Callable[[], None]) -> int:
+    """Do the work of a process that another one follows; returns its exit code. An error is the last line of its log."""
+    try:
+        work()
+    except PenstockError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0

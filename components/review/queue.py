@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from components.bundle.formats import parsed
 from components.classifier.decode import decode, decode_picture
-from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError, remedy_for, validation_problems
+from components.classifier.errors import IntegrityError, ObjectExists, StoreUnavailable, UsageError
 from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, LabelSummary, summarize, without_withdrawn
 from components.storage import Store
@@ -260,7 +261,9 @@ class ReviewQueue:
     def _read_all(self, kind: type[Parsed], keys: list[str]) -> list[tuple[str, Parsed]]:
         def read(key: str) -> Parsed:
             known = self._known.get(key)
-            return known if isinstance(known, kind) else _parse(kind, key, self._store.read(key, _MAX_RECORD_BYTES))
+            if isinstance(known, kind):
+                return known
+            return parsed(kind, self._store.read(key, _MAX_RECORD_BYTES), key, "remove it from the store", IntegrityError)
 
         with ThreadPoolExecutor(_READERS) as pool:  # on S3 each read is a round trip
             found = list(zip(keys, pool.map(read, keys), strict=True))
@@ -291,11 +294,3 @@ def _identify(picture: bytes | Pixels, levels: int) -> tuple[str, bytes, str]:
 
 def _given_up(identity: str) -> StoreUnavailable:
     return StoreUnavailable(f"others are labelling picture {identity} at the same time; try again")
-
-
-def _parse(kind: type[Parsed], key: str, data: bytes) -> Parsed:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        told = f"{key} is not what this release writes ({validation_problems(error)[0]})"
-        raise IntegrityError(f"{told}; {remedy_for(error, 'remove it from the store')}") from error

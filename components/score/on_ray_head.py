@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from components.classifier.errors import PenstockError
+from components.classifier.errors import exit_code_of
 
 
 def score_here() -> None:
@@ -24,15 +24,5 @@ def score_here() -> None:
         store.replace(f"{work.folder}/{RESULT}", score_shard(plan, work.shard, work.gpus).to_json().encode())
 
 
-def main() -> int:
-    """Score; returns the exit code. An error is the last line of the log, which the scoring step shows."""
-    try:
-        score_here()
-    except PenstockError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code_of(score_here))

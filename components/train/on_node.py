@@ -5,7 +5,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from components.classifier.errors import PenstockError
+from components.classifier.errors import exit_code_of
 from components.train.process_env import prepare_environment
 
 
@@ -32,16 +32,6 @@ def train_here() -> None:
             put_result(open_store(work.store), work.result, model, TypeAdapter(TrainingResult).dump_json(result))
 
 
-def main() -> int:
-    """Train; returns the exit code. An error is the last line of the log, which the training step shows."""
-    prepare_environment()
-    try:
-        train_here()
-    except PenstockError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_code
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    prepare_environment()
+    sys.exit(exit_code_of(train_here))
