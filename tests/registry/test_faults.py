@@ -83,11 +83,10 @@ def test_a_success_whose_answer_is_lost_is_no_conflict(proxy: FaultProxy, fault:
 def test_a_store_that_never_recovers_ends_in_bounded_time(
     proxy: FaultProxy, bundle: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_S3_DEADLINE_S", "2")
     address = new_address()
     Registry(open_store(address), "digits").store.create("warm", b"")
     proxy.plan = lambda *_: fault
-    registry = Registry(open_store(address), "digits")
+    registry = _impatient(address, monkeypatch, "2")
     start = time.monotonic()
     with pytest.raises(StoreUnavailable) as caught:
         publish_directory(registry, bundle)
@@ -109,11 +108,11 @@ def test_a_connection_that_dies_for_good_at_any_request_converges(
 ) -> None:
     address = new_address()
     bundle = bundles.quick(tmp_path / "bundle", b"0123456789")
-    monkeypatch.setenv("PENSTOCK_S3_DEADLINE_S", "1")
+    impatient = _impatient(address, monkeypatch, "1")
     proxy.plan = lambda n, *_: "lost" if n >= at else None
     complete = True
     try:
-        publish_directory(Registry(open_store(address), "digits"), bundle)
+        publish_directory(impatient, bundle)
     except StoreUnavailable:
         complete = False
     proxy.plan = lambda *_: None
@@ -124,3 +123,10 @@ def test_a_connection_that_dies_for_good_at_any_request_converges(
     version = publish_directory(registry, bundle).version
     assert list(registry.versions()) == [version]
     assert registry.verify(version) == []
+
+
+def _impatient(address: str, monkeypatch: pytest.MonkeyPatch, seconds: str) -> Registry:
+    """A registry that gives up after `seconds`; those that are opened after it wait as long as ever."""
+    with monkeypatch.context() as only:
+        only.setenv("PENSTOCK_S3_DEADLINE_S", seconds)
+        return Registry(open_store(address), "digits")
