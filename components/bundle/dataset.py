@@ -246,4 +246,16 @@ def _write_columns(path: Path, columns: Mapping[str, Sequence[Any]] | None) -> N
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    pq.write_table(pa.table({name: list(values) for name, values in columns.items()}), path)
+    pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), path)
+
+
+def _column(values: Sequence[Any]) -> Any:
+    """Values as pyarrow's array; texts by its builder: pa.array imports pandas, where it is installed, to see whether they are its own."""
+    import pyarrow as pa
+
+    kinds = set(map(type, values))
+    if str not in kinds or not kinds <= {str, type(None)}:
+        return pa.array(list(values))
+    builder = pa.lib.StringBuilder()
+    builder.append_values(values)
+    return builder.finish()

@@ -8,27 +8,31 @@
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import replace
-from functools import partial
-from itertools import chain, groupby
+from functools import lru_cache, partial
+from itertools import chain, groupby, islice
 
 from components.bundle.dataset import SplitName
-from components.classifier.errors import DataError, ImageError
+from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import saved_dataset
 from components.ingest.arrays import split_of
 from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, class_folders, place_of, placed, record_of
+from components.ingest.pixels import PROCESS_MODULES
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.decoding import load
 from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
 from components.readers.places import InputSource, LocalSource, local_path, read_object
+from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
 from components.readers.table import SPLIT_COLUMN, Table, is_table, read_table
 
 COLUMNS_FILE = "columns.csv"
 _TABLE_STEMS = ("labels", "metadata")
+LABELS_AT_ONCE = 2000
+"""Labels of a webdataset that are read together."""
 
 
 def label(source: InputSource, listing: Listing, table: SourceFile | None) -> Labelled:
@@ -207,19 +211,24 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
         return None
     joined = isinstance(source, ArchiveSet)
     layout, faults, read_too = Layout(""), [], set[str]()
-    for mark, pictures in _samples(listing):
-        if mark is not None:
-            read_too.add(listing.files.names[mark])
-        for name in pictures:
-            found = _label_of(source, listing.files[mark]) if mark is not None else None
-            if not found or not found["label"]:
-                faults.append((name, "no label (.cls or .json) of its name is beside it"))
-                continue
-            table = Table(name, [column for column in found if column != "label"], {})
-            split = _split(table, name, found) or (split_of(name.partition("/")[0]) if joined else None)
-            layout.places[name] = place_of(readable(found["label"]), split)
-            if attributes := _attributes(table, found):
-                layout.attributes[name] = attributes
+    given = lru_cache(split_of)
+    with closing(_labels(source, listing)) as labels:
+        for mark, pictures in _samples(listing):
+            found = next(labels) if mark is not None and pictures else None
+            if mark is not None:
+                read_too.add(listing.files.names[mark])
+            for name in pictures:
+                if not found or not found["label"]:
+                    faults.append((name, "no label (.cls or .json) of its name is beside it"))
+                    continue
+                split = None
+                if len(found) > 1:
+                    table = Table(name, [column for column in found if column != "label"], {})
+                    split = _split(table, name, found)
+                    if attributes := _attributes(table, found):
+                        layout.attributes[name] = attributes
+                split = split or (given(name.partition("/")[0]) if joined else None)
+                layout.places[name] = place_of(readable(found["label"]), split)
     layout.class_names = {place.class_name for place in layout.places.values()}
     return Labelled(layout, placed(source, listing, layout), len(layout.places), True, faults, read_too)
 
@@ -237,8 +246,14 @@ def _samples(listing: Listing) -> Iterator[tuple[int | None, list[str]]]:
         yield mark, pictures
 
 
-def _label_of(source: InputSource, mark: SourceFile) -> dict[str, str | None] | None:
-    return webdataset.read_label(mark.name, _content(source, mark))
+def _labels(source: InputSource, listing: Listing) -> Generator[dict[str, str | None] | None]:
+    """What the label of each sample says that has one beside its pictures, in order; many are read in processes."""
+    marks = (record_of(source, listing.files[mark]) for mark, pictures in _samples(listing) if mark is not None and pictures)
+    groups = iter(lambda: list(islice(marks, LABELS_AT_ONCE)), [])
+    processes = processes_for(len(listing.files)) if source.shared else 1
+    read = webdataset.read_labels
+    for found in in_processes(groups, read, processes, PROCESS_MODULES) if processes > 1 else map(read, groups):
+        yield from found
 
 
 def _is_webdataset(source: InputSource, listing: Listing) -> bool:
@@ -254,7 +269,7 @@ def _is_webdataset(source: InputSource, listing: Listing) -> bool:
     depth = 1 if isinstance(source, ArchiveSet) else 0
     if any(listing.files.names[mark].count("/") != depth for mark in (place, *paired)):
         return False
-    return is_cls or _label_of(source, first) is not None
+    return is_cls or webdataset.read_label(first.name, _content(source, first)) is not None
 
 
 def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labelled:
@@ -314,10 +329,7 @@ def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> N
 
 
 def _content(source: InputSource, file: SourceFile) -> bytes:
-    try:
-        return load(record_of(source, file))
-    except ImageError as error:
-        raise DataError(f"{file.name} cannot be read: {error}") from error
+    return webdataset.content(record_of(source, file))
 
 
 def _joined(root: str, path: str) -> str:

@@ -45,8 +45,8 @@ _BANDS, _BAND_BITS = 4, 16
 _NEAR = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], np.int32)
 """What is changed in a band that differs in no bit or in one: enough where MAX_BITS is below 2 * _BANDS."""
 _ROWS = 512
-_PAIRS = 500_000
-"""Candidates that are in memory at a time."""
+_PAIRS = 100_000
+"""Candidates that a thread has in memory at a time."""
 
 Hashes = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.intp]
@@ -102,8 +102,10 @@ def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = 
     with _mapped(scratch) as thumbnails:
         for code in sorted(set(np.unique(splits).tolist()) - {-1, 0}):
             later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
-            for at, to in _candidates(hashes[later], hashes[earlier]):
-                matches += _alike(thumbnails, later[at], earlier[to])
+            with ThreadPoolExecutor(cpus := available_cpus()) as pool:  # numpy works without Python's lock
+                compare = partial(_alike, thumbnails, later, earlier)
+                for found in in_order(pool, _candidates(hashes[later], hashes[earlier]), compare, cpus):
+                    matches += found
     return sorted(matches, key=lambda match: (-match.correlation, match.k))
 
 
@@ -178,15 +180,28 @@ def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
     bands = [_Band(known, band) for band in range(_BANDS)]
     counts = np.sum([band.counts(asked) for band in bands], axis=0)
     work = np.minimum(counts, len(known))  # where bands hold more than all there are, all are compared instead
+    choose = partial(_nearest, asked, known, bands)
+    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
+        for at, to in in_order(pool, _pieces(work, counts > len(known)), choose, cpus):
+            yield at, kept[to]
+
+
+def _pieces(work: Index, crowded: npt.NDArray[np.bool_]) -> Iterator[tuple[Index, bool]]:
+    """Rows that make some _PAIRS candidates together, either crowded ones or others, and which of the two they are."""
     start = 0
-    while start < len(asked):
-        stop = start + max(1, int(np.searchsorted(np.cumsum(work[start:]), _PAIRS, side="right")))
-        crowded = counts[start:stop] > len(known)
-        for rows, choose in ((np.flatnonzero(~crowded), _nearest_of_bands), (np.flatnonzero(crowded), _nearest_of_all)):
+    while start < len(work):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(work[start : start + _PAIRS]), _PAIRS, side="right")))
+        for kind in (False, True):
+            rows = start + np.flatnonzero(crowded[start:stop] == kind)
             if len(rows):
-                at, to = choose(asked[start + rows], known, bands)
-                yield start + rows[at], kept[to]
+                yield rows, kind
         start = stop
+
+
+def _nearest(asked: Hashes, known: Hashes, bands: list["_Band"], piece: tuple[Index, bool]) -> tuple[Index, Index]:
+    rows, crowded = piece
+    at, to = (_nearest_of_all if crowded else _nearest_of_bands)(asked[rows], known, bands)
+    return rows[at], to
 
 
 class _Band:
@@ -207,8 +222,8 @@ class _Band:
         return self._begins[keys], self._begins[keys + 1]
 
     def counts(self, asked: Hashes) -> Index:
-        low, high = self.ranges(asked)
-        return np.asarray((high - low).sum(axis=1), np.intp)
+        edges = (self.ranges(asked[start : start + _PAIRS]) for start in range(0, len(asked), _PAIRS))
+        return np.concatenate([np.asarray((high - low).sum(axis=1), np.intp) for low, high in edges])
 
 
 def _nearest_of_all(asked: Hashes, known: Hashes, _: list[_Band]) -> tuple[Index, Index]:
@@ -238,8 +253,8 @@ def _ranks(values: npt.NDArray[Any]) -> Index:
     return np.arange(len(values)) - np.searchsorted(values, values, "left")
 
 
-def _alike(thumbnails: _Thumbnails, ks: Index, others: Index) -> list[Match]:
-    best: dict[int, Match] = {}
+def _alike(thumbnails: _Thumbnails, later: Index, earlier: Index, pairs: tuple[Index, Index]) -> list[Match]:
+    ks, others, best = later[pairs[0]], earlier[pairs[1]], dict[int, Match]()
     for start in range(0, len(ks), _ROWS):
         k, other = ks[start : start + _ROWS], others[start : start + _ROWS]
         for one, two, correlation in zip(k.tolist(), other.tolist(), _correlations(thumbnails[k], thumbnails[other]), strict=True):

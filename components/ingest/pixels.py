@@ -11,6 +11,7 @@ from itertools import groupby
 from math import prod
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -159,7 +160,8 @@ def _decoded(
         threads = max(1, REMOTE_WORKERS // processes) if workers.remote else 1
         work = partial(_decode_batch, settings=settings, all_pictures=all_pictures, threads=threads)
         shared = records if workers.shared else map(_loaded, records)
-        yield from map(limit.learn, in_processes(_batches(shared, limit, waiting), work, processes, PROCESS_MODULES))
+        batches = map(_packed, _batches(shared, limit, waiting))
+        yield from map(limit.learn, in_processes(batches, work, processes, PROCESS_MODULES))
         return
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())
@@ -212,7 +214,32 @@ def _batches(records: Iterable[Encoded | Unreadable], limit: _Limit, waiting: de
         yield batch
 
 
-def _decode_batch(batch: list[Encoded | Unreadable], settings: IngestSettings, all_pictures: bool, threads: int = 1) -> _Batch:
+@dataclass(frozen=True)
+class _Packed:
+    """Records that are loaded by one function, as columns: on the way to another process these cost a quarter of what records do."""
+
+    load: Callable[..., bytes]
+    names: list[str]
+    sizes: list[int]
+    given: list[tuple[Any, ...]]
+
+    def records(self) -> list[Encoded | Unreadable]:
+        """The records again."""
+        columns = zip(self.names, self.sizes, self.given, strict=True)
+        return [Encoded(name, 0, partial(self.load, *given), size) for name, size, given in columns]
+
+
+def _packed(batch: list[Encoded | Unreadable]) -> "list[Encoded | Unreadable] | _Packed":
+    """A batch as columns where its records are alike, else as it is."""
+    records = [record for record in batch if isinstance(record, Encoded)]
+    loads = [record.load for record in records if isinstance(record.load, partial) and not record.load.keywords]
+    if len(loads) < len(batch) or any(load.func != loads[0].func for load in loads):
+        return batch
+    return _Packed(loads[0].func, [record.input for record in records], [record.size for record in records], [load.args for load in loads])
+
+
+def _decode_batch(batch: list[Encoded | Unreadable] | _Packed, settings: IngestSettings, all_pictures: bool, threads: int = 1) -> _Batch:
+    batch = batch.records() if isinstance(batch, _Packed) else batch
     if threads > 1:  # of most of their time they wait for a store
         with ThreadPoolExecutor(threads) as pool:
             batch = list(pool.map(_loaded, batch))

@@ -3,7 +3,7 @@
 import difflib
 import shutil
 from collections import Counter
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +65,11 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     source = stack.enter_context(open_source(address))
     listing = source.listing()
     if not source.single:
-        return (*_join_archives(source, listing, names, workspace, stack), None)
+        return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
     kind = kind_of(file.name, source.head(file, HEAD))
     if kind in {"tar", "zip"}:
-        archive = stack.enter_context(closing(ArchiveSource(source.local(file.key), address, workspace, names)))
+        archive = ArchiveSource(source.local(file.key), address, workspace, names)
         return archive, archive.listing(), None
     if kind in {"parquet", "arrow", "npz", "pixels"}:
         return source, listing, None
@@ -86,7 +86,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     )
 
 
-def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing]:
+def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path) -> tuple[InputSource, Listing]:
     """Open the shards of a webdataset, where a folder has tar files and no file that is named as a picture or an array."""
     shards = listing.files.where(lambda name: suffix(name) in {".tar", ".tgz"} or name.lower().endswith(".tar.gz"))
     if not shards or holds_pictures(listing) or any(suffix(name) in {".npy", ".npz", *parquet.SUFFIXES} for name in listing.files.names):
@@ -96,7 +96,7 @@ def _join_archives(source: InputSource, listing: Listing, names: str, workspace:
         path = source.local(file.key)
         if source.remote:  # which keeps one copy at a time
             path = Path(shutil.move(path, workspace / f"shard-{number}"))
-        archives[file.name] = stack.enter_context(closing(ArchiveSource(path, file.name, workspace, names)))
+        archives[file.name] = ArchiveSource(path, file.name, workspace, names)
     joined = ArchiveSet(listing.address, archives, PROCESS_MODULES)
     return joined, joined.listing()
 

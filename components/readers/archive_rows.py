@@ -21,7 +21,7 @@ from typing import IO, cast
 from components.classifier.errors import CutArchiveError, DataError, ImageError
 from components.readers import webdataset
 from components.readers.listing import HIDDEN, INNER_ARCHIVE, MAX_FILE_BYTES, is_archive, is_hidden, is_record, looks_like_picture
-from components.readers.members import Member, Policy, is_tar, judged, member_errors, open_plain_zip, opened_tar, tar_members, zip_members
+from components.readers.members import Member, Policy, is_tar, judged, member_errors, open_plain_zip, opened_tar, tar_members
 from components.readers.places import InputSource
 from components.readers.records import Encoded, PassedOver, Reading, Record, Unreadable
 from components.readers.zip_names import names_of
@@ -164,7 +164,7 @@ def read_zip(path: Path, name: str, reading: Reading, _start: int = 0, _stop: in
     """
     rows, policy = _Rows(name), Policy(name, path.stat().st_size)
     with open_plain_zip(path, name) as archive:
-        for info, member in zip_members(archive, policy, reading.names):
+        for info, member in judged(names_of(archive.infolist(), reading.names), policy, reading.names):
             yield from rows.take(member, partial(_open_member, archive, info))
     yield from rows.orphans()
 

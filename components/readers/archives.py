@@ -8,10 +8,9 @@ import bz2
 import gzip
 import lzma
 import os
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -23,15 +22,15 @@ from components.readers.members import (
     Policy,
     check_limits,
     cut_error,
-    member_errors,
-    open_plain_zip,
+    judged,
     opened_tar,
     tar_members,
-    zip_members,
 )
 from components.readers.places import InputSource
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import PassedOver
+from components.readers.zip_directory import ZipDirectory
+from components.readers.zip_names import names_of
 
 MEMBER_BYTES = 1024
 """What a member takes in a tar at least: its header and one block."""
@@ -43,8 +42,23 @@ _OPENERS: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFi
 }
 
 
+@dataclass(frozen=True)
+class Archive:
+    """An archive on this machine, as a process must know it to list it."""
+
+    path: Path
+    address: str
+    names: str
+    directory: ZipDirectory | None
+    """That of a zip; None for an uncompressed tar."""
+    cut: bool = False
+    """Whether the tar was unpacked from one that is cut."""
+    prefix: str = ""
+    """What stands before the names of its members."""
+
+
 class ArchiveSource(InputSource):
-    """The files of an archive on this machine, read in any order and by several threads."""
+    """The files of an archive on this machine, read in any order and by several threads and processes."""
 
     single = remote = False
 
@@ -53,106 +67,69 @@ class ArchiveSource(InputSource):
 
         Raises UnsafeArchiveError for an archive beyond the limits, and DataError for one that is cut or damaged.
         """
-        self.address, self._names = address, names
+        self.address = address
         with path.open("rb") as file:
-            self._zip = open_plain_zip(path, address) if file.read(2) == b"PK" else None
-        self.shared = self._zip is None  # each process would have to read all of a zip's directory
-        self._path, self._cut = (path, False) if self._zip else _uncompressed(path, address, workspace)
-        self._members: dict[str, zipfile.ZipInfo] = {}
-
-    def close(self) -> None:
-        """End reading."""
-        if self._zip:
-            self._zip.close()
+            is_zip = file.read(2) == b"PK"
+        plain, cut = (path, False) if is_zip else _uncompressed(path, address, workspace)
+        self.archive = Archive(plain, address, names, ZipDirectory.find(path, address) if is_zip else None, cut)
 
     def listing(self) -> Listing:
         """List every member in the order of names; raises UnsafeArchiveError naming the first that is refused.
 
         Of a tar that is cut the members before the cut are listed, and the cut is a fault.
         """
-        if self._zip is None:
-            return self.listed(_list_tar(self.tar()))
-        contents = _Contents(Listing(self.address))
-        policy = Policy(self.address, self._path.stat().st_size)
-        for info, member in zip_members(self._zip, policy, self._names):
-            contents.note(member, info)
-        return self.listed(contents)
-
-    def tar(self) -> "_Tar":
-        """What a process must know to list it; of a tar only."""
-        return _Tar(self._path, self.address, self._names, self._cut)
-
-    def listed(self, contents: "_Contents") -> Listing:
-        """Take what was found in it."""
-        self._members = contents.members
-        return contents.listing.finish()
-
-    def read(self, key: str) -> bytes:
-        """Return the bytes of a zip's member, raises ImageError where the archive is damaged; those of a tar are read by `loader`."""
-        assert self._zip is not None
-        with member_errors():
-            return self._zip.read(self._members[key])
+        return list_archive(self.archive).finish()
 
     def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
-        return super().loader(file) if self._zip else partial(_read_span, self._path, file.offset, file.size)
+        directory = self.archive.directory
+        return partial(directory.read, file.offset) if directory else partial(_read_span, self.archive.path, file.offset, file.size)
 
 
-@dataclass(frozen=True)
-class _Tar:
-    """An uncompressed tar on this machine; `cut`: whether it was unpacked from one that is cut."""
-
-    path: Path
-    address: str
-    names: str
-    cut: bool
-
-
-@dataclass
-class _Contents:
-    """What an archive holds: its listing, and the members of a zip."""
-
-    listing: Listing
-    members: dict[str, zipfile.ZipInfo] = field(default_factory=dict)
-    last: str = ""
-    """The last file that was noted."""
-
-    def note(self, member: Member, place: int | zipfile.ZipInfo) -> None:
-        """Add a member, with the place in a tar at which it begins; raises UnsafeArchiveError for one that is refused."""
-        listing = self.listing
-        if member.problem:
-            raise UnsafeArchiveError(f"archive {listing.address} holds {member.problem}")
-        if member.is_folder:
-            if member.name and not is_hidden(member.name):
-                listing.folders.add(member.name)
-        elif is_hidden(member.name):
-            listing.hide(member.name)
-        elif is_archive(member.name):
-            listing.faults.append(PassedOver(member.name, INNER_ARCHIVE))
-        else:
-            self.last = member.name
-            offset = place if isinstance(place, int) else 0
-            if isinstance(place, zipfile.ZipInfo):
-                self.members[member.name] = place
-            listing.files.append(SourceFile(member.name, member.size, "", member.name, offset))
+def list_archive(archive: Archive) -> Listing:
+    """List an archive's members in the order of names, in this process or another; raises as `ArchiveSource.listing` does."""
+    listing = Listing(archive.address)
+    policy = Policy(archive.address, archive.path.stat().st_size)
+    if archive.directory is None:
+        _list_tar(archive, listing, policy)
+    else:
+        for info, member in judged(names_of(archive.directory, archive.names), policy, archive.names):
+            _note(archive, listing, member, info.header_offset)
+    listing.files.sort()
+    return listing
 
 
-def _list_tar(archive: _Tar) -> _Contents:
-    """List a tar's members, in this process or another; raises as `ArchiveSource.listing` does."""
-    contents = _Contents(Listing(archive.address))
+def _note(archive: Archive, listing: Listing, member: Member, place: int) -> bool:
+    """Add a member and where it begins; says whether it is a file that counts. Raises UnsafeArchiveError for one that is refused."""
+    if member.problem:
+        raise UnsafeArchiveError(f"archive {archive.address} holds {member.problem}")
+    name = archive.prefix + member.name
+    if member.is_folder:
+        if member.name and not is_hidden(member.name):
+            listing.folders.add(name)
+    elif is_hidden(member.name):
+        listing.hide(name)
+    elif is_archive(member.name):
+        listing.faults.append(PassedOver(name, INNER_ARCHIVE))
+    else:
+        listing.files.append(SourceFile(name, member.size, "", name, place))
+        return True
+    return False
+
+
+def _list_tar(archive: Archive, listing: Listing, policy: Policy) -> None:
+    last = ""
     with archive.path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        policy = Policy(archive.address, size)
         try:
             with opened_tar(archive.path, archive.address, policy, archive.names, file) as tar:
                 for entry, member in tar_members(tar, policy):
-                    if member.problem or entry.offset_data + entry.size <= size:
-                        contents.note(member, entry.offset_data)
+                    if (member.problem or entry.offset_data + entry.size <= size) and _note(archive, listing, member, entry.offset_data):
+                        last = member.name
                 if archive.cut:
                     raise cut_error(archive.address, policy)
         except CutArchiveError as error:
-            whole = not error.member or error.member == contents.last  # only the padding behind its last byte may be lost
-            contents.listing.faults.append(PassedOver(archive.address if whole else error.member, str(error)))
-    return contents
+            whole = not error.member or error.member == last  # only the padding behind its last byte may be lost
+            listing.faults.append(PassedOver(archive.address if whole else archive.prefix + error.member, str(error)))
 
 
 class ArchiveSet(InputSource):
@@ -163,42 +140,30 @@ class ArchiveSet(InputSource):
     def __init__(self, address: str, archives: dict[str, ArchiveSource], modules: Sequence[str] = ()) -> None:
         """`modules` are imported by the processes that list many members."""
         self.address, self._archives, self._modules = address, archives, modules
-        self.shared = all(archive.shared for archive in archives.values())
+        self._last = ""
 
     def listing(self) -> Listing:
         """List the members of all archives; raises UnsafeArchiveError naming the first that is refused."""
         joined = Listing(self.address)
-        for name, found in zip(self._archives, self._listings(), strict=True):
-            for file in found.files:
-                joined.files.append(file._replace(name=f"{name}/{file.name}", key=f"{name}/{file.key}"))
-            joined.folders |= {f"{name}/{folder}" for folder in found.folders}
-            joined.passed_over += [PassedOver(f"{name}/{p.input}", p.reason) for p in found.passed_over]
-            joined.faults += [PassedOver(name if p.input == name else f"{name}/{p.input}", p.reason) for p in found.faults]
-            joined.notes += found.notes
+        for found in self._listings():
+            joined.files.extend(found.files)
+            joined.folders |= found.folders
+            joined.passed_over += found.passed_over
+            joined.faults += found.faults
         return joined.finish()
 
     def _listings(self) -> Iterator[Listing]:
-        """The listing of each archive; of tars that may hold many members in processes, as reading headers is Python's work."""
-        archives = self._archives.values()
-        tars = [archive.tar() for archive in archives] if self.shared else []
-        processes = processes_for(sum(tar.path.stat().st_size for tar in tars) // MEMBER_BYTES)
+        """The listing of each archive; of those that may hold many members in processes, as reading headers is Python's work."""
+        archives = [replace(source.archive, prefix=f"{name}/") for name, source in self._archives.items()]
+        processes = processes_for(sum(archive.path.stat().st_size for archive in archives) // MEMBER_BYTES)
         if processes == 1:
-            yield from (archive.listing() for archive in archives)
-            return
-        for archive, contents in zip(archives, in_processes(tars, _list_tar, processes, self._modules), strict=True):
-            yield archive.listed(contents)
-
-    def read(self, key: str) -> bytes:
-        """Return the bytes of a zip's member; raises ImageError where its archive is damaged."""
-        name = self._archive_of(key)
-        return self._archives[name].read(key.removeprefix(f"{name}/"))
+            return map(list_archive, archives)
+        return in_processes(archives, list_archive, processes, self._modules)
 
     def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
-        name = self._archive_of(file.key)
-        return self._archives[name].loader(file._replace(key=file.key.removeprefix(f"{name}/")))
-
-    def _archive_of(self, key: str) -> str:
-        return next(name for name in self._archives if key.startswith(f"{name}/"))
+        if not file.key.startswith(f"{self._last}/"):  # files in order lie in the archive of the one before
+            self._last = next(name for name in self._archives if file.key.startswith(f"{name}/"))
+        return self._archives[self._last].loader(file)
 
 
 def _read_span(path: Path, start: int, size: int) -> bytes:

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice
+from operator import eq, le
 from typing import NamedTuple
 
 import numpy as np
@@ -112,13 +113,24 @@ class Files:
         else:
             self._stamps = [*self._stamps, file.stamp]
 
+    def extend(self, others: "Files") -> None:
+        """Add all files of another list."""
+        if isinstance(self._stamps, list) or isinstance(others._stamps, list):
+            for file in others:
+                self.append(file)
+            return
+        self._keys |= {len(self) + place: key for place, key in others._keys.items()}
+        self.names += others.names
+        for own, added in ((self._sizes, others._sizes), (self._offsets, others._offsets), (self._stamps, others._stamps)):
+            own.extend(added)
+
     def where(self, test: Callable[[str], object]) -> list[SourceFile]:
         """The files whose names pass a test."""
         return [self[place] for place, name in enumerate(self.names) if test(name)]
 
     def sort(self) -> None:
         """Put the files into the order of their names."""
-        if all(one <= other for one, other in pairwise(self.names)):
+        if all(map(le, self.names, islice(self.names, 1, None))):
             return
         order = np.argsort(np.array(self.names, object), kind="stable").tolist()
         self.names = [self.names[place] for place in order]
@@ -182,8 +194,9 @@ class Listing:
         for entries in (self.passed_over, self.faults):
             entries.sort(key=lambda entry: entry.input)
         self.files.sort()
-        for _ in without_twins(self.files, self.address):
-            pass
+        if any(map(eq, self.files.names, islice(self.files.names, 1, None))):
+            for _ in without_twins(self.files, self.address):
+                pass
         return self
 
     def remarks(self) -> list[str]:

@@ -4,7 +4,6 @@ import io
 import os
 import stat
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from functools import lru_cache, partial
@@ -24,7 +23,7 @@ READ_AHEAD = 4 * 2**20
 """Bytes of an object that are fetched at once where it is read by ranges."""
 
 
-class InputSource(ABC):
+class InputSource:
     """Files in one place. `single`: it is one file, not a folder; `remote`: files are fetched over the network."""
 
     address: str
@@ -44,16 +43,19 @@ class InputSource(ABC):
             listing.add(found)
         return listing.finish()
 
-    @abstractmethod
     def read(self, key: str) -> bytes:
-        """Return a file's bytes; raises OSError, StoreError, or ImageError where an archive is damaged."""
+        """Return a file's bytes; raises OSError or StoreError, and DataError for the members of an archive, which `loader` reads."""
+        raise DataError(f"{key} in {self.address} is not opened; unpack the archive and give the folder")
 
     def loader(self, file: SourceFile) -> Callable[[], bytes]:
-        """Return what reads a file of the listing, in another process too where `shared`."""
+        """Return what reads a file of the listing, in another process too where `shared`.
+
+        That raises OSError, StoreError, or ImageError where an archive is damaged.
+        """
         return partial(self.read, file.key)
 
     def head(self, file: SourceFile, size: int) -> bytes:
-        """Return the first bytes of a file of the listing; raises as `read` does."""
+        """Return the first bytes of a file of the listing; raises as what `loader` returns does."""
         return self.loader(file)()[:size]
 
     def open(self, key: str, size: int) -> IO[bytes]:
@@ -137,7 +139,7 @@ class LocalSource(InputSource):
 
     def found(self) -> Iterator[Found]:  # noqa: D102
         if self.single:
-            yield _file(self._path.name, self._path.stat())
+            yield _file(readable(self._path.name), self._path.name, self._path.stat())
         else:
             yield from self._walk("", (os.path.realpath(self._root),))
 
@@ -160,7 +162,8 @@ class LocalSource(InputSource):
         inner: list[tuple[str, str]] = []
         with closing(self._entries(folder)) as entries:
             for entry in entries:
-                key, name = folder + entry.name, readable(folder + entry.name)
+                key = folder + entry.name
+                name = readable(key)
                 if is_system(entry.name):
                     yield PassedOver(name, HIDDEN)
                 elif entry.is_dir():
@@ -176,7 +179,7 @@ class LocalSource(InputSource):
                     inner.append((f"{key}/", real))
                 else:
                     try:
-                        yield _file(key, entry.stat())
+                        yield _file(name, key, entry.stat())
                     except OSError as error:
                         reason = "a link that leads nowhere" if entry.is_symlink() else f"cannot be read ({error.strerror})"
                         yield Fault(name, reason)
@@ -192,10 +195,10 @@ class LocalSource(InputSource):
             raise DataError(f"folder {shown} cannot be opened ({error.strerror}); give read access to it") from error
 
 
-def _file(key: str, status: os.stat_result) -> SourceFile | Fault:
+def _file(name: str, key: str, status: os.stat_result) -> SourceFile | Fault:
     if not stat.S_ISREG(status.st_mode):
-        return Fault(readable(key), "neither a file nor a folder, but a device, pipe or socket")
-    return SourceFile(readable(key), status.st_size, str(status.st_mtime_ns), key)
+        return Fault(name, "neither a file nor a folder, but a device, pipe or socket")
+    return SourceFile(name, status.st_size, str(status.st_mtime_ns), key)
 
 
 class StoreSource(InputSource):

@@ -6,7 +6,9 @@ They need not lie side by side. Format: https://github.com/webdataset/webdataset
 import json
 from typing import Any
 
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, ImageError
+from components.readers.decoding import load
+from components.readers.records import Encoded
 from components.readers.table import LABEL_COLUMNS, SPLIT_COLUMN, text_of
 
 LABEL_SUFFIXES = (".cls", ".json")
@@ -22,6 +24,19 @@ def label_suffix(member: str) -> str:
     """`.cls` or `.json` where a member may hold the label of its sample, else ""."""
     extension = f".{member.rpartition('/')[2].partition('.')[2].lower()}"
     return extension if extension in LABEL_SUFFIXES else ""
+
+
+def read_labels(records: list[Encoded]) -> list[dict[str, str | None] | None]:
+    """Fetch and read the labels of several members, in another process too; raises DataError as `read_label` does."""
+    return [read_label(record.input, content(record)) for record in records]
+
+
+def content(record: Encoded) -> bytes:
+    """Fetch the bytes of a file that is no picture; raises DataError where it cannot be read."""
+    try:
+        return load(record)
+    except ImageError as error:
+        raise DataError(f"{record.input} cannot be read: {error}") from error
 
 
 def read_label(member: str, data: bytes) -> dict[str, str | None] | None:

@@ -9,7 +9,7 @@ that they are in code page 437 is followed by no system that writes such names t
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 USUAL = ("cp932", "gbk", "cp949", "cp437")
 """Encodings of names that are met most: of Windows in Japan, China and Korea, and the oldest rule."""
@@ -18,12 +18,12 @@ _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075
 
 
-def names_of(members: list[zipfile.ZipInfo], encoding: str = "") -> Iterator[tuple[zipfile.ZipInfo, str | None, bytes]]:
+def names_of(members: Iterable[zipfile.ZipInfo], encoding: str = "") -> Iterator[tuple[zipfile.ZipInfo, str | None, bytes]]:
     """Yield each member with its name, None where nothing tells it, and the name's bytes.
 
-    `encoding` is that of the names that do not say theirs ("": UTF-8 where all of them are).
+    `encoding` is that of the names that do not say theirs ("": UTF-8 where all of them are, for which the members are gone through twice).
     """
-    unmarked = [_raw(info) for info in members if _marked(info) is None]
+    unmarked = (_raw(info) for info in members if not info.orig_filename.isascii() and _marked(info) is None)
     known = encoding or ("utf-8" if all(_decoded(raw, "utf-8") is not None for raw in unmarked) else "ascii")
     for info in members:
         name, raw = _marked(info), _raw(info)

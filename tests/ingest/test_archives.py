@@ -3,11 +3,11 @@
 import os
 import re
 import stat
+import struct
 import subprocess
 import tarfile
 import zipfile
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from components.classifier.errors import DataError, UnsafeArchiveError
 from components.readers import members as archive_members
+from components.readers import zip_directory
 from components.readers.archives import ArchiveSource
 from components.readers.listing import INNER_ARCHIVE
+from components.readers.zip_directory import ZipDirectory
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_entry, tar_of, zip_of
 from tests.ingest.conftest import Run
 
@@ -268,13 +270,33 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=
 def test_any_names_are_listed_or_refused(tmp_path_factory: pytest.TempPathFactory, names: list[str], kind: str) -> None:
     root = tmp_path_factory.mktemp("names")
     path = MAKERS[kind](root / "a", dict.fromkeys(names, b"x"))
-    with closing(ArchiveSource(path, "a", root)) as source:
-        try:
-            listing = source.listing()
-        except UnsafeArchiveError:
-            return
-        for member in listing.files:
-            assert source.loader(member)() == b"x"
-            assert not member.name.startswith("/")
-            assert ".." not in member.name.split("/")
-            member.name.encode("utf-8")
+    source = ArchiveSource(path, "a", root)
+    try:
+        listing = source.listing()
+    except UnsafeArchiveError:
+        return
+    for member in listing.files:
+        assert source.loader(member)() == b"x"
+        assert not member.name.startswith("/")
+        assert ".." not in member.name.split("/")
+        member.name.encode("utf-8")
+
+
+@pytest.mark.parametrize("limit", [zipfile.ZIP64_LIMIT, 50])
+def test_a_zip_is_read_by_the_places_of_its_directory_as_zipfile_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Behind a program, with a comment and a long extra field, in the form of large archives, and members larger than is read at once."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    monkeypatch.setattr(zip_directory, "_SMALL", 100)
+    packed = {"a.png": b"x" * 40, "b/ä.png": bytes(range(256)) * 9, "c.png": b""}
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name, data in packed.items():
+            info = zipfile.ZipInfo(name)
+            info.extra = struct.pack("<HH", 0x9999, 3000) + bytes(3000)
+            archive.writestr(info, data, zipfile.ZIP_DEFLATED if data else zipfile.ZIP_STORED)
+        archive.comment = b"PK" * 50
+    path = put(tmp_path / "b.zip", b"a program" * 100 + (tmp_path / "a.zip").read_bytes())
+    directory = ZipDirectory.find(path, "b.zip")
+    assert {info.filename: directory.read(info.header_offset) for info in directory} == packed
+    assert zipfile.ZipFile(path).testzip() is None

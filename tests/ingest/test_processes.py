@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import active_children
 from pathlib import Path
@@ -102,7 +102,7 @@ def test_the_dataset_is_that_of_one_process(kind: str, source: Path, tmp_path: P
         address = shards(tmp_path, source)
     said: dict[int, list[str]] = {1: [], 2: []}
     several = run(address, tmp_path / "several", said[2])
-    pools = [2] * (3 if kind == "webdataset" else 2)  # to list the tars, to decode, and to compare
+    pools = [2] * (4 if kind == "webdataset" else 2)  # to list the tars, to read the labels, to decode, and to compare
     assert started == pools
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "MIN_PICTURES", 10**6)
@@ -200,17 +200,17 @@ def test_memory_for_decoding_is_counted_over_all_processes() -> None:
     assert used == [0]
 
 
-def test_a_picture_takes_few_bytes_of_memory_until_it_is_decoded(tmp_path: Path) -> None:
-    """Of 20,000 pictures in a tar, all that is known before and after decoding: names are kept once, the rest in arrays."""
+@pytest.mark.parametrize("make", [tar_of, zip_of])
+def test_a_picture_takes_few_bytes_of_memory_until_it_is_decoded(tmp_path: Path, make: Callable[..., Path]) -> None:
+    """Of 20,000 pictures in an archive, all that is known before and after decoding: names are kept once, the rest in arrays."""
     data = {f"{number % 4}/{number:06d}.png": b"" for number in range(20_000)}
-    path = tar_of(tmp_path / "many.tar", data)
+    path = make(tmp_path / "many", data)
     tracemalloc.start()
-    source = ArchiveSource(path, "many.tar", tmp_path)
+    source = ArchiveSource(path, "many", tmp_path)
     listing = source.listing()
     labelled = class_folders(source, listing, arrange(listing))
     names = [record.input for record in labelled.records]
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    source.close()
     assert labelled.count == len(names) == len(data)
     assert taken < 220 * len(names)
