@@ -15,7 +15,7 @@ from pipelines.cli import progress
 from pipelines.local import Step
 from tests.pipelines.runs import command, environment
 
-pytestmark = pytest.mark.xdist_group("training_run")
+pytestmark = [pytest.mark.xdist_group("training_run"), pytest.mark.timeout(900)]
 SETTINGS = ("--set", "epochs=2", "--set", "augmentation=none", "--name", "digits", "--store", "store")
 
 

@@ -15,7 +15,7 @@ from components.storage import open_store
 from pipelines.local_runs import list_runs
 from tests.pipelines.runs import Done, command, environment, penstock
 
-pytestmark = pytest.mark.xdist_group("training_run")
+pytestmark = [pytest.mark.xdist_group("training_run"), pytest.mark.timeout(900)]
 CODE = "0.1.0+gtest"
 """A version of the code that does not end in `.dirty`, which is never the same code."""
 IMPOSSIBLE = ("--set", "policy.minimum_accuracy=1.0", "--set", "policy.maximum_latency_ms=0.000001", "--set", "seed=1")

@@ -90,6 +90,7 @@ def test_a_file_that_differs_from_the_network_does_not_count(grey: tuple[Path, S
     assert graph is not other
 
 
+@pytest.mark.timeout(900)  # the largest has 86 million weights
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("architecture", "shape"),
