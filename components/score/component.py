@@ -66,11 +66,15 @@ def score_images(
         shard: The shard's name.
     """
     from components.score.plan import Plan
-    from components.score.shard import score_by_ray_job, score_shard
 
     made = Plan.load(plan.path)
-    result = score_by_ray_job(made, shard, gpu_resource) if made.settings.ray_nodes else score_shard(made, shard, gpus)
-    return result.to_json()
+    if made.settings.ray_nodes:
+        from components.score.kuberay import score_by_ray_job
+
+        return score_by_ray_job(made, shard, gpu_resource).to_json()
+    from components.score.shard import score_shard
+
+    return score_shard(made, shard, gpus).to_json()
 
 
 @slim_component

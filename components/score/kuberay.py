@@ -1,8 +1,10 @@
 """A RayJob of KubeRay: made, followed, and deleted when it or its step ends, by the account of the step."""
 
+import json
 import os
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import urllib3
@@ -11,10 +13,16 @@ from kubernetes.client.rest import ApiException
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from components.classifier.errors import EvaluationError, UsageError, first_line
+from components.classifier.stopping import stoppable
 from components.doctor.gather import Reader, client_configuration
 from components.doctor.seen import Unseen
-from components.score.ray_job import Object, cause, has_failed, is_complete, told
+from components.integrations.settings import run_id
+from components.score.plan import Plan
+from components.score.ray_job import RESULT, Object, cause, has_failed, is_complete, put_plan, ray_job, told, work_of
+from components.score.shard import ShardResult
 from components.settings.resources import POD, POD_NAMESPACE
+from components.settings.scoring import check_engine
+from components.storage import open_store
 
 SECONDS = 5.0
 """Between two looks at the job."""
@@ -48,6 +56,26 @@ def require_kuberay() -> None:
         allowed = reader.may("", (namespace, verb, group, resource))
         if not allowed and not isinstance(allowed, Unseen):  # where the server does not tell, the job will
             raise UsageError(f"ray_nodes: this step's account may not {verb} {resource} in namespace {namespace}; {_bind(namespace)}")
+
+
+def score_by_ray_job(plan: Plan, shard: str, gpu_resource: str) -> ShardResult:
+    """Do what `score_shard` does by a RayJob; the plan and the result go through the store.
+
+    Raises UsageError where Ray is not installed, or this step's pod cannot be read, EvaluationError where the job cannot be made or
+    fails, and StoreError.
+    """
+    check_engine("ray")
+    store, run = open_store(plan.store), run_id()
+    work = work_of(plan, shard, run)
+    result = f"{work.folder}/{RESULT}"
+    with stoppable():
+        try:
+            if not store.exists(result):  # else this step was lost after its job had ended
+                put_plan(store, work.folder, plan.folder)
+                run_job(ray_job(plan, work, own_pod(), gpu_resource, version("ray"), run))
+            return ShardResult(**json.loads(store.read(result)))
+        finally:
+            store.delete_all(f"{work.folder}/")
 
 
 def own_pod() -> Object:

@@ -11,7 +11,7 @@ from components.integrations import steps
 from components.integrations.observe import observed
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output, StoredPart
-from components.score.parts import ROWS_FILE, RowsWriter, assemble, gather, parts_of, row_groups
+from components.score.parts import ROWS_FILE, RowsWriter, assembled, gather, parts_of, row_groups
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Part, Plan
 from components.score.summary import Summary, accuracy_of, drift_of, read_summary, warnings_of
@@ -36,10 +36,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
         reference = read_reference(Model(plan.store, plan.name, plan.version).reference(Path(scratch) / "model"))
         stored, complete = [], output.complete()
         for part in parts:
-            found = output.part(part)
-            if not found and all(piece.id in complete for piece, _, _ in part.spans):
-                found = assemble(plan, output, reference, part)
-            if found:
+            if found := assembled(plan, output, reference, part, complete):
                 stored.append((part, found))
         failed = [piece for piece in plan.pieces if piece.id not in complete]
         if (plan.refused or len(stored) < len(parts)) and output.is_complete(plan):

@@ -1,7 +1,7 @@
 """Scores pieces on a Ray cluster: Ray Data's tasks decode, its actors hold the model and answer, this process writes the pieces.
 
 Decoding and answering are scaled apart, by Ray: tasks take the CPUs that the actors leave, and an actor has a GPU of its own where the
-device is one. Between them go groups of records (engine.py), so that every piece has the bytes that the other engine gives it. Ray
+device is one. Between them go groups of records (pieces.py), so that every piece has the bytes that the other engine gives it. Ray
 keeps their order and repeats what a lost worker had; a piece is kept once all of its groups are there.
 """
 
@@ -25,12 +25,11 @@ from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.errors import DataError, EvaluationError, PenstockError, StoreError, UsageError, one_line
 from components.readers.decoding import REMOTE_WORKERS
 from components.readers.records import Reading
-from components.score.engine import Group, answered, decoded
 from components.score.model import Model
 from components.score.output import Output
-from components.score.pieces import MAX_REASON, Outcome, PieceFile, read_records
+from components.score.pieces import MAX_REASON, Group, Outcome, answered, decoded, read_records
 from components.score.plan import Piece, Plan, Slice
-from components.score.rows import Scored
+from components.score.rows import PieceFile, Scored
 from components.score.tally import Appearance, read_reference
 from components.settings.scoring import check_engine
 

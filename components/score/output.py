@@ -175,7 +175,7 @@ class Output:
 
     def clear_incomplete(self) -> None:
         """Remove what an earlier run left of the pieces that were complete."""
-        self._remove(f"{INCOMPLETE}/")
+        self._store.delete_all(f"{INCOMPLETE}/")
 
     def put_incomplete(self, part: Part, path: Path) -> None:
         """Keep the rows of the pieces that are complete, under a name that says so."""
@@ -186,7 +186,7 @@ class Output:
             self._store.delete(_piece(piece))
             self._store.delete(_failure(piece))
         for part in parts:
-            self._remove(f"{_assembled(part)}/")
+            self._store.delete_all(f"{_assembled(part)}/")
         self.clear_incomplete()
 
     def _sha256(self, name: str) -> str:
@@ -194,10 +194,6 @@ class Output:
         for chunk in self._store.chunks(name):
             found.update(chunk)
         return found.hexdigest()
-
-    def _remove(self, prefix: str) -> None:
-        for name in [entry.key for entry in self._store.list(prefix)]:
-            self._store.delete(name)
 
 
 def sha256(path: Path) -> str:

@@ -47,13 +47,17 @@ def assemble_parts(plan: Plan, output: Output, reference: Reference | None, piec
     """Assemble the parts that hold rows of these pieces, of which all pieces are complete; those that are there already stay."""
     mine, complete = {piece.number for piece in pieces}, output.complete()
     for part in parts_of(plan):
-        numbers = {piece.number for piece, _, _ in part.spans}
-        if not numbers.isdisjoint(mine) and all(piece.id in complete for piece, _, _ in part.spans) and output.part(part) is None:
-            assemble(plan, output, reference, part)
+        if not mine.isdisjoint(piece.number for piece, _, _ in part.spans):
+            assembled(plan, output, reference, part, complete)
 
 
-def assemble(plan: Plan, output: Output, reference: Reference | None, part: Part) -> StoredPart | None:
-    """Put a part together and keep it in the output; None when one of its pieces is not complete."""
+def assembled(plan: Plan, output: Output, reference: Reference | None, part: Part, complete: set[str]) -> StoredPart | None:
+    """Return a part of the output, put together now where it is not there yet; None when one of its pieces is not complete.
+
+    `complete`: the ids of all pieces that are.
+    """
+    if (found := output.part(part)) or any(piece.id not in complete for piece, _, _ in part.spans):
+        return found
     with tempfile.TemporaryDirectory(prefix="penstock-part-") as scratch:
         folder, tally = Path(scratch), Tally(plan.classes, reference)
         if gather(plan, output, part, folder, tally):

@@ -1,5 +1,8 @@
 """Scores pieces with one loaded model: in this process, or in several that each take pieces of their own.
 
+A group of `batch_size` records is decoded by one thread and then goes through the model as one batch. A few groups are under way at
+any time, each of at most GROUP_BYTES of encoded pictures, in order, so that memory is bounded however many the input holds.
+
 Decoding small pictures is work of Python's interpreter, which runs one thread at a time: threads hide waiting, processes add CPUs.
 Pixels and answers never leave the process that made them: what a process gives back is a finished part in the output.
 """
@@ -7,32 +10,37 @@ Pixels and answers never leave the process that made them: what a process gives 
 import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import util
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from components.bundle.model import Classifier
-from components.bundle.reference import Reference
 from components.classifier.cpu import available_cpus
-from components.classifier.errors import DataError, EvaluationError, StoreError, one_line
+from components.classifier.errors import DataError, EvaluationError, ImageError, StoreError, one_line
+from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
 from components.readers import CONTAINERS, PICTURE
 from components.readers.archive_rows import read_part
-from components.readers.decoding import REMOTE_WORKERS
+from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import readable
 from components.readers.places import InputSource
 from components.readers.processes import end_with_parent
-from components.readers.records import Encoded, Reading, Record
-from components.score.engine import Engine
+from components.readers.records import Decoded, Encoded, PassedOver, Reading, Record, Unreadable
 from components.score.model import Model
 from components.score.output import Output
 from components.score.plan import Piece, Plan, Slice
-from components.score.rows import PieceWriter, Scored
-from components.score.tally import Appearance, read_reference
+from components.score.rows import PieceFile, Scored
+from components.score.tally import read_reference
 
+GROUP_BYTES = 32 * 2**20
+"""Encoded pictures that one group holds at most."""
 MAX_REASON = 1000
 """Characters of the reason that is kept for a piece that failed."""
 
@@ -57,16 +65,17 @@ class PieceScorer:
         """
         self._plan, self._reference = Plan.load(plan_folder), read_reference(bundle)
         self._output = Output(self._plan.output)
-        classifier = Classifier(bundle, threads=max(1, available_cpus() // processes), device=device)
-        self.device: str = classifier.device
+        self._classifier = Classifier(bundle, threads=max(1, available_cpus() // processes), device=device)
+        self.device: str = self._classifier.device
         settings = self._plan.settings
-        self._reading = Reading(classifier.spec, settings.image_column, settings.names)
+        self._reading = Reading(self._classifier.spec, settings.image_column, settings.names)
         with ExitStack() as stack:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-pieces-")))
             self._source = stack.enter_context(Model(self._plan.store, self._plan.name, self._plan.version).open_input(self._plan.input))
             threads = REMOTE_WORKERS if self._source.remote else available_cpus()
-            threads = max(1, (settings.workers or threads) // processes)
-            self._engine = stack.enter_context(Engine(classifier, settings.batch_size, threads))
+            self._threads = max(1, (settings.workers or threads) // processes)
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
+            stack.callback(self._pool.shutdown, cancel_futures=True)
             self._open = stack.pop_all()
 
     def __enter__(self) -> Self:
@@ -94,37 +103,14 @@ class PieceScorer:
             part.unlink(missing_ok=True)
 
     def _write(self, piece: Piece, path: Path, step: Callable[[int], object]) -> int:
-        records = read_records(self._source, self._reading, self._plan.slices(piece))
+        records, batch_size = read_records(self._source, self._reading, self._plan.slices(piece)), self._plan.settings.batch_size
         with PieceFile(path, self._plan, self._reference) as file:
-            for scored in self._engine.score(records):
+            for group in decoded(records, self._reading.spec, batch_size, self._pool, self._threads):
+                scored = answered(group, self._classifier, batch_size)
                 file.appearance.add(scored.pixels, scored.probabilities)
                 file.add(scored)
                 step(len(scored.inputs))
         return file.rows
-
-
-class PieceFile:
-    """A piece's rows on their way to a local file, with figures about them."""
-
-    def __init__(self, path: Path, plan: Plan, reference: Reference | None) -> None:
-        settings = plan.settings
-        self.appearance = Appearance(reference)
-        self._writer = PieceWriter(path, plan.classes, plan.version, settings.review_threshold, settings.probabilities, plan.familiarity)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close(lambda: {"rows": str(self.rows), "looks": self.appearance.to_json()})
-
-    @property
-    def rows(self) -> int:
-        """Rows so far."""
-        return self._writer.rows
-
-    def add(self, scored: Scored) -> None:
-        """Append a batch; how its pictures look is counted in `appearance` by whoever has the pixels."""
-        self._writer.add(scored)
 
 
 def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice]) -> Iterator[Record]:
@@ -141,6 +127,105 @@ def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice])
             yield from read_part(source, *known, part.start, part.stop or 0, part.place)
         else:
             yield from CONTAINERS[part.kind].read(source.local(part.name), shown, reading, part.start, part.stop)
+
+
+@dataclass
+class Group:
+    """Records that go through the model as one batch: what of them could be decoded, and why the others could not."""
+
+    inputs: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    errors: list[str | None] = field(default_factory=list)
+    passed_over: list[PassedOver] = field(default_factory=list)
+    pixels: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+
+    def add(self, name: str, index: int, error: str | None) -> None:
+        """Append one record; its pixels, if it has any, are appended apart."""
+        self.inputs.append(name)
+        self.indices.append(index)
+        self.errors.append(error)
+
+
+def decoded(records: Iterator[Record], spec: ImageSpec, batch_size: int, pool: Executor, workers: int) -> Iterator[Group]:
+    """Yield groups of `batch_size` records, decoded in the pool's `workers` threads, in the order of the records.
+
+    Raises what reading the records raises, and StoreError when a store does not answer.
+    """
+    return in_order(pool, _groups(records, batch_size), partial(_decode, spec=spec), workers + 1)
+
+
+def answered(group: Group, classifier: Classifier, batch_size: int) -> Scored:
+    """Run a group through the model."""
+    pixels = np.concatenate(group.pixels) if group.pixels else np.zeros((0, *classifier.spec.shape), np.uint8)
+    probabilities, familiarity = classifier.answer(_padded(pixels, classifier.device, batch_size), batch_size)
+    familiarity = None if familiarity is None else familiarity[: len(pixels)]
+    answers = (probabilities[: len(pixels)], familiarity, classifier.unfamiliar(familiarity))
+    return Scored(group.inputs, group.indices, group.errors, group.passed_over, pixels, *answers)
+
+
+def _padded(pixels: Pixels, device: str, batch_size: int) -> Pixels:
+    """On a GPU, fill the batch up: cuDNN chooses its algorithm by shape, slowly, and another may round otherwise."""
+    missing = -len(pixels) % batch_size
+    if device == "cpu" or not missing:
+        return pixels
+    return np.concatenate([pixels, np.zeros((missing, *pixels.shape[1:]), np.uint8)])
+
+
+def _groups(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
+    group: list[Record] = []
+    room, held = size, 0
+    for record in records:
+        for part in _parts(record, room, size) if isinstance(record, Decoded) else (record,):
+            group.append(part)
+            room -= len(part.pixels) if isinstance(part, Decoded) else 1
+            held += part.size if isinstance(part, Encoded) else 0
+            if room <= 0 or held >= GROUP_BYTES:
+                yield group
+                group, room, held = [], size, 0
+    if group:
+        yield group
+
+
+def _parts(block: Decoded, room: int, size: int) -> Iterator[Decoded]:
+    start = 0
+    while start < len(block.pixels):
+        stop = min(start + room, len(block.pixels))
+        yield Decoded(block.input, block.first + start, block.pixels[start:stop])
+        start, room = stop, size
+
+
+def _decode(records: list[Record], spec: ImageSpec) -> Group:
+    group = Group()
+    for record in records:
+        if isinstance(record, PassedOver):
+            group.passed_over.append(record)
+        elif isinstance(record, Unreadable):
+            group.add(record.input, record.index, record.reason)
+        elif isinstance(record, Encoded):
+            pixels, error = _decode_one(record, spec)
+            group.add(record.input, record.index, error)
+            if pixels is not None:
+                group.pixels.append(pixels[None])
+        else:
+            count = len(record.pixels)
+            group.inputs += [record.input] * count
+            group.indices += range(record.first, record.first + count)
+            group.errors += [None] * count
+            group.pixels.append(_prepare_all(record.pixels, spec))
+    return group
+
+
+def _decode_one(record: Encoded, spec: ImageSpec) -> tuple[Pixels | None, str | None]:
+    try:
+        return from_bytes(load(record), spec), None
+    except ImageError as error:
+        return None, one_line(error)
+
+
+def _prepare_all(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    if pixels.shape[1:] == spec.shape:
+        return pixels
+    return np.stack([prepare(np.ascontiguousarray(picture), spec) for picture in pixels])
 
 
 def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes: int) -> Iterator[Outcome]:

@@ -198,9 +198,3 @@ def fetch_plan(store: Store, folder: str, plan: Path) -> Plan:
     for entry in store.list(f"{folder}/"):
         store.download(entry.key, plan / entry.key.rpartition("/")[2])
     return Plan.load(plan)
-
-
-def clear(store: Store, folder: str) -> None:
-    """Remove a plan and its result from the store; raises StoreError."""
-    for key in [entry.key for entry in store.list(f"{folder}/")]:
-        store.delete(key)

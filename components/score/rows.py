@@ -15,9 +15,9 @@
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.bundle.model import Probabilities
+from components.bundle.reference import Reference
 from components.classifier.images import Pixels
 from components.readers.records import PassedOver
+from components.score.plan import Plan
+from components.score.tally import Appearance
 
 PASSED = "passed_over"
 """An extra column of parts: the reason why something is not a record at all; such rows do not go into the output."""
@@ -65,30 +68,30 @@ def schema(classes: list[str], probabilities: bool, familiarity: bool) -> pa.Sch
     return pa.schema(fields, metadata={"penstock.classes": json.dumps(classes, ensure_ascii=False)})
 
 
-class PieceWriter:
-    """Writes the rows of one piece to a local file, batch by batch."""
+class PieceFile:
+    """Writes the rows of one piece to a local file, batch by batch, and at the end how its pictures look."""
 
-    def __init__(self, path: Path, classes: list[str], version: str, threshold: float, probabilities: bool, familiarity: bool) -> None:
-        self._classes = np.array(classes, dtype=object)
-        self._version, self._threshold, self._probabilities = version, np.float32(threshold), probabilities
-        self._familiarity = familiarity
-        self._schema = schema(classes, probabilities, familiarity).append(pa.field(PASSED, pa.string()))
+    def __init__(self, path: Path, plan: Plan, reference: Reference | None) -> None:
+        self._plan, self._classes = plan, np.array(plan.classes, dtype=object)
+        self._schema = schema(plan.classes, plan.settings.probabilities, plan.familiarity).append(pa.field(PASSED, pa.string()))
         self._writer = pq.ParquetWriter(path, self._schema)
         self._buffer: list[pa.RecordBatch] = []
-        self.rows = 0
+        self.appearance, self.rows = Appearance(reference), 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
+        self._writer.add_key_value_metadata({"rows": str(self.rows), "looks": self.appearance.to_json()})
+        self._writer.close()
 
     def add(self, scored: Scored) -> None:
-        """Append a batch of rows and what was passed over with it."""
+        """Append a batch of rows and what was passed over with it; its pictures are counted in `appearance` by whoever has them."""
         self.rows += len(scored.inputs)
         self._buffer += [self._rows(scored)] + ([self._passed(scored)] if scored.passed_over else [])
         if sum(len(batch) for batch in self._buffer) >= 16_384:
             self._flush()
-
-    def close(self, metadata: Callable[[], dict[str, str]]) -> None:
-        """Write what is left, and figures about the part."""
-        self._flush()
-        self._writer.add_key_value_metadata(metadata())
-        self._writer.close()
 
     def _flush(self) -> None:
         if self._buffer:
@@ -110,7 +113,7 @@ class PieceWriter:
         if len(good):
             label[good] = self._classes[answers.argmax(axis=1)]
             confidence[good] = answers.max(axis=1)
-            needs[good] = confidence[good] < self._threshold
+            needs[good] = confidence[good] < np.float32(self._plan.settings.review_threshold)
             if scored.unfamiliar is not None and scored.familiarity is not None:
                 familiarity[good], strange[good] = scored.familiarity[finite], scored.unfamiliar[finite]
                 needs |= strange
@@ -120,18 +123,18 @@ class PieceWriter:
             pa.array(label, pa.string()),
             pa.array(confidence, pa.float32(), mask=dead),
             pa.array(needs, pa.bool_(), mask=dead),
-            pa.array([self._version] * count, pa.string()),
+            pa.array([self._plan.version] * count, pa.string()),
             pa.array(errors, pa.string()),
         ]
-        if self._familiarity:
+        if self._plan.familiarity:
             columns += [pa.array(familiarity, pa.float32(), mask=dead), pa.array(strange, pa.bool_(), mask=dead)]
-        if self._probabilities:
+        if self._plan.settings.probabilities:
             columns.append(_lists(answers, good, dead))
         columns.append(pa.nulls(count, pa.string()))
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _passed(self, scored: Scored) -> pa.RecordBatch:
-        rows = [{"input": p.input, "index": -1, "model_version": self._version, PASSED: p.reason} for p in scored.passed_over]
+        rows = [{"input": p.input, "index": -1, "model_version": self._plan.version, PASSED: p.reason} for p in scored.passed_over]
         return pa.RecordBatch.from_pylist(rows, self._schema)
 
 

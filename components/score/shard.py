@@ -8,25 +8,18 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.progress import Progress
-from components.classifier.stopping import stoppable
 from components.integrations import steps
 from components.integrations.observe import observed
-from components.integrations.settings import run_id
-from components.score import ray_job
 from components.score.model import Model
-from components.score.on_ray import on_ray
 from components.score.output import Output
 from components.score.parts import assemble_parts
 from components.score.pieces import Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
 from components.score.tally import read_reference
-from components.settings.scoring import check_engine
-from components.storage import open_store
 
 MIN_PICTURES = 40_000
 """With fewer pictures a shard is scored in this process: others take seconds of CPU to start."""
@@ -75,33 +68,13 @@ def score_shard(plan: Plan, shard: str, gpus: str = "0") -> ShardResult:
     return result
 
 
-def score_by_ray_job(plan: Plan, shard: str, gpu_resource: str) -> ShardResult:
-    """Do what `score_shard` does by a RayJob of KubeRay; the plan and the result go through the store.
-
-    Raises UsageError where Ray is not installed, or this step's pod cannot be read, EvaluationError where the job cannot be made or
-    fails, and StoreError.
-    """
-    from components.score.kuberay import own_pod, run_job  # its library is an extra
-
-    check_engine("ray")
-    store, run = open_store(plan.store), run_id()
-    work = ray_job.work_of(plan, shard, run)
-    result = f"{work.folder}/{ray_job.RESULT}"
-    with stoppable():
-        try:
-            if not store.exists(result):  # else this step was lost after its job had ended
-                ray_job.put_plan(store, work.folder, plan.folder)
-                run_job(ray_job.ray_job(plan, work, own_pod(), gpu_resource, version("ray"), run))
-            return ShardResult(**json.loads(store.read(result)))
-        finally:
-            ray_job.clear(store, work.folder)
-
-
 def _score(plan: Plan, bundle: Path, pieces: list[Piece], result: ShardResult, device: str) -> None:
     started = time.monotonic()
     pictures = plan.pictures(pieces)
     step = Progress(pictures, "pictures").step
     if plan.settings.engine == "ray":
+        from components.score.on_ray import on_ray
+
         outcomes = on_ray(plan, bundle, pieces, device, step)
     else:
         outcomes = _on_this_machine(plan, bundle, pieces, pictures, device, step)

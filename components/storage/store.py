@@ -87,6 +87,11 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens when there is none."""
 
+    def delete_all(self, prefix: str) -> None:
+        """Remove every object whose key starts with `prefix`."""
+        for key in [entry.key for entry in self.list(prefix)]:
+            self.delete(key)
+
     @abstractmethod
     def upload(self, source: Path, key: str, progress: Progress | None = None) -> None:
         """Copy a file of any size to a key that is written once, streaming."""

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from components.classifier.errors import EvaluationError, UsageError
-from components.score.kuberay import require_kuberay
+from components.score.kuberay import require_kuberay, score_by_ray_job
 from components.score.merge import merge
 from components.score.plan import Plan
-from components.score.shard import score_by_ray_job, score_shard
+from components.score.shard import score_shard
 from components.settings.resources import POD, POD_NAMESPACE
 from components.storage import open_store
 from tests.cluster.account import bound_account, define

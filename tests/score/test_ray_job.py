@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from components.classifier.errors import EvaluationError, UsageError
-from components.score.kuberay import RIGHTS, require_kuberay, run_job
+from components.score.kuberay import RIGHTS, require_kuberay, run_job, score_by_ray_job
 from components.score.output import PIECES
 from components.score.plan import Plan
-from components.score.ray_job import cause, clear, fetch_plan, put_plan, ray_job, told, work_of
-from components.score.shard import score_by_ray_job, score_shard
+from components.score.ray_job import cause, fetch_plan, put_plan, ray_job, told, work_of
+from components.score.shard import score_shard
 from components.settings.resources import POD, POD_NAMESPACE
 from components.settings.scoring import ScoringSettings, check_ray_nodes
 from components.storage import open_store
@@ -149,7 +149,7 @@ def test_a_plan_comes_back_from_the_store_as_it_was_and_is_gone_when_it_is_clear
     back = fetch_plan(store, "scorings/k", tmp_path / "back")
     assert replace(back, folder=plan.folder) == plan
     assert [back.slices(it) for it in back.pieces] == [plan.slices(it) for it in plan.pieces]
-    clear(store, "scorings/k")
+    store.delete_all("scorings/k/")
     assert list(store.list("scorings/")) == []
 
 

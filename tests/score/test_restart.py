@@ -24,7 +24,7 @@ from components.score.plan_step import shards_to_score
 from components.score.shard import score_shard
 
 seen = 0
-add = rows.PieceWriter.add
+add = rows.PieceFile.add
 
 def counted(self, scored):
     global seen
@@ -33,7 +33,7 @@ def counted(self, scored):
     if seen >= int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-rows.PieceWriter.add = counted
+rows.PieceFile.add = counted
 score_shard(Plan.load(sys.argv[1]), "0")
 """
 
