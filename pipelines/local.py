@@ -11,15 +11,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import IO, Any
 
 from components.classifier.progress import PREFIX, SECONDS_VARIABLE
+from components.classifier.stopping import raised_at
 from components.integrations.settings import RUN
 from pipelines import kfp_inside
 from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
@@ -137,7 +136,7 @@ def run_local(
     )
     interrupted = False
     try:
-        with _terminable():
+        with raised_at((signal.SIGTERM, signal.SIGHUP), KeyboardInterrupt):  # so that the run's steps are ended too
             assert process.stdout is not None
             follower.follow(process.stdout)
             process.wait()
@@ -233,21 +232,6 @@ class _Follower:
             interrupted=interrupted,
             skipped=self._skipped,
         )
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt while the run goes on, so that its steps are ended too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

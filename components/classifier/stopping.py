@@ -1,8 +1,8 @@
-"""A clean exit on SIGTERM and Ctrl-C."""
+"""A clean exit, or an error, on SIGTERM, Ctrl-C and other signals."""
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -70,3 +70,19 @@ def stoppable() -> Iterator[StopRequest]:
     finally:
         for number in taken:
             signal.signal(number, defaults[number])
+
+
+@contextmanager
+def raised_at(numbers: tuple[signal.Signals, ...], error: Callable[[], BaseException]) -> Iterator[None]:
+    """Raise an error at these signals, so that what was begun is undone; in another thread than the main one signals stay as they are."""
+
+    def stop(*_: object) -> None:
+        raise error()
+
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, stop) for number in numbers if here}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -11,6 +11,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from components.deploy.kserve.cluster import Cluster
 from components.deploy.kserve.judge import Bounds, Counts, Pairs, judge, sizes_of_looks
 from components.deploy.kserve.state import SERVICE_LABEL, is_ready, pod_address
+from components.deploy.kserve.watch import NotServed, Say
+from components.settings.serving import KServeSettings
 
 POLL_SECONDS = 2.0
 _SCRAPE_SECONDS = 5.0
@@ -128,6 +130,41 @@ def scrape(address: str) -> Scraped | None:
             elif sample.name == "penstock_shadow_share":
                 share = sample.value
     return Scraped(version, samples, share) if version else None
+
+
+def compare_live(
+    cluster: Cluster,
+    services: Sequence[str],
+    champion: str,
+    challenger: str,
+    settings: KServeSettings,
+    steps: int,
+    still: Callable[[], None],
+    tell: Say,
+    *,
+    shadow: bool,
+) -> None:
+    """Judge a challenger on live requests beside the champion, where the settings ask for that; raises NotServed when it is worse.
+
+    `services`: where both serve, the champion's first. `steps`: how many comparisons of this rollout share the chance of an error.
+    `still` is called at each poll and raises where the rollout itself has failed. `shadow`: the challenger gets copies of requests.
+    """
+    least = settings.canary_requests
+    if not least:
+        return
+    meter = Meter(cluster, services)
+    if shadow and not meter.shadow_share:
+        tell(
+            f"{services[0]}: {champion} copies no requests, since it was deployed without serving.shadow_share; "
+            f"golden requests alone have judged {challenger}"
+        )
+        return
+    bounds = Bounds(least, looks_of(least, steps), settings.canary_error, settings.canary_agreement if shadow else 0.0)
+    tell(f"{services[0]}: waits for {least} live requests to {challenger} beside {champion}")
+    if problem := compare(meter, champion, challenger, bounds, settings.canary_seconds, still):
+        raise NotServed(f"on live requests: {problem}")
+    _, told = judge(meter.counts(champion), meter.counts(challenger), meter.pairs(champion), bounds)
+    tell(f"{services[0]}: {told}; it is not worse")
 
 
 def compare(meter: Meter, champion: str, challenger: str, bounds: Bounds, seconds: float, still: Callable[[], None]) -> str:

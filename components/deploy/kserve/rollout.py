@@ -10,19 +10,18 @@ recorded. Killed at any point and run again, a rollout continues from what it fi
 """
 
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import NoReturn
 
 from components.classifier.errors import RegistryError, RolloutConflict, RolloutError, StoreError, UsageError
+from components.classifier.stopping import raised_at
 from components.deploy.kserve import canary
 from components.deploy.kserve.cluster import Cluster, Stale, connect
 from components.deploy.kserve.journal import Journal
-from components.deploy.kserve.judge import Bounds, judge
-from components.deploy.kserve.live import Meter, compare, looks_of
+from components.deploy.kserve.live import compare_live
 from components.deploy.kserve.service import (
     Object,
     adoption_patch,
@@ -36,18 +35,13 @@ from components.deploy.kserve.service import (
     version_of,
     with_lock,
 )
-from components.deploy.kserve.watch import Golden, NotServed, Say, Watcher
+from components.deploy.kserve.watch import Golden, NotServed, Say, Watcher, say
 from components.deploy.request import DeployRequest, Overtaken
 from components.doctor.before import refuse_what_breaks
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 from components.settings.serving import KServeSettings, canonical, check_owner, check_store
 from components.storage.optimistic import write_optimistically
-
-
-def say(line: str) -> None:
-    """Print a line at once, so that it is seen during the rollout."""
-    print(line, flush=True)
 
 
 def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -> str:
@@ -93,25 +87,15 @@ class Stopped(RolloutError):
     """The step was told to end while the version was not yet seen to serve."""
 
 
-@contextmanager
-def stopping(done: str) -> Iterator[None]:
+def stopping(done: str) -> AbstractContextManager[None]:
     """Raise Stopped at SIGTERM, which says what was `done` then: a step whose node is drained must not leave what nobody has seen to serve.
 
     A run that is terminated in Kubeflow may give no time for that; its exit handler knows by the journal, and the next deployment too.
     This says nothing about the version: run again, the step starts anew.
     """
-
-    def stop(*_: object) -> None:
-        raise Stopped(f"the step was told to stop (SIGTERM) before the version was seen to serve; {done}")
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return raised_at(
+        (signal.SIGTERM,), lambda: Stopped(f"the step was told to stop (SIGTERM) before the version was seen to serve; {done}")
+    )
 
 
 class Rollout:
@@ -240,23 +224,8 @@ class Rollout:
 
     def _compare(self, services: tuple[str, ...], champion: str, steps: int, still: Callable[[], None], *, shadow: bool = False) -> None:
         """Judge the version on live requests beside the champion, where that is asked for; raises NotServed when it is worse."""
-        least = self.settings.canary_requests
-        if not least or not champion or champion == self.version:
-            return
-        meter = Meter(self.cluster, services)
-        if shadow and not meter.shadow_share:
-            self.tell(
-                f"{self.service}: {champion} copies no requests, since it was deployed without serving.shadow_share; "
-                f"golden requests alone have judged {self.version}"
-            )
-            return
-        agreement = self.settings.canary_agreement if shadow else 0.0
-        bounds = Bounds(least, looks_of(least, steps), self.settings.canary_error, agreement)
-        self.tell(f"{self.service}: waits for {least} live requests to {self.version} beside {champion}")
-        if problem := compare(meter, champion, self.version, bounds, self.settings.canary_seconds, still):
-            raise NotServed(f"on live requests: {problem}")
-        _, told = judge(meter.counts(champion), meter.counts(self.version), meter.pairs(champion), bounds)
-        self.tell(f"{self.service}: {told}; it is not worse")
+        if champion and champion != self.version:
+            compare_live(self.cluster, services, champion, self.version, self.settings, steps, still, self.tell, shadow=shadow)
 
     def _apply(self, percent: int | None, first: Object | None) -> None:
         """Put the version on the cluster, bound to what was read first; raises RolloutConflict when that is gone."""
@@ -370,9 +339,8 @@ class Rollout:
             outcome = str(conflict)
         except RolloutError as error:  # the API server's refusal, or its silence
             outcome = f"what served before could not be put back: {error}; run the step again, which continues with that"
-        if unrecorded is not None:
-            raise RolloutError(f"{self.version} failed: {reason}; {outcome}; the ledger could not be written: {unrecorded}") from unrecorded
-        raise RolloutError(f"{self.version} failed: {reason}; {outcome}")
+        unwritten = f"; the ledger could not be written: {unrecorded}" if unrecorded else ""
+        raise RolloutError(f"{self.version} failed: {reason}; {outcome}{unwritten}") from unrecorded
 
     def _restore(self, stable: Object | None) -> None:
         """Put `stable` back where our version is; raises RolloutConflict when something else came there meanwhile."""

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +25,8 @@ from components.registry import Registry
 from components.settings.serving import KServeSettings
 
 Say = Callable[[str], None]
+say: Say = partial(print, flush=True)
+"""Prints a line at once, so that it is seen during the rollout."""
 
 POLL_SECONDS = 1.0
 ANSWER_SECONDS = 20.0
