@@ -20,7 +20,6 @@ from s3transfer.exceptions import CancelledError
 from s3transfer.subscribers import BaseSubscriber
 
 from components.classifier.errors import (
-    AccessDenied,
     ObjectNotFound,
     StoreError,
     StoreUnavailable,
@@ -29,7 +28,7 @@ from components.classifier.errors import (
 )
 from components.storage.files import explain_os_errors, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
-from components.storage.s3_messages import NO_CREDENTIALS, SLOW, Answer, explain, no_bucket, tls
+from components.storage.s3_messages import DeadlinePassed, explain, no_bucket, status_of
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
 
@@ -39,14 +38,6 @@ _SLOWEST = 256 * 1024  # bytes per second that a transfer of any size may be exp
 _TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=8)
 _COPY = TransferConfig(multipart_threshold=4 << 30, multipart_chunksize=1 << 30, max_concurrency=8)
 """A server copies at most 5 GiB at once."""
-
-
-class _DeadlinePassed(Exception):
-    """Raised inside botocore before a request that would start too late; `last` is how the one before it ended."""
-
-    def __init__(self, last: Exception | None) -> None:
-        super().__init__("the deadline has passed")
-        self.last = last
 
 
 class S3Store(Store):
@@ -210,8 +201,8 @@ class S3Store(Store):
         metadata, wanted = {WRITER: writer}, self._key(key)
         try:
             self._client.put_object(Bucket=self._bucket, Key=wanted, Body=data, IfNoneMatch="*", Metadata=metadata, **self._options)
-        except (aws.ClientError, aws.BotoCoreError, _DeadlinePassed) as error:
-            return Refusal(_status(error), self._explained(error, f"create {key!r} in {self.url}"))
+        except (aws.ClientError, aws.BotoCoreError, DeadlinePassed) as error:
+            return Refusal(status_of(error), self._explained(error, f"create {key!r} in {self.url}"))
         return None
 
     def _writer(self, key: str) -> str:
@@ -248,7 +239,7 @@ class S3Store(Store):
         with self._within():
             try:
                 answer: dict[str, Any] = operation(Bucket=self._bucket, **arguments)
-            except (aws.ClientError, aws.BotoCoreError, _DeadlinePassed) as error:
+            except (aws.ClientError, aws.BotoCoreError, DeadlinePassed) as error:
                 raise self._explained(error, doing) from error
             return answer
 
@@ -267,7 +258,7 @@ class S3Store(Store):
     def _before_send(self, **_: Any) -> None:
         until = getattr(self._limit, "until", None)
         if until is not None and time.monotonic() > until:
-            raise _DeadlinePassed(self._limit.last)
+            raise DeadlinePassed(self._limit.last)
 
     def _pay(self, params: dict[str, Any], **_: Any) -> None:
         if self._settings.request_payer:
@@ -333,22 +324,7 @@ class S3Store(Store):
             ) from error
 
     def _explained(self, error: Exception, doing: str) -> StoreError:
-        if isinstance(error, _DeadlinePassed) and error.last is not None:
-            cause = self._explained(error.last, doing)
-            if isinstance(cause, StoreUnavailable):  # what kept it from ending in time, and no answer to an earlier request
-                return cause
-        if isinstance(error, aws.ClientError):
-            return explain(_answer(error), doing, self._bucket, self._where)
-        cannot = f"cannot {doing} ({self._where})"
-        if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError | aws.TokenRetrievalError):
-            return AccessDenied(f"{cannot}: no usable credentials ({error}); {NO_CREDENTIALS}")
-        if isinstance(error, aws.SSLError):
-            return StoreUnavailable(f"{cannot}: {tls(str(error))}")
-        if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError):
-            return StoreUnavailable(f"{cannot}: no connection ({error}); check AWS_ENDPOINT_URL, the network and that the server runs")
-        if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError | _DeadlinePassed):
-            return StoreUnavailable(f"{cannot}: the connection broke or gave no answer in time ({error}); {SLOW}")
-        return StoreError(f"{cannot}: {error}; check the store's address, AWS_ENDPOINT_URL and that an S3 server answers there")
+        return explain(error, doing, self._bucket, self._where)
 
     def _key(self, key: str) -> str:
         return f"{self._prefix}{check_key(key)}"
@@ -390,24 +366,3 @@ def _content_type(key: str) -> dict[str, str]:
     """What browsers take an object for, by its name: a page that lies in a bucket is shown and not saved."""
     known, _ = mimetypes.guess_type(key)
     return {"ContentType": known} if known else {}
-
-
-def _status(error: Exception) -> int | None:
-    if not isinstance(error, aws.ClientError):
-        return None
-    if error.response.get("Error", {}).get("Code") == "NotImplemented":
-        return 501
-    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _answer(error: aws.ClientError) -> Answer:
-    about, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
-    headers = metadata.get("HTTPHeaders", {})
-    return Answer(
-        code=about.get("Code") or "",  # some servers leave them empty
-        status=_status(error) or 0,
-        message=about.get("Message") or "",
-        date=headers.get("date", ""),
-        region=headers.get("x-amz-bucket-region", ""),
-        type=headers.get("content-type", ""),
-    )

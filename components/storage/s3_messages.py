@@ -5,12 +5,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from botocore import exceptions as aws
+
 from components.classifier.errors import AccessDenied, ObjectNotFound, StoreError, StoreUnavailable, StoreUnsuitable
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _SKEW_S = 240
 SLOW = "look at the server and the network, try again later, or raise PENSTOCK_S3_TIMEOUT_S and PENSTOCK_S3_DEADLINE_S"
 NO_CREDENTIALS = f"set {_KEYS}, or AWS_PROFILE, or give the pod a service account that has a role"
+
+
+class DeadlinePassed(Exception):
+    """Raised inside botocore before a request that would start too late; `last` is how the one before it ended."""
+
+    def __init__(self, last: Exception | None) -> None:
+        super().__init__("the deadline has passed")
+        self.last = last
 
 
 @dataclass(frozen=True)
@@ -25,8 +35,49 @@ class Answer:
     type: str = ""
 
 
-def explain(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
-    """Make the error for an answer that came while `doing` (such as "read 'a/b' from s3://bucket") at the endpoint `where`."""
+def explain(error: Exception, doing: str, bucket: str, where: str) -> StoreError:
+    """Make the error of ours for one of botocore's that came while `doing` ("read 'a/b' from s3://bucket") at the endpoint `where`."""
+    if isinstance(error, DeadlinePassed) and error.last is not None:
+        cause = explain(error.last, doing, bucket, where)
+        if isinstance(cause, StoreUnavailable):  # what kept it from ending in time, and no answer to an earlier request
+            return cause
+    if isinstance(error, aws.ClientError):
+        return _explain_answer(_answer(error), doing, bucket, where)
+    cannot = f"cannot {doing} ({where})"
+    if isinstance(error, aws.NoCredentialsError | aws.PartialCredentialsError | aws.CredentialRetrievalError | aws.TokenRetrievalError):
+        return AccessDenied(f"{cannot}: no usable credentials ({error}); {NO_CREDENTIALS}")
+    if isinstance(error, aws.SSLError):
+        return StoreUnavailable(f"{cannot}: {_tls(str(error))}")
+    if isinstance(error, aws.EndpointConnectionError | aws.ConnectTimeoutError | aws.ProxyConnectionError):
+        return StoreUnavailable(f"{cannot}: no connection ({error}); check AWS_ENDPOINT_URL, the network and that the server runs")
+    if isinstance(error, aws.HTTPClientError | aws.IncompleteReadError | DeadlinePassed):
+        return StoreUnavailable(f"{cannot}: the connection broke or gave no answer in time ({error}); {SLOW}")
+    return StoreError(f"{cannot}: {error}; check the store's address, AWS_ENDPOINT_URL and that an S3 server answers there")
+
+
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status of an error answer, None where there was no answer."""
+    if not isinstance(error, aws.ClientError):
+        return None
+    if error.response.get("Error", {}).get("Code") == "NotImplemented":
+        return 501
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _answer(error: aws.ClientError) -> Answer:
+    about, metadata = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    headers = metadata.get("HTTPHeaders", {})
+    return Answer(
+        code=about.get("Code") or "",  # some servers leave them empty
+        status=status_of(error) or 0,
+        message=about.get("Message") or "",
+        date=headers.get("date", ""),
+        region=headers.get("x-amz-bucket-region", ""),
+        type=headers.get("content-type", ""),
+    )
+
+
+def _explain_answer(answer: Answer, doing: str, bucket: str, where: str) -> StoreError:
     said = f"{answer.code}: {answer.message}" if answer.message and answer.message != answer.code else answer.code
     cannot = f"cannot {doing} ({where})"
     if answer.code == "NoSuchBucket":
@@ -71,7 +122,7 @@ def no_bucket(cannot: str, bucket: str) -> str:
     return f"{cannot}: bucket {bucket!r} does not exist; create it, or correct the store's address or the endpoint"
 
 
-def tls(error: str) -> str:
+def _tls(error: str) -> str:
     """Tell an error of TLS, which is mostly a private authority or a server without TLS."""
     if "WRONG_VERSION_NUMBER" in error or "UNKNOWN_PROTOCOL" in error or "record layer" in error.lower():
         return f"no TLS is spoken there ({error}); begin AWS_ENDPOINT_URL with http://, or correct its port"
