@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, one_line, remedy_for, validation_problems
+from components.bundle.formats import parsed
+from components.classifier.errors import IntegrityError, ObjectExists, ObjectNotFound, one_line
 from components.registry.manifest import MAX_BYTES
 from components.review.accuracy import LiveAccuracy
 from components.score.drift import Drift, ExpectedAccuracy
@@ -144,15 +145,11 @@ class Watches:
 
     def _find(self, kind: type[Kind], name: str) -> Kind | None:
         try:
-            return kind.model_validate_json(self._store.read(self._prefix + name, MAX_BYTES))
+            data = self._store.read(self._prefix + name, MAX_BYTES)
         except ObjectNotFound:
             return None
-        except ValidationError as error:
-            problem = validation_problems(error)[0]
-            raise IntegrityError(
-                f"{self._store.url}/{self._prefix}{name} is not a watcher's record ({problem}); "
-                f"{remedy_for(error, 'find out who wrote it, and remove it')}"
-            ) from error
+        place = f"{self._store.url}/{self._prefix}{name}"
+        return parsed(kind, data, place, "find out who wrote it, and remove it", IntegrityError)
 
 
 def start_once(

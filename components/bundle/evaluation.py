@@ -9,17 +9,12 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from components.bundle.files import EVALUATION
-from components.bundle.formats import JsonFile, Strict
+from components.bundle.formats import Amount, Count, JsonFile, Share, Strict
 from components.bundle.tradeoff import Tradeoff
 from components.bundle.training import LearningCurves
 from components.classifier.intervals import mcnemar
 
 SCHEMA_VERSION = 1
-
-Share = Annotated[float, Field(ge=0, le=1)]
-"""A share of a whole, from 0 to 1; never per cent."""
-Count = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
 
 
 class Proportion(Strict):

@@ -6,12 +6,12 @@ FILE is not what this release writes (FIELD: MESSAGE); REMEDY
 
 import zlib
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.classifier.errors import EvaluationError, IntegrityError, PenstockError, remedy_for, validation_problems
 
@@ -20,6 +20,12 @@ REMEDIES: dict[type[PenstockError], str] = {
     EvaluationError: "evaluate the model again",
     IntegrityError: "publish the model version again",
 }
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A share of a whole, from 0 to 1; never per cent."""
+Count = Annotated[int, Field(ge=0)]
+Amount = Annotated[float, Field(ge=0)]
 
 
 class Strict(BaseModel):

@@ -8,9 +8,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from components.bundle.dataset import Labels
-from components.bundle.evaluation import Amount, Count
 from components.bundle.files import REFERENCE
-from components.bundle.formats import JsonFile, Strict
+from components.bundle.formats import Amount, Count, JsonFile, Strict
 from components.bundle.model import Probabilities
 from components.classifier.errors import EvaluationError
 

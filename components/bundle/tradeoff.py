@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.bundle.formats import Strict
+from components.bundle.formats import Amount, Share, Strict
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Milliseconds = Annotated[float, Field(ge=0)]
 Role = Literal["this model", "parent", "champion", "parent and champion"]
 
 
@@ -24,8 +22,8 @@ class Measured(Strict):
     high: Share
     size_bytes: Annotated[int, Field(ge=1)]
     """Of model.onnx."""
-    one_ms: Milliseconds
-    batch_ms: Milliseconds
+    one_ms: Amount
+    batch_ms: Amount
     """Per picture, in batches of `Tradeoff.batch`."""
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from components.bundle.files import MANIFEST
 from components.classifier.errors import RegistryError, UsageError, first_line
 from components.registry import Registry
-from components.registry.manifest import Manifest
+from components.registry.manifest import Manifest, hash_file
 from components.storage.files import write_file
 
 MODELS = "models"
@@ -126,11 +126,9 @@ def _write_layer(bundle: Path, manifest: Manifest, blobs: Path) -> Json:
         tar.addfile(folder)
         for name in sorted({*manifest.files, MANIFEST}):
             _add(tar, bundle / name, f"{MODELS}/{name}", seconds)
-    with scratch.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.seek(0, 2)
-    scratch.rename(blobs / digest)
-    return {"mediaType": _LAYER, "digest": f"sha256:{digest}", "size": size}
+    entry = hash_file(scratch)
+    scratch.rename(blobs / entry.sha256)
+    return {"mediaType": _LAYER, "digest": f"sha256:{entry.sha256}", "size": entry.size}
 
 
 def _add(tar: tarfile.TarFile, path: Path, name: str, seconds: int) -> None:

@@ -12,20 +12,13 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from components.bundle import dataset
 from components.bundle.dataset import SPLITS, Dataset, DatasetInfo
 from components.bundle.files import MANIFEST
-from components.classifier.errors import (
-    DataError,
-    IntegrityError,
-    ObjectExists,
-    ObjectNotFound,
-    UsageError,
-    remedy_for,
-    validation_problems,
-)
+from components.bundle.formats import parsed
+from components.classifier.errors import DataError, IntegrityError, ObjectExists, ObjectNotFound, UsageError
 from components.readers.places import local_path
 from components.registry.manifest import MAX_BYTES, FileEntry, hash_file
 from components.settings.ingest import IngestSettings
@@ -114,14 +107,12 @@ def fetch(address: str, path: Path, options: IngestSettings) -> DatasetInfo:
 
 def _manifest(place: Store, folder: str, address: str) -> KeptManifest:
     try:
-        manifest = KeptManifest.model_validate_json(place.read(f"{folder}/{MANIFEST}", MAX_BYTES))
+        data = place.read(f"{folder}/{MANIFEST}", MAX_BYTES)
     except ObjectNotFound as error:
         raise DataError(
             f"there is no complete dataset version under {address}: it has no {MANIFEST}; give the address that keep_dataset told"
         ) from error
-    except ValidationError as error:
-        told = f"{MANIFEST} of dataset {address} is damaged ({validation_problems(error)[0]})"
-        raise IntegrityError(f"{told}; {remedy_for(error, 'keep the dataset again')}") from error
+    manifest = parsed(KeptManifest, data, f"{MANIFEST} of dataset {address}", "keep the dataset again", IntegrityError)
     if manifest.schema_version != SCHEMA_VERSION or not manifest.files.keys() <= _FILES:
         raise DataError(f"{MANIFEST} of dataset {address} is not of this release's form; read it with the release that wrote it")
     return manifest

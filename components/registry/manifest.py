@@ -15,10 +15,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from components.bundle.files import CARD, MANIFEST, SIGNATURE
-from components.classifier.errors import DataError, IntegrityError, remedy_for
+from components.bundle.formats import parsed
+from components.classifier.errors import DataError, IntegrityError
 from components.registry.signing import require_signature
 
 SCHEMA_VERSION = 1
@@ -90,12 +91,7 @@ def parse(data: bytes, where: str) -> Manifest:
     Raises IntegrityError when it is damaged, was edited, or its name does not belong to its files.
     """
     again = "publish the model version again"
-    try:
-        manifest = Manifest.model_validate_json(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise IntegrityError(f"{where} is damaged ({field}: {first['msg']}); {remedy_for(error, again)}") from error
+    manifest = parsed(Manifest, data, where, again, IntegrityError)
     if manifest.schema_version != SCHEMA_VERSION:
         raise IntegrityError(
             f"{where} has schema version {manifest.schema_version}, this release reads {SCHEMA_VERSION}; use the release that wrote it"

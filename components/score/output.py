@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import IntegrityError, ObjectNotFound
 from components.readers.listing import readable
+from components.registry.manifest import hash_file
 from components.score.plan import Part, Piece, Plan, Slice
 from components.storage import open_store
 from components.storage.store import check_key
@@ -73,7 +74,7 @@ class Output:
         for name, path in files.items():
             self._store.upload(path, f"{_assembled(part)}/rows/{name}")
         self._store.upload(passed_over, f"{_assembled(part)}/passed_over.parquet")
-        stored = StoredPart({name: (pq.read_metadata(path).num_rows, sha256(path)) for name, path in files.items()}, tally)
+        stored = StoredPart({name: (pq.read_metadata(path).num_rows, hash_file(path).sha256) for name, path in files.items()}, tally)
         self._store.replace(f"{_assembled(part)}/part.json", json.dumps(asdict(stored)).encode())
         return stored
 
@@ -131,7 +132,7 @@ class Output:
                 same = digest == self._sha256(name)
             else:
                 self._store.download(name, path)
-                same = digest == sha256(path)
+                same = digest == hash_file(path).sha256
             if not same:
                 raise IntegrityError(f"{name} in {self.url} was changed; remove manifest.json there and run again")
         self._clear(plan.pieces, parts)  # in case the run that committed it ended just then
@@ -167,7 +168,7 @@ class Output:
             "plan": plan.key,
             "model": {"name": plan.name, "version": plan.version},
             "input": plan.input,
-            "files": {name: rows[name][2] for name in sorted(rows)} | {PASSED_OVER: sha256(folder / PASSED_OVER)},
+            "files": {name: rows[name][2] for name in sorted(rows)} | {PASSED_OVER: hash_file(folder / PASSED_OVER).sha256},
             "rows": {name: rows[name][1] for name in sorted(rows)},
         }
         self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
@@ -194,12 +195,6 @@ class Output:
         for chunk in self._store.chunks(name):
             found.update(chunk)
         return found.hexdigest()
-
-
-def sha256(path: Path) -> str:
-    """Hash a file; returns 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _piece(piece: Piece) -> str:

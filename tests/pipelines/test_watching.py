@@ -185,7 +185,7 @@ def test_a_dry_run_and_no_reason_record_nothing(store: Store) -> None:
 
 def test_a_record_that_is_not_a_watchers_is_named(store: Store) -> None:
     store.create("watches/digits/000001.json", b"{}")
-    with pytest.raises(IntegrityError, match=r"watches/digits/000001\.json is not a watcher's record"):
+    with pytest.raises(IntegrityError, match=r"digits/000001\.json is not what this release writes \(time: .*\); find out"):
         Watches(store, "digits").last()
 
 

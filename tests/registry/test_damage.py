@@ -78,7 +78,7 @@ CHANGES: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     ),
     "a dangling link": (lambda folder, _: _in_place_of(folder / files.REPORT).symlink_to("no"), r"report\.html is missing"),
     "no manifest": (lambda folder, _: (folder / files.MANIFEST).unlink(), r"manifest\.json cannot be read"),
-    "an empty manifest": (lambda folder, _: (folder / files.MANIFEST).write_bytes(b""), r"manifest\.json is damaged"),
+    "an empty manifest": (lambda folder, _: (folder / files.MANIFEST).write_bytes(b""), r"manifest\.json is not what this release writes"),
     "the manifest of another version": (lambda folder, other: shutil.copy(other / files.MANIFEST, folder), "was changed|is not version"),
 }  # fmt: skip
 

@@ -72,7 +72,7 @@ from components.score.plan import Plan
 from components.score.shard import score_shard
 
 parts.GROUP_ROWS, parts.PART_BYTES = 5, 100
-owner, name = {"rows": (parts.RowsWriter, "write"), "record": (output, "sha256")}[sys.argv[2]]
+owner, name = {"rows": (parts.RowsWriter, "write"), "record": (output, "hash_file")}[sys.argv[2]]
 do, left = getattr(owner, name), int(sys.argv[3])
 
 def counted(*arguments):
