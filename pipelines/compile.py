@@ -29,7 +29,7 @@ def compile_pipelines(output: Path) -> list[Path]:
 
 
 def check_resources() -> None:
-    """Raise UsageError when PENSTOCK_RESOURCES names a step that no pipeline has: its settings would be lost in silence."""
+    """Raise UsageError when PENSTOCK_RESOURCES names a step that no pipeline has: its settings would be ignored without a message."""
     from components.settings.resources import check_steps, step_name
     from pipelines.steps import RESOURCES
 

@@ -76,12 +76,12 @@ def periods(version: str, records: Iterable[Record]) -> list[Period]:
     """When a version was the champion, oldest first; a record that keeps the champion does not end a period."""
     return [
         Period(record.time, until, record.target, record.run, record.actor)
-        for record, until in reigns(records)
+        for record, until in serving_periods(records)
         if record.champion == version
     ]
 
 
-def reigns(records: Iterable[Record]) -> list[tuple[Record, str]]:
+def serving_periods(records: Iterable[Record]) -> list[tuple[Record, str]]:
     """The records that made another version the champion, oldest first, each with the time at which its reign ended, "" for the last."""
     changes = [record for record in records if record.champion != record.previous]
     return list(zip(changes, [*(record.time for record in changes[1:]), ""], strict=False))

@@ -140,13 +140,13 @@ def _all(client: Any, server: Server) -> list[Schedule]:
     token = ""
     while True:
         page = client.list_recurring_runs(page_token=token, page_size=_PAGE, namespace=server.namespace or None)
-        found += [_told(run) for run in page.recurring_runs or []]
+        found += [_schedule(run) for run in page.recurring_runs or []]
         token = page.next_page_token or ""
         if not token:
             return found
 
 
-def _told(run: Any) -> Schedule:
+def _schedule(run: Any) -> Schedule:
     cron = run.trigger and run.trigger.cron_schedule
     periodic = run.trigger and run.trigger.periodic_schedule
     trigger = Trigger(cron=cron.cron) if cron else Trigger(seconds=int(periodic.interval_second) if periodic else 0)

@@ -39,7 +39,7 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Look:
+class ObservedDrift:
     """Pictures that were compared with those of the evaluation: where they were seen, how many, and what has moved."""
 
     where: str
@@ -69,7 +69,7 @@ class Started(BaseModel):
     error: str = ""
 
 
-def reasons(live: LiveAccuracy | None, looks: Sequence[Look], bounds: Bounds) -> list[str]:
+def reasons(live: LiveAccuracy | None, observed: Sequence[ObservedDrift], bounds: Bounds) -> list[str]:
     """Return why a training is called for, one line each; nothing where all is within the bounds, or too few pictures were seen.
 
     Labels count by the upper end of the interval of live accuracy. Without labels the estimate must have dropped by more than both
@@ -80,20 +80,20 @@ def reasons(live: LiveAccuracy | None, looks: Sequence[Look], bounds: Bounds) ->
         labelled = live.audit.labelled + live.audit.doubtful + (live.needing_review.n if live.method == "stratified" else 0)
         if labelled >= bounds.min_pictures and live.accuracy.high < bounds.min_accuracy:
             found.append(f"live accuracy is at most {live.accuracy.high:.4f} (95%), below {bounds.min_accuracy:g}, by {labelled:,} labels")
-    for look in looks:
-        features = ", ".join(drift.feature for drift in look.drift if drift.drifted)
-        if look.pictures < bounds.min_pictures:
+    for seen in observed:
+        features = ", ".join(drift.feature for drift in seen.drift if drift.drifted)
+        if seen.pictures < bounds.min_pictures:
             continue
-        if look.expected is None and features:
-            found.append(f"{features} drifted in {look.pictures:,} pictures of {look.where}")
-        elif look.expected is not None and look.expected.change_high < 0 and look.expected.change <= -bounds.max_drop:
-            figures = f"{look.expected.value:.4f}, {look.expected.evaluated:.4f} at evaluation"
+        if seen.expected is None and features:
+            found.append(f"{features} drifted in {seen.pictures:,} pictures of {seen.where}")
+        elif seen.expected is not None and seen.expected.change_high < 0 and seen.expected.change <= -bounds.max_drop:
+            figures = f"{seen.expected.value:.4f}, {seen.expected.evaluated:.4f} at evaluation"
             moved = f" ({features} drifted)" if features else ""
-            found.append(f"accuracy without labels is {figures}, by {look.pictures:,} pictures of {look.where}{moved}")
+            found.append(f"accuracy without labels is {figures}, by {seen.pictures:,} pictures of {seen.where}{moved}")
     return found
 
 
-def held_back(last: tuple[Start, Started | None] | None, active: bool, cool_down: timedelta, now: datetime) -> str:
+def reason_to_wait(last: tuple[Start, Started | None] | None, active: bool, cool_down: timedelta, now: datetime) -> str:
     """Say why a training that is called for is not started; empty when it may start.
 
     `last`: the last start that did not fail, and what came of it. `active`: whether its run still goes on.
@@ -172,7 +172,7 @@ def start_once(
         return "all is within the bounds: nothing to do"
     number, last, now = watches.count() + 1, watches.last(), datetime.now(UTC)
     active = bool(last and last[1] and last[1].run and last[0].where == where and is_active(last[1].run))
-    if obstacle := held_back(last, active, cool_down, now):
+    if obstacle := reason_to_wait(last, active, cool_down, now):
         return f"a training is called for, and none is started: {obstacle}"
     if launch is None:
         return f"a training is called for; without --dry-run the pipeline {pipeline} would start now"

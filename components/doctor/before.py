@@ -21,7 +21,7 @@ _READ = (
 def refuse_what_breaks(settings: KServeSettings, service: str) -> str:
     """Examine the cluster by this process' own account, as a deployment of `service` needs it; returns a line that counts.
 
-    What the account may not read is passed over, and so is a cluster that does not answer: the deployment itself tells of that.
+    What the account may not read is passed over, and so is a cluster that does not answer: the deployment itself reports that.
     Raises RolloutError, naming all that would break.
     """
     scope = Scope(

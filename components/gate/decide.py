@@ -122,7 +122,7 @@ def reuse(judged_before: int) -> RuleResult:
 
 
 def _verdict(results: list[RuleResult]) -> tuple[Verdict, str]:
-    failed, unclear = _named([_told(result) for result in results], "fail"), _named(results, "insufficient")
+    failed, unclear = _named([_with_versions(result) for result in results], "fail"), _named(results, "insufficient")
     if failed:
         return "hold", f"failed: {failed}" + (f"; too few test pictures for {unclear}" if unclear else "")
     if unclear:
@@ -145,7 +145,7 @@ def _named(results: list[RuleResult], outcome: Outcome) -> str:
     return ", ".join(dict.fromkeys(result.rule for result in results if result.outcome == outcome))
 
 
-def _told(result: RuleResult) -> RuleResult:
+def _with_versions(result: RuleResult) -> RuleResult:
     """The comparison with the champion says nothing by its name alone: which versions it is about belongs into the summary."""
     return result.model_copy(update={"rule": f"champion ({result.reason})"}) if result.rule == "champion" else result
 

@@ -39,8 +39,8 @@ def plan(policy: Policy, setting: Setting) -> list[Need]:
         Need(
             rule,
             bound,
-            _times(effect, _fewest(rule, bound, "good", setting, lambda passed: passed >= WANTED)),
-            _times(effect, _fewest(rule, bound, "bad", setting, lambda passed: 1 - passed >= WANTED)),
+            _times(effect, _smallest_set(rule, bound, "good", setting, lambda passed: passed >= WANTED)),
+            _times(effect, _smallest_set(rule, bound, "bad", setting, lambda passed: 1 - passed >= WANTED)),
         )
         for rule, bound in sampled_rules(policy).items()
     ]
@@ -52,7 +52,7 @@ def _times(effect: float, pictures: int | None) -> int | None:
     return None if pictures is None else math.ceil(pictures * effect)
 
 
-def _fewest(rule: str, bound: Any, truth: Truth, setting: Setting, enough: Callable[[float], bool]) -> int | None:
+def _smallest_set(rule: str, bound: Any, truth: Truth, setting: Setting, enough: Callable[[float], bool]) -> int | None:
     """The smallest of SIZES, at least one picture per class and slice, for which the share of passes is enough."""
     sizes = [n for n in SIZES if n >= max(setting.classes, setting.slices)]
     found = bisect_left(sizes, True, key=lambda n: enough(outcome_shares(rule, bound, truth, n, setting, RUNS)["pass"]))

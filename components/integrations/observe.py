@@ -84,7 +84,7 @@ def observed(describe: Callable[..., Report]) -> Callable[[Callable[P, T]], Call
     def decorate(work: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(work)
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
-            told = _Told(active())
+            told = _Listeners(active())
             if not told.names:
                 return work(*args, **kwargs)
             begun = partial(describe, None, *args, **kwargs)
@@ -102,7 +102,7 @@ def observed(describe: Callable[..., Report]) -> Callable[[Callable[P, T]], Call
     return decorate
 
 
-class _Told:
+class _Listeners:
     """The listeners of one step, each made when it is told the first time: their libraries take a second to import."""
 
     def __init__(self, names: list[str]) -> None:

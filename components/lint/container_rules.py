@@ -31,7 +31,7 @@ def latest_image(subject: Pipeline | Manifest) -> Iterator[Hit]:
 
     Fix: an immutable tag, such as a version, or a digest.
     """
-    seen = subject.cached_images() if isinstance(subject, Pipeline) else set()  # mutable-image-cached speaks of these
+    seen = subject.cached_images() if isinstance(subject, Pipeline) else set()  # mutable-image-cached reports these
     for image in subject.images():
         _, tag, digest = split_image(image.name)
         if not digest and tag in ("", "latest") and image.name not in seen:

@@ -139,7 +139,7 @@ def _without_ignored(source: Source, findings: list[Finding]) -> Iterator[Findin
     at_line: dict[int, list[re.Match[str]]] = {}
     for number, match in comments:
         if not match["file"]:
-            while lines[number - 1].lstrip().startswith("#") and number < len(lines):  # alone on its line: it speaks of the next
+            while lines[number - 1].lstrip().startswith("#") and number < len(lines):  # alone on its line: it applies to the next line
                 number += 1
             at_line.setdefault(number, []).append(match)
     for finding in findings:

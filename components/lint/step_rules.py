@@ -138,7 +138,7 @@ def cached_outside_read(pipeline: Pipeline) -> Iterator[Hit]:
 def retry_without_effect(pipeline: Pipeline) -> Iterator[Hit]:
     """A retry policy that allows no second try.
 
-    The step fails at its first error, although its settings speak of retries.
+    The step fails at its first error, although its settings ask for retries.
 
     Fix: set_retry(num_retries=2, …), with at least one retry; and retry inside the step what can pass by itself.
     """

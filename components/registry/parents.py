@@ -31,7 +31,7 @@ def choose(registry: Registry, options: VariantSettings) -> Chosen:
     """
     versions = [registry.select(selector) for selector in options.selectors]
     if len(set(versions)) < len(versions):
-        raise UsageError(f"versions={options.versions!r} names {_doubled(versions)} twice; name each version once")
+        raise UsageError(f"versions={options.versions!r} names {_duplicate(versions)} twice; name each version once")
     with tempfile.TemporaryDirectory(prefix="penstock-parents-") as scratch:
         configs = [BundleConfig.load(registry.fetch(version, Path(scratch) / version, [files.CONFIG])) for version in versions]
     if options.kind == "int8":
@@ -98,5 +98,5 @@ def _kept(registry: Registry, version: str, config: BundleConfig) -> str:
     return kept_address(registry.store, config.dataset_digest)
 
 
-def _doubled(versions: Sequence[str]) -> str:
+def _duplicate(versions: Sequence[str]) -> str:
     return next(version for version in versions if versions.count(version) > 1)

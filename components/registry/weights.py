@@ -80,7 +80,7 @@ class Weights:
         except ObjectExists:
             there = self._read(name)
             if there.sha256 != entry.sha256:
-                self._drop_unnamed(entry.sha256)
+                self._delete_unused(entry.sha256)
                 raise UsageError(
                     f"{name!r} stands for other weights in {self.store.url} (SHA-256 {there.sha256[:12]}…); choose another --name, or "
                     f"remove them first"
@@ -130,10 +130,10 @@ class Weights:
         """Remove a name, and the file when no other name stands for it; raises what `find` raises."""
         record = self.find(selector)
         self.store.delete(_name_key(record.name))
-        self._drop_unnamed(record.sha256)
+        self._delete_unused(record.sha256)
         return record
 
-    def _drop_unnamed(self, digest: str) -> None:
+    def _delete_unused(self, digest: str) -> None:
         if all(record.sha256 != digest for record in self.list()):
             self.store.delete(_file_key(digest))
 

@@ -122,16 +122,17 @@ def expected_accuracy(reference: Reference, sure: int, n: int) -> ExpectedAccura
     )
 
 
-def told(drifts: Sequence[Drift], expected: ExpectedAccuracy | None) -> list[str]:
-    """Say in one line what has drifted and whether it is harmful; nothing where no feature has."""
+def drift_lines(drifts: Sequence[Drift], expected: ExpectedAccuracy | None) -> list[str]:
+    """Return what has drifted and whether it is harmful, in one line; none where no feature has drifted."""
     features = [f"{d.feature} (PSI {d.psi:.2f})" for d in drifts if d.drifted]
     if not features:
         return []
-    return [f"drifted from what the version was evaluated on: {', '.join(features)}{'' if expected is None else '; ' + harm(expected)}"]
+    accuracy = "" if expected is None else f"; {accuracy_line(expected)}"
+    return [f"drifted from what the version was evaluated on: {', '.join(features)}{accuracy}"]
 
 
-def harm(expected: ExpectedAccuracy) -> str:
-    """Say what the estimate means."""
+def accuracy_line(expected: ExpectedAccuracy) -> str:
+    """Return the estimated accuracy in one line, and whether the drift is harmful."""
     figures = f"{expected.value:.4f} (95%: {expected.low:.4f} to {expected.high:.4f}), {expected.evaluated:.4f} at evaluation"
     verdict = "HARMFUL" if expected.harmful else "no sign of harm"
     return f"{verdict}: accuracy without labels is estimated at {figures}"

@@ -18,7 +18,7 @@ from components.doctor.gather import Reader, client_configuration
 from components.doctor.seen import Unseen
 from components.integrations.settings import run_id
 from components.score.plan import Plan
-from components.score.ray_job import RESULT, Object, cause, has_failed, is_complete, put_plan, ray_job, told, work_of
+from components.score.ray_job import RESULT, Object, cause, has_failed, is_complete, put_plan, ray_job, status_line, work_of
 from components.score.shard import ShardResult
 from components.settings.resources import POD, POD_NAMESPACE
 from components.settings.scoring import check_engine
@@ -133,7 +133,7 @@ class _Job:
                 if _status(error) == 404:
                     raise EvaluationError(f"RayJob {self._name} was deleted by somebody; run again, what is complete is kept") from error
                 raise EvaluationError(f"RayJob {self._name} cannot be followed ({_reason(error)}); {self._advice(error)}") from error
-            if (line := told(status, self._pods(f"ray.io/cluster={status.get('rayClusterName') or '-'}"))) != said:
+            if (line := status_line(status, self._pods(f"ray.io/cluster={status.get('rayClusterName') or '-'}"))) != said:
                 self._show(f"RayJob {self._name}: {line}")
                 said = line
             log = self._log()

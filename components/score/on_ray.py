@@ -82,7 +82,7 @@ class _End:
 
 
 def on_ray(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Callable[[int], object]) -> Iterator[Outcome]:
-    """Score pieces and keep each in the output; yields what became of each, in order, and `step` hears of each group's rows.
+    """Score pieces and keep each in the output; yields what became of each, in order, and calls `step` with the rows of each group.
 
     The cluster is the one that RAY_ADDRESS names, or one of this machine for the time of the call. Raises UsageError where Ray is not
     installed, or has no GPU for device cuda, IntegrityError for a damaged model version, EvaluationError when Ray gives up.
@@ -123,7 +123,7 @@ def _cluster(workers: int) -> Iterator[None]:
         yield
         return
     at = None
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to Ray's makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage figures are sent to Ray's makers
     if address := os.environ.get("RAY_ADDRESS"):
         _require_answer(address)
         try:

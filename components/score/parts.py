@@ -44,7 +44,7 @@ def parts_of(plan: Plan) -> list[Part]:
 
 
 def assemble_parts(plan: Plan, output: Output, reference: Reference | None, pieces: Iterable[Piece]) -> None:
-    """Assemble the parts that hold rows of these pieces, of which all pieces are complete; those that are there already stay."""
+    """Assemble the parts that hold rows of these pieces and whose pieces are all complete; those that are there already stay."""
     mine, complete = {piece.number for piece in pieces}, output.complete()
     for part in parts_of(plan):
         if not mine.isdisjoint(piece.number for piece, _, _ in part.spans):

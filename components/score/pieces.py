@@ -89,7 +89,7 @@ class PieceScorer:
         self._open.close()
 
     def score(self, piece: Piece, step: Callable[[int], object] = lambda rows: None) -> Outcome:
-        """Score a piece and keep it in the output, or the reason why its input cannot be used; `step` hears of each batch's rows."""
+        """Score a piece and keep it, or the reason why its input cannot be used; calls `step` with the rows of each batch."""
         part = self._folder / f"{piece.id}.parquet"
         try:
             rows = self._write(piece, part, step)

@@ -1,4 +1,4 @@
-"""A shard that is scored by a RayJob of KubeRay, as far as it needs no cluster: the job, what its statuses say, and its files in the store.
+"""A shard that is scored by a RayJob of KubeRay, as far as it needs no cluster: the job, its status in words, and its files in the store.
 
     scorings/KEY/plan.json, …   the plan, for the job
     scorings/KEY/result.json    what the job did; written last
@@ -85,7 +85,7 @@ def ray_job(plan: Plan, work: RayWork, pod: Object, gpu_resource: str, ray_versi
     }
     cluster = {
         "rayVersion": ray_version,
-        "authOptions": {"mode": "token"},  # else whoever reaches the head could run what he likes
+        "authOptions": {"mode": "token"},  # else anyone who reaches the head could run any code
         "headGroupSpec": {"rayStartParams": {"num-cpus": "0"}, "template": _pod("head", pod, _HEAD, variables)},
         "workerGroupSpecs": [workers],
     }
@@ -124,7 +124,7 @@ def _pod(name: str, like: Object, resources: Object, variables: Mapping[str, str
         "image": step["image"],
         "env": [
             *given,
-            {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},  # nothing is told to Ray's makers
+            {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"},  # no usage figures are sent to Ray's makers
             *({"name": key, "value": value} for key, value in (variables or {}).items()),
         ],
         "resources": resources,
@@ -144,7 +144,7 @@ def _pod(name: str, like: Object, resources: Object, variables: Mapping[str, str
     }
 
 
-def told(status: Object, pods: list[Object]) -> str:
+def status_line(status: Object, pods: list[Object]) -> str:
     """Return the line about a RayJob's status and its pods: `Initializing; head-x Running, workers-y Pending (Unschedulable: …)`."""
     words = [status.get("jobDeploymentStatus") or "New", status.get("jobStatus") or ""]
     if not status:

@@ -1,6 +1,6 @@
 """Scores one shard of a plan, piece by piece; a piece that is complete is kept and never scored twice.
 
-At the end it puts together the parts of the output of which all pieces are complete by then, those of other shards too.
+At the end it assembles the parts of the output whose pieces are all complete by then, whichever shards scored them.
 """
 
 import json

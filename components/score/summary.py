@@ -7,7 +7,7 @@ from typing import Any
 
 from components.bundle.markdown import escape
 from components.classifier.errors import DataError
-from components.score.drift import Drift, ExpectedAccuracy, Feature, compare, expected_accuracy, harm, told
+from components.score.drift import Drift, ExpectedAccuracy, Feature, accuracy_line, compare, drift_lines, expected_accuracy
 from components.score.tally import FEATURES, SURE, Tally
 
 MAX_UNFAMILIAR = 0.05
@@ -102,7 +102,7 @@ def accuracy_of(tally: Tally) -> ExpectedAccuracy | None:
 
 def warnings_of(tally: Tally) -> list[str]:
     """What a user should look at, one line each."""
-    lines = told(drift_of(tally), accuracy_of(tally))
+    lines = drift_lines(drift_of(tally), accuracy_of(tally))
     if tally.unfamiliar and tally.unfamiliar > MAX_UNFAMILIAR * (tally.rows - tally.errors):
         lines.append(f"{tally.unfamiliar} of {tally.rows - tally.errors} pictures look like nothing that the version was trained on")
     if not tally.rows:
@@ -136,7 +136,7 @@ def markdown(summary: Summary) -> str:
         lines += ["", "| drift of | PSI | moved | adjusted p | |", "|---|---|---|---|---|"]
         lines += [_row(drift) for drift in summary.drift]
     if summary.expected_accuracy:
-        lines += ["", f"Without labels: {harm(summary.expected_accuracy)}."]
+        lines += ["", f"Without labels: {accuracy_line(summary.expected_accuracy)}."]
     if summary.error_examples:
         lines += ["", "| could not be scored | row | why |", "|---|---|---|"]
         lines += [f"| {escape(e['input'])} | {e['index']} | {escape(e['error'])} |" for e in summary.error_examples]

@@ -31,7 +31,7 @@ class VariantSettings(Settings):
         return [part.strip() for part in self.versions.split(",") if part.strip()]
 
     @model_validator(mode="after")
-    def _as_many_as_it_takes(self) -> "VariantSettings":
+    def _check_number(self) -> "VariantSettings":
         count = len(self.selectors)
         if self.kind == "int8" and count != 1:
             raise ValueError(f"kind=int8 is made of one version, versions={self.versions!r} names {count}; name one")

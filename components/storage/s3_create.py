@@ -100,19 +100,19 @@ class CreateOnly:
 
     def _probe(self) -> None:
         """Find out whether the server refuses to overwrite: by one request on a store that has been tried before."""
-        if not self._wins(_PROBE):
+        if not self._creates(_PROBE):
             return
-        if self._wins(_PROBE):
+        if self._creates(_PROBE):
             raise self._unsuitable("ignores the condition If-None-Match and overwrites what is there")
         race = f"{OURS}race-{uuid.uuid4().hex}"
         with ThreadPoolExecutor(4) as pool:
-            winners = sum(pool.map(lambda _: self._wins(race), range(4)))
+            winners = sum(pool.map(lambda _: self._creates(race), range(4)))
         with suppress(AccessDenied):  # who may create need not be allowed to delete
             self._delete(race)
         if winners > 1:
             raise self._unsuitable(f"let {winners} of 4 writers create the same object at once")
 
-    def _wins(self, key: str) -> bool:
+    def _creates(self, key: str) -> bool:
         try:
             self._create(key, _PROBE_TEXT)
         except ObjectExists:

@@ -107,7 +107,7 @@ def _saved(path: Path, version: str) -> "Counts":
 
 
 def _show(found: "LiveDrift") -> None:
-    from components.score.drift import harm, told
+    from components.score.drift import accuracy_line, drift_lines
 
     console.print(f"version {found.version}: {found.pictures:,} pictures, {found.watched:,} of them measured", markup=False)
     if not found.pictures:
@@ -118,7 +118,7 @@ def _show(found: "LiveDrift") -> None:
         moved = "" if row.moved is None else f"{row.moved:+.3f}"
         table.add_row(row.feature, f"{row.psi:.3f}", moved, f"{row.adjusted:.2g}", "drifted" if row.drifted else "")
     console.print(table)
-    for line in told(found.drift, found.expected_accuracy) or ["no drift"]:
+    for line in drift_lines(found.drift, found.expected_accuracy) or ["no drift"]:
         console.print(line, markup=False, soft_wrap=True)
     if found.expected_accuracy and not any(row.drifted for row in found.drift):
-        console.print(harm(found.expected_accuracy), markup=False, soft_wrap=True)
+        console.print(accuracy_line(found.expected_accuracy), markup=False, soft_wrap=True)

@@ -65,13 +65,13 @@ class Printer:
         self._counts: dict[int, tuple[int, int, str]] = {}
         self._ended = threading.Event()
         self._last = time.monotonic()
-        self._speaker = threading.Thread(target=self._speak, name="progress", daemon=True)
+        self._printer = threading.Thread(target=self._print_progress, name="progress", daemon=True)
 
     def __enter__(self) -> "Printer":
         if self._bar:
             self._bar.start()
         elif not self._quiet:
-            self._speaker.start()
+            self._printer.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -79,7 +79,7 @@ class Printer:
         if self._bar:
             self._bar.stop()
         elif not self._quiet:
-            self._speaker.join()
+            self._printer.join()
 
     def __call__(self, event: str, step: Step | None, text: str) -> None:
         """Show one event, as `pipelines.local.Listener` says."""
@@ -131,7 +131,7 @@ class Printer:
     def _name(self, step: Step) -> str:
         return self._names.get(step.name, step.name)
 
-    def _speak(self) -> None:
+    def _print_progress(self) -> None:
         """Print a line about each step that runs when nothing was printed for a while."""
         while not self._ended.wait(0.2):
             if time.monotonic() - self._last < SILENCE_SECONDS:
@@ -160,7 +160,7 @@ class _Count(ProgressColumn):
         return Text("" if task.total is None else _share(int(task.completed), int(task.total), task.fields["unit"]), style="dim")
 
 
-class _Left(ProgressColumn):
+class _TimeLeft(ProgressColumn):
     """The time that is left, by the rate of the last seconds; before a rate is known, the time that has passed."""
 
     max_refresh = 0.5
@@ -180,7 +180,7 @@ def _bar(shown: Console) -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1)),
         *counts,
         _Rate(table_column=Column(no_wrap=True)),
-        _Left(table_column=Column(no_wrap=True)),
+        _TimeLeft(table_column=Column(no_wrap=True)),
         console=shown,
         transient=True,
         expand=True,

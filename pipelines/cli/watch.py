@@ -17,7 +17,7 @@ from pipelines.cli.submit import AccountOption, CaOption, ExperimentOption, Name
 if TYPE_CHECKING:
     from components.registry import Registry
     from pipelines.submit import Server
-    from pipelines.watching import Look
+    from pipelines.watching import ObservedDrift
 
 Launch = Callable[[Callable[[str], None]], None]
 
@@ -75,7 +75,7 @@ def watch(
         from pipelines.watching import Watches, reasons, start_once
 
         version = registry.resolve("champion")
-        why = reasons(_live(registry, version), _looks(registry, version, predictors or [], scores or []), bounds)
+        why = reasons(_live(registry, version), _observed(registry, version, predictors or [], scores or []), bounds)
         if not as_json:
             for line in why:
                 console.print(Text(line), soft_wrap=True)
@@ -133,23 +133,23 @@ def _live(registry: "Registry", version: str) -> Any:
     return live_accuracy(version, ReviewQueue(registry.store, registry.name).entries(version))
 
 
-def _looks(registry: "Registry", version: str, predictors: list[str], scores: list[str]) -> list["Look"]:
+def _observed(registry: "Registry", version: str, predictors: list[str], scores: list[str]) -> list["ObservedDrift"]:
     """What predictors and outputs of scoring have seen of a version; outputs of other versions are left out."""
     from components.score.output import SUMMARY
     from components.score.summary import read_summary
     from components.score.traffic import live_drift
     from components.storage import open_store
-    from pipelines.watching import Look
+    from pipelines.watching import ObservedDrift
 
-    looks = []
+    observed = []
     if predictors:
         live = live_drift(version, reference_of(registry, version), counted(predictors, version))
-        looks.append(Look("the predictors", live.watched, live.drift, live.expected_accuracy))
+        observed.append(ObservedDrift("the predictors", live.watched, live.drift, live.expected_accuracy))
     for output in scores:
         summary = read_summary(open_store(output).read(SUMMARY))
         if summary.version == version:
-            looks.append(Look(output, summary.scored, summary.drift, summary.expected_accuracy))
-    return looks
+            observed.append(ObservedDrift(output, summary.scored, summary.drift, summary.expected_accuracy))
+    return observed
 
 
 def _launch(pipeline: str, arguments: dict[str, Any], server: "Server | None", experiment: str, account: str, *, quiet: bool) -> Launch:

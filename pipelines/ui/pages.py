@@ -12,7 +12,7 @@ from components.registry.ledger import deployments
 from components.report.html import template
 from components.review.accuracy import live_accuracy
 from pipelines import local_runs
-from pipelines.lineage import periods, reigns
+from pipelines.lineage import periods, serving_periods
 from pipelines.ui import reviewing
 from pipelines.ui.stored import MAX_VERSIONS, Row, Stored
 
@@ -50,7 +50,7 @@ class Pages:
             if row.manifest and row.manifest.metrics
         )
         champion = next((row for row in rows if row.serves == "champion"), None)
-        since = reigns(records)[-1][0].time if champion else ""
+        since = serving_periods(records)[-1][0].time if champion else ""
         return self._page(
             "model", 1, name, model=name, here="versions", rows=rows, champion=champion, since=since, older=self._older(name, rows),
             plots=self._plots(measured) if len(measured) > 1 else [], chosen=_two_to_compare(rows),
@@ -60,7 +60,7 @@ class Pages:
         """What served when, and why, and every record of the ledger."""
         records = self.stored.registry(name).ledger.records()
         there = set(self.stored.version_names(name))
-        spans = [(record, until, _seconds(record.time, until)) for record, until in reigns(records)]
+        spans = [(record, until, _seconds(record.time, until)) for record, until in serving_periods(records)]
         return self._page(
             "timeline", 2, f"{name}: timeline", model=name, here="timeline", spans=spans, there=there, records=list(reversed(records)),
         )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 
 from components.deploy.kserve.service import DIGEST, Object
 from components.deploy.kserve.state import SOURCE, ContainerState, DeploymentState, Observation, PodState, read
-from components.deploy.kserve.verdict import judge, last_words
+from components.deploy.kserve.verdict import error_in_log, judge
 
 NEW, OLD = "s3://models/digits/2/", "s3://models/digits/1/"
 
@@ -287,4 +287,4 @@ def test_knative_is_ready_when_its_newest_revision_is(component: Object, ready: 
     ],
 )
 def test_the_last_words_of_a_log(log: str, words: str) -> None:
-    assert last_words(log) == words
+    assert error_in_log(log) == words

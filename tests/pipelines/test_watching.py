@@ -18,7 +18,7 @@ from components.score.drift import Drift, ExpectedAccuracy
 from components.storage import Store, open_store
 from pipelines.cli import app
 from pipelines.submit import Server, SubmissionFailed, is_active
-from pipelines.watching import Bounds, Look, Start, Started, Watches, held_back, reasons, start_once
+from pipelines.watching import Bounds, ObservedDrift, Start, Started, Watches, reason_to_wait, reasons, start_once
 from tests import tiny
 from tests.cli.test_refusals import penstock
 from tests.pipelines.kubeflow_api import Kubeflow
@@ -67,21 +67,21 @@ def test_live_accuracy_counts_by_the_upper_end_of_its_interval(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("look", "said"),
     [
-        (Look("the predictors", 500, drifted("confidence"), expected(-0.001)), []),
-        (Look("the predictors", 500, drifted(), expected(-0.03, width=0.04)), []),  # chance explains it
-        (Look("the predictors", 19, drifted("confidence"), expected(-0.2)), []),
+        (ObservedDrift("the predictors", 500, drifted("confidence"), expected(-0.001)), []),
+        (ObservedDrift("the predictors", 500, drifted(), expected(-0.03, width=0.04)), []),  # chance explains it
+        (ObservedDrift("the predictors", 19, drifted("confidence"), expected(-0.2)), []),
         (
-            Look("s3://data/scores", 500, drifted("confidence", "brightness"), expected(-0.05)),
+            ObservedDrift("s3://data/scores", 500, drifted("confidence", "brightness"), expected(-0.05)),
             [
                 "accuracy without labels is 0.9200, 0.9700 at evaluation, by 500 pictures of s3://data/scores "
                 "(confidence, brightness drifted)"
             ],
         ),
-        (Look("the predictors", 500, drifted("brightness"), None), ["brightness drifted in 500 pictures of the predictors"]),
-        (Look("the predictors", 500, drifted(), None), []),
+        (ObservedDrift("the predictors", 500, drifted("brightness"), None), ["brightness drifted in 500 pictures of the predictors"]),
+        (ObservedDrift("the predictors", 500, drifted(), None), []),
     ],
 )
-def test_drift_counts_by_what_it_costs(look: Look, said: list[str]) -> None:
+def test_drift_counts_by_what_it_costs(look: ObservedDrift, said: list[str]) -> None:
     assert reasons(None, [look], BOUNDS) == said
 
 
@@ -103,7 +103,7 @@ def started(hours_ago: float) -> Start:
 def test_a_start_not_long_ago_or_a_run_that_goes_on_holds_the_next_back(
     last: tuple[Start, Started | None] | None, active: bool, words: str
 ) -> None:
-    found = held_back(last, active, BOUNDS.cool_down, NOW)
+    found = reason_to_wait(last, active, BOUNDS.cool_down, NOW)
     assert words in found
     assert bool(found) == bool(words)
 

@@ -15,7 +15,7 @@ from components.bundle.model import Classifier
 from components.bundle.reference import Reference
 from components.classifier.images import Pixels
 from components.evaluate.slices import measure_appearance
-from components.score.drift import RATE, ExpectedAccuracy, Feature, _rank_sum, compare, expected_accuracy, harm
+from components.score.drift import RATE, ExpectedAccuracy, Feature, _rank_sum, accuracy_line, compare, expected_accuracy
 from tests import tiny
 from tests.score import cases
 from tests.score.conftest import Model, Score, publish
@@ -149,8 +149,8 @@ def test_noise_that_costs_accuracy_is_called_harmful_and_a_little_more_light_is_
     lost, lighter = judged.estimate(np.clip(judged.pictures + 10.0, 0, 255).astype(np.uint8))
     assert lost > -0.03
     assert not lighter.harmful
-    assert harm(lighter).startswith("no sign of harm")
-    assert harm(noisy).startswith("HARMFUL")
+    assert accuracy_line(lighter).startswith("no sign of harm")
+    assert accuracy_line(noisy).startswith("HARMFUL")
 
 
 def test_the_expected_accuracys_interval_holds_it_for_pictures_of_the_same_kind() -> None:

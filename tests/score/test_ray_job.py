@@ -19,7 +19,7 @@ from components.classifier.errors import EvaluationError, UsageError
 from components.score.kuberay import RIGHTS, require_kuberay, run_job, score_by_ray_job
 from components.score.output import PIECES
 from components.score.plan import Plan
-from components.score.ray_job import cause, fetch_plan, put_plan, ray_job, told, work_of
+from components.score.ray_job import cause, fetch_plan, put_plan, ray_job, status_line, work_of
 from components.score.shard import score_shard
 from components.settings.resources import POD, POD_NAMESPACE
 from components.settings.scoring import ScoringSettings, check_ray_nodes
@@ -89,7 +89,7 @@ def test_a_step_that_starts_again_in_its_run_finds_its_job_and_others_do_not() -
 
 
 def test_statuses_name_the_pods_and_what_they_wait_for() -> None:
-    assert told({}, []) == "New; it waits for KubeRay's operator, or a queue"
+    assert status_line({}, []) == "New; it waits for KubeRay's operator, or a queue"
     barred = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes are available"}
     pulling = [{"state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]
     pods = [
@@ -97,10 +97,10 @@ def test_statuses_name_the_pods_and_what_they_wait_for() -> None:
         {"metadata": {"name": "j-x-head"}, "status": {"phase": "Pending", "containerStatuses": pulling}},
         {"metadata": {"name": "j-x-workers-b"}, "status": {"phase": "Running"}},
     ]
-    line = told({"jobDeploymentStatus": "Initializing", "rayClusterName": "j-x"}, pods)
+    line = status_line({"jobDeploymentStatus": "Initializing", "rayClusterName": "j-x"}, pods)
     assert line.startswith("Initializing; head Pending (ImagePullBackOff: no such image), ")
     assert "workers-a Pending (Unschedulable: 0/1 nodes are available), workers-b Running" in line
-    assert told({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, []) == "Running PENDING; no pods yet"
+    assert status_line({"jobDeploymentStatus": "Running", "jobStatus": "PENDING"}, []) == "Running PENDING; no pods yet"
 
 
 def test_a_failure_is_told_by_the_scoring_s_own_error_or_by_what_kuberay_s_reason_means() -> None:

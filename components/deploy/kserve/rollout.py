@@ -76,7 +76,7 @@ def put_back_unconfirmed(registry: Registry, request: DeployRequest, tell: Say =
     if not first and (not request.run or rollout.journal.run_of(live) != request.run):
         return ""
     rollout = Rollout(registry, replace(request, version=serves), settings, rollout.cluster, tell)
-    rollout.replaced, rollout.stable = live, rollout.going_back_to(live)
+    rollout.replaced, rollout.stable = live, rollout.rollback_target(live)
     try:
         rollout.undo("the deploy step ended before it was seen to serve")
     except RolloutError as undone:  # how an undo ends
@@ -168,7 +168,7 @@ class Rollout:
         variables = {"PENSTOCK_VERIFY_NAME": self.registry.name, "PENSTOCK_REVIEW_THRESHOLD": "0", "PENSTOCK_AUDIT_RATE": "0"}
         return render(self.service, self.version, self.uri, self.settings, {**self.request.predictor, **variables})
 
-    def going_back_to(self, live: Object | None) -> Object | None:
+    def rollback_target(self, live: Object | None) -> Object | None:
         """Return what served before `live` was put there by a rollout, or `live` itself where that was confirmed."""
         if live is None:
             return None
@@ -237,7 +237,7 @@ class Rollout:
             records = self.registry.ledger.records()
             if champion_of(records) != self.version and not self.request.recorded(records):
                 self.request.refuse_stale(records)
-            self.stable = self.going_back_to(live)
+            self.stable = self.rollback_target(live)
             wanted = keep_mode_name(self.wanted(percent), live) if live else self.wanted(percent)
             if live and agrees(live, wanted) and not adoption_patch(live):
                 return
@@ -321,7 +321,7 @@ class Rollout:
         live = self.live()
         if live is None or (uri_of(live) != self.uri and version_of(live, self.models) != champion_of(records)):
             raise RolloutError(f"{failure.version} failed in this run already: {failure.reason}")
-        self.stable = self.going_back_to(live)
+        self.stable = self.rollback_target(live)
         self._go_back(failure.reason, None)
 
     def _go_back(self, reason: str, unrecorded: Exception | None) -> NoReturn:

@@ -23,7 +23,7 @@ _PASSING = ("failed to sync", "timed out waiting for the condition")
 """In a fatal reason's message: the kubelet was too slow, and tries again."""
 _CRASHES = 2
 _INVALID_SECONDS = 5.0
-"""Just after an apply the status still speaks of the spec before."""
+"""Just after an apply the status still describes the former spec."""
 _PERMANENT = ("forbidden", "violates PodSecurity", "exceeded quota", "denied the request")
 
 
@@ -86,7 +86,7 @@ def _reason(container: ContainerState) -> str:
     if container.ended and (container.waiting in {"", "CrashLoopBackOff", "PodInitializing"}):
         ended = "was killed for memory (OOMKilled)" if container.ended == "OOMKilled" else f"ended with exit code {container.exit_code}"
         again = f", {container.restarts} restarts" if container.restarts else ""
-        words = last_words(container.ended_message)
+        words = error_in_log(container.ended_message)
         said = f": {words}" if words else ""
         return f"{where} ({ended}{again}){said}" if container.init else f"{where} {ended}{again}{said}"
     return f"{where}: {container.waiting}{': ' + container.message if container.message else ''}"
@@ -134,7 +134,7 @@ def _suspect(seen: Observation) -> tuple[str, str]:
     return "", ""
 
 
-def last_words(log: str) -> str:
+def error_in_log(log: str) -> str:
     """Return the line of a log that says most: the last error logged as JSON, else the last line that is more than information."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     said = [(line, _logged(line)) for line in lines]

@@ -19,7 +19,7 @@ from components.classifier.images import Pixels
 from components.deploy.kserve.cluster import Cluster, Unreachable
 from components.deploy.kserve.service import Object, digest_of, uri_of
 from components.deploy.kserve.state import Observation, observe
-from components.deploy.kserve.verdict import Verdict, judge, last_words
+from components.deploy.kserve.verdict import Verdict, error_in_log, judge
 from components.inference_client import InferenceClient, batches
 from components.registry import Registry
 from components.settings.serving import KServeSettings
@@ -193,7 +193,7 @@ class Watcher:
         if not verdict.container:
             return ""
         for previous in (True, False):
-            if words := last_words(self._cluster.log(verdict.pod, verdict.container, previous=previous)):
+            if words := error_in_log(self._cluster.log(verdict.pod, verdict.container, previous=previous)):
                 return "" if words in verdict.line else f"; its log ends with: {words}"
         return ""
 
