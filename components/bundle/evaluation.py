@@ -4,13 +4,12 @@ A figure that is not defined (the recall of a class without test pictures, ROC w
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.bundle.files import EVALUATION
 from components.bundle.formats import Amount, Count, JsonFile, Share, Strict
-from components.bundle.tradeoff import Tradeoff
 from components.bundle.training import LearningCurves
 from components.classifier.intervals import mcnemar
 
@@ -251,6 +250,41 @@ class Champion(Strict):
         if self.paired is not None and not (self.classes_equal and self.shape_equal and self.same_images):
             raise ValueError("a comparison needs the same classes, shape and pictures")
         return self
+
+
+Role = Literal["this model", "parent", "champion", "parent and champion"]
+
+
+class Measured(Strict):
+    """One model: its accuracy with the 95% interval, and the median time per picture, alone and in a batch."""
+
+    version: str
+    """Empty for the model that is evaluated: it has no version yet."""
+    role: Role
+    made: str
+    """Its architecture, as config.json says it."""
+    accuracy: Share
+    low: Share
+    high: Share
+    size_bytes: Annotated[int, Field(ge=1)]
+    """Of model.onnx."""
+    one_ms: Amount
+    batch_ms: Amount
+    """Per picture, in batches of `Tradeoff.batch`."""
+
+
+class Tradeoff(Strict):
+    """What a variant gains and costs beside its parents and the champion, each measured in turn on the machine that evaluated.
+
+    From picture to probabilities; no rule of the gate reads it.
+    """
+
+    models: Annotated[list[Measured], Field(min_length=1)]
+    batch: Annotated[int, Field(ge=1)]
+    threads: Annotated[int, Field(ge=1)]
+    runs: Annotated[int, Field(ge=1)]
+    """Of which each median is."""
+    hardware: str
 
 
 class Evaluation(Strict, JsonFile):

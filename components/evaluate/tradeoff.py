@@ -11,8 +11,8 @@ import onnxruntime
 
 from components.bundle import files
 from components.bundle.dataset import Labels
+from components.bundle.evaluation import Measured, Role, Tradeoff
 from components.bundle.model import Classifier, Probabilities
-from components.bundle.tradeoff import Measured, Role, Tradeoff
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.images import Pixels

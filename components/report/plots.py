@@ -11,8 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin
-from components.bundle.tradeoff import Tradeoff
+from components.bundle.evaluation import Calibration, CoveragePoint, ReliabilityBin, Tradeoff
 from components.bundle.training import LearningCurves
 
 if TYPE_CHECKING:

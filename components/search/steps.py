@@ -1,6 +1,7 @@
 """What the steps of a search do between the trials: plan them, drop those that lost, and record who won."""
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -9,13 +10,35 @@ from typing import Any
 
 from components.bundle.dataset import Dataset
 from components.bundle.trial import SearchRecord, Trial, TrialResult
+from components.classifier.errors import TrainingError
 from components.report.search import render_search
-from components.search.halving import ranked, survivors
 from components.search.record import save_search
 from components.settings.search import SearchSettings, settings_of_trial
 from components.settings.trials import plan_trials, rung_epochs
 from components.storage import open_store
 from components.storage.files import write_file
+
+
+def ranked(results: Sequence[TrialResult]) -> list[TrialResult]:
+    """Return the trials that could be trained, best first: by validation accuracy, then by the lower loss, then by their numbers.
+
+    Raises TrainingError, with the first trial's cause, where none of them could.
+    """
+    trained = [result for result in results if not result.error]
+    if not trained:
+        raise TrainingError(f"no trial could be trained; {results[0].label}: {results[0].error}")
+    return sorted(trained, key=lambda it: (-(it.validation_accuracy or 0.0), it.validation_loss or 0.0, it.trial))
+
+
+def survivors(results: Sequence[TrialResult], rungs: Sequence[int], reduction: int) -> list[Trial]:
+    """Return the trials of the next rung, best first: one of `reduction`, rounded up, and only the best where all are trained to the end.
+
+    `results` are those of one rung, `rungs` the epochs of all. Raises TrainingError where no trial could be trained.
+    """
+    rung = results[0].rung
+    best = ranked(results)
+    kept = 1 if results[0].until >= rungs[-1] else math.ceil(len(results) / reduction)
+    return [Trial(trial=it.trial, settings=it.settings, rung=rung + 1, until=rungs[rung]) for it in best[:kept]]
 
 
 def first_rung(search: Mapping[str, Any], training: Mapping[str, Any], own: Mapping[str, Any]) -> list[Trial]:

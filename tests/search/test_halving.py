@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.classifier.errors import TrainingError
-from components.search.halving import ranked, survivors
+from components.search.steps import ranked, survivors
 from tests.search.results import result
 
 RUNGS = [3, 6, 12]
