@@ -1,1 +1,1 @@
-"""Deploying a version that the gate let through: one module a target, chosen in `targets.py`."""
+"""Deploying a version that the gate let through: one module per target, chosen in step.py."""

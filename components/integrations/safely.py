@@ -1,4 +1,4 @@
-"""The guard around every call to a system of others: bounded in time, never fatal, and heard of once."""
+"""The guard around every call to another system: bounded in time, never fatal, and reported once."""
 
 import sys
 from collections.abc import Callable

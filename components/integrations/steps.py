@@ -1,4 +1,4 @@
-"""What each step tells: one function per step, with the arguments of its work, and its result first.
+"""What each step reports: one function per step, with the arguments of its work, and its result first.
 
 The types of arguments that a step declares itself are Protocols here, since no package of this floor imports a step.
 """
@@ -52,7 +52,7 @@ class ServingFigures(Protocol):
 
 
 class Asked(Protocol):
-    """What is asked of a deployment."""
+    """What a deployment is asked to do."""
 
     @property
     def version(self) -> str:

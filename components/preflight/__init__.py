@@ -1,1 +1,1 @@
-"""Refuses, before any work, every run of which it is known that it must fail."""
+"""Refuses a run that is known to fail, before any work."""

@@ -123,7 +123,7 @@ def check_search(
         ("node_selector", dict),
     ],
 ):
-    """Refuse a search of which a trial, or what follows it, cannot work; returns "passed", and what each training asks for.
+    """Refuse a search in which a trial, or a later step, cannot work; returns "passed", and what each training asks for.
 
     The parameters are those of the search pipeline.
     """

@@ -245,7 +245,7 @@ def champion_of(records: list[Record]) -> str:
 
 
 def served(records: list[Record], environment: str) -> set[str]:
-    """Return the versions that came to serve in an environment at some time."""
+    """Return the versions that have served in an environment."""
     return {record.champion for record in records if record.action in {"deployed", "rolled_back"} and record.environment == environment}
 
 

@@ -29,7 +29,7 @@ def plan_shards(
     shards: int = 0,
     scoring: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
 ) -> list:
-    """Look through the input, cut it into pieces and deal them to shards; returns the shards' names, of which one stands for no work.
+    """Look through the input, cut it into pieces and deal them to shards; returns the shards' names, one where there is nothing to score.
 
     Args:
         plan: The pieces, and what was passed over.

@@ -60,7 +60,7 @@ def _committed(plan: Plan, parts: list[Part], output: Output, folder: Path) -> S
 
 
 def _checked(summary: Summary) -> Summary:
-    """Refuse to call a run good of which every row is an error: the input is another thing than was meant."""
+    """Refuse a run in which every row is an error: the input is not what was meant."""
     if summary.rows and not summary.scored:
         first = summary.error_examples[0]
         raise DataError(f"none of the {summary.rows} inputs could be scored; the first is {first['input']}: {first['error']}")

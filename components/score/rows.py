@@ -87,7 +87,7 @@ class PieceFile:
         self._writer.close()
 
     def add(self, scored: Scored) -> None:
-        """Append a batch of rows and what was passed over with it; its pictures are counted in `appearance` by whoever has them."""
+        """Append a batch of rows and what was passed over with it; the caller, who has its pictures, counts them in `appearance`."""
         self.rows += len(scored.inputs)
         self._buffer += [self._rows(scored)] + ([self._passed(scored)] if scored.passed_over else [])
         if sum(len(batch) for batch in self._buffer) >= 16_384:

@@ -98,7 +98,7 @@ class Store(ABC):
 
     @abstractmethod
     def copy(self, source: str, key: str) -> None:
-        """Give what lies under `source` the key `key` too, in place of what may be there; raises ObjectNotFound.
+        """Copy the object `source` to the key `key`, in place of what may be there; raises ObjectNotFound.
 
         The bytes do not pass through this machine where the store can copy by itself. Readers see the old or the new, never a part.
         """

@@ -44,7 +44,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is asked: the least number of requests of each version at a step, how many looks the rollout has, and the stated error.
+    """What a comparison must reach: the least requests of each version at a step, the number of looks in the rollout, and the stated error.
 
     `agreement`: the share of pictures to which both must give the same class, of as many pictures; 0 asks nothing.
     """
