@@ -82,7 +82,7 @@ def periods(version: str, records: Iterable[Record]) -> list[Period]:
 
 
 def serving_periods(records: Iterable[Record]) -> list[tuple[Record, str]]:
-    """The records that made another version the champion, oldest first, each with the time at which its reign ended, "" for the last."""
+    """The records that made another version the champion, oldest first, each with the time at which it ceased to serve, "" for the last."""
     changes = [record for record in records if record.champion != record.previous]
     return list(zip(changes, [*(record.time for record in changes[1:]), ""], strict=False))
 

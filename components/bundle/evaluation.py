@@ -38,7 +38,7 @@ class Proportion(Strict):
 
 
 class Groups(Strict):
-    """Test pictures of `n` groups by `column`, such as patients; they say as much about the accuracy as `effective` independent pictures."""
+    """Test pictures of `n` groups by `column`, such as patients; they tell as much as `effective` independent pictures."""
 
     column: str
     n: Annotated[int, Field(ge=1)]
@@ -112,7 +112,7 @@ class Calibration(Strict):
 
 
 class Unfamiliar(Strict):
-    """Of `n` test pictures, `count` look like nothing that the model was trained on; about `expected` should, by how the threshold was chosen."""
+    """Of `n` test pictures, `count` look like nothing that the model was trained on; the threshold lets about `expected` do so."""
 
     count: Count
     n: Annotated[int, Field(ge=1)]
