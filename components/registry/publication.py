@@ -172,7 +172,7 @@ def copy_version(source: Registry, target: Registry, version: str, progress: Pro
 
 def _intact(target: Registry, manifest: Manifest, name: str, present: dict[str, int]) -> bool:
     wanted = manifest.files[name]
-    return present.get(name) == wanted.size and target.hash_file(manifest.version, name) == wanted.sha256
+    return present.get(name) == wanted.size and target.store.sha256(target.key(manifest.version, name)) == wanted.sha256
 
 
 def _copy_file(source: Registry, target: Registry, manifest: Manifest, name: str) -> None:
@@ -181,5 +181,5 @@ def _copy_file(source: Registry, target: Registry, manifest: Manifest, name: str
         if not source.fetch_file(manifest, name, passing):
             raise IntegrityError(f"{name} in {source.uri(manifest.version)} was changed; publish the version again")
         target.store.upload(passing, target.key(manifest.version, name))
-    if target.hash_file(manifest.version, name) != manifest.files[name].sha256:
+    if target.store.sha256(target.key(manifest.version, name)) != manifest.files[name].sha256:
         raise IntegrityError(f"{name} arrived damaged in {target.uri(manifest.version)}; copy again, and look at that store")

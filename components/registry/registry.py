@@ -123,7 +123,9 @@ class Registry:
         sizes = self.sizes(version)
         problems = size_problems(sizes, manifest)
         suspects = [name for name in sorted(manifest.files) if sizes.get(name) == manifest.files[name].size]
-        return problems + [f"{name} was changed" for name in suspects if self.hash_file(version, name) != manifest.files[name].sha256]
+        return problems + [
+            f"{name} was changed" for name in suspects if self.store.sha256(self.key(version, name)) != manifest.files[name].sha256
+        ]
 
     def resolve(self, selector: str) -> str:
         """Return the version that "champion", "previous" or a version's name stands for.
@@ -194,13 +196,6 @@ class Registry:
 
         write_file(destination, pieces())
         return sha.hexdigest() == manifest.files[name].sha256
-
-    def hash_file(self, version: str, name: str) -> str:
-        """Hash one file in the store, streaming; returns 64 hexadecimal digits (SHA-256)."""
-        sha = hashlib.sha256()
-        for chunk in self.store.chunks(self.key(version, name)):
-            sha.update(chunk)
-        return sha.hexdigest()
 
     def sizes(self, version: str) -> dict[str, int]:
         """Return the files that lie in a version's folder, and their sizes in bytes, complete or not."""

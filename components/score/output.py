@@ -11,7 +11,6 @@ _incomplete/…                      after a run in which something failed: the 
 What is not rows lies in folders whose names begin with _: readers of datasets pass over these, and `*.parquet` does not catch them.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -129,7 +128,7 @@ class Output:
         for name, digest in manifest["files"].items():
             path = folder / check_key(name)
             if name.startswith(f"{DATASET}/"):
-                same = digest == self._sha256(name)
+                same = digest == self._store.sha256(name)
             else:
                 self._store.download(name, path)
                 same = digest == hash_file(path).sha256
@@ -155,7 +154,7 @@ class Output:
             try:
                 self._store.copy(source, name)
             except ObjectNotFound:  # another merge of the same plan was first, and tidied up
-                if digest != self._sha256(name):
+                if digest != self._store.sha256(name):
                     raise
         for name in (PASSED_OVER, SUMMARY):
             self._store.upload(folder / name, name)
@@ -189,12 +188,6 @@ class Output:
         for part in parts:
             self._store.delete_all(f"{_assembled(part)}/")
         self.clear_incomplete()
-
-    def _sha256(self, name: str) -> str:
-        found = hashlib.sha256()
-        for chunk in self._store.chunks(name):
-            found.update(chunk)
-        return found.hexdigest()
 
 
 def _piece(piece: Piece) -> str:

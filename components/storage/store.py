@@ -1,5 +1,6 @@
 """The interface of a store."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -41,6 +42,13 @@ class Store(ABC):
                     f"object {key!r} in {self.url} is larger than {limit:,} bytes, which no such file is; replace or remove it"
                 )
         return b"".join(pieces)
+
+    def sha256(self, key: str) -> str:
+        """Hash an object, streaming; returns 64 hexadecimal digits. Raises ObjectNotFound."""
+        digest = hashlib.sha256()
+        for piece in self.chunks(key):
+            digest.update(piece)
+        return digest.hexdigest()
 
     @abstractmethod
     def chunks(self, key: str) -> Iterator[bytes]:
