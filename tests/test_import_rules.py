@@ -183,6 +183,18 @@ def test_what_the_steps_of_the_slim_image_import_is_there_without_torch() -> Non
     assert ran.returncode == 0, ran.stderr
 
 
+def test_a_shard_imports_no_engine_and_no_library_that_it_does_not_use() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "import sys, components.score.shard; print(*sys.modules)"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+    unused = {"components.score.on_ray", "components.score.ray_job", "components.score.kuberay", "components.bundle.evaluation"}
+    assert set(ran.stdout.split()) & (unused | {"ray", "kubernetes", "scipy", "sklearn", "boto3"}) == set()
+
+
 def test_a_component_file_holds_no_logic() -> None:
     long = []
     for path, tree in modules().values():
