@@ -11,9 +11,9 @@ from components.integrations import steps
 from components.integrations.observe import observed
 from components.score.model import Model
 from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output, StoredPart
-from components.score.parts import ROWS_FILE, RowsWriter, assembled, gather, parts_of, row_groups
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Part, Plan
+from components.score.rows import ROWS_FILE, RowsWriter, assembled, gather, parts_of, row_groups
 from components.score.summary import Summary, accuracy_of, drift_of, read_summary, warnings_of
 from components.score.tally import Tally, read_reference
 

@@ -16,9 +16,9 @@ from components.integrations import steps
 from components.integrations.observe import observed
 from components.score.model import Model
 from components.score.output import Output
-from components.score.parts import assemble_parts
 from components.score.pieces import Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
+from components.score.rows import assemble_parts
 from components.score.tally import read_reference
 
 MIN_PICTURES = 40_000

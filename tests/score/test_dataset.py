@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.classifier.errors import IntegrityError, UsageError
-from components.score import parts
+from components.score import rows
 from components.score.merge import merge
 from components.score.output import Output
 from components.score.shard import score_shard
@@ -52,8 +52,8 @@ READERS: dict[str, Callable[[str], pa.Table]] = {
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row groups of 8 rows, and a part for each of them."""
-    monkeypatch.setattr(parts, "GROUP_ROWS", 8)
-    monkeypatch.setattr(parts, "PART_BYTES", 200)
+    monkeypatch.setattr(rows, "GROUP_ROWS", 8)
+    monkeypatch.setattr(rows, "PART_BYTES", 200)
 
 
 @pytest.fixture

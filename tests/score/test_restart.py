@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from components.score import parts
 from components.score import plan as planning
+from components.score import rows
 from components.score.output import MANIFEST, PREDICTIONS, SUMMARY
 from components.score.plan import Plan
 from components.score.plan_step import shards_to_score
@@ -52,8 +52,8 @@ def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model
     unbroken = score(pictures)
     output = tmp_path / "output"
     plan = plan_of(model, tmp_path / "plan", pictures, output, batch_size=1)
-    for rows, complete in ((5, 0), (12, 1), (4, 1)):
-        killed = subprocess.run([sys.executable, "-c", KILLED, str(plan.folder), str(rows)], check=False)
+    for killed_at, complete in ((5, 0), (12, 1), (4, 1)):
+        killed = subprocess.run([sys.executable, "-c", KILLED, str(plan.folder), str(killed_at)], check=False)
         assert killed.returncode == -9
         assert [name for name in (PREDICTIONS, SUMMARY, MANIFEST) if (output / name).exists()] == []
         parts = list(output.glob("_parts/*.parquet"))
@@ -67,12 +67,12 @@ def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model
 
 KILLED_WHILE_IT_ASSEMBLES = """
 import os, signal, sys
-from components.score import output, parts
+from components.score import output, rows
 from components.score.plan import Plan
 from components.score.shard import score_shard
 
-parts.GROUP_ROWS, parts.PART_BYTES = 5, 100
-owner, name = {"rows": (parts.RowsWriter, "write"), "record": (output, "hash_file")}[sys.argv[2]]
+rows.GROUP_ROWS, rows.PART_BYTES = 5, 100
+owner, name = {"rows": (rows.RowsWriter, "write"), "record": (output, "hash_file")}[sys.argv[2]]
 do, left = getattr(owner, name), int(sys.argv[3])
 
 def counted(*arguments):
@@ -90,8 +90,8 @@ score_shard(Plan.load(sys.argv[1]), "0")
 def test_killed_while_it_assembles_it_ends_like_an_unbroken_run(
     score: Score, model: Model, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "GROUP_ROWS", 5)
-    monkeypatch.setattr(parts, "PART_BYTES", 100)
+    monkeypatch.setattr(rows, "GROUP_ROWS", 5)
+    monkeypatch.setattr(rows, "PART_BYTES", 100)
     unbroken = score(pictures)
     output = tmp_path / "output"
     plan = plan_of(model, tmp_path / "plan", pictures, output)
