@@ -1,15 +1,41 @@
-"""A group of settings: a frozen model that reads a mapping and tells every mistake in one line, with the value and its bounds."""
+"""A group of settings: a frozen model that reads a mapping and tells every mistake in one line, and the types that groups share."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from components.classifier.errors import UsageError
 
 _ABOUT_NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
+_MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
+
+
+def _encoding(value: str) -> str:
+    """Return the name of an encoding, or ""; raises UsageError for one that is not known, or that does not write `/` as ASCII does."""
+    try:
+        if not value or "a/b.1".encode(value) == b"a/b.1":
+            return value
+    except LookupError:
+        pass
+    raise UsageError(f"names={value!r} is not an encoding of file names; use cp932 (Japanese), gbk (Chinese), cp949 (Korean), cp437 …")
+
+
+NameEncoding = Annotated[str, AfterValidator(_encoding)]
+"""The encoding of file names in archives that do not say theirs."""
+
+
+def _memory(value: str) -> str:
+    if value and not _MEMORY.fullmatch(value):
+        raise ValueError(f"memory {value!r} is not an amount; use 2Gi, or 512Mi")
+    return value
+
+
+Memory = Annotated[str, AfterValidator(_memory)]
+"""An amount of memory as Kubernetes writes it, such as 2Gi, or nothing."""
 
 
 class Settings(BaseModel):

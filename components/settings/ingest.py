@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from components.classifier.errors import UsageError
-from components.settings.base import Settings
+from components.settings.base import NameEncoding, Settings
 
 NAMED_SOURCES = ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10")
 """Sets that Penstock knows by name."""
@@ -48,20 +48,6 @@ def parse_channels(value: object) -> int | None:
     if isinstance(text, bool) or text not in {"1", "3", 1, 3}:
         raise UsageError(f"channels={value!r} is not possible; use 1 (grey), 3 (RGB) or leave it empty (from the pictures)")
     return int(text)
-
-
-def check_encoding(value: str) -> str:
-    """Return the name of an encoding, or ""; raises UsageError for one that is not known, or that does not write `/` as ASCII does."""
-    try:
-        if not value or "a/b.1".encode(value) == b"a/b.1":
-            return value
-    except LookupError:
-        pass
-    raise UsageError(f"names={value!r} is not an encoding of file names; use cp932 (Japanese), gbk (Chinese), cp949 (Korean), cp437 …")
-
-
-NameEncoding = Annotated[str, AfterValidator(check_encoding)]
-"""The encoding of file names in archives that do not say theirs."""
 
 
 class IngestSettings(Settings):

@@ -10,13 +10,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.classifier.errors import UsageError, one_line
-from components.settings.base import Settings, refuse_unknown
+from components.settings.base import Memory, Settings, refuse_unknown
 from components.settings.training import TrainingSettings
 
 POD, POD_NAMESPACE = "PENSTOCK_POD", "PENSTOCK_POD_NAMESPACE"
 """The environment variables in which a step that makes pods like its own finds the name and the namespace of its pod."""
 _CPU = re.compile(r"[1-9]\d*m?|0?\.\d+|[1-9]\d*\.\d+")
-_MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
 _PREFIX = r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)"
 _LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 
@@ -24,12 +23,6 @@ _LABEL = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 def _cpu(value: str) -> str:
     if value and not _CPU.fullmatch(value):
         raise ValueError(f"cpu {value!r} is not an amount; use 2, or 500m for half a CPU")
-    return value
-
-
-def _memory(value: str) -> str:
-    if value and not _MEMORY.fullmatch(value):
-        raise ValueError(f"memory {value!r} is not an amount; use 2Gi, or 512Mi")
     return value
 
 
@@ -65,7 +58,6 @@ def _is_label(key: str, label: str) -> bool:
 
 
 Cpu = Annotated[str, AfterValidator(_cpu)]
-Memory = Annotated[str, AfterValidator(_memory)]
 NodeSelector = Annotated[dict[str, str], AfterValidator(_node_labels)]
 
 

@@ -8,9 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from components.bundle.environment import Serving, load_environment
 from components.bundle.numbers import parse_share
 from components.classifier.errors import UsageError
-from components.settings.base import Settings
-from components.settings.ingest import NameEncoding
-from components.settings.resources import Memory
+from components.settings.base import Memory, NameEncoding, Settings
 
 
 class ScoringSettings(Settings):
