@@ -62,6 +62,8 @@ class TrainingSettings(Settings):
     """auto, none, light, affine or photo."""
     device: str = "auto"
     """auto, cpu, cuda, mps, or gpu for whichever accelerator is there; a missing device is an error."""
+    sync_batch_norm: Literal["auto", "on", "off"] = "auto"
+    """Whether several processes share the statistics of batch normalisation; auto: where each has fewer than 32 pictures of a batch."""
     gpus: str = "0"
     """GPUs that a step is given, as text; 0 for none. Training has one process per GPU, and is refused where there are fewer."""
     seed: int = Field(0, ge=0, le=2**31 - 1)

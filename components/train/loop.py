@@ -2,6 +2,7 @@
 
 import copy
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -16,6 +17,7 @@ from components.classifier.stopping import StopRequest
 from components.settings.training import MAX_EPOCHS, TrainingSettings
 from components.train import budget
 from components.train.augmentation import Augmentation
+from components.train.batch_norm import WholeBatch, is_synchronised
 from components.train.batches import Batch, Batches, weighted_loss
 from components.train.checkpoint import Checkpoints, State
 from components.train.distributed import ALONE, Group
@@ -294,7 +296,7 @@ class Trainer:
 
     def _step(self, pictures: Tensor, batch: Batch) -> Tensor:
         options = self._options
-        with self._autocast():
+        with self._autocast(), WholeBatch() if is_synchronised(options, self._group.size) else nullcontext():
             logits = self._called(pictures)
             loss = weighted_loss(logits, batch.labels, batch.weights, self._class_weights, options.label_smoothing, self._group)
         self._optimizer.zero_grad(set_to_none=True)

@@ -12,26 +12,27 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import nn
 
 from components.bundle import files
 from components.bundle.config import BundleConfig
 from components.bundle.dataset import Dataset
 from components.classifier.errors import DataError, TrainingError, UsageError
-from components.classifier.images import ImageSpec
-from components.classifier.network import OWN
 from components.registry.weights import Weights
 from components.settings.training import TrainingSettings
 from components.storage import open_store
+from components.train.batch_norm import is_synchronised
 from components.train.batches import Batches, batches_per_pass
-from components.train.distributed import Group
+from components.train.distributed import Group, launch
 from components.train.training import train
+from tests.train import together
 from tests.train.fitting import split
+from tests.train.flat import two_layers
 from tests.train.test_training import started, wait_for
 
 CPU = torch.device("cpu")
 PLAIN = {
-    "architecture": "two_layers",
+    "architecture": "tests.train.flat:normalised",
+    "sync_batch_norm": "on",
     "epochs": 2,
     "optimizer": "sgd",
     "learning_rate": 0.05,
@@ -105,6 +106,30 @@ def test_gpus_that_are_not_there_are_said_in_one_line(digits_dataset: Dataset, t
         train(digits_dataset.path, tmp_path / "model", TrainingSettings(gpus="2"))
 
 
+def test_layers_of_two_processes_normalise_by_the_whole_batch() -> None:
+    for (layer, batch), found in zip(together.layers(), launch(2, together.normalised_together), strict=True):
+        wanted = together.through(layer, batch, Group())
+        assert found.keys() == wanted.keys()
+        for name, value in wanted.items():
+            whole = value[::2] if name in {"out", "gradient"} else value  # the first process' part
+            assert torch.allclose(found[name], whole, atol=2e-5), (type(layer).__name__, name)
+
+
+@pytest.mark.parametrize(
+    ("asked", "processes", "batch_size", "shared"),
+    [
+        ("auto", 4, 128, False),
+        ("auto", 4, 127, True),
+        ("off", 4, 8, False),
+        ("on", 2, 128, True),
+        ("on", 1, 8, False),
+        ("auto", 1, 8, False),
+    ],
+)
+def test_statistics_are_shared_where_a_part_is_small(asked: str, processes: int, batch_size: int, shared: bool) -> None:
+    assert is_synchronised(TrainingSettings.read({"sync_batch_norm": asked}, batch_size=batch_size), processes) == shared
+
+
 @pytest.mark.integration
 def test_two_processes_end_with_the_weights_of_one_and_do_half_the_work_each(digits_dataset: Dataset, tmp_path: Path) -> None:
     (tmp_path / "counts").mkdir()
@@ -121,18 +146,13 @@ def test_two_processes_end_with_the_weights_of_one_and_do_half_the_work_each(dig
 
 
 @pytest.mark.integration
-def test_two_processes_fine_tune_as_one_and_a_kill_changes_nothing(
-    digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def two_layers(spec: ImageSpec, classes: int) -> nn.Module:  # as in together
-        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, classes))
-
-    monkeypatch.setitem(OWN, "two_layers", two_layers)
+def test_two_processes_fine_tune_as_one_and_a_kill_changes_nothing(digits_dataset: Dataset, tmp_path: Path) -> None:
     torch.manual_seed(4)
     torch.save(two_layers(digits_dataset.info.spec, 3).state_dict(), tmp_path / "three.pth")
     store = str(tmp_path / "store")
     Weights(open_store(store)).add(tmp_path / "three.pth", 4)
-    tuned = {**PLAIN, "weights": "three", "frozen": 0.25, "body_rate": 0.5, "checkpoints": str(tmp_path / "checkpoints")}
+    tuned = {**PLAIN, "architecture": "tests.train.flat:two_layers", "weights": "three", "frozen": 0.25, "body_rate": 0.5}
+    tuned["checkpoints"] = str(tmp_path / "checkpoints")
     train(digits_dataset.path, tmp_path / "one", TrainingSettings.read(tuned, device="cpu"), store)
     assert "a new last layer" in finished(digits_dataset.path, tmp_path / "two", tuned, store=store)
     with training(digits_dataset.path, tmp_path / "killed", tuned, store=store) as process:

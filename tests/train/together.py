@@ -1,27 +1,22 @@
 """A training in some processes on the CPU, as a program that tests start with PROCESSES, DATASET, MODEL, OPTIONS, COUNTS and STORE."""
 
 import json
-import math
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from timm.layers import BatchNormAct2d
+from torch import Tensor, nn
 
 from components.classifier.errors import DataError, PenstockError
-from components.classifier.images import ImageSpec
-from components.classifier.network import architecture
 from components.settings.training import TrainingSettings
+from components.train.batch_norm import WholeBatch
 from components.train.batches import Batches
-from components.train.distributed import launch
+from components.train.distributed import Group, launch
 from components.train.training import TrainingResult, train_together
-
-
-@architecture("two_layers")
-def two_layers(spec: ImageSpec, classes: int) -> nn.Module:
-    """A network without batch normalisation, whose statistics are those of each process' own pictures."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.shape), 32), nn.ReLU(), nn.Linear(32, classes))
 
 
 def counted(data: str, model: str, options: TrainingSettings, counts: str, store: str = "") -> TrainingResult | None:
@@ -39,6 +34,42 @@ def counted(data: str, model: str, options: TrainingSettings, counts: str, store
     if counts:
         (Path(counts) / ("first" if result else "second")).write_text(str(taken[0]))
     return result
+
+
+def layers() -> list[tuple[nn.Module, Tensor]]:
+    """Layers of batch normalisation, each with a batch of 7 for it."""
+    torch.manual_seed(0)
+    found: list[tuple[nn.Module, Tensor]] = [
+        (nn.BatchNorm1d(3), 2 + torch.randn(7, 3)),
+        (nn.BatchNorm1d(3, affine=False, momentum=0.3), torch.randn(7, 3, 5)),
+        (nn.BatchNorm2d(3, eps=0.01), (3 * torch.randn(7, 3, 4, 5)).contiguous(memory_format=torch.channels_last)),
+        (BatchNormAct2d(3), torch.randn(7, 3, 2, 2)),
+    ]
+    for layer, _ in found:
+        for parameter in layer.parameters():
+            nn.init.normal_(parameter)
+    return found
+
+
+def through(layer: nn.Module, batch: Tensor, group: Group) -> dict[str, Tensor]:
+    """What a layer makes of this process' part of a batch, the gradients, and the layer's state."""
+    weights = group.part(torch.linspace(-1, 1, batch.numel()).view_as(batch))
+    part = group.part(batch).detach().requires_grad_()
+    with WholeBatch() if group.size > 1 else nullcontext():
+        out = layer(part)
+    (weights * out.sin()).sum().backward()
+    assert part.grad is not None
+    made = {"out": out.detach(), "gradient": part.grad, **layer.state_dict()}
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None
+        made[f"gradient of {name}"] = group.mean(parameter.grad) * group.size
+    return made
+
+
+def normalised_together() -> list[dict[str, Tensor]]:
+    """What two processes make of `layers`."""
+    group, _ = Group.join(torch.device("cpu"))
+    return [through(layer, batch, group) for layer, batch in layers()]
 
 
 if __name__ == "__main__":
