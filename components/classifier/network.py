@@ -16,12 +16,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision import models
 
 from components.classifier.errors import UsageError, did_you_mean, first_line
 from components.classifier.images import ImageSpec
 from components.classifier.own_networks import is_import_path, own_builder
-from components.classifier.pretrained import check_pretrained, load_pretrained
+from components.classifier.pretrained import check_pretrained, load_pretrained, models
 from components.classifier.timm_networks import MIN_SIDE, PREFIX, check_timm, create_timm, timm_heads, timm_size
 
 Builder = Callable[[ImageSpec, int], nn.Module]
@@ -50,7 +49,7 @@ def architecture(name: str) -> Callable[[Builder], Builder]:
 
 def architectures() -> list[str]:
     """Return the names of all networks that can be trained: Penstock's own first, then torchvision's classifiers."""
-    return [*sorted(OWN), *models.list_models(module=models)]
+    return [*sorted(OWN), *models().list_models(module=models())]
 
 
 def check_architecture(name: str) -> None:
@@ -61,13 +60,14 @@ def check_architecture(name: str) -> None:
     if is_import_path(name):
         own_builder(name)
         return
+    if name in OWN:
+        return
     known = architectures()
     if name not in known:
         kinds = f"use {', '.join(sorted(OWN))}, a classifier of torchvision such as resnet18, timm/NAME, or package.module:name"
         hint = did_you_mean(name.lower(), known, kinds)
         raise UsageError(f"unknown architecture {name!r}; {hint}")
-    if name not in OWN:
-        check_size(name, models.get_model_weights(name).DEFAULT.meta["num_params"])
+    check_size(name, models().get_model_weights(name).DEFAULT.meta["num_params"])
 
 
 def check_size(name: str, parameters: int) -> None:
@@ -277,7 +277,7 @@ def _smallest(name: str) -> tuple[tuple[int, int], bool]:
     """The least height and width that a network takes, and whether it takes no others."""
     if name.startswith(PREFIX):
         return timm_size(name)
-    smallest = int(max(models.get_model_weights(name).DEFAULT.meta["min_size"]))
+    smallest = int(max(models().get_model_weights(name).DEFAULT.meta["min_size"]))
     if name.startswith("swin_"):
         smallest = MIN_SIDE  # min_size is the size of its training pictures; the network pads any size
     side = max(MIN_SIDE, smallest)
@@ -291,7 +291,7 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
         if not pretrained:
             options["init_weights"] = True
     if not pretrained:
-        network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
+        network: nn.Module = models().get_model(name, weights=None, num_classes=classes, **options)
         return network
     return _with_head(load_pretrained(name, options), classes)
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision import models
 
 from components.classifier import timm_networks
 from components.classifier.errors import TrainingError, UsageError, first_line
@@ -25,6 +24,13 @@ log = logging.getLogger(__name__)
 
 PROBE_SECONDS = 5.0
 """How long to wait for an answer of the download server."""
+
+
+def models() -> Any:
+    """Return torchvision's module of classifiers, imported when it is needed: it takes 160 MB, with torch._dynamo."""
+    import torchvision.models
+
+    return torchvision.models
 
 
 def check_pretrained(architecture: str) -> Path:
@@ -38,7 +44,7 @@ def check_pretrained(architecture: str) -> Path:
         if cached is None and (problem := _why_no_download(address, folder)):
             raise timm_networks.missing_timm_weights(architecture, problem, address)
         return cached or folder / address.rpartition("/")[2]
-    if architecture not in models.list_models(module=models):
+    if architecture not in models().list_models(module=models()):
         raise UsageError(
             f"architecture {architecture!r} has no pretrained weights; use pretrained=false, a classifier of torchvision or timm, "
             "or weights of the store"
@@ -66,7 +72,7 @@ def load_pretrained(architecture: str, options: dict[str, Any]) -> nn.Module:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30.0)  # torch.hub sets none: a silent server would block the step for ever
     try:
-        network: nn.Module = models.get_model(architecture, weights=_weights(architecture), **options)
+        network: nn.Module = models().get_model(architecture, weights=_weights(architecture), **options)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(
             f"the pretrained weights of {architecture} cannot be loaded ({first_line(error)}); "
@@ -92,11 +98,11 @@ def normalisation(architecture: str, channels: int) -> tuple[list[float], list[f
 
 def has_data_config(architecture: str) -> bool:
     """Say whether an architecture has a normalisation of its own: that of torchvision's or timm's weights."""
-    return architecture.startswith(timm_networks.PREFIX) or architecture in models.list_models(module=models)
+    return architecture.startswith(timm_networks.PREFIX) or architecture in models().list_models(module=models())
 
 
 def _weights(architecture: str) -> Any:
-    return models.get_model_weights(architecture).DEFAULT
+    return models().get_model_weights(architecture).DEFAULT
 
 
 def _check_file(file: Path, url: str) -> None:

@@ -1,6 +1,7 @@
 """From settings to torch's optimizer, the learning rate over time, and the average of the weights."""
 
 import copy
+import inspect
 import math
 from typing import Any
 
@@ -16,18 +17,27 @@ LOWEST_START, LOWEST_END = 1 / 25, 4e-6
 """Where one_cycle begins and ends, relative to the highest rate: the defaults of torch's OneCycleLR."""
 
 
+def _light(kind: type[torch.optim.Optimizer]) -> Any:
+    """Return a kind of optimizer without what torch puts around its methods for torch.compile, whose import takes 150 MB and seconds."""
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict")}
+    return type(kind.__name__, (kind,), {**methods, "step": torch.no_grad()(inspect.unwrap(kind.step))})
+
+
+_KINDS = {"adamw": _light(torch.optim.AdamW), "adam": _light(torch.optim.Adam), "sgd": _light(torch.optim.SGD)}
+
+
 def make_optimizer(network: nn.Module, options: TrainingSettings) -> torch.optim.Optimizer:
     """Return the optimizer over all parameters; where training starts from weights, all layers but the last have a rate of their own.
 
     torch's fused kernels take less than half the time on a CPU, and make no temporary copies as large as the network.
     """
-    groups = _parameter_groups(network, options)
     if options.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, momentum=options.momentum, nesterov=options.momentum > 0, weight_decay=options.weight_decay, fused=True
-        )
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, betas=(options.momentum, 0.999), weight_decay=options.weight_decay, fused=True)
+        own: dict[str, Any] = {"momentum": options.momentum, "nesterov": options.momentum > 0}
+    else:
+        own = {"betas": (options.momentum, 0.999)}
+    groups = _parameter_groups(network, options)
+    made: torch.optim.Optimizer = _KINDS[options.optimizer](groups, weight_decay=options.weight_decay, fused=True, **own)
+    return made
 
 
 def learning_body(network: nn.Module) -> list[Tensor]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
 from components.bundle import files
@@ -13,7 +14,7 @@ from components.bundle.model import Classifier
 from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
 from components.train.export import check_export, export_onnx
-from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit
+from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit, shrunk_covariance
 from components.train.pixel_statistics import Normalise
 from tests.train.fitting import CPU, split
 
@@ -37,7 +38,12 @@ def network_of(name: str) -> nn.Module:
 
 @pytest.mark.parametrize(
     ("name", "layer", "features"),
-    [("flat", "1", 64), ("squeezenet1_1", "body.classifier.1", 512), ("small_cnn", "head", 64), ("none", "", 10)],
+    [
+        ("flat", "1", 64),
+        ("squeezenet1_1", "body.classifier.1", 512),
+        ("small_cnn", "head", 64),
+        ("none", "", 10),
+    ],
 )
 def test_every_network_gets_a_second_output(tmp_path: Path, name: str, layer: str, features: int) -> None:
     network, training, validation = network_of(name), split(0, 200), split(200, 300)
@@ -64,6 +70,14 @@ def test_every_network_gets_a_second_output(tmp_path: Path, name: str, layer: st
     assert answers.familiarity is not None
     assert (answers.familiarity[:100] < 0.5).sum() <= 1
     assert (answers.familiarity[100:] < 0.5).all()
+
+
+@pytest.mark.parametrize(("count", "width"), [(5, 9), (300, 20), (8, 1)])
+def test_the_covariance_is_shrunk_as_scikit_learn_does(count: int, width: int) -> None:
+    generator = np.random.default_rng(0)
+    points = generator.normal(size=(count, width)) @ generator.normal(size=(width, width))
+    np.testing.assert_allclose(shrunk_covariance(points), LedoitWolf(assume_centered=True).fit(points).covariance_, rtol=1e-9)
+    assert not shrunk_covariance(np.zeros((3, width))).any()
 
 
 def test_a_layer_that_reads_too_much_is_passed_over() -> None:

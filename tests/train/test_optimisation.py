@@ -1,5 +1,9 @@
 """Optimizers, learning rates and the average of the weights."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -34,9 +38,49 @@ def test_the_rate_follows_the_scheduler(scheduler: str, rates: list[float]) -> N
 def test_the_optimizer_is_the_one_that_was_asked_for(name: str, kind: type) -> None:
     options = TrainingSettings(optimizer=name, momentum=0.7, weight_decay=0.2, learning_rate=0.5)
     (group,) = make_optimizer(nn.Linear(2, 2), options).param_groups
-    assert type(make_optimizer(nn.Linear(2, 2), options)) is kind
+    assert type(make_optimizer(nn.Linear(2, 2), options)).__bases__ == (kind,)
     assert (group["lr"], group["weight_decay"]) == (0.5, 0.2)
     assert group.get("momentum", group.get("betas", [None])[0]) == 0.7
+
+
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)])
+def test_an_optimizer_steps_as_torchs_own_does_and_goes_on_from_its_state(name: str, kind: type[torch.optim.Optimizer]) -> None:
+    options, own = TrainingSettings(optimizer=name, momentum=0.7, weight_decay=0.2, learning_rate=0.05), {"betas": (0.7, 0.999)}
+    torch.manual_seed(0)
+    network, pictures = nn.Linear(3, 2), torch.randn(8, 3)
+    other = copy.deepcopy(network)
+    ours = make_optimizer(network, options)
+    theirs = kind(
+        other.parameters(), lr=0.05, weight_decay=0.2, fused=True, **({"momentum": 0.7, "nesterov": True} if name == "sgd" else own)
+    )
+    for step in range(6):
+        if step == 3:
+            state = ours.state_dict()
+            ours = make_optimizer(network, options)
+            ours.load_state_dict(state)
+        for trained, optimizer in ((network, ours), (other, theirs)):
+            optimizer.zero_grad()
+            trained(pictures).square().sum().backward()
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True))
+
+
+def test_training_imports_neither_torchs_compiler_nor_torchvision_nor_scikit_learn() -> None:
+    program = """if True:
+        import sys, torch
+        import components.train.training
+        from components.classifier.images import ImageSpec
+        from components.classifier.network import build
+        from components.settings.training import TrainingSettings
+        from components.train.optimisation import make_optimizer
+        network = build("small_cnn", ImageSpec(8, 8, 1), 2)
+        optimizer = make_optimizer(network, TrainingSettings())
+        network(torch.zeros(2, 1, 8, 8)).sum().backward()
+        optimizer.step()
+        optimizer.state_dict()
+        print(*({"torch._dynamo", "torchvision", "sklearn", "pandas", "pyarrow"} & set(sys.modules)))
+        """
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split() == []
 
 
 def test_pretrained_layers_learn_ten_times_slower_at_any_time() -> None:
