@@ -5,6 +5,7 @@ with the defaults of its training script; its crops and mirror images are left o
 
     python -m benchmarks.training.bench --mnist FOLDER                 # MNIST's four files; letters are rendered from installed fonts
     python -m benchmarks.training.bench --sets letters --seeds 1 --sides ours,reference,timm
+    python -m benchmarks.training.bench --mnist FOLDER --sides ours --set architecture=compact_cnn --set epochs=1 --set learning_rate=0.01
 
 One thread; test accuracy after each epoch, whose own cost is not counted. Prints mean and deviation over the seeds, and when each seed
 first reached the accuracy that --target names.
@@ -15,7 +16,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -63,13 +64,14 @@ class _Watch(TrainingProgress):
             self._aside += time.process_time() - now
 
 
-def ours(parts: sets.Parts, seed: int) -> Curve:
-    """Train as Penstock does, with its defaults; the last entry is that of the weights that are kept."""
+def ours(parts: sets.Parts, seed: int, given: Mapping[str, str]) -> Curve:
+    """Train as Penstock does, with its defaults but for the settings that are `given`; an entry is that of the averaged weights."""
     training, validation, test = parts
-    watch, options = _Watch(test), TrainingSettings(seed=seed)
+    watch, options = _Watch(test), TrainingSettings.read(given, seed=seed)
     torch.manual_seed(seed)
     spec = ImageSpec(*training.images.shape[1:])
-    network, (_, augment) = build("small_cnn", spec, int(training.labels.max()) + 1), resolve("auto", spec)
+    network = build(options.architecture, spec, _classes(training), width=options.width, dropout=options.dropout)
+    _, augment = resolve(options.augmentation, spec)
     normalise = Normalise(*mean_and_std(training), CPU)
     watch.trainer = Trainer(network, normalise, Batches(training, CPU), Batches(validation, CPU), augment, options, CPU)
     with tempfile.TemporaryDirectory() as folder:
@@ -148,6 +150,7 @@ def main() -> None:
     parser.add_argument("--sets", default="mnist,letters", help=f"of mnist, {', '.join(sets.NAMES)}")
     parser.add_argument("--mnist", type=Path, help="the folder of MNIST's four files")
     parser.add_argument("--sides", default="ours,reference", help="of ours, reference, timm (minutes per epoch of MNIST)")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of training for our side")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.99, help="the test accuracy whose time is printed")
     parser.add_argument("--reference-epochs", type=int, default=10)
@@ -155,7 +158,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trainings: dict[str, Callable[[sets.Parts, int], Curve]] = {
-        "ours": ours,
+        "ours": lambda parts, seed: ours(parts, seed, dict(setting.split("=", 1) for setting in arguments.set)),
         "reference": lambda parts, seed: list(reference(parts, seed, arguments.reference_epochs)),
         "timm": lambda parts, seed: list(timm_defaults(parts, seed, arguments.timm_epochs)),
     }

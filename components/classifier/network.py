@@ -85,13 +85,13 @@ def build(
     """Build a network: normalised float pictures of `spec` (N, C, H, W) in, logits (N, classes) out.
 
     Weights are random, from torch's seed; `pretrained` starts from those of torchvision or timm, with a new last layer. `width`
-    multiplies the channels of small_cnn; `dropout` replaces the probability of every dropout layer. Raises UsageError for an unknown
+    multiplies the channels of Penstock's own; `dropout` replaces the probability of every dropout layer. Raises UsageError for an unknown
     name, an architecture without pretrained weights or one that cannot be changed so, or pictures that it cannot take, and
     TrainingError when pretrained weights cannot be loaded.
     """
     check_architecture(name)
-    if width != 1 and name != "small_cnn":
-        raise UsageError(f"width changes small_cnn only; leave it at 1 for architecture {name!r}, or choose a wider one")
+    if width != 1 and name not in _WITH_WIDTH:
+        raise UsageError(f"width changes {' and '.join(_WITH_WIDTH)} only; leave it at 1 for architecture {name!r}, or choose a wider one")
     if pretrained:
         check_pretrained(name)
     if is_import_path(name):
@@ -99,8 +99,8 @@ def build(
     elif name.startswith(PREFIX):
         body = create_timm(name, classes, pretrained)
         network = _checked(Adapter(body, _working_size(name, spec), spec, timm_heads(name)), name, spec, classes)
-    elif name == "small_cnn" and not pretrained:
-        network = SmallCNN(spec, classes, width)
+    elif name in _WITH_WIDTH and not pretrained:
+        network = _WITH_WIDTH[name](spec, classes, width)
     elif name in OWN and not pretrained:
         network = OWN[name](spec, classes)
     else:
@@ -235,9 +235,52 @@ def _stages(spec: ImageSpec, relative_width: float) -> list[_Stage]:
     return [_Stage(widths[k], strides[k], blocks[k] if k else 0) for k in range(count)]
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Module:
+class CompactCNN(nn.Module):
+    """A network for pictures of about 8x8 to 64x64 pixels that takes a fifth of small_cnn's arithmetic.
+
+    The first convolution already halves the picture, and others do until its shorter side is at most 4 pixels. One convolution over
+    all that is left, at most 7x7, then sees where in the picture things are; what it leaves of longer pictures is averaged.
+    """
+
+    def __init__(self, spec: ImageSpec, classes: int, relative_width: float = 1.0) -> None:
+        super().__init__()
+        side = min(spec.height, spec.width)
+        halvings = max(1, math.ceil(math.log2(side / 4)))
+        strides = [2] * halvings if side > 8 else [1, 2]
+        layers: list[nn.Module] = []
+        inputs, height, width = spec.channels, spec.height, spec.width
+        for k, stride in enumerate(strides):
+            outputs = max(8, round(min(16 * 2**k, 64) * relative_width))
+            layers.append(_convolution(inputs, outputs, stride, size=3 if k else 5))
+            inputs, height, width = outputs, math.ceil(height / stride), math.ceil(width / stride)
+        features = max(16, round(128 * relative_width))
+        layers.append(_convolution(inputs, features, size=(min(height, 7), min(width, 7)), padding=0))
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.1)
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Classify normalised pictures (N, C, H, W)."""
+        logits: Tensor = self.head(self.dropout(self.features(pictures).mean(dim=(2, 3))))
+        return logits
+
+
+@architecture("compact_cnn")
+def compact_cnn(spec: ImageSpec, classes: int) -> nn.Module:
+    """Build a CompactCNN."""
+    return CompactCNN(spec, classes)
+
+
+_WITH_WIDTH = {"compact_cnn": CompactCNN, "small_cnn": SmallCNN}
+"""The networks whose channels the setting `width` multiplies."""
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1, size: int | tuple[int, int] = 3, padding: int | None = None) -> nn.Module:
+    if padding is None:
+        assert isinstance(size, int)
+        padding = size // 2
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 

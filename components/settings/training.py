@@ -21,7 +21,7 @@ class TrainingSettings(Settings):
     name: str = "model"
     """The model's name: small letters, digits and hyphens."""
     architecture: str = "small_cnn"
-    """small_cnn, a classifier of torchvision such as resnet18, timm/NAME, or your own as package.module:name."""
+    """small_cnn, compact_cnn, a classifier of torchvision such as resnet18, timm/NAME, or your own as package.module:name."""
     pretrained: bool = False
     """Start from the weights that torchvision or timm has for the architecture, from their cache or by download."""
     weights: str = ""
@@ -49,9 +49,9 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, le=1)
     """How strongly weights are drawn to zero."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Fraction of the features that are dropped before the last layer. Empty: the network's own, 0.1 for small_cnn."""
+    """Fraction of the features that are dropped before the last layer. Empty: the network's own, 0.1 for small_cnn and compact_cnn."""
     width: float = Field(1.0, ge=0.25, le=4)
-    """Channels of small_cnn relative to its own: 2 is twice as many, four times the work."""
+    """Channels of small_cnn or compact_cnn relative to its own: 2 is twice as many, four times the work."""
     label_smoothing: float = Field(0.0, ge=0, le=0.5)
     """Part of each label's probability that is spread over all classes."""
     class_weights: Literal["none", "balanced"] = "none"

@@ -96,6 +96,8 @@ def test_a_file_that_differs_from_the_network_does_not_count(grey: tuple[Path, S
     ("architecture", "shape"),
     [
         ("small_cnn", (20, 28, 1)),
+        ("compact_cnn", (20, 28, 1)),
+        ("compact_cnn", (40, 97, 3)),
         ("small_cnn", (64, 48, 3)),
         ("resnet18", (8, 8, 1)),
         ("mobilenet_v3_small", (28, 28, 3)),

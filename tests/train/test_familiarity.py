@@ -42,6 +42,7 @@ def network_of(name: str) -> nn.Module:
         ("flat", "1", 64),
         ("squeezenet1_1", "body.classifier.1", 512),
         ("small_cnn", "head", 64),
+        ("compact_cnn", "head", 128),
         ("none", "", 10),
     ],
 )

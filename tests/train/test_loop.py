@@ -170,7 +170,7 @@ def test_the_settings_of_the_optimizer_and_the_network_train(tmp_path: Path, set
 
 
 @pytest.mark.parametrize("batch_size", [64, 128])
-@pytest.mark.parametrize("architecture", ["small_cnn", "resnet18"])
+@pytest.mark.parametrize("architecture", ["small_cnn", "compact_cnn", "resnet18"])
 def test_65_pictures_train_with_batch_normalisation(
     tmp_path: Path, batch_size: int, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

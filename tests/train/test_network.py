@@ -11,11 +11,12 @@ from components.classifier.images import ImageSpec
 
 
 @pytest.mark.parametrize(
-    "shape", [(1, 1, 1), (3, 5, 3), (8, 8, 1), (16, 12, 3), (20, 28, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (97, 40, 1)]
+    "shape", [(1, 1, 1), (3, 5, 3), (8, 8, 1), (16, 12, 3), (20, 28, 1), (28, 28, 1), (32, 32, 3), (64, 64, 3), (97, 40, 1), (30, 900, 1)]
 )
-def test_small_cnn_takes_any_size(shape: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("name", ["compact_cnn", "small_cnn"])
+def test_penstocks_own_networks_take_any_size(name: str, shape: tuple[int, int, int]) -> None:
     height, width, channels = shape
-    built = network.build("small_cnn", ImageSpec(*shape), 7)
+    built = network.build(name, ImageSpec(*shape), 7)
     assert built(torch.zeros(2, channels, height, width)).shape == (2, 7)
     assert sum(p.numel() for p in built.parameters()) < 1_500_000
 
@@ -47,7 +48,7 @@ def test_an_architecture_of_one_size_refuses_larger_pictures() -> None:
         ("ResNet18", "resnet18"),
         ("smallcnn", "small_cnn"),
         ("mobilenet_v3", "mobilenet_v3"),
-        ("zzz", "use small_cnn, a classifier of torchvision"),
+        ("zzz", "use compact_cnn, small_cnn, a classifier of torchvision"),
     ],
 )
 def test_an_unknown_name_is_refused_with_near_matches(name: str, hint: str) -> None:

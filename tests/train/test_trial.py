@@ -60,7 +60,7 @@ def test_a_trial_that_diverges_is_a_result(digits_dataset: Dataset, tmp_path: Pa
 
 def test_settings_that_do_not_go_together_fail_that_trial_only(digits_dataset: Dataset, tmp_path: Path) -> None:
     found = run(digits_dataset, 1, tmp_path, TrainingSettings(**{**GIVEN, "architecture": "resnet18"}))
-    assert "width changes small_cnn only" in found.error
+    assert "width changes compact_cnn and small_cnn only" in found.error
 
 
 def test_a_device_that_is_missing_is_an_error_of_the_whole_search(digits_dataset: Dataset, tmp_path: Path) -> None:
