@@ -5,7 +5,8 @@
 2. A picture is decoded in full or refused: one that is cut, fails its checksum or lacks its end is never filled up.
 3. The camera's orientation tag (EXIF 0x0112) is applied. Other metadata, odd or damaged, changes nothing.
 4. Colours of an embedded ICC profile (RGB and CMYK) are converted to sRGB, relative colorimetric with black point
-   compensation; a profile that cannot be read and profiles of grey are passed over.
+   compensation; profiles of grey are passed over, as are gAMA, cHRM and cICP of a PNG.
+   A picture whose EXIF or profile cannot be read is not damaged: it is used without, and `Picture.unread` says so.
 5. Transparent pixels lie on white. A BMP whose alpha is 0 everywhere has no alpha, as all viewers show it.
 6. 16-bit grey becomes 8-bit by v / 257, rounded; 16-bit colour by its high byte, which differs by 1 at most. Where `levels` says
    that files of 16 bits hold fewer, such as 12, both become 8-bit by 255 v / 4095, rounded. Pixels that the file itself stores in
@@ -34,7 +35,7 @@ from components.classifier import depth, jpeg2000
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
-from components.classifier.misread import check_depth, check_misread, is_16_bit, is_inverted, is_raw, repaired, turned
+from components.classifier.misread import Unread, check_depth, check_misread, is_16_bit, is_inverted, is_raw, repair, turned
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 64_000_000
@@ -50,10 +51,12 @@ MAX_RUN_LENGTH_BYTES = 4 * 2**20
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _PNG, _TIFF = b"\x89PNG\r\n\x1a\n", (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_LEFT_OUT = {b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT"}
-"""Chunks of a PNG that its first frame does without: text, and what makes it move."""
-_METADATA = {*_LEFT_OUT, b"iCCP", b"eXIf", b"tIME", b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"bKGD", b"hIST", b"sPLT", b"oFFs", b"caBX"}
-"""And those that say nothing of the stored pixels: where one is damaged it is left out."""
+_LEFT_OUT = {b"tEXt", b"zTXt", b"iTXt", b"acTL", b"fcTL", b"fdAT", b"gAMA", b"cHRM", b"sRGB", b"pHYs"}
+"""Chunks of a PNG that its first frame does without: text, what makes it move, and what Pillow calls the file damaged for."""
+_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"TRNS", b"FDAT"}
+_UNREAD_CHUNKS: dict[bytes, Unread] = {b"eXIf": "orientation", b"iCCP": "profile"}
+_MAX_PROFILE = 2**20
+"""Of an ICC profile in a PNG, packed and unpacked, in bytes: Pillow refuses files with larger ones."""
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
@@ -117,6 +120,8 @@ class Picture:
     """Pillow's name of the format that the content has, such as PNG."""
     peak: int | None = None
     """The largest sample that the file holds, 0 to 65,535; None where it has not 16 bits per sample."""
+    unread: tuple[Unread, ...] = ()
+    """What cannot be read of the metadata that would change the pixels: UNREAD has the words for it."""
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16) -> Pixels:
@@ -135,7 +140,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
         raise ImageError("the file is empty (0 bytes)")
     try:
         _check_header(data, max_cost)
-        data = jpeg2000.checked(_first_frame(data, max_cost))
+        data, left_out = _first_frame(data, max_cost)
+        data = jpeg2000.checked(data)
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)
@@ -150,7 +156,10 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
                     if image.mode == "RGB":
                         depth.stretch_colours(image, _open(data), levels)
                 scale = 16 if peak is None else levels
-                return Picture(depth.to_uint8(turned(repaired(image, data)), inverted, scale), image.format or "", peak)
+                upright, turn = turned(image)
+                repaired, colours = repair(upright, image.format or "", data)
+                unread = tuple(sorted({*left_out, *turn, *colours}))
+                return Picture(depth.to_uint8(repaired, inverted, scale), image.format or "", peak, unread)
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -289,14 +298,15 @@ def _unknown(data: bytes) -> str:
     return f"the content is not a picture in a known format ({', '.join(FORMATS)})"
 
 
-def _first_frame(data: bytes, max_cost: int | None) -> bytes:
-    """Check a PNG's chunks, and leave out text and what makes it move: a good picture is not damaged by what lies beside it.
+def _first_frame(data: bytes, max_cost: int | None) -> tuple[bytes, set[Unread]]:
+    """Check a PNG's chunks, and leave out what its first frame does without: a good picture is not damaged by what lies beside it.
 
-    Raises ImageError for a chunk of pixels whose checksum is wrong, a file without its end, and one of more than MAX_CHUNKS chunks;
-    CostlyPicture when they cost more than `max_cost`.
+    Also returns what was left out that would change the pixels. Raises ImageError for a chunk of pixels whose checksum is wrong, a file
+    without its end, and one of more than MAX_CHUNKS chunks; CostlyPicture when they cost more than `max_cost`.
     """
+    unread = set[Unread]()
     if not data.startswith(_PNG):
-        return data
+        return data, unread
     left_out, at = list[tuple[int, int]](), 8
     view = memoryview(data)
     for number in range(MAX_CHUNKS):
@@ -309,22 +319,44 @@ def _first_frame(data: bytes, max_cost: int | None) -> bytes:
         if end > len(data):
             raise ImageError("the picture is cut or damaged (its end is missing)")
         damaged = zlib.crc32(view[at + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]
-        if damaged and kind not in _METADATA:
+        if damaged and not _is_metadata(kind):
             raise ImageError(f"the picture is cut or damaged (the checksum of its {kind.decode('latin-1')!r} chunk is wrong)")
-        if damaged or kind in _LEFT_OUT or (kind == b"iCCP" and size > 2**20):
+        if damaged or kind in _LEFT_OUT or (kind == b"iCCP" and not _is_profile(data[at + 8 : end - 4])):
             left_out.append((at, end))
+            if kind in _UNREAD_CHUNKS:
+                unread.add(_UNREAD_CHUNKS[kind])
         if kind == b"IEND":
             break
         at = end
     else:
         raise ImageError(f"the picture has more than {MAX_CHUNKS} chunks; save it again")
     if not left_out:
-        return data
+        return data, unread
     kept, start = list[bytes](), 0
     for begin, end in left_out:
         kept.append(data[start:begin])
         start = end
-    return b"".join([*kept, data[start:]])
+    return b"".join([*kept, data[start:]]), unread
+
+
+def _is_metadata(kind: bytes) -> bool:
+    """Whether a chunk of a PNG may be passed over (its first letter is small), and is no damaged name of one that has pixels."""
+    return kind.isalpha() and kind[:1].islower() and kind.upper() not in _PIXEL_CHUNKS
+
+
+def _is_profile(chunk: bytes) -> bool:
+    """Whether the content of an iCCP chunk, a name and a packed profile, can be unpacked."""
+    packed = chunk.partition(b"\0")[2]
+    unpacking = zlib.decompressobj()
+    try:
+        return (
+            packed[:1] == b"\0"
+            and len(packed) <= _MAX_PROFILE
+            and len(unpacking.decompress(packed[1:], _MAX_PROFILE)) > 0
+            and unpacking.eof
+        )
+    except zlib.error:
+        return False
 
 
 def _check_pixels(image: Image.Image, limit: int) -> None:

@@ -1,9 +1,10 @@
-"""What Pillow is known to misread: refused by the tag that shows it (MISREAD), or put right where a header tells (`repaired`)."""
+"""What Pillow is known to misread: refused by the tag that shows it (MISREAD), or put right where a header tells (`repair`)."""
 
 import io
+import struct
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, ImageCms
 from PIL.ImageCms import Flags, Intent
@@ -16,6 +17,8 @@ _SUBFILE, _BITS, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 2
 _ORIENTATION = 0x0112
 _LOSSLESS_OR_LAYERED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 """Start-of-frame markers of JPEG's kinds that its decoder does not know (ISO/IEC 10918-1, table B.1)."""
+_WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
+"""Of the types that a tag's value may have."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -25,6 +28,14 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+
+Unread = Literal["orientation", "profile"]
+UNREAD: dict[Unread, str] = {
+    "orientation": "EXIF that cannot be read: a turn that it tells is not applied",
+    "profile": "a colour profile that cannot be read: the colours are taken as sRGB",
+}
+"""What a picture may have beside its pixels that is damaged and would change them, and what becomes of the picture then."""
 
 
 def _tag(image: Image.Image, tag: int) -> tuple[Any, ...]:
@@ -58,7 +69,7 @@ def _is_webp_in_tiff(image: Image.Image, _: bytes) -> bool:
 
 
 def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
-    return image.format == "PNG" and data[24:26] == b"\x10\x02" and b"tRNS" in data[:1024] and "transparency" in image.info
+    return image.format == "PNG" and data[24:26] == b"\x10\x02" and "transparency" in image.info
 
 
 def _is_lossless_jpeg(image: Image.Image, data: bytes) -> bool:
@@ -115,59 +126,86 @@ def is_16_bit(image: Image.Image, data: bytes) -> bool:
     return set(_tag(image, _BITS)) == {16} or (image.format == "JPEG2000" and image.mode.startswith("I"))
 
 
-def repaired(image: Image.Image, data: bytes) -> Image.Image:
-    """Put right what Pillow leaves wrong and a header tells, and bring the colours to sRGB; the picture is loaded."""
-    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
-        return image.convert("RGB")
-    if image.format == "PNG":
+def repair(image: Image.Image, kind: str, data: bytes) -> tuple[Image.Image, set[Unread]]:
+    """Put right what Pillow leaves wrong and a header tells, and bring the colours to sRGB; the picture is loaded and turned.
+
+    Also says whether there is a profile that cannot be read.
+    """
+    if kind == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB"), set()
+    if kind == "PNG":
         depth, colour_type = data[24], data[25]
         if colour_type == 0 and depth in {2, 4} and isinstance(image.info.get("transparency"), int):
             image.info["transparency"] *= 255 // (2**depth - 1)  # Pillow scales the pixels, and not the transparent grey
         if colour_type == 4 and image.mode == "RGBA":  # 16-bit grey with alpha
-            return image.convert("LA")
-    profile = image.info.get("icc_profile")
-    if isinstance(profile, bytes) and image.mode in {"RGB", "RGBA", "CMYK"}:
-        return _in_srgb(image, profile)
-    return image
+            return image.convert("LA"), set()
+    if image.mode not in {"RGB", "RGBA", "CMYK", "P"} or "icc_profile" not in image.info:
+        return image, set()
+    profile = image.info["icc_profile"]  # None where the parts of a JPEG's profile are not all there
+    transform = _srgb_transform(profile, "CMYK" if image.mode == "CMYK" else "RGB") if isinstance(profile, bytes) else "unread"
+    if transform == "unread":
+        return image, {"profile"}
+    return (image if transform is None else _in_srgb(image, transform)), set()
 
 
-def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    transform = _srgb_transform(profile, "CMYK" if image.mode == "CMYK" else "RGB")
-    if transform is None:
-        return image
+def _in_srgb(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    if image.mode == "P" or "transparency" in image.info:
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     converted = transform.apply(image.convert("RGB") if image.mode == "RGBA" else image)
     if image.mode == "RGBA":
         converted.putalpha(image.getchannel("A"))
-    converted.info.pop("icc_profile", None)
     return converted
 
 
 @lru_cache(maxsize=16)
-def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The conversion of a profile's colours to sRGB; None for sRGB itself, for one of other channels, and for one that cannot be read."""
+def _srgb_transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | Literal["unread"] | None:
+    """The conversion of a profile's colours to sRGB; None for sRGB itself, "unread" for one of other channels, or that cannot be read."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        channels = source.profile.xcolor_space.strip()
-        if channels != mode or "srgb" in (source.profile.profile_description or "").lower():
+        if source.profile.xcolor_space.strip() != mode:
+            return "unread"
+        if "srgb" in (source.profile.profile_description or "").lower():
             return None
         return ImageCms.buildTransform(
             source, ImageCms.createProfile("sRGB"), mode, "RGB", Intent.RELATIVE_COLORIMETRIC, Flags.BLACKPOINTCOMPENSATION
         )
     except (ImageCms.PyCMSError, OSError, TypeError, ValueError):
-        return None
+        return "unread"
 
 
-def turned(image: Image.Image) -> Image.Image:
-    """Apply the orientation tag; ImageOps.exif_transpose would write all other tags again, and fails where one of them is odd."""
-    if "exif" not in image.info and "Raw profile type exif" not in image.info and image.format != "TIFF":
-        return image
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - damaged metadata of a good picture, in one of Pillow's many ways
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
-    if turn is None:
-        return image
-    upright = image.transpose(turn)
+def turned(image: Image.Image) -> tuple[Image.Image, set[Unread]]:
+    """Apply the orientation tag, and say whether it cannot be read.
+
+    Pillow's own functions fail where another tag is odd, and take a damaged block of EXIF for one without a turn.
+    """
+    found = _tag(image, _ORIENTATION) or (1,) if image.format == "TIFF" else (_orientation(image.info.get("exif", b"")),)
+    turn = found[0] if len(found) == 1 else None
+    if not isinstance(turn, int) or not 0 <= turn <= 8:
+        return image, {"orientation"}
+    if turn not in _TURNS:
+        return image, set()
+    upright = image.transpose(_TURNS[turn])
     upright.info = image.info
-    return upright
+    return upright, set()
+
+
+def _orientation(block: bytes) -> int | None:
+    """Read the orientation of a block of EXIF: 1 where it has none, None where it cannot be read or says two things."""
+    while block.startswith(b"Exif\0\0"):
+        block = block[6:]
+    if not block:
+        return 1
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4], "")
+    found = set[int | None]()
+    try:
+        (start,) = struct.unpack_from(f"{order or '<'}I", block, 4)
+        (count,) = struct.unpack_from(f"{order or '<'}H", block, start)
+        for at in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(f"{order}HHI", block, at)
+            if tag == _ORIENTATION:
+                found.add(
+                    struct.unpack_from(order + _WHOLE_NUMBERS[kind], block, at + 8)[0] if number == 1 and kind in _WHOLE_NUMBERS else None
+                )
+    except struct.error:
+        return None
+    return None if not order or len(found) > 1 else found.pop() if found else 1

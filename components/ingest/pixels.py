@@ -21,6 +21,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.decode import decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
+from components.classifier.misread import Unread
 from components.classifier.progress import Progress
 from components.ingest.collection import FileRows, blocks, fingerprint, is_constant
 from components.readers.decoding import REMOTE_WORKERS, in_order, load
@@ -56,6 +57,7 @@ class _Picture:
     print: bytes
     constant: bool
     peak: int | None
+    unread: tuple[Unread, ...]
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class _Batch:
     constant: bytes
     deep: int
     peak: int
+    unread: list[tuple[Unread, int]]
+    """What of a picture's metadata cannot be read, and the place of its record."""
 
     def runs(self, records: list[str]) -> Iterator[tuple[list[str], Pixels | str | None]]:
         """The names of records of one outcome that follow each other: with their pixels (n, H, W, C), or the reason, or None."""
@@ -97,6 +101,8 @@ class DecodedPictures:
     """How many files had 16 bits per sample."""
     peak: int = 0
     """The largest sample in these."""
+    unread: list[tuple[Unread, str]] = field(default_factory=list)
+    """What of a picture's metadata cannot be read, and the picture's name."""
     faults: list[tuple[str, str]] = field(default_factory=list)
     """Names of what should be pictures and cannot be read, with the reason."""
     others: list[str] = field(default_factory=list)
@@ -125,8 +131,9 @@ def decode_all(
         progress = Progress(count, "files", log)
         for batch in decoded:
             result.deep, result.peak = result.deep + batch.deep, max(result.peak, batch.peak)
-            start = 0
-            for names, outcome in batch.runs(waiting.popleft()):
+            records_of_batch, start = waiting.popleft(), 0
+            result.unread += [(what, records_of_batch[place]) for what, place in batch.unread]
+            for names, outcome in batch.runs(records_of_batch):
                 progress.step(len(names))
                 if outcome is None:
                     result.others += names
@@ -252,6 +259,7 @@ def _decode_batch(batch: list[Encoded | Unreadable] | _Packed, settings: IngestS
         bytes(picture.constant for picture in pictures),
         len(peaks := [picture.peak for picture in pictures if picture.peak is not None]),
         max(peaks, default=0),
+        [(what, place) for place, outcome in enumerate(found) if isinstance(outcome, _Picture) for what in outcome.unread],
     )
 
 
@@ -269,7 +277,7 @@ def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _P
         return str(error)
     height, width = settings.image_size or picture.pixels.shape[:2]
     pixels = images.prepare(picture.pixels, ImageSpec(height, width, settings.channels or picture.pixels.shape[2]))
-    return _Picture(pixels, fingerprint(pixels), is_constant(pixels), picture.peak)
+    return _Picture(pixels, fingerprint(pixels), is_constant(pixels), picture.peak, picture.unread)
 
 
 class _Sizes:

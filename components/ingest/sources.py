@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from components.classifier.errors import DataError, UsageError
+from components.classifier.misread import UNREAD
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label, only_addresses
@@ -120,7 +121,7 @@ def _decode(listing: Listing, labelled: Labelled, workers: Workers, settings: In
         prints=np.frombuffer(decoded.prints, "S16"),
         constant=np.frombuffer(decoded.constant, bool),
         set_aside=[{"file": name, "reason": reason} for name, reason in faults],
-        notes=[*layout.notes, *_others(listing, labelled, decoded), *_column_notes(labelled, decoded.names)],
+        notes=[*layout.notes, *_others(listing, labelled, decoded), *_unread(decoded), *_column_notes(labelled, decoded.names)],
         columns={column: [layout.attributes.get(name, {}).get(column) for name in decoded.names] for column in columns},
         deep=decoded.deep,
         peak=decoded.peak,
@@ -139,6 +140,12 @@ def _others(listing: Listing, labelled: Labelled, decoded: DecodedPictures) -> l
         return []
     kinds = [f"{quoted(kind) or 'no suffix'} ({count})" for kind, count in sorted(Counter(suffix(name) for name in others).items())]
     return [f"passed over {counted(len(others), 'file')} without a picture, such as {quoted(others[0])}: {some(kinds)}"]
+
+
+def _unread(decoded: DecodedPictures) -> list[str]:
+    """What of the pictures' metadata cannot be read, though it would change their pixels: a line for each kind."""
+    names = {what: [name for kind, name in decoded.unread if kind == what] for what in UNREAD}
+    return [f"{counted(len(found), 'picture')} with {UNREAD[what]}: {some(map(quoted, found))}" for what, found in names.items() if found]
 
 
 def _column_notes(labelled: Labelled, names: list[str]) -> list[str]:

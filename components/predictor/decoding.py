@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
 import numpy as np
 
-from components.classifier.decode import decode
+from components.classifier.decode import decode_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels, prepare
+from components.classifier.misread import Unread
 from components.predictor.errors import Disconnected
 
 IDLE_SECONDS = 20.0
@@ -29,6 +31,14 @@ _GONE_SECONDS = 1.0
 """How long a decode goes on whose client is gone: ending the process costs more."""
 _NICE = 5
 """Small requests come first."""
+
+
+class Decoded(NamedTuple):
+    """A picture as the model takes it, with its own number of pixels and what of its metadata cannot be read."""
+
+    pixels: Pixels
+    number: int
+    unread: tuple[Unread, ...]
 
 
 class DecoderProcess:
@@ -40,8 +50,8 @@ class DecoderProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
 
-    def decode(self, data: bytes, spec: ImageSpec, max_pixels: int, gone: Callable[[], bool]) -> tuple[Pixels, int]:
-        """Decode a picture to what the model takes; returns its own number of pixels too.
+    def decode(self, data: bytes, spec: ImageSpec, max_pixels: int, gone: Callable[[], bool]) -> Decoded:
+        """Decode a picture to what the model takes.
 
         Raises ImageError as decode does, RequestError (413) when it takes too long, Disconnected when `gone` says that nobody waits.
         """
@@ -61,7 +71,7 @@ class DecoderProcess:
         if (process := self._process) is not None:
             process.kill()
 
-    def _ask(self, data: bytes, spec: ImageSpec, max_pixels: int, gone: Callable[[], bool]) -> tuple[Pixels, int]:
+    def _ask(self, data: bytes, spec: ImageSpec, max_pixels: int, gone: Callable[[], bool]) -> Decoded:
         connection = self._started()
         connection.send((spec, max_pixels))
         connection.send_bytes(data)
@@ -76,8 +86,8 @@ class DecoderProcess:
                 raise Disconnected
         if reason := connection.recv_bytes().decode():
             raise ImageError(reason)
-        number = int(connection.recv_bytes())
-        return np.frombuffer(connection.recv_bytes(), np.uint8).reshape(spec.shape), number
+        number, unread = connection.recv()
+        return Decoded(np.frombuffer(connection.recv_bytes(), np.uint8).reshape(spec.shape), number, unread)
 
     def _started(self) -> Connection:
         if self._process is None or self._process.poll() is not None or self._connection is None:
@@ -103,15 +113,16 @@ def work(connection: Connection) -> None:
         spec, max_pixels = connection.recv()
         data = connection.recv_bytes()
         try:
-            pixels = decode(data, max_pixels, levels=spec.levels)
-            prepared = prepare(pixels, spec)
+            picture = decode_picture(data, max_pixels, levels=spec.levels)
+            prepared = prepare(picture.pixels, spec)
         except ImageError as error:
             connection.send_bytes(str(error).encode())
             continue
-        number = pixels.shape[0] * pixels.shape[1]
-        del data, pixels
-        for part in (b"", b"%d" % number, prepared.tobytes()):
-            connection.send_bytes(part)
+        number, unread = picture.pixels.shape[0] * picture.pixels.shape[1], picture.unread
+        del data, picture
+        connection.send_bytes(b"")
+        connection.send((number, unread))
+        connection.send_bytes(prepared.tobytes())
 
 
 if __name__ == "__main__":

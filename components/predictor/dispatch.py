@@ -21,6 +21,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from components.classifier.misread import Unread
 from components.predictor.decoding import DecoderProcess
 from components.predictor.errors import Disconnected, Unavailable
 from components.predictor.protocol.request import RequestLimits
@@ -49,8 +50,9 @@ def never() -> bool:
 class Dispatcher:
     """Gives each request to the event loop or to the worker for its size."""
 
-    def __init__(self, settings: PredictorSettings, threads: int) -> None:
-        self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST)
+    def __init__(self, settings: PredictorSettings, threads: int, tell_unread: Callable[[Unread], object] = bool) -> None:
+        """`threads` work on small requests; `tell_unread` hears what of a picture's metadata cannot be read."""
+        self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST, tell_unread=tell_unread)
         self._decoder = DecoderProcess(settings.decode_seconds)
         small = replace(self.quick_limits, images_here=settings.max_images, cost_here=_SMALL_COST)
         self._patience, self._batches = settings.queue_seconds, settings.batch_seconds > 0

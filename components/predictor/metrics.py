@@ -68,6 +68,7 @@ class Metrics:
         self.ledger = gauge("ledger", "1 for what is known of the followed ledger: trusted, untrusted or unreachable", "state")
         self.behind = gauge("behind", "1 while another version than the champion serves, by why: refused, disk or store", "why")
         self.review_queued = counter("review_queued", "Pictures put into the review queue", "reason")
+        self.unread = counter("unread_metadata", "Pictures used without their orientation or profile, which cannot be read", "what")
         self.review_dropped = counter("review_dropped", "Pictures that were not put into the review queue", "why")
 
     def watch(self, queue_depth: Callable[[], float], in_flight: Callable[[], float], pending_bytes: Callable[[], float]) -> None:

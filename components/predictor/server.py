@@ -13,6 +13,7 @@ import uvloop
 from components.bundle.accelerator import require_device
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError, UsageError, first_line, one_line
+from components.classifier.misread import UNREAD, Unread
 from components.predictor import logs
 from components.predictor.dispatch import Dispatcher
 from components.predictor.grpc import grpc_server
@@ -95,7 +96,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         self.metrics = Metrics()
         self._review = ReviewWriter(settings, self.metrics) if settings.review_store else None
         self._shadow = Shadow(settings, ShadowMetrics()) if settings.shadow_share else None
-        dispatcher = Dispatcher(settings, _BATCHING_WORKERS if settings.batch_seconds else max(2, min(available_cpus(), _MAX_WORKERS)))
+        threads = _BATCHING_WORKERS if settings.batch_seconds else max(2, min(available_cpus(), _MAX_WORKERS))
+        dispatcher = Dispatcher(settings, threads, self._tell_unread)
+        self._told_unread: set[Unread] = set()
         self.model = ServingModel(settings, dispatcher, self.metrics, self._review, self._shadow)
         self.failure: PenstockError | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,6 +118,13 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             cpus=available_cpus(),
             threads=loaded.threads,
         )
+
+    def _tell_unread(self, what: Unread) -> None:
+        """Count a picture that is used without a part of its metadata; the log has one line for each kind."""
+        self.metrics.unread.labels(what).inc()
+        if what not in self._told_unread:
+            self._told_unread.add(what)
+            log().warning("metadata", note=f"a picture came with {UNREAD[what]}; penstock_unread_metadata_total counts them")
 
     def run(self, loader: Loader, listening: Callable[[int], object] = bool) -> int:
         """Serve until a signal comes or loading fails; tells `listening` the port, and returns the process' exit code."""

@@ -40,12 +40,13 @@ class CloudObjects:
 
         Raises AccessDenied and StoreUnavailable.
         """
-        folder, found = self._path(prefix).rstrip("/"), dict[str, dict[str, Any]]()
+        folder = self._path(prefix).rstrip("/")
         with self._told():
             try:
-                found = self._files.find(folder, detail=True)
+                listed = self._files.find(folder, detail=True)
             except FileNotFoundError:
                 return
+            found = listed if isinstance(listed, dict) else {path: self._files.info(path) for path in listed}  # adlfs, of one object
         entries = (
             Entry(path.strip("/").removeprefix(f"{self._root}/"), int(info.get("size") or 0), _stamp(info)) for path, info in found.items()
         )

@@ -24,8 +24,10 @@ import numpy.typing as npt
 
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus
+from components.classifier.decode import decode_picture
 from components.classifier.errors import DataError, EvaluationError, ImageError, StoreError, one_line
-from components.classifier.images import ImageSpec, Pixels, from_bytes, prepare
+from components.classifier.images import ImageSpec, Pixels, prepare
+from components.classifier.misread import UNREAD
 from components.readers import CONTAINERS, PICTURE
 from components.readers.archive_rows import read_part
 from components.readers.decoding import REMOTE_WORKERS, in_order, load
@@ -202,10 +204,14 @@ def _decode(records: list[Record], spec: ImageSpec) -> Group:
         elif isinstance(record, Unreadable):
             group.add(record.input, record.index, record.reason)
         elif isinstance(record, Encoded):
-            pixels, error = _decode_one(record, spec)
-            group.add(record.input, record.index, error)
-            if pixels is not None:
-                group.pixels.append(pixels[None])
+            try:
+                picture = decode_picture(load(record), levels=spec.levels)
+            except ImageError as error:
+                group.add(record.input, record.index, one_line(error))
+                continue
+            group.add(record.input, record.index, None)
+            group.pixels.append(prepare(picture.pixels, spec)[None])
+            group.passed_over += [PassedOver(record.input, UNREAD[what]) for what in picture.unread]
         else:
             count = len(record.pixels)
             group.inputs += [record.input] * count
@@ -213,13 +219,6 @@ def _decode(records: list[Record], spec: ImageSpec) -> Group:
             group.errors += [None] * count
             group.pixels.append(_prepare_all(record.pixels, spec))
     return group
-
-
-def _decode_one(record: Encoded, spec: ImageSpec) -> tuple[Pixels | None, str | None]:
-    try:
-        return from_bytes(load(record), spec), None
-    except ImageError as error:
-        return None, one_line(error)
 
 
 def _prepare_all(pixels: Pixels, spec: ImageSpec) -> Pixels:

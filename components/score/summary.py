@@ -7,6 +7,8 @@ from typing import Any
 
 from components.bundle.markdown import escape
 from components.classifier.errors import DataError
+from components.classifier.misread import UNREAD
+from components.readers.listing import counted
 from components.score.drift import Drift, ExpectedAccuracy, Feature, accuracy_line, compare, drift_lines, expected_accuracy
 from components.score.tally import FEATURES, SURE, Tally
 
@@ -107,6 +109,11 @@ def warnings_of(tally: Tally) -> list[str]:
         lines.append(f"{tally.unfamiliar} of {tally.rows - tally.errors} pictures look like nothing that the version was trained on")
     if not tally.rows:
         lines.append("nothing was found to score")
+    lines += [
+        f"{counted(tally.reasons[told], 'picture')} with {told}; _passed_over/ names them"
+        for told in UNREAD.values()
+        if tally.reasons[told]
+    ]
     if tally.errors:
         lines.append(f"{tally.errors} of {tally.rows} inputs could not be scored; their rows say why")
     return lines

@@ -136,7 +136,7 @@ def test_a_process_decodes_like_this_one_and_names_the_same_reasons() -> None:
     decoder = DecoderProcess(10)
     data = encoded(3000, "WEBP")
     try:
-        pixels, number = decoder.decode(data, SPEC, 25_000_000, never)
+        pixels, number, _ = decoder.decode(data, SPEC, 25_000_000, never)
         np.testing.assert_array_equal(pixels, from_bytes(data, SPEC))
         assert number == 9_000_000
         for wrong in (data[: len(data) // 2], b"nothing", b""):

@@ -2,11 +2,14 @@
 
 import io
 import json
+import re
+import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import httpx
 import imagecodecs
 import numpy as np
@@ -15,9 +18,12 @@ import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 import tifffile
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from PIL import Image, ImageCms
 
 from components.bundle.model import Classifier
+from components.classifier import misread
 from components.classifier.images import ImageSpec, from_bytes
 from components.predictor.decoding import DecoderProcess
 from components.validate_serving.predictor_process import predictor
@@ -88,6 +94,34 @@ def with_profile(seed: int) -> bytes:
     return encode(Image.fromarray(colour(seed)), "PNG", icc_profile=bytes(profile))
 
 
+def twisted_profile() -> bytes:
+    profile: bytes = Image.open(io.BytesIO(with_profile(0))).info["icc_profile"]
+    return profile
+
+
+def keyed(seed: int) -> bytes:
+    """A PNG with a profile, of which one colour is transparent."""
+    key = tuple(colour(seed)[3, 4].tolist())
+    return encode(Image.fromarray(colour(seed)), "PNG", icc_profile=twisted_profile(), transparency=key)
+
+
+def damaged(data: bytes, kind: bytes) -> bytes:
+    """A PNG in which the checksum of a chunk is wrong."""
+    at = data.index(kind)
+    (size,) = struct.unpack_from(">I", data, at - 4)
+    return data[: at + 4 + size] + bytes(4) + data[at + 8 + size :]
+
+
+UNREAD: dict[str, tuple[str, Callable[[int], bytes], str]] = {
+    "damaged turn": ("png", lambda seed: damaged(encode(Image.fromarray(colour(seed)), "PNG", exif=turn(6)), b"eXIf"), "orientation"),
+    "cut turn": ("jpg", lambda seed: encode(Image.fromarray(colour(seed)), "JPEG", exif=turn(6).tobytes()[:20]), "orientation"),
+    "turn of text": ("webp", lambda seed: encode(Image.fromarray(colour(seed)), "WEBP", exif=TEXT_TURN), "orientation"),
+    "damaged profile": ("png", lambda seed: damaged(with_profile(seed), b"iCCP"), "profile"),
+    "profile that is none": ("jpg", lambda seed: encode(Image.fromarray(colour(seed)), "JPEG", icc_profile=b"none"), "profile"),
+}
+"""Good pictures whose metadata would change the pixels, and cannot be read: ending, picture, what cannot be read."""
+TEXT_TURN = b"Exif\0\0II*\0\x08\0\0\0\1\0" + struct.pack("<HHI4s", 0x112, 2, 2, b"6\0\0\0") + bytes(4)
+
 KINDS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "png": ("png", lambda seed: encode(colour(seed))),
     "12-bit grey png": ("png", lambda seed: encode(Image.fromarray(scene(seed, 4095)[..., 1]))),
@@ -107,7 +141,17 @@ KINDS: dict[str, tuple[str, Callable[[int], bytes]]] = {
     "turned avif": ("avif", lambda seed: encode(Image.fromarray(colour(seed)), "AVIF", exif=turn(6))),
     "turned png": ("png", lambda seed: encode(Image.fromarray(colour(seed)), "PNG", exif=turn(8))),
     "codestream": ("j2k", lambda seed: imagecodecs.jpeg2k_encode(colour(seed), level=0, codecformat="j2k", reversible=True)),
+    "turned with a profile": (
+        "jpg",
+        lambda seed: encode(Image.fromarray(colour(seed)), "JPEG", quality=95, exif=turn(6), icc_profile=twisted_profile()),
+    ),
+    "palette with a profile": (
+        "png",
+        lambda seed: encode(Image.fromarray(colour(seed)).quantize(16), "PNG", icc_profile=twisted_profile()),
+    ),
+    "profile and transparent colour": ("png", keyed),
     "12-bit ppm": ("ppm", lambda seed: b"P6 11 15 4095\n" + scene(seed, 4095).astype(">u2").tobytes()),
+    **{kind: (ending, make) for kind, (ending, make, _) in UNREAD.items()},
 }
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "16-bit": ("png", encode(Image.fromarray(scene(1, 65535)[..., 0])), "above the 4,095 of levels=12; give the levels that it has"),
@@ -124,8 +168,9 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_process_beside_the_predictor_decodes_as_all_others_do(kind: str, beside: DecoderProcess) -> None:
     spec, data = ImageSpec(9, 7, 3, LEVELS), KINDS[kind][1](1)
-    pixels, number = beside.decode(data, spec, 10**6, bool)
+    pixels, number, unread = beside.decode(data, spec, 10**6, bool)
     assert np.array_equal(pixels, from_bytes(data, spec))
+    assert unread == ((UNREAD[kind][2],) if kind in UNREAD else ())
     assert number == 15 * 11
 
 
@@ -143,10 +188,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+def client(tmp_path_factory: pytest.TempPathFactory, grpc_port: int) -> Iterator[httpx.Client]:
     folder = model_dir(tmp_path_factory.mktemp("served"), levels=LEVELS)
-    with predictor(NAME, folder, 60) as (_, started), httpx.Client(base_url=started.url, timeout=30) as client:
+    served = predictor(NAME, folder, 60, "--enable_grpc", "true", "--grpc_port", str(grpc_port))
+    with served as (_, started), httpx.Client(base_url=started.url, timeout=30) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def grpc_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+    return port
 
 
 def pictures_of_every_kind() -> dict[str, bytes]:
@@ -176,6 +230,16 @@ def written(path: Path, write: Callable[..., None], table: pa.Table) -> Path:
     return path
 
 
+def saved_dataset(root: Path, content: dict[str, bytes]) -> Path:
+    """A folder as Hugging Face's `save_to_disk` writes it."""
+    table = rows(content, "structs")
+    with pa.OSFile(str(put(root / "data-00000-of-00001.arrow")), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+    put(root / "state.json", json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_format_type": None, "_split": None}))
+    put(root / "dataset_info.json", json.dumps({"features": {"image": {"_type": "Image"}, "label": {"dtype": "string", "_type": "Value"}}}))
+    return root
+
+
 WAYS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
     "zip": lambda root, content: zip_of(root / "x.zip", content),
     "tar": lambda root, content: tar_of(root / "x.tar", content),
@@ -193,6 +257,7 @@ WAYS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
     ),
     "parquet": lambda root, content: written(root / "p.parquet", pq.write_table, rows(content, "bytes")),
     "parquet of structs": lambda root, content: written(root / "p.parquet", pq.write_table, rows(content, "structs")),
+    "saved dataset": saved_dataset,
     "arrow": lambda root, content: written(root / "p.arrow", pyarrow.feather.write_feather, rows(content, "bytes")),
 }
 
@@ -221,7 +286,7 @@ def test_every_source_gives_the_pixels_and_the_refusals_of_the_folder(way: str, 
 
 
 def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by_every_way_in(
-    bundle: Path, client: httpx.Client, run: Run, score: Score, tmp_path: Path
+    bundle: Path, client: httpx.Client, grpc_port: int, run: Run, score: Score, tmp_path: Path
 ) -> None:
     pictures = pictures_of_every_kind()
     refused = {f"a/{kind}.{ending}": data for kind, (ending, data, _) in REFUSED.items()}
@@ -230,7 +295,8 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
 
     trained = run(tmp_path / "data", image_size=SIZE, channels=1, levels=LEVELS)
     twelve = publish(bundle, str(tmp_path / "store"))
-    rows = {row["input"]: row for row in score(tmp_path / "data", using=twelve, probabilities=True).rows}
+    scored = score(tmp_path / "data", using=twelve, probabilities=True)
+    rows = {row["input"]: row for row in scored.rows}
     served = {
         name: client.post(PREDICT, json={"instances": [{"b64": b64(data)}], "return_probabilities": True})
         for name, data in {**pictures, **refused}.items()
@@ -251,9 +317,27 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
         "outputs": [{"name": "probabilities"}],
     }
     (output,) = client.post(INFER, **binary(header, raw)).json()["outputs"]
-    by_picture = np.reshape(output["data"], output["shape"])
-    for name, probabilities in zip(pictures, by_picture, strict=True):
-        assert probabilities == pytest.approx(classifier.probabilities(files[name][1][None])[0], abs=1e-5), name
+    request = messages.ModelInferRequest(model_name=NAME, raw_input_contents=[raw], outputs=[{"name": "probabilities"}])
+    request.inputs.add(name="image", datatype="BYTES", shape=[len(pictures)])
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        answer = GRPCInferenceServiceStub(channel).ModelInfer(request)
+    by_grpc = (
+        np.frombuffer(answer.raw_output_contents[0], np.float32) if answer.raw_output_contents else answer.outputs[0].contents.fp32_contents
+    )
+    for by_picture in (output["data"], by_grpc):
+        for name, probabilities in zip(pictures, np.reshape(by_picture, output["shape"]), strict=True):
+            assert probabilities == pytest.approx(classifier.probabilities(files[name][1][None])[0], abs=1e-5), name
+    said_in_training = [line for line in trained.lines if "cannot be read: " in line]
+    for what, words in misread.UNREAD.items():
+        of_kind = [kind for kind, (_, _, other) in UNREAD.items() if other == what]
+        names = {name for name in pictures for kind in of_kind if name[2:].startswith(f"{[*KINDS].index(kind)}-")}
+        assert len(names) == 4 * len(of_kind)
+        assert {name for name, reason in scored.passed_over.items() if reason == words} == names
+        assert f"{len(names)} pictures with {words}; _passed_over/ names them" in scored.summary.warnings
+        (line,) = (line for line in said_in_training if f"{len(names)} pictures with {words}: " in line)
+        assert sum(name in line for name in names) >= 3
+        (counted,) = re.findall(rf'penstock_unread_metadata_total{{what="{what}"}} (\d+)', client.get("/metrics").text)
+        assert int(counted) >= 3 * len(names)  # by V1, by V2 and by gRPC
     set_aside = {entry["file"]: entry["reason"] for entry in trained.info.set_aside}
     for kind, (ending, _, words) in REFUSED.items():
         name = f"a/{kind}.{ending}"

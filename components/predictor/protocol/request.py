@@ -12,9 +12,10 @@ import numpy.typing as npt
 import orjson
 
 from components.classifier import images
-from components.classifier.decode import CostlyPicture, decode, is_picture
+from components.classifier.decode import CostlyPicture, decode_picture, is_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
+from components.classifier.misread import Unread
 from components.predictor.errors import Disconnected, HandOver
 from components.predictor.loaded_model import LoadedModel
 
@@ -30,8 +31,11 @@ _NUMBERS = ({float}, {int, float})
 _DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n\t")
 
-Slow = Callable[[bytes, ImageSpec, int, Callable[[], bool]], tuple[Pixels, int]]
-"""Decodes a picture that takes long: bytes, what the model takes, most pixels, whether the client is gone."""
+Slow = Callable[[bytes, ImageSpec, int, Callable[[], bool]], tuple[Pixels, int, tuple[Unread, ...]]]
+"""Decodes a picture that takes long: bytes, what the model takes, most pixels, whether the client is gone.
+
+Returns what the model takes, the picture's own number of pixels, and what of its metadata cannot be read.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,8 @@ class RequestLimits:
     slow: Slow | None = None
     gone: Callable[[], bool] = bool
     """Whether the client has left."""
+    tell_unread: Callable[[Unread], object] = bool
+    """Is told of each picture what of its metadata cannot be read."""
 
 
 Original = bytes | None
@@ -202,17 +208,20 @@ class PictureReader:
 
     def _decode(self, data: bytes, max_pixels: int) -> Pixels:
         try:
-            pixels = decode(data, max_pixels, self._limits.cost_here, self._spec.levels)
+            picture = decode_picture(data, max_pixels, self._limits.cost_here, self._spec.levels)
         except CostlyPicture:
             if self._limits.slow is None:
                 raise HandOver from None
             if self._limits.gone():
                 raise Disconnected from None
-            prepared, number = self._limits.slow(data, self._spec, max_pixels, self._limits.gone)
-            self._left -= number
-            return prepared
-        self._left -= pixels.shape[0] * pixels.shape[1]
-        return images.prepare(pixels, self._spec)
+            prepared, number, unread = self._limits.slow(data, self._spec, max_pixels, self._limits.gone)
+        else:
+            number, unread = picture.pixels.shape[0] * picture.pixels.shape[1], picture.unread
+            prepared = images.prepare(picture.pixels, self._spec)
+        self._left -= number
+        for what in unread:
+            self._limits.tell_unread(what)
+        return prepared
 
 
 def _without_library_text(message: str) -> str:
