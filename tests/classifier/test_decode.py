@@ -16,7 +16,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageCms
 
-from components.classifier.decode import MAX_SCANS, WorkBudget, decode, is_picture
+from components.classifier.decode import MAX_SCANS, WorkBudget, decode, decode_picture, is_picture
 from components.classifier.errors import ImageError
 from tests.classifier import variants
 
@@ -119,10 +119,30 @@ def test_a_png_is_not_damaged_by_its_text_however_much_there_is(size: int) -> No
     assert np.array_equal(decode(data), grey)
 
 
-def test_a_png_whose_profile_is_damaged_is_decoded_without_it() -> None:
+ODD_CHUNKS: list[tuple[bytes, bytes, tuple[str, ...]]] = [
+    *((kind, b"", ()) for kind in (b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"bKGD", b"hIST", b"sPLT", b"tIME", b"acTL", b"fcTL", b"eXIf")),
+    (b"iCCP", b"", ("profile",)),
+    (b"iCCP", b"broken\0\0" + zlib.compress(b"not a profile"), ("profile",)),
+    (b"iCCP", b"broken\0\0not even compressed", ("profile",)),
+    (b"iCCP", b"no end of its name", ("profile",)),
+    (b"iCCP", b"packed otherwise\0\7" + zlib.compress(b"a profile"), ("profile",)),
+    (b"iCCP", b"cut\0\0" + zlib.compress(b"a profile")[:8], ("profile",)),
+    (b"iCCP", b"large\0\0" + zlib.compress(bytes(2**21)), ("profile",)),
+    (b"eXIf", b"no TIFF header", ("orientation",)),
+    (b"eXIf", b"II*\0\x08\0\0\0\x09\0", ("orientation",)),
+    (b"eXIf", b"II*\0\x08\0\0\0\2\0" + struct.pack("<HHII", 0x112, 3, 1, 6) + struct.pack("<HHII", 0x112, 3, 1, 8), ("orientation",)),
+    (b"eXIf", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x112, 3, 1, 9), ("orientation",)),
+    (b"eXIf", b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 0x112, 3, 1, 0), ()),
+]
+"""Chunks beside the pixels whose content is odd: name, content, and what of it would change the pixels and cannot be read."""
+
+
+@pytest.mark.parametrize(("kind", "content", "unread"), ODD_CHUNKS)
+def test_a_png_with_odd_metadata_is_decoded_and_what_cannot_be_read_is_told(kind: bytes, content: bytes, unread: tuple[str, ...]) -> None:
     rgb = variants.samples(3)
-    assert np.array_equal(decode(variants.png(rgb, 2, 8, before={b"iCCP": b"broken\0\0" + zlib.compress(b"not a profile")})), rgb)
-    assert np.array_equal(decode(variants.png(rgb, 2, 8, before={b"iCCP": b"broken\0\0not even compressed"})), rgb)
+    picture = decode_picture(variants.png(rgb, 2, 8, before={kind: content}))
+    assert np.array_equal(picture.pixels, rgb)
+    assert picture.unread == unread
 
 
 @pytest.mark.parametrize("kind", [b"iCCP", b"eXIf", b"tEXt", b"pHYs"])
