@@ -13,8 +13,9 @@
    10, 12 or 32 bits, signed and floating point ones are refused: their scale is unknown.
 7. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB.
 
-What Pillow is known to misread is in misread.py and jpeg2000.py, the way from 16 bits and transparency to 8 bits in depth.py. The
-work that a picture costs is known from its header: `WORK` bounds the memory of all that is decoded at a time.
+Small plain pictures take the short way of plain.py to the same pixels. What Pillow is known to misread is in misread.py and
+jpeg2000.py, the way from 16 bits and transparency to 8 bits in depth.py. The work that a picture costs is known from its header:
+`WORK` bounds the memory of all that is decoded at a time.
 """
 
 import io
@@ -35,7 +36,8 @@ from components.classifier import depth, jpeg2000
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
-from components.classifier.misread import Unread, check_depth, check_misread, is_16_bit, is_inverted, is_raw, repair, turned
+from components.classifier.misread import Unread, check_depth, check_misread, check_rows, is_16_bit, is_inverted, is_raw, repair, turned
+from components.classifier.plain import decode_plain
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
 MAX_PIXELS = 64_000_000
@@ -139,6 +141,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
+        if (plain := decode_plain(data, max_pixels if max_cost is None else min(max_pixels, max_cost))) is not None:
+            return Picture(*plain)
         _check_header(data, max_cost)
         data, left_out = _first_frame(data, max_cost)
         data = jpeg2000.checked(data)
@@ -149,6 +153,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
             _check_cost(image, data, max_cost)
             with WORK.hold(work_bytes(image)):
                 image.load()
+                check_rows(image, data)
                 check_depth(image)
                 inverted, peak = is_inverted(image), depth.peak(image) if is_16_bit(image, data) else None
                 if peak is not None and levels < 16:

@@ -2,7 +2,8 @@
 
 import io
 import struct
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from components.classifier.errors import ImageError
 _COMPRESSION, _WEBP = 259, 50001
 _SUBFILE, _BITS, _PHOTOMETRIC, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 258, 262, 284, 330, 339, 50706
 _ORIENTATION = 0x0112
+_AT_ONCE = 4096
+"""Bytes of a PNG that are unpacked together: to 4 MiB at most."""
 _LOSSLESS_OR_LAYERED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 """Start-of-frame markers of JPEG's kinds that its decoder does not know (ISO/IEC 10918-1, table B.1)."""
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
@@ -112,6 +115,44 @@ def check_depth(image: Image.Image) -> None:
         raise ImageError(f"the picture has {kind} pixels of unknown scale; save it with 8 or 16 bits")
     if image.mode in {"LAB", "HSV"}:
         raise ImageError(f"the picture has {image.mode} colours; save it as RGB or grey")
+
+
+def check_rows(image: Image.Image, data: bytes) -> None:
+    """Raise ImageError for a PNG, which is loaded, whose compressed pixels end too early: Pillow leaves its last rows black."""
+    if image.format != "PNG" or (not data[28] and any(image.crop((0, image.height - 1, *image.size)).tobytes())):
+        return
+    bits = data[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[data[25]]
+    passes = _ADAM7 if data[28] else ((0, 0, 1, 1),)
+    sizes = [(-(-(image.width - x) // across), -(-(image.height - y) // down)) for x, y, across, down in passes]
+    if not has_all_rows(_compressed(data), sum(height * (1 + (width * bits + 7) // 8) for width, height in sizes if width > 0 < height)):
+        raise ImageError("the picture is cut or damaged (its last rows are missing)")
+
+
+_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Of each pass of an interlaced PNG: its first column and row, and the steps from one to the next."""
+
+
+def _compressed(data: bytes) -> Iterator[bytes]:
+    at, kind = 8, b""
+    while kind != b"IEND":
+        size, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        if kind == b"IDAT":
+            yield data[at + 8 : at + 8 + size]
+        at += 12 + size
+
+
+def has_all_rows(compressed: Iterable[bytes], size: int) -> bool:
+    """Say whether the `IDAT` chunks of a PNG hold `size` bytes when unpacked: its decoder leaves rows that are not there black."""
+    unpacking, number = zlib.decompressobj(), 0
+    for part in compressed:
+        for at in range(0, len(part), _AT_ONCE):
+            try:
+                number += len(unpacking.decompress(part[at : at + _AT_ONCE]))
+            except zlib.error:
+                return False
+            if number >= size:
+                return True
+    return False
 
 
 def is_inverted(image: Image.Image) -> bool:
