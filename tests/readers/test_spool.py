@@ -20,6 +20,7 @@ def test_items_come_sorted_equal_ones_as_they_were_added(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spool, "RUN", run)
         patch.setattr(spool, "BLOCK", 2)
+        patch.setattr(spool, "MAX_RUNS", 3)
         by_name, as_added = Spool[tuple[str, int]](folder / "a", lambda item: item[0]), Spool[tuple[str, int]](folder / "b")
         for item in items:
             by_name.add(item)
@@ -36,4 +37,15 @@ def test_few_items_make_no_files_and_sorted_ones_one(tmp_path: Path, monkeypatch
         many.add(number)
     few.add(1)
     assert (list(few), list(many)) == ([1], list(range(30)))
-    assert [path.name for path in tmp_path.rglob("*")] == ["many", "0"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["many", "0-0"]
+
+
+def test_few_files_are_open_however_many_items_come_in_disorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "RUN", 2)
+    monkeypatch.setattr(spool, "MAX_RUNS", 5)
+    items = Spool[int](tmp_path / "items", lambda item: item)
+    for number in range(100, 0, -1):
+        items.add(number)
+        assert len(list(tmp_path.rglob("*-*"))) <= 5
+    assert list(items) == list(range(1, 101))
+    assert len(list((tmp_path / "items").iterdir())) == 14  # of 50 runs 9 times 5 are merged
