@@ -33,7 +33,8 @@ def scoring_pipeline(
     """Score pictures with one model version.
 
     1. resolve says which version "champion" is now; all other steps use that one.
-    2. plan looks through the input, sets aside what is not a picture, and cuts the rest into pieces and shards.
+    2. plan looks through the input, sets aside what is not a picture, and cuts the rest into pieces and shards. Where the output
+       holds the same scores already, the run ends here, and succeeds.
     3. For each shard, score decodes and classifies, and keeps each finished piece in the output: a run that was stopped goes on there.
     4. merge commits what the shards wrote: predictions, summary and manifest.
     """
@@ -48,18 +49,20 @@ def scoring_pipeline(
         output=output,
         environment=environment,
         shards=shards,
+        gpus=gpus,
         scoring=scoring,
     )
     configure(plan, "Plan", timeout=2 * HOUR)
     know_own_pod(plan)
 
-    with dsl.ParallelFor(plan.outputs["Output"], name="shards") as shard:
-        score = score_images(plan=plan.outputs["plan"], shard=shard, gpus=gpus, gpu_resource=gpu_resource, node_selector=node_selector)
-        configure(score, "Score", timeout=24 * HOUR)
-        know_own_pod(score)
-        use_gpus(score, gpus, gpu_resource, node_selector)
+    with dsl.If(plan.outputs["Output"] == "score", name="changed"):
+        with dsl.ParallelFor(plan.outputs["shards"], name="shards") as shard:
+            score = score_images(plan=plan.outputs["plan"], shard=shard, gpus=gpus, gpu_resource=gpu_resource, node_selector=node_selector)
+            configure(score, "Score", timeout=24 * HOUR)
+            know_own_pod(score)
+            use_gpus(score, gpus, gpu_resource, node_selector)
 
-    merge = merge_scores(plan=plan.outputs["plan"], results=dsl.Collected(score.output))
-    configure(merge, "Merge", timeout=2 * HOUR)
+        merge = merge_scores(plan=plan.outputs["plan"], results=dsl.Collected(score.output))
+        configure(merge, "Merge", timeout=2 * HOUR)
 
-    return Outputs(version=resolve.output, output=merge.outputs["Output"])
+    return Outputs(version=resolve.output, output=plan.outputs["address"])

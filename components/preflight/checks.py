@@ -15,7 +15,7 @@ from components.registry.weights import find_weights
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.names import check_model_name
 from components.settings.resources import Resources, check_batches
-from components.settings.scoring import ScoringSettings, check_engine, check_ray_nodes
+from components.settings.scoring import ScoringSettings, check_engine, check_pods
 from components.settings.search import SearchSettings, settings_of_trial
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
@@ -65,11 +65,7 @@ def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator
         raise UsageError(f"ray_nodes={settings.ray_nodes} needs a cluster with KubeRay, and this run is local; leave ray_nodes out")
     if here:
         check_engine(settings.engine)
-    check_ray_nodes(settings, *(parameters[name] for name in ("store", "input", "output")))
-    if settings.ray_nodes and gpus:
-        raise UsageError(
-            f"gpus={parameters['gpus']} would be held by the step that only follows the pods which score; set ray_gpus instead"
-        )
+    check_pods(settings, *(parameters[name] for name in ("store", "input", "output", "gpus")))
     on_ray = settings.engine == "ray"  # then the GPUs are those of Ray's cluster
     if here and not on_ray and (settings.device == "cuda" or (settings.device == "auto" and gpus)):
         from components.bundle.accelerator import require_device  # imports onnxruntime

@@ -1,5 +1,7 @@
 """The steps of batch scoring as Kubeflow sees them."""
 
+from typing import NamedTuple
+
 from kfp import dsl
 
 from components.step_image import component, slim_component
@@ -27,9 +29,12 @@ def plan_shards(
     output: str = "",
     environment: str = "dev",
     shards: int = 0,
+    gpus: str = "0",
     scoring: dict = {},  # noqa: B006 - kfp reads the default, nothing changes it
-) -> list:
-    """Look through the input, cut it into pieces and deal them to shards; returns the shards' names, one where there is nothing to score.
+) -> NamedTuple("Planned", [("Output", str), ("shards", list), ("address", str)]):  # type: ignore[valid-type]  # kfp reads this form
+    """Look through the input, cut it into pieces and deal them to shards.
+
+    Returns "score", or "unchanged" where the output holds the same scores already, the shards' names, and the output's address.
 
     Args:
         plan: The pieces, and what was passed over.
@@ -37,7 +42,7 @@ def plan_shards(
     """
     from pathlib import Path
 
-    from components.score.plan_step import make_plan, shards_to_score
+    from components.score.plan_step import is_unchanged, make_plan
     from components.settings.scoring import ScoringSettings
 
     settings = ScoringSettings.in_environment(scoring, environment)
@@ -46,10 +51,18 @@ def plan_shards(
 
         require_kuberay()
     made = make_plan(
-        Path(plan.path), store=store, name=name, version=version, input=input, output=output, settings=settings, shards=int(shards)
+        Path(plan.path),
+        store=store,
+        name=name,
+        version=version,
+        input=input,
+        output=output,
+        settings=settings,
+        shards=int(shards),
+        gpus=gpus,
     )
     plan.metadata.update({"input": input, "output": made.output, "version": version, "pieces": len(made.pieces)})
-    return shards_to_score(made)
+    return "unchanged" if is_unchanged(made) else "score", made.shards(), made.output
 
 
 @component

@@ -31,7 +31,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     output, parts = Output(plan.output), parts_of(plan)
     folder.mkdir(parents=True, exist_ok=True)
     if output.is_complete(plan):
-        return _committed(plan, parts, output, folder)
+        return committed(plan, folder)
     with tempfile.TemporaryDirectory(prefix="penstock-merge-") as scratch:
         reference = read_reference(Model(plan.store, plan.name, plan.version).reference(Path(scratch) / "model"))
         stored, complete = [], output.complete()
@@ -40,7 +40,7 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
                 stored.append((part, found))
         failed = [piece for piece in plan.pieces if piece.id not in complete]
         if (plan.refused or len(stored) < len(parts)) and output.is_complete(plan):
-            return _committed(plan, parts, output, folder)  # another run of the same plan was first, and tidied up
+            return committed(plan, folder)  # another run of the same plan was first, and tidied up
         if plan.refused or len(stored) < len(parts):
             _keep_incomplete(plan, parts, output, reference, Path(scratch))
             raise _failed(plan, [reason for _, reason in plan.refused] + [output.failure(piece) for piece in failed])
@@ -54,8 +54,12 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
     return _checked(summary)
 
 
-def _committed(plan: Plan, parts: list[Part], output: Output, folder: Path) -> Summary:
-    output.fetch(plan, parts, folder)
+def committed(plan: Plan, folder: Path) -> Summary:
+    """Copy the plan's complete output to a folder, but for the rows of a dataset, and take away what led to it; returns the summary.
+
+    Raises IntegrityError for files that were changed, DataError when not one of the inputs could be scored.
+    """
+    Output(plan.output).fetch(plan, parts_of(plan), folder)
     return _checked(read_summary((folder / SUMMARY).read_bytes()))
 
 

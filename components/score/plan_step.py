@@ -1,16 +1,18 @@
 """The plan step: settle the output, look through the input, cut it into pieces."""
 
 import hashlib
+import shutil
 import tempfile
 from pathlib import Path
 
 from components.classifier.errors import UsageError
 from components.readers.records import Reading
 from components.score.classify_inputs import classify_inputs, refuse_output_in_input
+from components.score.merge import committed
 from components.score.model import Model
-from components.score.output import Output
+from components.score.output import SUMMARY, Output
 from components.score.plan import Plan, write_plan
-from components.settings.scoring import ScoringSettings, check_engine, check_ray_nodes
+from components.settings.scoring import ScoringSettings, check_engine, check_pods
 from components.storage import open_store
 
 
@@ -24,6 +26,7 @@ def make_plan(
     output: str,
     settings: ScoringSettings,
     shards: int = 0,
+    gpus: str = "0",
 ) -> Plan:
     """Plan one run; `output` "" means `scores/NAME/…` in the model store, one folder per input and version.
 
@@ -33,7 +36,7 @@ def make_plan(
     if not input.strip():
         raise UsageError("no input is given; name a file, a folder or s3://bucket/prefix")
     check_engine(settings.engine)
-    check_ray_nodes(settings, store, input, output)
+    check_pods(settings, store, input, output, gpus)
     if shards < 0:
         raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
     output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")
@@ -65,13 +68,15 @@ def make_plan(
         )
 
 
-def shards_to_score(plan: Plan) -> list[str]:
-    """Return the shards of a plan, or only the first where the output is that of the same plan already, which is said.
+def is_unchanged(plan: Plan) -> bool:
+    """Say whether the output is that of the same plan already, which is printed; its summary is then copied to the plan's folder.
 
-    One at least, since a loop over nothing fails on some runners: it finds nothing to do.
+    Raises what the run raised that wrote it, where not one input could be scored, and IntegrityError for files that were changed since.
     """
-    shards = plan.shards()
     if not Output(plan.output).is_complete(plan):
-        return shards
+        return False
+    with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
+        committed(plan, Path(scratch))
+        shutil.copyfile(Path(scratch) / SUMMARY, plan.folder / SUMMARY)
     print(f"note: {plan.output} holds the scores of this input by {plan.version} already, nothing has changed: nothing is scored")
-    return shards[:1]
+    return True

@@ -70,10 +70,15 @@ class ScoringSettings(Settings):
         return cls.read({**own, **values} if isinstance(values, dict) else values)
 
 
-def check_ray_nodes(settings: ScoringSettings, store: str, input: str, output: str) -> None:
-    """Raise UsageError for an address that the pods of a Ray cluster could not reach; an empty output is in the store."""
+def check_pods(settings: ScoringSettings, store: str, input: str, output: str, gpus: str) -> None:
+    """Raise UsageError for an address that the pods of a Ray cluster could not reach, and for GPUs that they would not get.
+
+    An empty output is in the store. `gpus`: how many the scoring step's own pod gets.
+    """
     if not settings.ray_nodes:
         return
+    if gpus not in {"", "0"}:
+        raise UsageError(f"gpus={gpus} would be held by the step that only follows the pods which score; set ray_gpus instead")
     for name, address in (("store", store), ("input", input), ("output", output)):
         if not address.startswith("s3://") and (name, address) not in {("input", "golden"), ("output", "")}:
             raise UsageError(

@@ -113,7 +113,8 @@ def print_after_hold(version: str, arguments: dict[str, Any]) -> None:
 
 def print_scoring(result: RunResult) -> None:
     """Print a scoring run: how many pictures were answered, which answers, and what was set aside."""
-    summary = json.loads((result.artifact("merge-scores", "predictions") / "summary.json").read_text("utf-8"))
+    written = ("plan-shards", "plan") if result.skipped else ("merge-scores", "predictions")
+    summary = json.loads((result.artifact(*written) / "summary.json").read_text("utf-8"))
     console.print()
     table = Table(header_style="bold")
     table.add_column("class")

@@ -22,7 +22,7 @@ from components.score.plan import Plan
 from components.score.ray_job import cause, fetch_plan, put_plan, ray_job, status_line, work_of
 from components.score.shard import score_shard
 from components.settings.resources import POD, POD_NAMESPACE
-from components.settings.scoring import ScoringSettings, check_ray_nodes
+from components.settings.scoring import ScoringSettings, check_pods
 from components.storage import open_store
 from tests.api_server import api_server
 from tests.manifests.building import MANIFESTS
@@ -137,9 +137,11 @@ def test_settings_that_cannot_work_are_refused(settings: dict[str, Any], said: s
 )
 def test_a_place_that_pods_do_not_reach_is_refused_by_name(store: str, given: str, output: str, named: str) -> None:
     with pytest.raises(UsageError, match=f"cannot reach {named}; set"):
-        check_ray_nodes(SETTINGS, store, given, output)
-    check_ray_nodes(ScoringSettings(), store, given, output)
-    check_ray_nodes(SETTINGS, "s3://s", "golden", "")
+        check_pods(SETTINGS, store, given, output, "0")
+    check_pods(ScoringSettings(), store, given, output, "1")
+    check_pods(SETTINGS, "s3://s", "golden", "", "0")
+    with pytest.raises(UsageError, match="gpus=1 would be held by the step that only follows the pods"):
+        check_pods(SETTINGS, "s3://s", "golden", "", "1")
 
 
 def test_a_plan_comes_back_from_the_store_as_it_was_and_is_gone_when_it_is_cleared(model: Model, tmp_path: Path) -> None:

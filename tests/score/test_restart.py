@@ -7,11 +7,12 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from components.classifier.errors import DataError, IntegrityError
 from components.score import plan as planning
 from components.score import rows
 from components.score.output import MANIFEST, PREDICTIONS, SUMMARY
 from components.score.plan import Plan
-from components.score.plan_step import shards_to_score
+from components.score.plan_step import is_unchanged
 from components.score.shard import score_shard
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
@@ -20,7 +21,6 @@ KILLED = """
 import os, signal, sys
 from components.score import rows
 from components.score.plan import Plan
-from components.score.plan_step import shards_to_score
 from components.score.shard import score_shard
 
 seen = 0
@@ -135,16 +135,35 @@ def test_a_finished_run_is_found_and_a_changed_input_is_not(score: Score, model:
     assert score(pictures, output=tmp_path / "output", review_threshold=1.0).summary.needs_review == 25
 
 
-def test_an_unchanged_input_takes_one_shard_that_finds_nothing_to_do(
+def test_an_unchanged_input_is_known_by_the_plan(
     score: Score, model: Model, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    score(pictures, output=tmp_path / "output", shards=3)
+    first = plan_of(model, tmp_path / "first", pictures, tmp_path / "output", shards=3)
+    assert not is_unchanged(first)
+    done = score(pictures, output=tmp_path / "output", shards=3)
     planned = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=3)
-    assert shards_to_score(planned) == ["0"]
+    left = tmp_path / "output" / "_parts" / f"{planned.pieces[0].id}.parquet"
+    cases.put(left, b"left by a run that ended just after it had committed")
+    assert is_unchanged(planned)
+    assert not left.exists()
+    assert (planned.folder / "summary.json").read_bytes() == (tmp_path / "output" / "summary.json").read_bytes()
     assert f"note: {tmp_path / 'output'} holds the scores of this input by {model.version} already" in capsys.readouterr().out
     assert score_shard(planned, "0").scored == 0
     cases.put(pictures / "7.png", cases.png(8))
-    assert shards_to_score(plan_of(model, tmp_path / "changed", pictures, tmp_path / "output", shards=3)) == ["0", "1", "2"]
+    assert not is_unchanged(plan_of(model, tmp_path / "changed", pictures, tmp_path / "output", shards=3))
+    assert plan_of(model, tmp_path / "back", pictures, tmp_path / "output", shards=3).pieces != planned.pieces
+    cases.put(tmp_path / "output" / "predictions.parquet", done.data[:-1])
+    with pytest.raises(IntegrityError, match="was changed"):
+        is_unchanged(planned)
+
+
+def test_an_input_of_which_nothing_could_be_scored_is_refused_again(model: Model, score: Score, tmp_path: Path) -> None:
+    cases.put(tmp_path / "in" / "1.png", b"no picture")
+    for _ in range(2):
+        with pytest.raises(DataError, match="none of the 1 inputs could be scored"):
+            score(tmp_path / "in", output=tmp_path / "output")
+    with pytest.raises(DataError, match="none of the 1 inputs could be scored"):
+        is_unchanged(plan_of(model, tmp_path / "plan", tmp_path / "in", tmp_path / "output"))
 
 
 def test_a_finished_run_whose_file_was_removed_is_done_again(score: Score, pictures: Path, tmp_path: Path) -> None:
