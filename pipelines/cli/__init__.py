@@ -13,6 +13,7 @@ from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
 from pipelines.cli.drift import drift
 from pipelines.cli.export import export
+from pipelines.cli.extras import missing
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.params import WithParameters, params
@@ -82,5 +83,11 @@ def main() -> None:
     except PenstockError as error:
         fail(error)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        told = missing(error)
+        if told is None:
+            raise
+        fail(told)
+        sys.exit(told.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -8,6 +8,7 @@ import typer
 from rich.text import Text
 
 from components.classifier.errors import PenstockError
+from pipelines.cli.extras import with_remedy
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
 from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
@@ -155,7 +156,7 @@ def check(result: RunResult, arguments: dict[str, Any]) -> None:
         trained = trained_files(result.directory) if failed == "publish-model" else None
         command = f"penstock models publish {result.directory} --store {arguments.get('store')} --name {arguments.get('name')}"
         kept = f"; the trained model is in {trained[0]}, and `{command}` goes on from there" if trained else ""
-        raise RunFailed(f"{failed}: {result.error or 'ended without a message'}{kept} (log: {result.log})")
+        raise RunFailed(f"{failed}: {with_remedy(result.error) or 'ended without a message'}{kept} (log: {result.log})")
 
 
 def checkpoints_here() -> str:

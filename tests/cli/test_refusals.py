@@ -1,10 +1,13 @@
 """What a user can get wrong: one line, what to do, the exit code, and nothing half done."""
 
+import ast
+import sys
 from pathlib import Path
 
 import pytest
 
 from pipelines.cli import main
+from pipelines.cli.extras import remedy, with_remedy
 from tests.pipelines import runs
 
 
@@ -122,3 +125,43 @@ def test_a_json_command_that_fails_prints_its_error_as_one_document(tmp_path: Pa
 
 def test_the_default_image_is_warned_of_when_pipelines_are_compiled(tmp_path: Path) -> None:
     assert "a cluster that does not have penstock-pipeline" in runs.penstock("compile", "--output", "out", cwd=tmp_path).err
+
+
+BASE = {"PIL", "boto3", "botocore", "numpy", "pydantic", "pydantic_core", "pydantic_settings", "s3transfer", "tenacity", "urllib3", "yaml"}
+"""What every installation has."""
+WITH_OTHERS = {"attr", "fsspec", "grpc", "grpc_interceptor", "kfp_server_api", "markupsafe", "orjson", "starlette"}
+"""What comes with packages that extras name, which are missing where these are."""
+
+
+def imported() -> set[str]:
+    """Names of all packages that the code imports anywhere."""
+    found = set[str]()
+    for path in (file for folder in ("components", "pipelines") for file in (runs.ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            named = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+            named += [it.name for it in node.names] if isinstance(node, ast.Import) else []
+            found.update(name.partition(".")[0] for name in named)
+    return found - sys.stdlib_module_names - {"components", "pipelines"}
+
+
+def test_of_every_package_that_is_missing_the_extra_is_named() -> None:
+    asked = imported() - BASE - WITH_OTHERS
+    assert len(asked) > 30
+    assert {name for name in asked if "pip install 'penstock[" not in remedy(name)} == set()
+    assert remedy("openvino.runtime") == "this needs openvino, which is not installed: pip install 'penstock[openvino]'"
+    assert remedy("onnxruntime") == "this needs onnxruntime, which is not installed: pip install 'penstock[all]'"
+    assert {remedy(name) for name in ("numpy", "no_such_package", "onn")} == {""}
+    failed = "plan-shards: ModuleNotFoundError: No module named 'ray.data'"
+    assert with_remedy(failed) == f"{failed}; this needs ray, which is not installed: pip install 'penstock[ray]'"
+    assert with_remedy("ModuleNotFoundError: No module named 'mine'") == "ModuleNotFoundError: No module named 'mine'"
+
+
+def test_a_command_whose_extra_is_missing_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    for name in [name for name in sys.modules if name.startswith("pipelines.ui")]:
+        monkeypatch.delitem(sys.modules, name)
+    refused = penstock(monkeypatch, capsys, "ui", "--port", "0")
+    assert (refused.code, refused.text) == (2, "error: this needs fastapi, which is not installed: pip install 'penstock[ui]'")
