@@ -1,11 +1,16 @@
 """The way in for gRPC: the Open Inference Protocol's methods, by the same rules, limits and code as HTTP."""
 
+import math
+import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
 
+import grpc
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError
 from grpc import aio
 from grpc_interceptor import AsyncExceptionToStatusInterceptor, exceptions
 
@@ -16,9 +21,9 @@ from components.predictor.errors import Disconnected, HandOver, Unavailable
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
-from components.predictor.model import ServingModel
+from components.predictor.model import ServingModel, check_version
 from components.predictor.protocol import v2
-from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, parse_options
+from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, max_images, parse_options
 from components.predictor.sdk import (
     GRPCInferenceServiceServicer,
     InferOutput,
@@ -32,6 +37,15 @@ from components.predictor.speed import new_id
 
 _THREADS, _SLACK_BYTES = 2, 64 * 1024
 _MIN_CALLS = 8
+_NO_COMPRESSION = 1
+"""A bit per algorithm; the first says that there is none. A few kilobytes could become gigabytes, before their size is known."""
+_UNCHECKED_BYTES = 64 * 1024
+"""A message up to this size is parsed without counting its fields first."""
+_SPARE_FIELDS = 1000
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+"""How protobuf writes a field."""
+_MAX_SHIFT = 63
+_SERVICE = messages.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _STATUS: dict[int, Callable[[str], exceptions.GrpcException]] = {
     404: exceptions.NotFound,
     413: exceptions.ResourceExhausted,
@@ -54,11 +68,18 @@ def grpc_server(model: ServingModel, metrics: Metrics, address: str) -> Any:
     server = aio.server(
         futures.ThreadPoolExecutor(_THREADS),
         interceptors=(AsyncExceptionToStatusInterceptor(),),
-        options=[("grpc.max_send_message_length", limit), ("grpc.max_receive_message_length", limit)],
+        options=[
+            ("grpc.max_send_message_length", limit),
+            ("grpc.max_receive_message_length", limit),
+            ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
+        ],
         # a message arrives as a whole before its size is known: the number of calls bounds how much arrives at a time
         maximum_concurrent_rpcs=max(_MIN_CALLS, 4 * settings.max_pending_bytes // settings.max_body_bytes),
     )
-    add_GRPCInferenceServiceServicer_to_server(Servicer(model, metrics), server)
+    servicer = Servicer(model, metrics)
+    infer = grpc.unary_unary_rpc_method_handler(servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString)
+    add_GRPCInferenceServiceServicer_to_server(servicer, server)
+    server.add_registered_method_handlers(_SERVICE, {"ModelInfer": infer})  # instead of the one that parses before anything is asked
     server.add_insecure_port(address)
     return server
 
@@ -98,25 +119,27 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         """Refuse."""
         raise exceptions.PermissionDenied("clients cannot unload models; deploy another version instead")
 
-    async def ModelInfer(self, request: Any, context: Any) -> Any:
-        """Answer an inference request."""
-        began = time.perf_counter()
-        answer = await self._infer(request)
+    async def ModelInfer(self, request: bytes, context: Any) -> Any:
+        """Answer an inference request, which comes as bytes: parsing it may take long, and many times their memory."""
+        began, ended = time.perf_counter(), threading.Event()
+        try:
+            answer = await self._infer(request, ended.is_set)
+        finally:  # cancelled, when the client has gone
+            ended.set()
         self._metrics.count_request("grpc", answer.status if isinstance(answer, _Failure) else 200, time.perf_counter() - began)
         if isinstance(answer, _Failure):
             raise _STATUS.get(answer.status, exceptions.InvalidArgument)(answer.message)
         return answer
 
-    async def _infer(self, request: Any) -> Any:
+    async def _infer(self, request: bytes, gone: Callable[[], bool]) -> Any:
         """Return the response to an inference request, or its failure."""
-        size, dispatcher = request.ByteSize(), self._model.dispatcher
+        size, dispatcher = len(request), self._model.dispatcher
         try:
-            self._model.check_name(request.model_name)
-            loaded = self._model.current(request.model_version)
+            loaded = self._model.current()
             dispatcher.check(size)
             try:
                 self._model.hold(size, size <= SMALL_BYTES)
-                return await dispatcher.run(lambda limits: self._answer(request, loaded, limits), size)
+                return await dispatcher.run(lambda limits: self._answer(request, loaded, limits), size, gone)
             finally:
                 self._model.pending_bytes -= size
         except RequestError as error:
@@ -138,7 +161,7 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         except Unavailable as error:
             raise exceptions.Unavailable(str(error)) from error
 
-    def _answer(self, message: Any, loaded: LoadedModel, limits: RequestLimits) -> Any:
+    def _answer(self, message: bytes, loaded: LoadedModel, limits: RequestLimits) -> Any:
         """Do all the work of a request, or return None where it is too much; mistakes are returned, as in http/app.py."""
         try:
             return self._predict(message, loaded, limits)
@@ -147,12 +170,18 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
         except RequestError as error:
             return _Failure(error.status, str(error))
 
-    def _predict(self, message: Any, loaded: LoadedModel, limits: RequestLimits) -> Any:
+    def _predict(self, data: bytes, loaded: LoadedModel, limits: RequestLimits) -> Any:
         """Parse, classify and write; raises RequestError and HandOver."""
+        message = _parsed(data, limits.max_images)
+        self._model.check_name(message.model_name)
+        check_version(loaded, message.model_version)
         if len(message.inputs) != 1:
             raise RequestError("the request must have one input")
         if len(message.raw_input_contents) > 1 or (message.raw_input_contents and message.inputs[0].HasField("contents")):
             raise RequestError("the input must have either contents or one entry of raw_input_contents")
+        most = max_images(loaded.spec, limits.max_images) * math.prod(loaded.spec.shape)
+        if any(len(values) > most for _, values in message.inputs[0].contents.ListFields()):
+            raise RequestError("the input holds more numbers than pictures may have in one request; send several requests", 413)
         request = InferRequest.from_grpc(message)
         probabilities, threshold = parse_options(_parameters(request), "parameters")
         outputs = v2.parse_outputs([{"name": output.name} for output in request.request_outputs or []], {}, probabilities)
@@ -168,6 +197,53 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
             infer_outputs=[_output(predictions, name, request.use_binary_outputs) for name in outputs],
             use_binary_outputs=request.use_binary_outputs,
         ).to_grpc()
+
+
+def _parsed(data: bytes, max_images: int) -> Any:
+    """Parse a ModelInferRequest; raises RequestError for bytes that are none, or that have more fields than a request needs."""
+    try:
+        if len(data) > _UNCHECKED_BYTES:
+            _count_fields(memoryview(data), messages.ModelInferRequest.DESCRIPTOR, _SPARE_FIELDS + 2 * max_images)
+        return messages.ModelInferRequest.FromString(data)
+    except (DecodeError, IndexError) as error:
+        raise RequestError("the message is not a ModelInferRequest; use the protocol's own grpc_predict_v2.proto") from error
+
+
+def _count_fields(data: memoryview, kind: Descriptor, left: int) -> int:
+    """Return how many fields are left when those of a message, and of all messages in it, are subtracted: each may take 100 bytes.
+
+    Raises RequestError (413) when there are more; DecodeError or IndexError may be raised for bytes that are not a message.
+    """
+    at = 0
+    while at < len(data):
+        left -= 1
+        if left < 0:
+            raise RequestError("the message has more fields than pictures need; send several requests, numbers in packed form", 413)
+        tag, at = _varint(data, at)
+        size = {_FIXED64: 8, _FIXED32: 4}.get(tag & 7, 0)
+        if tag & 7 == _VARINT:
+            _, at = _varint(data, at)
+        elif tag & 7 == _BYTES:
+            size, at = _varint(data, at)
+            inner = kind.fields_by_number.get(tag >> 3)
+            if inner is not None and inner.message_type is not None:
+                left = _count_fields(data[at : at + size], inner.message_type, left)
+        elif not size:
+            raise DecodeError("groups are not used")
+        at += size
+    return left
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """Read a number and where it ends; raises IndexError where it does not."""
+    value = shift = 0
+    while True:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 0x80:
+            return value, at
+        if shift > _MAX_SHIFT:
+            raise DecodeError("a number is too long")
 
 
 def _parameters(request: InferRequest) -> dict[str, Any]:

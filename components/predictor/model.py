@@ -71,8 +71,7 @@ class ServingModel:
         """
         if self.loaded is None:
             raise Unavailable(f"model {self.name} is still loading; try again in a moment", retry_after=2)
-        if version and version != self.loaded.version:
-            raise RequestError(f"version {version[:64]!r} does not serve here; version {self.loaded.version!r} does", 404)
+        check_version(self.loaded, version)
         return self.loaded
 
     def predict(self, loaded: LoadedModel, request: PredictRequest, request_id: str) -> Predictions:
@@ -103,3 +102,9 @@ class ServingModel:
         if self._shadow is not None:
             self._shadow.offer(request, predictions)
         return predictions
+
+
+def check_version(loaded: LoadedModel, version: str) -> None:
+    """Raise RequestError (404) unless `version` is the one that is loaded, or empty."""
+    if version and version != loaded.version:
+        raise RequestError(f"version {version[:64]!r} does not serve here; version {loaded.version!r} does", 404)

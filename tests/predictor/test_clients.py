@@ -210,6 +210,48 @@ def test_grpc_counts_its_requests_and_refuses_messages_beyond_the_limit(stub: GR
     assert stub.ModelInfer(grpc_request(pictures)).model_name == NAME
 
 
+def field(number: int, data: bytes) -> bytes:
+    """A field of a protobuf message, with bytes as its value."""
+    size = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7 & 127 | 128, len(data) >> 14])
+    return bytes([number << 3 | 2]) + size + data
+
+
+NUMBERS = field(1, b"image") + field(2, b"INT64") + field(3, b"\1\x08\x08\1") + field(5, field(3, bytes(1_000_000)))
+"""A tensor of a million numbers, of a byte each, that says it is one picture."""
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        (field(1, NAME.encode()) + field(5, b"") * 100_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (field(1, NAME.encode()) + field(4, field(1, b"a")) * 100_000, grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (field(1, NAME.encode()) + field(5, field(5, field(8, b"") * 100_000)), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (field(1, NAME.encode()) + field(5, NUMBERS), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (field(1, NAME.encode()) + b"\x2a\xff\xff\xff\x7f" + bytes(100_000), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (b"\x0b" * 100_000, grpc.StatusCode.INVALID_ARGUMENT),
+        (b"\xff" * 100_000, grpc.StatusCode.INVALID_ARGUMENT),
+        (b"\xff" * 100, grpc.StatusCode.INVALID_ARGUMENT),
+        (field(1, NAME.encode()) + b"\x2a\xff", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+    ids=["tensors", "parameters", "elements", "numbers", "a length beyond the end", "groups", "not a message", "a short one", "cut"],
+)
+def test_grpc_messages_that_cost_more_than_their_bytes_or_are_none_are_refused(
+    grpc_address: str, pictures: np.ndarray, message: bytes, code: grpc.StatusCode
+) -> None:
+    with grpc.insecure_channel(grpc_address) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(message)
+        assert caught.value.code() is code
+        assert GRPCInferenceServiceStub(channel).ModelInfer(grpc_request(pictures)).model_name == NAME
+
+
+def test_grpc_refuses_compressed_messages_as_http_does(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.ModelInfer(grpc_request(pictures), compression=grpc.Compression.Gzip)
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert "gzip" in caught.value.details()
+
+
 def test_grpc_loads_and_unloads_nothing(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
     for call, request in (
         (stub.RepositoryModelUnload, messages.RepositoryModelUnloadRequest(model_name=NAME)),

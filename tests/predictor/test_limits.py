@@ -23,6 +23,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
+from components.predictor.http import limits
 from components.predictor.http.limits import GuardedProtocol
 from components.validate_serving.predictor_process import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, error_of, png, tensor
@@ -139,6 +140,9 @@ def test_lists_that_cost_more_than_their_bytes_are_refused(server: tuple[Predict
         + b"]}]}"
     )
     error_of(client.post(INFER, content=long_and_short))
+    names = b",".join(b'"%x":0' % number for number in range(100_000))
+    for content in (b'{"instances": [[1]],' + names + b"}", b'{"instances": [[1]], "parameters": {' + names + b"}}"):
+        assert "strings" in error_of(client.post(PREDICT, content=content), 413)
     assert server[0].memory() - before < 120 * 1024 * 1024
     assert client.post(PREDICT, json=body).status_code == 200
 
@@ -309,6 +313,53 @@ def test_a_connection_that_is_closed_before_its_pipelined_requests_are_answered_
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(scenario())
     assert not told
+
+
+def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, bound, clients = 12_000_000, 40_000_000, 8  # sockets' buffers hold a few million bytes each
+    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
+        await send({"type": "http.response.body", "body": bytes(size)})
+
+    async def ask(server: asyncio.Server) -> socket.socket:
+        asking = socket.create_connection(server.sockets[0].getsockname()[:2])
+        asking.setblocking(False)
+        before = dict(GuardedProtocol.unread)
+        await asyncio.get_running_loop().sock_sendall(asking, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while GuardedProtocol.unread == before:
+            await asyncio.sleep(0.01)
+        return asking
+
+    async def read(asking: socket.socket) -> int:
+        received = 0
+        with suppress(ConnectionError):
+            while received < size and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
+                received += len(part)
+        return received
+
+    async def scenario() -> tuple[int, int]:
+        config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, lifespan="off")
+        config.load()
+        server = await asyncio.get_running_loop().create_server(lambda: GuardedProtocol(config, ServerState(), {}), "127.0.0.1", 0)
+        async with server:
+            asked = []
+            for _ in range(clients):
+                asked.append(await ask(server))
+                assert sum(GuardedProtocol.unread.values()) <= bound
+            assert 1 < len(GuardedProtocol.unread) < clients
+            first, last = await read(asked[0]), await read(asked[-1])
+            for asking in asked:
+                asking.close()
+            while GuardedProtocol.unread:  # nothing is counted for connections that are gone
+                await asyncio.sleep(0.01)
+        return first, last
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        first, last = runner.run(asyncio.wait_for(scenario(), 60))
+    assert first < size
+    assert last >= size
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -20,7 +20,7 @@ from components.predictor.model import ServingModel
 from components.predictor.protocol.request import PredictRequest
 from components.predictor.reviewing import HourlyLimit, ReviewWriter
 from components.predictor.settings import PredictorSettings
-from components.review import ReviewQueue
+from components.review import ReviewQueue, drawn_for_audit
 from components.storage.memory import MemoryStore
 from tests.predictor.versions import NAME
 
@@ -163,3 +163,30 @@ def test_more_pictures_of_a_class_than_fit_in_an_hour_are_dropped_and_counted(re
     classes = len(reviewed.loaded.classes)
     assert reviewed.dropped("rate") >= 40 - classes
     wait_for(lambda: reviewed.queued() == 40 - reviewed.dropped("rate"))
+
+
+def writer(monkeypatch: pytest.MonkeyPatch, **settings: object) -> ReviewWriter:
+    """A writer that is closed at once; it still says what it would queue."""
+    monkeypatch.setattr("components.predictor.reviewing.open_store", lambda url: GatedStore())
+    made = ReviewWriter(PredictorSettings(model_name=NAME, review_store="gated", **settings), Metrics(CollectorRegistry()))  # type: ignore[arg-type]
+    made.close(10)
+    return made
+
+
+def test_replicas_share_the_hourly_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = writer(monkeypatch, review_per_hour=30, replicas=3)._hourly
+    assert sum(limit.take("v", "cat", now=0.0) for _ in range(100)) == 10
+
+
+def test_the_audit_draw_is_the_same_with_the_same_key_only_and_nobody_knows_the_one_of_a_process_without(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+
+    def drawn(**settings: object) -> list[bool]:
+        key = writer(monkeypatch, **settings)._key
+        return [drawn_for_audit(picture, 0.5, key) for picture in pictures]
+
+    assert drawn(audit_key="one") == drawn(audit_key="one")
+    different = [drawn(audit_key="one"), drawn(audit_key="another"), drawn(), drawn()]
+    assert all(a != b for at, a in enumerate(different) for b in different[:at])

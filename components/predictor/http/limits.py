@@ -21,6 +21,8 @@ _MAX_STORED_BYTES = 32 * 1024 * 1024
 _UNCOUNTED_BYTES = 4096
 """A connection that stores less does not count: the number of connections bounds these."""
 _MAX_PIPELINED = 256
+_MAX_UNREAD_BYTES = 32 * 1024 * 1024
+"""Bytes of responses that clients do not read, of all connections together."""
 _PIECE_BYTES = 16 * 1024
 """What the parser is given at a time: limits are looked at between pieces."""
 _RESERVE = 64
@@ -51,6 +53,8 @@ class GuardedProtocol(HttpToolsProtocol):
     headers_complete = False
     blocked_since: float | None = None
     """Since when the client has not read any more of a response."""
+    unread: ClassVar[dict[Any, int]] = {}
+    """The connections of this process whose clients do not read, longest first, and the bytes that are kept for each."""
     _arriving = 0
     """Bytes of headers or trailers that are not complete."""
     _kept = 0
@@ -84,6 +88,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Stop counting what was stored, and break the cycles, so that all is free at once and not when garbage is collected."""
         self._count(0)
         self._reserves.discard(self)
+        self.unread.pop(self, None)
         super().connection_lost(exc)
         if self._running is not None:  # uvicorn tells only the request that came last, and writing for another one would fail
             self._running.disconnected = True
@@ -248,13 +253,19 @@ class GuardedProtocol(HttpToolsProtocol):
             self._count(0)
 
     def pause_writing(self) -> None:
-        """Record since when the client has not read."""
+        """Record since when the client has not read; when too much is kept for such clients, the slowest are dropped."""
         self.blocked_since = time.monotonic()
+        self.unread[self] = self.transport.get_write_buffer_size()
+        while sum(self.unread.values()) > _MAX_UNREAD_BYTES and len(self.unread) > 1:
+            slowest = next(iter(self.unread))
+            del self.unread[slowest]
+            slowest.transport.abort()
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self.blocked_since = None
+        self.unread.pop(self, None)
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
