@@ -78,6 +78,26 @@ def test_more_busy_connections_than_allowed_are_503_until_one_is_closed_and_prob
         wait_for(lambda: httpx.post(f"{bounded_url}{PREDICT}", json=request).status_code == 200)
 
 
+def test_the_connections_beyond_the_limit_are_bounded_too_and_are_there_again_when_they_are_closed(bounded_url: str) -> None:
+    probe = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    def status() -> bytes:
+        with closing(connect(bounded_url)) as connection:
+            with suppress(OSError):  # it may be refused before it was sent
+                connection.sendall(probe)
+            return read_all(connection)[9:12]
+
+    with ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(closing(connect(bounded_url))).sendall(f"POST {PREDICT} HTTP/1.1\r\n".encode())
+        with ExitStack() as reserved:
+            for _ in range(200):  # as many as are held, and those whose first bytes had not been read when room was needed
+                with suppress(OSError):
+                    reserved.enter_context(closing(connect(bounded_url))).sendall(b"GET /v2/hea")
+            wait_for(lambda: status() in (b"503", b""))  # a reset may overtake the answer
+        wait_for(lambda: status() == b"200")
+
+
 def test_the_connection_that_has_been_idle_longest_makes_room(bounded_url: str, bounded: httpx.Client, pictures: np.ndarray) -> None:
     with ExitStack() as stack:
         held = [stack.enter_context(closing(connect(bounded_url))) for _ in range(8)]

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,11 +13,19 @@ import httpx
 import numpy as np
 import pytest
 import tritonclient.http
+from grpc_interceptor import exceptions
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
 from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
 from kserve.protocol.infer_type import RequestedOutput
+from prometheus_client import CollectorRegistry
 
+from components.predictor.dispatch import Dispatcher
+from components.predictor.grpc import Servicer
+from components.predictor.loaded_model import load
+from components.predictor.metrics import Metrics
+from components.predictor.model import ServingModel
+from components.predictor.settings import PredictorSettings
 from components.validate_serving.predictor_process import predictor
 from tests.predictor.versions import NAME, b64, png
 
@@ -250,6 +260,53 @@ def test_grpc_refuses_compressed_messages_as_http_does(stub: GRPCInferenceServic
         stub.ModelInfer(grpc_request(pictures), compression=grpc.Compression.Gzip)
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
     assert "gzip" in caught.value.details()
+
+
+def test_grpc_messages_count_to_the_bytes_of_all_requests(served_dir: Path, pictures: np.ndarray) -> None:
+    metrics, settings = Metrics(CollectorRegistry()), PredictorSettings(model_name=NAME, max_pending_bytes=100_000)
+    model = ServingModel(settings, Dispatcher(settings, 1), metrics)
+    model.loaded = load(NAME, served_dir, 1)
+    metrics.serving(model.loaded)
+
+    async def scenario() -> None:
+        servicer = Servicer(model, metrics)
+        for _ in range(3):
+            assert (await servicer.ModelInfer(grpc_request(pictures).SerializeToString(), None)).model_name == NAME
+            with pytest.raises(exceptions.Unavailable, match="too many bytes"):
+                await servicer.ModelInfer(bytes(200_000), None)
+            with pytest.raises(exceptions.InvalidArgument):
+                await servicer.ModelInfer(b"\xff" * 50_000, None)
+            assert model.pending_bytes == 0
+
+    asyncio.run(scenario())
+    model.dispatcher.close()
+
+
+def test_grpc_calls_that_are_open_have_a_limit(grpc_address: str) -> None:
+    ends = threading.Event()
+
+    def nothing() -> Iterator[bytes]:
+        ends.wait(60)
+        yield b""
+
+    live = messages.ServerLiveRequest()
+    with grpc.insecure_channel(grpc_address) as channel:
+        stub, ask = GRPCInferenceServiceStub(channel), channel.stream_unary("/inference.GRPCInferenceService/ModelInfer")
+        opened = [ask.future(nothing()) for _ in range(40)]
+        deadline = time.monotonic() + 30
+
+        def code() -> object:
+            asked = stub.ServerLive.future(live)
+            return asked.code()
+
+        try:
+            while code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                assert time.monotonic() < deadline
+        finally:
+            ends.set()
+        for call in opened:
+            assert call.exception(30) is not None
+        assert stub.ServerLive(live).live
 
 
 def test_grpc_loads_and_unloads_nothing(stub: GRPCInferenceServiceStub, pictures: np.ndarray) -> None:
