@@ -53,9 +53,6 @@ class CloudObjects:
         wanted = (entry for entry in entries if entry.key == prefix or not prefix or entry.key.startswith(f"{prefix.rstrip('/')}/"))
         yield from without_markers(iter(sorted(wanted, key=lambda entry: entry.key)))
 
-    scan = list
-    """As of stores."""
-
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises ObjectNotFound, AccessDenied and StoreUnavailable."""
         with self._told(key):

@@ -221,7 +221,7 @@ class StoreSource(InputSource):
 
     def found(self) -> Iterator[Found]:  # noqa: D102
         is_empty = True
-        for entry in [self._only] if self._only else self._store.scan(self._prefix):
+        for entry in [self._only] if self._only else self._store.list(self._prefix):
             is_empty = False
             key = entry.key.removeprefix(self._prefix)
             name = readable(key)

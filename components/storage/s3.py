@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,6 @@ from components.classifier.errors import (
 from components.storage.files import explain_os_errors, write_file
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
 from components.storage.s3_messages import DeadlinePassed, explain, no_bucket, status_of
-from components.storage.s3_scan import Bucket, scan
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key, without_markers
 
@@ -49,7 +47,6 @@ class S3Store(Store):
         self._bucket, self._prefix = split_address(address)
         self.url = f"s3://{self._bucket}/{self._prefix}".rstrip("/")
         self._settings = load_settings()
-        self._listed = Bucket(self._pages, self._prefix)
         self._limit = threading.local()
         self._placed = False
         self._client = self._connect()
@@ -140,10 +137,9 @@ class S3Store(Store):
         return bool(first == self._key(key))
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        return without_markers(chain.from_iterable(map(self._listed.entries, self._pages(prefix))))
-
-    def scan(self, prefix: str = "") -> Iterator[Entry]:
-        return scan(self._listed, prefix)
+        items = (item for page in self._pages(prefix) for item in page.get("Contents", []))
+        entries = (Entry(item["Key"][len(self._prefix) :], item["Size"], item.get("ETag", "")) for item in items)
+        yield from (entry for entry in without_markers(entries) if not entry.key.startswith(OURS))
 
     def names(self, prefix: str = "") -> Iterator[str]:
         start, last = len(self._prefix) + len(prefix), ""
@@ -238,7 +234,6 @@ class S3Store(Store):
                     "NextContinuationToken), so that the rest would be lost; use another server, or a release of it that has ListObjectsV2"
                 )
             token = following
-            options.pop("StartAfter", None)  # not every server lets the token decide
 
     def _call(self, operation: Callable[..., Any], doing: str, **arguments: Any) -> dict[str, Any]:
         with self._within():

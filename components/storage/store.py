@@ -84,10 +84,6 @@ class Store(ABC):
         Empty objects that only stand for a folder, as some S3 tools leave them, are passed over.
         """
 
-    def scan(self, prefix: str = "") -> Iterator[Entry]:
-        """Yield what `list` yields, in any order: a store may fetch several parts of a long listing at a time."""
-        return self.list(prefix)
-
     @abstractmethod
     def names(self, prefix: str = "") -> Iterator[str]:
         """Yield the names directly below a folder `prefix` (which ends with `/` or is empty), in order, once each.
@@ -130,32 +126,18 @@ def check_key(key: str) -> str:
     return key
 
 
-class Markers:
-    """Drops the empty objects that stand for a folder: `data/`, and `data` where `data/…` follows; the order is kept.
-
-    Entries come in the order of keys. Keys such as `data-2` sort between `data` and `data/…`, so an empty entry and
-    what follows it are held back until it is known. What is in `held` at the end is no marker of what came.
-    """
-
-    def __init__(self) -> None:
-        self.held: list[Entry] = []
-
-    def add(self, entry: Entry) -> Iterator[Entry]:
-        """Take the next entry; yields those of which it is known now that they are no markers."""
-        if entry.key == "" or entry.key.endswith("/"):
-            return
-        if not self.held and entry.size > 0:
-            yield entry
-            return
-        self.held = [h for h in self.held if not (h.size == 0 and entry.key.startswith(f"{h.key}/"))]
-        self.held.append(entry)
-        while self.held and (self.held[0].size > 0 or entry.key > f"{self.held[0].key}/"):
-            yield self.held.pop(0)
-
-
 def without_markers(entries: Iterator[Entry]) -> Iterator[Entry]:
-    """Drop the empty objects that stand for a folder from entries in the order of keys, as `Markers` does."""
-    markers = Markers()
+    """Drop the empty objects that stand for a folder: `data/`, and `data` where `data/…` follows; the order is kept.
+
+    `entries` come in the order of keys. Keys such as `data-2` sort between `data` and `data/…`, so an empty entry and
+    what follows it are held back until it is known.
+    """
+    held: list[Entry] = []
     for entry in entries:
-        yield from markers.add(entry)
-    yield from markers.held
+        if entry.key == "" or entry.key.endswith("/"):
+            continue
+        held = [h for h in held if not (h.size == 0 and entry.key.startswith(f"{h.key}/"))]
+        held.append(entry)
+        while held and (held[0].size > 0 or entry.key > f"{held[0].key}/"):
+            yield held.pop(0)
+    yield from held
