@@ -129,7 +129,7 @@ def test_the_default_image_is_warned_of_when_pipelines_are_compiled(tmp_path: Pa
 
 BASE = {"PIL", "boto3", "botocore", "numpy", "pydantic", "pydantic_core", "pydantic_settings", "s3transfer", "tenacity", "urllib3", "yaml"}
 """What every installation has."""
-WITH_OTHERS = {"attr", "fsspec", "grpc", "grpc_interceptor", "kfp_server_api", "markupsafe", "orjson", "starlette"}
+WITH_OTHERS = {"attr", "fsspec", "google", "grpc", "grpc_interceptor", "kfp_server_api", "markupsafe", "orjson", "starlette"}
 """What comes with packages that extras name, which are missing where these are."""
 
 
