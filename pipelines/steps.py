@@ -12,7 +12,9 @@ from kfp import dsl, kubernetes
 
 from components.integrations.settings import MODEL_REGISTRY, RUN
 from components.settings.resources import POD, POD_NAMESPACE, read_steps, step_name, step_resources
+from pipelines.kfp_inside import name_callers_cheaply
 
+name_callers_cheaply()
 RESOURCES = read_steps(os.environ.get("PENSTOCK_RESOURCES", ""))
 """What each step asks of the cluster beside the defaults, read when a pipeline is compiled."""
 STORAGE_SECRET = "penstock-s3"

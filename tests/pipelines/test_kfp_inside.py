@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from kfp import dsl
 from kfp.local import docker_task_handler
 
 from pipelines.docker import run_container
-from pipelines.kfp_inside import Event, events, plain, step_outputs
+from pipelines.kfp_inside import Event, events, name_callers_cheaply, plain, step_outputs
 from tests.pipelines.runs import ROOT, environment
 
 PIPELINE = """
@@ -102,3 +103,17 @@ def test_kfp_calls_the_container_function_as_ours_is_called() -> None:
 )
 def test_lines_that_tell_of_no_step(line: str, expected: list[tuple[str, str]]) -> None:
     assert [(event.kind, event.text) for event in events(line)] == expected
+
+
+def test_a_method_that_a_step_cannot_have_is_still_named() -> None:
+    name_callers_cheaply()
+
+    @dsl.pipeline
+    def inner() -> None:
+        dsl.importer("gs://x", dsl.Model)
+
+    with pytest.raises(ValueError, match="set_cpu_limit can only be used on single-step components"):
+
+        @dsl.pipeline
+        def outer() -> None:
+            inner().set_cpu_limit("1")
