@@ -1,4 +1,4 @@
-"""All that depends on how kfp's local runner works inside, and may change with its next release.
+"""All that depends on how kfp works inside, its local runner above all, and may change with its next release.
 
 kfp offers no events, no outputs of single steps, and a container runner that takes a step which is gone for one that
 succeeded. So its log is read line by line, its executor's output files are read, and its container function is replaced.

@@ -345,7 +345,7 @@ def _first_frame(data: bytes, max_cost: int | None) -> tuple[bytes, set[Unread]]
 
 
 def _is_metadata(kind: bytes) -> bool:
-    """Whether a chunk of a PNG may be passed over (its first letter is small), and is no damaged name of one that has pixels."""
+    """Whether a chunk of a PNG may be passed over: its first letter is small, and its name is not that of a chunk of pixels, damaged."""
     return kind.isalpha() and kind[:1].islower() and kind.upper() not in _PIXEL_CHUNKS
 
 

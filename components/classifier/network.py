@@ -254,7 +254,7 @@ class CompactCNN(nn.Module):
             layers.append(_convolution(inputs, outputs, stride, size=3 if k else 5))
             inputs, height, width = outputs, math.ceil(height / stride), math.ceil(width / stride)
         features = max(16, round(128 * relative_width))
-        layers.append(_convolution(inputs, features, size=(min(height, 7), min(width, 7)), padding=0))
+        layers.append(_convolution(inputs, features, size=(min(height, 7), min(width, 7))))
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(features, classes)
@@ -275,10 +275,9 @@ _WITH_WIDTH = {"compact_cnn": CompactCNN, "small_cnn": SmallCNN}
 """The networks whose channels the setting `width` multiplies."""
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1, size: int | tuple[int, int] = 3, padding: int | None = None) -> nn.Module:
-    if padding is None:
-        assert isinstance(size, int)
-        padding = size // 2
+def _convolution(inputs: int, outputs: int, stride: int = 1, size: int | tuple[int, int] = 3) -> nn.Module:
+    """A square convolution keeps the size of what it sees, but for its stride; another one, without padding, does not."""
+    padding = size // 2 if isinstance(size, int) else 0
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

@@ -51,7 +51,7 @@ class Dispatcher:
     """Gives each request to the event loop or to the worker for its size."""
 
     def __init__(self, settings: PredictorSettings, threads: int, tell_unread: Callable[[Unread], object] = bool) -> None:
-        """`threads` work on small requests; `tell_unread` hears what of a picture's metadata cannot be read."""
+        """`threads` work on small requests; `tell_unread` is called with what of a picture's metadata cannot be read."""
         self.quick_limits = RequestLimits(settings.max_images, settings.max_pixels, _QUICK_IMAGES, _QUICK_COST, tell_unread=tell_unread)
         self._decoder = DecoderProcess(settings.decode_seconds)
         small = replace(self.quick_limits, images_here=settings.max_images, cost_here=_SMALL_COST)

@@ -161,9 +161,10 @@ class ArchiveSet(InputSource):
         return in_processes(archives, list_archive, processes, self._modules)
 
     def loader(self, file: SourceFile) -> Callable[[], bytes]:  # noqa: D102
-        if not file.key.startswith(f"{self._last}/"):  # files in order lie in the archive of the one before
-            self._last = next(name for name in self._archives if file.key.startswith(f"{name}/"))
-        return self._archives[self._last].loader(file)
+        name = self._last  # files in order lie in the archive of the one before
+        if not file.key.startswith(f"{name}/"):
+            name = self._last = next(name for name in self._archives if file.key.startswith(f"{name}/"))
+        return self._archives[name].loader(file)
 
 
 def _read_span(path: Path, start: int, size: int) -> bytes:

@@ -232,7 +232,7 @@ def open_plain_zip(path: Path | IO[bytes], name: str) -> zipfile.ZipFile:
     """Open a zip of files; raises DataError for one that is cut or damaged, or is NumPy's archive of arrays."""
     archive = open_zip(path, name)
     files = [member for member in archive.namelist() if not member.endswith("/")]
-    if all(file.endswith(".npy") for file in files):
+    if files and all(file.endswith(".npy") for file in files):
         archive.close()
         refuse_arrays(name, len(files))
     return archive

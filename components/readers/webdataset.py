@@ -32,7 +32,7 @@ def read_labels(records: list[Encoded]) -> list[dict[str, str | None] | None]:
 
 
 def content(record: Encoded) -> bytes:
-    """Fetch the bytes of a file that is no picture; raises DataError where it cannot be read."""
+    """Fetch the bytes of a file that is not a picture; raises DataError where it cannot be read."""
     try:
         return load(record)
     except ImageError as error:

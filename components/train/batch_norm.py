@@ -23,9 +23,8 @@ MIN_SHARE = 32
 
 def is_synchronised(options: TrainingSettings, processes: int) -> bool:
     """Say whether processes that train together share the statistics of batch normalisation."""
-    if options.sync_batch_norm == "auto":
-        return processes > 1 and options.batch_size < MIN_SHARE * processes
-    return processes > 1 and options.sync_batch_norm == "on"
+    small = options.batch_size < MIN_SHARE * processes
+    return processes > 1 and {"on": True, "off": False, "auto": small}[options.sync_batch_norm]
 
 
 class WholeBatch(TorchFunctionMode):
