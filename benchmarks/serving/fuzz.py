@@ -3,7 +3,7 @@
     python -m benchmarks.serving.fuzz --requests 100000 --seed 0
     python -m benchmarks.serving.fuzz --seed 0 --only 4711        # one request again, with its answer
 
-tests/predictor/test_fuzz.py does the same with hypothesis, which finds the smallest failing request, and is slower.
+tests/predictor/test_fuzz.py sends some of these too, and a few made by hypothesis, which finds the smallest failing request and is slower.
 """
 
 import argparse
@@ -271,9 +271,18 @@ def fuzz(process: PredictorProcess, url: str, fuzzer: Fuzzer, numbers: range) ->
                 break
             continue
         seen[status] += 1
-        if status >= 500 or b"Traceback" in answer:
+        if status >= 500 or b"Traceback" in answer or (status >= 400 and not request.startswith(b"HEAD") and not _is_one_line(answer)):
             wrong.append(f"{number}: {answer[:300]!r}")
     return seen, wrong
+
+
+def _is_one_line(answer: bytes) -> bool:
+    """Say whether an answer is JSON with one line for people; answers to what followed may come behind it."""
+    try:
+        error = json.JSONDecoder().raw_decode(answer.partition(b"\r\n\r\n")[2].decode())[0]["error"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return isinstance(error, str) and bool(error) and "\n" not in error and "Error" not in error
 
 
 def main() -> None:

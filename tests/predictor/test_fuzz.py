@@ -1,8 +1,14 @@
-"""Thousands of requests that are wrong in ways nobody thought of: never a 5xx, and right answers afterwards."""
+"""Thousands of requests that are wrong in ways nobody thought of: never a 5xx, and right answers afterwards.
+
+PENSTOCK_FUZZ_REQUESTS sends more of them than CI does.
+"""
 
 import http.client
 import json
+import os
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -12,11 +18,13 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.serving.fuzz import Fuzzer, fuzz
 from components.validate_serving.predictor_process import PredictorProcess
 from tests.predictor.versions import INFER, PREDICT, b64, binary, elements, png, tensor
 
-EXAMPLES = 10_000
-FEW = 200
+WANTED = int(os.environ.get("PENSTOCK_FUZZ_REQUESTS", "0"))
+REQUESTS, FEW = max(5000, WANTED), max(400, WANTED)
+pytestmark = pytest.mark.timeout(300 + WANTED // 10)
 
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(["b64", "image", "BYTES", "", "\0"])
@@ -96,52 +104,62 @@ def malformed(picture: np.ndarray, data: st.DataObject) -> tuple[str, str, bytes
     return method, path, body, headers
 
 
-def run(server: tuple[PredictorProcess, str], picture: np.ndarray, examples: int) -> Counter[int]:
+@contextmanager
+def unharmed(server: tuple[PredictorProcess, str], picture: np.ndarray) -> Iterator[Callable[[], None]]:
+    """Check that the server answers after the block as before it, without an error in its log; what is yielded is called half-way.
+
+    Its memory must not grow in the second half.
+    """
     process, url = server
-    with httpx.Client(base_url=url) as client:
-        body = {"instances": [picture.tolist()], "return_probabilities": True}
-        before = client.post(PREDICT, json=body).json()
-        seen: Counter[int] = Counter()
-        address = urlsplit(url)
-        connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
-
-        @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-        @given(st.data())
-        def ask(data: st.DataObject) -> None:
-            method, path, content, headers = malformed(picture, data)
-            try:
-                connection.request(method, path, content, headers)
-                response = connection.getresponse()
-                text = response.read()
-            except (http.client.HTTPException, OSError):
-                connection.close()
-                raise
-            seen[response.status] += 1
-            assert 200 <= response.status < 500, (method, path, content, headers, text)
-            if response.status >= 400 and method != "HEAD":
-                error = json.loads(text)["error"]
-                assert "\n" not in error
-                assert "Traceback" not in error
-                assert "Error" not in error
-
-        ask()
-        connection.close()
-        memory = process.memory()
-        ask()
-        connection.close()
-        assert process.memory() - memory < 30 * 1024 * 1024
-        assert client.post(PREDICT, json=body).json() == before
-        assert not [event for event in process.events() if event["level"] == "error"]
-    return seen
+    body = {"instances": [picture.tolist()], "return_probabilities": True}
+    before, memory = httpx.post(f"{url}{PREDICT}", json=body).json(), []
+    yield lambda: memory.append(process.memory())
+    assert process.memory() - memory[0] < 30 * 1024 * 1024
+    assert httpx.post(f"{url}{PREDICT}", json=body).json() == before
+    assert not [event for event in process.events() if event["level"] == "error"]
 
 
 def test_a_few_hundred_malformed_requests(server: tuple[PredictorProcess, str], pictures: np.ndarray) -> None:
-    assert run(server, pictures[0], FEW)[400] > FEW / 4
+    seen: Counter[int] = Counter()
+    address = urlsplit(server[1])
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=20)
+
+    @settings(max_examples=FEW // 2, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(st.data())
+    def ask(data: st.DataObject) -> None:
+        method, path, content, headers = malformed(pictures[0], data)
+        try:
+            connection.request(method, path, content, headers)
+            response = connection.getresponse()
+            text = response.read()
+        except (http.client.HTTPException, OSError):
+            connection.close()
+            raise
+        seen[response.status] += 1
+        assert 200 <= response.status < 500, (method, path, content, headers, text)
+        if response.status >= 400 and method != "HEAD":
+            error = json.loads(text)["error"]
+            assert "\n" not in error
+            assert "Traceback" not in error
+            assert "Error" not in error
+
+    with closing(connection), unharmed(server, pictures[0]) as half_way:
+        ask()
+        half_way()
+        ask()
+    assert seen[400] > FEW / 8
 
 
 @pytest.mark.integration
-def test_ten_thousand_malformed_requests(server: tuple[PredictorProcess, str], pictures: np.ndarray) -> None:
-    assert run(server, pictures[0], EXAMPLES // 2).total() >= EXAMPLES
+def test_thousands_of_malformed_requests_down_to_the_bytes_of_http(server: tuple[PredictorProcess, str], pictures: np.ndarray) -> None:
+    fuzzer, half = Fuzzer(0, pictures), REQUESTS // 2
+    with unharmed(server, pictures[0]) as half_way:
+        first, wrong = fuzz(*server, fuzzer, range(half))
+        half_way()
+        second, more = fuzz(*server, fuzzer, range(half, 2 * half))
+    assert not wrong + more, (wrong + more)[:5]
+    seen = first + second
+    assert seen[400] > REQUESTS / 2 > seen[200] > REQUESTS / 50
 
 
 @pytest.mark.integration
@@ -152,7 +170,7 @@ def test_schemathesis_finds_no_failure_of_the_server(url: str) -> None:
     for result in schema.get_all_operations():
         operation = result.ok()
 
-        @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=max(50, WANTED // 50), deadline=None, database=None, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def ask(case: schemathesis.Case) -> None:
             response = case.call(base_url=url, timeout=20)
