@@ -10,6 +10,10 @@ import pytest
 from components.bundle.dataset import Dataset
 from tests import tiny
 
+# Threads that wait do not spin: the tests share few cores, also with the processes that they start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background shell, whose children could not be interrupted
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -25,8 +29,13 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process of `pytest -n 4 --dist loadgroup` run the integration tests of a file, which share servers and trained models."""
+    """Let one process of `pytest -n 4 --dist loadgroup` run the integration tests of a file, which share servers and trained models.
+
+    What is marked `release` is an integration test too.
+    """
     for item in items:
+        if item.get_closest_marker("release"):
+            item.add_marker(pytest.mark.integration)
         if item.get_closest_marker("integration") and not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 

@@ -18,7 +18,7 @@ def test_the_reference_learns_and_its_seconds_add_up() -> None:
     assert [seconds for seconds, _ in curve] == sorted(seconds for seconds, _ in curve)
 
 
-@pytest.mark.integration
+@pytest.mark.release
 def test_timms_side_learns() -> None:
     curve = list(timm_defaults(sets.load("digits"), seed=0, epochs=3))
     assert curve[-1][1] > 0.7

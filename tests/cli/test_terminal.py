@@ -37,7 +37,10 @@ class Screens:
         return "\n".join([*scrolled, self.seen[-1]])
 
 
-@pytest.fixture(scope="module", params=[pytest.param(columns, marks=pytest.mark.integration) for columns in (60, 80, 120)])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(60, marks=pytest.mark.integration), *(pytest.param(columns, marks=pytest.mark.release) for columns in (80, 120))],
+)
 def screens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Screens:
     """A training on a pseudo-terminal of so many columns."""
     shown = Screens(request.param)

@@ -8,8 +8,7 @@ from components.gate.scenarios import TRUTHS, outcome_shares, sampled_rules
 
 SLOW = {"minimum_class_recall", "minimum_macro_f1", "slice_floors"}
 ROWS = [
-    pytest.param(*row, marks=pytest.mark.integration if row[0] in SLOW else (), id=f"{row[0]} {row[1]} {row[2].classes}")
-    for row in gate.rows()
+    pytest.param(*row, marks=pytest.mark.release if row[0] in SLOW else (), id=f"{row[0]} {row[1]} {row[2].classes}") for row in gate.rows()
 ]
 
 

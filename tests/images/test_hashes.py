@@ -34,7 +34,7 @@ def context(tmp_path: Path) -> Path:
 @pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("images")
 @pytest.mark.usefixtures("docker_engine")
-@pytest.mark.parametrize("package", ["setuptools", "annotated-types"])
+@pytest.mark.parametrize("package", ["setuptools", pytest.param("annotated-types", marks=pytest.mark.release)])
 def test_a_changed_hash_stops_the_build(package: str, context: Path) -> None:
     """The first is a tool of the build, the second is installed."""
     file = context / "hashes.txt"
@@ -60,7 +60,7 @@ def test_a_package_without_a_hash_stops_the_build(context: Path) -> None:
     assert "has no hashes in hashes.txt" in ran.stderr
 
 
-@pytest.mark.integration
+@pytest.mark.release
 @pytest.mark.timeout(1800)
 @pytest.mark.xdist_group("images")
 @pytest.mark.usefixtures("docker_engine")

@@ -76,6 +76,7 @@ def left_over() -> list[str]:
     return engine.docker("ps", "--all", "--quiet", "--filter", f"label={LABEL}").split()
 
 
+@pytest.mark.release  # the tests of a user without an account and of the deployment pipeline have its parts
 def test_the_training_pipeline_deploys_what_the_predictors_image_serves(tmp_path: Path, pipeline_image: str, predictor_image: str) -> None:
     began = time.time()
     process = penstock(tmp_path, "run", "training", "--docker", "--json", "--set", "epochs=2", "--set", "policy.minimum_accuracy=0.1")

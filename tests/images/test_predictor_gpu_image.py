@@ -9,7 +9,7 @@ from components.bundle.golden import load_golden
 from tests.images import engine
 from tests.images.test_predictor_image import MEGABYTE, ask
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 
 # Everything that onnxruntime's CUDA part asks for but the driver, which the node brings.
 MISSING = """

@@ -13,7 +13,7 @@ import pytest
 from tests.images import engine
 from tests.images.engine import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
+pytestmark = [pytest.mark.release, pytest.mark.timeout(1800), pytest.mark.xdist_group("images")]
 
 REGISTRY = "provenance-test/"
 

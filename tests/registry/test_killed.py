@@ -18,7 +18,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 def stores(*names: str) -> pytest.MarkDecorator:
-    marks = {"local": (), "ministack": pytest.mark.integration, "rgw": (pytest.mark.integration, pytest.mark.xdist_group("rgw"))}
+    emulated = pytest.mark.release if "rgw" in names else pytest.mark.integration
+    marks = {"local": (), "ministack": emulated, "rgw": (pytest.mark.integration, pytest.mark.xdist_group("rgw"))}
     return pytest.mark.parametrize("kind", [pytest.param(name, marks=marks[name]) for name in names], indirect=True)
 
 

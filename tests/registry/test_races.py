@@ -13,13 +13,13 @@ pytestmark = pytest.mark.timeout(900)  # sixteen processes on two CPUs
 SIZES = [
     pytest.param("local", 4, 5),
     pytest.param("local", 16, 40, marks=pytest.mark.integration),
-    pytest.param("ministack", 16, 20, marks=pytest.mark.integration),
+    pytest.param("ministack", 16, 20, marks=pytest.mark.release),
     pytest.param("rgw", 16, 3, marks=[pytest.mark.integration, pytest.mark.xdist_group("rgw")]),
 ]
 PUBLISHERS = [
     pytest.param("local", 4, 5),
     pytest.param("local", 16, 10, marks=pytest.mark.integration),
-    pytest.param("ministack", 16, 5, marks=pytest.mark.integration),
+    pytest.param("ministack", 16, 5, marks=pytest.mark.release),
     pytest.param("rgw", 16, 2, marks=[pytest.mark.integration, pytest.mark.xdist_group("rgw")]),
 ]
 

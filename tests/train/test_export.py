@@ -90,34 +90,36 @@ def test_a_file_that_differs_from_the_network_does_not_count(grey: tuple[Path, S
     assert graph is not other
 
 
-@pytest.mark.timeout(900)  # the largest has 86 million weights
+QUICKEST = [
+    ("small_cnn", (20, 28, 1)),
+    ("compact_cnn", (40, 97, 3)),
+    ("resnet18", (8, 8, 1)),
+    ("mobilenet_v3_small", (28, 28, 3)),
+    ("squeezenet1_1", (32, 32, 3)),
+]
+SLOWER = [
+    ("compact_cnn", (20, 28, 1)),
+    ("small_cnn", (64, 48, 3)),
+    ("efficientnet_b0", (32, 32, 3)),
+    ("shufflenet_v2_x0_5", (8, 8, 1)),
+    ("densenet121", (32, 32, 3)),
+    ("mnasnet0_5", (32, 32, 3)),
+    ("regnet_y_400mf", (32, 32, 3)),
+    ("convnext_tiny", (32, 32, 3)),
+    ("alexnet", (8, 8, 1)),
+    ("vgg11", (8, 8, 1)),
+    ("googlenet", (32, 32, 3)),
+    ("inception_v3", (28, 28, 1)),
+    ("swin_t", (28, 28, 1)),
+    ("swin_v2_t", (32, 32, 3)),
+    ("maxvit_t", (32, 32, 3)),
+    ("vit_b_16", (8, 8, 1)),
+]
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("architecture", "shape"),
-    [
-        ("small_cnn", (20, 28, 1)),
-        ("compact_cnn", (20, 28, 1)),
-        ("compact_cnn", (40, 97, 3)),
-        ("small_cnn", (64, 48, 3)),
-        ("resnet18", (8, 8, 1)),
-        ("mobilenet_v3_small", (28, 28, 3)),
-        ("efficientnet_b0", (32, 32, 3)),
-        ("squeezenet1_1", (32, 32, 3)),
-        ("shufflenet_v2_x0_5", (8, 8, 1)),
-        ("densenet121", (32, 32, 3)),
-        ("mnasnet0_5", (32, 32, 3)),
-        ("regnet_y_400mf", (32, 32, 3)),
-        ("convnext_tiny", (32, 32, 3)),
-        ("alexnet", (8, 8, 1)),
-        ("vgg11", (8, 8, 1)),
-        ("googlenet", (32, 32, 3)),
-        ("inception_v3", (28, 28, 1)),
-        ("swin_t", (28, 28, 1)),
-        ("swin_v2_t", (32, 32, 3)),
-        ("maxvit_t", (32, 32, 3)),
-        ("vit_b_16", (8, 8, 1)),
-    ],
-)
+@pytest.mark.timeout(900)  # the largest has 86 million weights
+@pytest.mark.parametrize(("architecture", "shape"), [*QUICKEST, *(pytest.param(*it, marks=pytest.mark.release) for it in SLOWER)])
 def test_each_family_of_architectures_is_exported(tmp_path: Path, architecture: str, shape: tuple[int, int, int]) -> None:
     spec = ImageSpec(*shape)
     assert check_export(exported(tmp_path, architecture, spec), tmp_path, none(spec)) <= 1e-4
