@@ -142,7 +142,7 @@ class LocalStore(Store):
             self._swept = True
             for left in folder.iterdir():
                 with suppress(FileNotFoundError):  # another writer finished with it
-                    if left.stat().st_mtime < time.time() - _STALE_S:
+                    if left.stat().st_ctime < time.time() - _STALE_S:  # not mtime: what `copy` links is as old as its source
                         left.unlink()
         return folder
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -177,16 +178,30 @@ def test_files_can_be_read_by_others(tmp_path: Path) -> None:
     assert {(tmp_path / "store" / name).stat().st_mode & 0o777 for name in "abc"} == {0o666 & ~umask}
 
 
-def test_what_a_killed_process_left_goes_after_a_day(tmp_path: Path) -> None:
-    folder = tmp_path / "store" / ".tmp"
+def test_what_a_killed_process_left_goes_after_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, now = tmp_path / "store" / ".tmp", time.time()
     folder.mkdir(parents=True)
-    for name, age in (("old", 25 * 3600), ("new", 3600)):
-        (folder / name).write_bytes(b"half")
-        os.utime(folder / name, (time.time() - age,) * 2)
-    store = open_store(str(tmp_path / "store"))
-    assert list(store.names()) == [] == list(store.list())
-    store.create("a", b"")
-    assert everything(folder) == ["new"]
+    (folder / "left").write_bytes(b"half")
+    assert list(open_store(str(tmp_path / "store")).names()) == [] == list(open_store(str(tmp_path / "store")).list())
+    for hours, left in ((23, ["left"]), (25, [])):
+        monkeypatch.setattr("components.storage.local.time", SimpleNamespace(time=lambda late=hours * 3600: now + late))
+        open_store(str(tmp_path / "store")).replace("a", b"")
+        assert everything(folder) == left
+
+
+def test_an_old_object_that_another_writer_is_copying_does_not_count_as_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(tmp_path))
+    store.create("old", b"1")
+    os.utime(tmp_path / "old", (time.time() - 25 * 3600,) * 2)
+    replace = os.replace
+
+    def after_another_writer(temporary: Path, path: Path) -> None:
+        open_store(str(tmp_path)).create("b", b"2")
+        replace(temporary, path)
+
+    monkeypatch.setattr(os, "replace", after_another_writer)
+    store.copy("old", "a")
+    assert store.read("a") == b"1"
 
 
 @pytest.mark.parametrize("form", ["{}", "file://{}", "file://localhost{}", " {}\n"])
