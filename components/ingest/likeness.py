@@ -71,7 +71,7 @@ class Pictures:
     labels: Labels
     classes: list[str]
 
-    def told(self, match: Match) -> str:
+    def describe(self, match: Match) -> str:
         """One line: which picture looks like which, and whether their classes differ."""
         k, other = match.k, match.other
         line = f"{self.split(k)} {quoted(self.names[k])} like {self.split(other)} {quoted(self.names[other])}"
@@ -279,7 +279,7 @@ def check_likeness(pictures: Pictures, matches: list[Match], limit: int | None) 
     asked = int((pictures.splits > SPLIT_CODE["train"]).sum())
     if not matches:
         return Check("near-duplicates", True, f"none of {asked:,} validation and test pictures looks like one of another split")
-    told = some([pictures.told(match) for match in matches], 5)
+    told = some([pictures.describe(match) for match in matches], 5)
     count = f"{len(matches):,} of {asked:,} validation and test pictures look like one of another split"
     if limit is not None and len(matches) > limit:
         raise DataError(

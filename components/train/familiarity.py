@@ -147,7 +147,7 @@ def last_layer(network: nn.Module, picture: Tensor) -> tuple[str, int]:
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Measured:
     features: Floats
     looks: Floats
 
@@ -169,12 +169,12 @@ class FamiliarityFit:
         rows = np.sort(generator.permutation(len(training))[:MAX_PICTURES])
         labels = np.array(training.labels, dtype=np.int64)[rows]
         layer, width = last_layer(self._network, self._normalised(training.images[:1]))
-        seen = self._see(layer, training.images, rows, None)
-        changed = self._see(layer, training.images, rows, generator).looks
+        seen = self._measure(layer, training.images, rows, None)
+        changed = self._measure(layer, training.images, rows, generator).looks
         features = ClassDistance(seen.features, labels)
         appearance = ClassDistance(np.concatenate([seen.looks, changed]), np.concatenate([labels, labels]))
         familiarity = Familiarity(layer, features, appearance)
-        held_out = self._see(layer, validation.images, np.arange(len(validation)), None)
+        held_out = self._measure(layer, validation.images, np.arange(len(validation)), None)
         distances = [_distances(features, held_out.features), _distances(appearance, held_out.looks)]
         limits = [limit(values) for values in distances]
         together = limit(np.maximum(*(values / own for values, own in zip(distances, limits, strict=True))))
@@ -192,7 +192,7 @@ class FamiliarityFit:
         pictures: Tensor = self._normalise(torch.from_numpy(np.array(images)).to(self._device).permute(0, 3, 1, 2))
         return pictures
 
-    def _see(self, layer: str, images: Pixels, rows: npt.NDArray[np.int64], generator: np.random.Generator | None) -> _Seen:
+    def _measure(self, layer: str, images: Pixels, rows: npt.NDArray[np.int64], generator: np.random.Generator | None) -> _Measured:
         """Features and looks of some pictures; with a generator only the looks, of pictures with changed brightness and contrast."""
         features, appearance = [], []
         with torch.inference_mode():
@@ -202,7 +202,7 @@ class FamiliarityFit:
                 appearance.append(looks(pictures).double().cpu().numpy())
                 if generator is None:
                     features.append(run_with_features(self._network, layer, pictures)[1].double().cpu().numpy())
-        return _Seen(np.concatenate(features) if features else np.empty((0, 0)), np.concatenate(appearance))
+        return _Measured(np.concatenate(features) if features else np.empty((0, 0)), np.concatenate(appearance))
 
 
 def _changed(images: Pixels, generator: np.random.Generator) -> Pixels:

@@ -87,7 +87,7 @@ def job_request(work: NodeWork, asked: Resources, image: str) -> JobRequest:
     )
 
 
-def told(status: str, nodes: Mapping[str, str]) -> str:
+def status_line(status: str, nodes: Mapping[str, str]) -> str:
     """Return the line about a TrainJob's status and its nodes' pods, by their names: `Running; node-0 Running, node-1 Pending`."""
     pods = ", ".join(f"{name} {phase}" for name, phase in sorted(nodes.items()))
     return f"{status}; {pods or 'no pods yet: they wait for the controller of Kubeflow Trainer, or a queue'}"

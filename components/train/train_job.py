@@ -25,7 +25,7 @@ from kubeflow.trainer.options import (
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from components.classifier.errors import TrainingError, first_line
-from components.train.nodes import JobRequest, cause, told
+from components.train.nodes import JobRequest, cause, status_line
 
 RUNTIME = "penstock-nodes"
 SECONDS = 5.0
@@ -83,7 +83,7 @@ def _follow(client: TrainerClient, request: JobRequest, show: Callable[[str], No
             job = patient(client.get_job, request.name)
         except _FAILURES as error:
             raise TrainingError(f"TrainJob {request.name} cannot be followed ({_reason(error)}); {_ADVICE}") from error
-        if (line := told(job.status, {step.name: step.status or "Unknown" for step in job.steps})) != said:
+        if (line := status_line(job.status, {step.name: step.status or "Unknown" for step in job.steps})) != said:
             show(f"TrainJob {request.name}: {line}")
             said = line
         log = _log(client, request.name, "node-0")

@@ -20,7 +20,7 @@ from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.storage import open_store
 from components.train.distributed import Nodes
-from components.train.nodes import WORK, NodeWork, cause, has_result, job_request, put_result, take_result, told, work_of
+from components.train.nodes import WORK, NodeWork, cause, has_result, job_request, put_result, status_line, take_result, work_of
 from components.train.training import TrainingResult, train
 
 WORKED = NodeWork(dataset="s3://b/datasets/1", store="s3://b", result="trainings/abc", settings=TrainingSettings(gpus="2"))
@@ -69,8 +69,8 @@ def test_a_step_that_starts_again_in_its_run_finds_its_job_and_other_runs_do_not
 
 
 def test_statuses_name_the_pods_or_what_they_wait_for() -> None:
-    assert told("Running", {"node-1": "Pending", "node-0": "Running"}) == "Running; node-0 Running, node-1 Pending"
-    assert "controller of Kubeflow Trainer" in told("Created", {})
+    assert status_line("Running", {"node-1": "Pending", "node-0": "Running"}) == "Running; node-0 Running, node-1 Pending"
+    assert "controller of Kubeflow Trainer" in status_line("Created", {})
 
 
 def test_the_node_that_failed_is_told_and_not_those_that_lost_it() -> None:
