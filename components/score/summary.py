@@ -43,6 +43,7 @@ class Summary:
     expected_accuracy: ExpectedAccuracy | None = None
     """Estimated without labels; None for a version of an older release."""
     device: str = ""
+    """What scored rows in this run; empty where an earlier one, which was broken off, had scored all of them."""
     images_per_second: float | None = None
     """Rows that were scored in this run, by the seconds of its shards together."""
     seconds: float = 0.0

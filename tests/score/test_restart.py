@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,6 +15,7 @@ from components.score.output import MANIFEST, PREDICTIONS, SUMMARY
 from components.score.plan import Plan
 from components.score.plan_step import is_unchanged
 from components.score.shard import score_shard
+from components.score.summary import Summary
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
 
@@ -48,6 +50,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "PIECE_ROWS", 10)
 
 
+def figures(summary: Summary) -> Summary:
+    """A summary without what tells of the output's place, and of this run and not of the rows."""
+    return replace(summary, output="", device="", images_per_second=None, seconds=0.0)
+
+
 def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model: Model, pictures: Path, tmp_path: Path) -> None:
     unbroken = score(pictures)
     output = tmp_path / "output"
@@ -62,6 +69,7 @@ def test_killed_after_some_rows_it_ends_like_an_unbroken_run(score: Score, model
     done = score(pictures, output=output, batch_size=1)
     assert len(done.rows) == len(set(done.names)) == 25
     assert done.data == unbroken.data
+    assert figures(done.summary) == figures(unbroken.summary)
     assert not (output / "_parts").exists()
 
 
@@ -102,6 +110,7 @@ def test_killed_while_it_assembles_it_ends_like_an_unbroken_run(
         assert not (output / MANIFEST).exists()
     done = score(pictures, output=output)
     assert done.summary.rows == 25
+    assert figures(done.summary) == figures(unbroken.summary)
     for folder in ("predictions", "_passed_over"):
         found, expected = ({p.name: p.read_bytes() for p in (root / folder).iterdir()} for root in (output, unbroken.output))
         assert found == expected
