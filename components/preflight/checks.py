@@ -23,7 +23,8 @@ from components.settings.trials import plan_trials
 from components.settings.variant import VariantSettings
 from components.storage import open_store
 
-_OWN_ARCHITECTURE = "small_cnn"
+OWN_ARCHITECTURES = {"compact_cnn", "small_cnn"}
+"""Those that are good names without a look into torchvision, whose import takes seconds."""
 
 
 def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
@@ -161,7 +162,7 @@ def _check_train(given: Mapping[str, Any], here: bool) -> str:
     settings = TrainingSettings.of_run(given)
     if settings.weights:
         find_weights(given["store"], settings.weights, settings.architecture)
-    if settings.architecture != _OWN_ARCHITECTURE or settings.pretrained:  # the names are torchvision's, whose import takes seconds
+    if settings.architecture not in OWN_ARCHITECTURES or settings.pretrained:
         from components.classifier.network import check_architecture
         from components.classifier.pretrained import check_pretrained
 

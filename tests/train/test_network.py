@@ -8,6 +8,7 @@ from torchvision import models
 from components.classifier import network
 from components.classifier.errors import UsageError
 from components.classifier.images import ImageSpec
+from components.preflight.checks import OWN_ARCHITECTURES
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,10 @@ def test_an_own_architecture_takes_a_few_lines(monkeypatch: pytest.MonkeyPatch) 
 
     assert "linear" in network.architectures()
     assert network.build("linear", ImageSpec(4, 4, 1), 3)(torch.zeros(2, 1, 4, 4)).shape == (2, 3)
+
+
+def test_preflight_knows_our_own_networks_without_importing_any() -> None:
+    assert {name for name, builder in network.OWN.items() if builder.__module__.startswith("components.")} == OWN_ARCHITECTURES
 
 
 def test_own_architectures_have_no_pretrained_weights() -> None:
