@@ -41,10 +41,8 @@ _SHARED_MEMORY = "2g"
 
 def check_engine(pipeline: str) -> None:
     """Raise UsageError when no engine answers or an image of the pipeline's steps is not there."""
-    try:
-        import docker
-    except ImportError as error:
-        raise UsageError("--docker needs the Docker SDK; install it in this project's folder: pip install -e '.[docker]'") from error
+    import docker
+
     images = images_of(load_pipeline(pipeline))
     try:
         client = docker.from_env()

@@ -23,7 +23,7 @@ def write_hub_folder(registry: Registry, version: str, folder: Path, license_nam
 
     model.onnx, byte for byte as published; config.json with the class names in the form that the Hub reads (`id2label`);
     preprocessor_config.json: what is done to a picture before; README.md: the model card, below the Hub's metadata. Raises IntegrityError
-    for damaged files, UsageError without the extra `hub` and for metadata that the Hub would not take.
+    for damaged files, UsageError for metadata that the Hub would not take, and ModuleNotFoundError without the extra `hub`.
     """
     with tempfile.TemporaryDirectory(prefix="penstock-hub-") as scratch:
         there = registry.get(version).manifest.files.keys()
@@ -48,7 +48,8 @@ def push(folder: Path, repository: str, message: str, *, private: bool) -> str:
     HF_TOKEN, or `hf auth login`, says who pushes, and HF_ENDPOINT another Hub than the public one. Raises UsageError for a name that is not
     `OWNER/NAME`, and RegistryError when the Hub refuses or cannot be reached.
     """
-    hub = _library()
+    import huggingface_hub as hub
+
     try:
         api = hub.HfApi(library_name="penstock")
         api.create_repo(repository, private=private, exist_ok=True)
@@ -56,7 +57,7 @@ def push(folder: Path, repository: str, message: str, *, private: bool) -> str:
         commit = api.create_commit(repository, added, commit_message=message)
     except hub.errors.HFValidationError as error:
         raise UsageError(f"{repository!r} is not a name of a repository ({first_line(error)}); give OWNER/NAME") from error
-    except (hub.errors.HTTPError, OSError) as error:  # the second: no token
+    except (hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the second: no token
         raise RegistryError(f"the Hub did not take {repository} ({first_line(error)}); check HF_TOKEN and its right to write") from error
     return str(commit.commit_url)
 
@@ -64,11 +65,16 @@ def push(folder: Path, repository: str, message: str, *, private: bool) -> str:
 def hub_card(card: str, name: str, version: str, config: BundleConfig, results: Headline, license_name: str) -> str:
     """Return the model card below the Hub's metadata: licence, tags, and the measured figures as `model-index`.
 
-    Raises UsageError without the extra `hub`.
+    Raises ModuleNotFoundError without the extra `hub`.
     """
-    hub = _library()
+    import huggingface_hub as hub
+
     figures = {metric: results.figures[ours] for ours, metric in _METRICS.items() if ours in results.figures}
-    dataset = {"dataset_type": "imagefolder", "dataset_name": results.source or "unknown", "dataset_revision": config.dataset_digest}
+    dataset: dict[str, Any] = {
+        "dataset_type": "imagefolder",
+        "dataset_name": results.source or "unknown",
+        "dataset_revision": config.dataset_digest,
+    }
     measured = [
         hub.EvalResult(
             task_type=PIPELINE_TAG,
@@ -119,11 +125,3 @@ def _preprocessing(config: BundleConfig) -> dict[str, Any]:
         "inside_the_graph": {"rescale_factor": 1 / 255, "image_mean": takes.mean, "image_std": takes.std},
         "input": {"name": "image", "type": "uint8", "shape": ["N", takes.height, takes.width, takes.channels]},
     }
-
-
-def _library() -> Any:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UsageError("the Hugging Face Hub needs the extra `hub`; pip install 'penstock[hub]'") from error
-    return huggingface_hub

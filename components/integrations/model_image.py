@@ -57,7 +57,9 @@ class Layout:
         Credentials are Docker's own (`docker login`). A registry on this machine is spoken to without TLS. Raises UsageError for what is
         not a repository, and RegistryError when the registry refuses or cannot be reached.
         """
-        oras, _ = _libraries()
+        import oras.layout
+        import oras.provider
+
         reference = f"{repository}:{self.version}"
         host = repository.partition("/")[0]
         insecure = host in _LOCAL or host.startswith(tuple(f"{it}:" for it in _LOCAL))
@@ -81,11 +83,13 @@ class Layout:
 def write_image(registry: Registry, version: str, folder: Path) -> Layout:
     """Write a version as an OCI layout into an empty folder; every file is checked by its digest on the way.
 
-    Raises IntegrityError for damaged files, UsageError without the extra `oci`.
+    Raises IntegrityError for damaged files, ModuleNotFoundError without the extra `oci`.
     """
-    _, base = _libraries()
+    import modelcar_base_image.constants as base
+    from modelcar_base_image.embedded_oci_layout import embedded_oci_layout
+
     blobs = folder / "blobs" / "sha256"
-    base.embedded_oci_layout.embedded_oci_layout(folder)
+    embedded_oci_layout(folder)
     with tempfile.TemporaryDirectory(prefix="penstock-image-") as scratch:
         bundle = registry.fetch(version, Path(scratch) / "version")
         manifest = registry.get(version).manifest
@@ -93,7 +97,7 @@ def write_image(registry: Registry, version: str, folder: Path) -> Layout:
     (root,) = json.loads((folder / "index.json").read_bytes())["manifests"]
     index = _read(blobs, root)
     notes = _annotations(manifest) | {
-        "org.opencontainers.image.base.name": base.constants.ODH_MODELCAR_BASE_IMAGE,
+        "org.opencontainers.image.base.name": base.ODH_MODELCAR_BASE_IMAGE,
         "org.opencontainers.image.base.digest": root["digest"],
     }
     unused = {root["digest"]}
@@ -193,14 +197,3 @@ def _canonical(value: object) -> bytes:
 
 def _not_a_repository(text: str) -> UsageError:
     return UsageError(f"{text!r} is not a repository; give it as HOST/PATH without a tag, such as registry.example/team/pets")
-
-
-def _libraries() -> tuple[Any, Any]:
-    try:
-        import modelcar_base_image.constants
-        import modelcar_base_image.embedded_oci_layout
-        import oras.layout
-        import oras.provider
-    except ImportError as error:
-        raise UsageError("images of models need the extra `oci`; pip install 'penstock[oci]'") from error
-    return oras, modelcar_base_image

@@ -28,11 +28,14 @@ class CloudObjects:
         try:
             from fsspec.core import url_to_fs
 
-            with self._told():
+            with self._explained():
                 self._files, root = url_to_fs(address, use_listings_cache=False)
         except ImportError as error:
-            package = PACKAGES[scheme]
-            raise UsageError(f"{address} is read by the package {package}; install it (pip install {package}), or use s3://") from error
+            package, cause = PACKAGES[scheme], error.__cause__ or error  # fsspec names its package whichever module is missing
+            missing = getattr(cause, "name", None) or package
+            raise UsageError(
+                f"{address} is read by the package {package}, and {missing} is not installed; pip install {package}, or use s3://"
+            ) from error
         self._root = root.strip("/")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -41,7 +44,7 @@ class CloudObjects:
         Raises AccessDenied and StoreUnavailable.
         """
         folder = self._path(prefix).rstrip("/")
-        with self._told():
+        with self._explained():
             try:
                 listed = self._files.find(folder, detail=True)
             except FileNotFoundError:
@@ -55,30 +58,30 @@ class CloudObjects:
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes; raises ObjectNotFound, AccessDenied and StoreUnavailable."""
-        with self._told(key):
+        with self._explained(key):
             return bytes(self._files.cat_file(self._path(key)))
 
     def span(self, key: str, start: int, size: int) -> bytes:
         """Return `size` bytes of an object from byte `start` on; raises as `read` does."""
-        with self._told(key):
+        with self._explained(key):
             return bytes(self._files.cat_file(self._path(key), start=start, end=start + size))
 
     def chunks(self, key: str) -> Iterator[bytes]:
         """Yield an object's bytes in pieces; raises as `read` does."""
-        with self._told(key), self._files.open(self._path(key), "rb") as file:
+        with self._explained(key), self._files.open(self._path(key), "rb") as file:
             while piece := file.read(_PIECE):
                 yield piece
 
     def download(self, key: str, destination: Path) -> None:
         """Copy an object to a file; raises as `read` does."""
-        with self._told(key):
+        with self._explained(key):
             self._files.get_file(self._path(key), str(destination))
 
     def _path(self, key: str) -> str:
         return f"{self._root}/{key}" if key else self._root
 
     @contextmanager
-    def _told(self, key: str = "") -> Iterator[None]:
+    def _explained(self, key: str = "") -> Iterator[None]:
         """Turn what the packages raise, which have no common base, into our errors."""
         try:
             yield

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from components.classifier.errors import UsageError
+from components.integrations.settings import missing
 from components.readers.records import Reading
 from components.score.classify_inputs import classify_inputs, refuse_output_in_input
 from components.score.merge import committed
@@ -35,6 +36,8 @@ def make_plan(
     """
     if not input.strip():
         raise UsageError("no input is given; name a file, a folder or s3://bucket/prefix")
+    for warning in missing():
+        print(warning)
     check_engine(settings.engine)
     check_pods(settings, store, input, output, gpus)
     if shards < 0:

@@ -4,16 +4,20 @@ import sys
 from importlib import metadata
 from typing import Annotated
 
-import typer
-
 from components.classifier.errors import PenstockError
+from pipelines.cli.extras import missing
+
+try:
+    import typer
+except ModuleNotFoundError as error:  # of the extra `cli`: without it nothing below can be imported
+    raise SystemExit(f"error: {missing(error) or error}") from None
+
 from pipelines.cli import gate, models, review, runs, schedule, searches, weights
 from pipelines.cli.compile import compile_
 from pipelines.cli.demo import demo
 from pipelines.cli.doctor import doctor
 from pipelines.cli.drift import drift
 from pipelines.cli.export import export
-from pipelines.cli.extras import missing
 from pipelines.cli.lint import lint
 from pipelines.cli.output import fail
 from pipelines.cli.params import WithParameters, params

@@ -1,6 +1,7 @@
 """What a user can get wrong: one line, what to do, the exit code, and nothing half done."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -165,3 +166,10 @@ def test_a_command_whose_extra_is_missing_ends_with_one_line(
         monkeypatch.delitem(sys.modules, name)
     refused = penstock(monkeypatch, capsys, "ui", "--port", "0")
     assert (refused.code, refused.text) == (2, "error: this needs fastapi, which is not installed: pip install 'penstock[ui]'")
+
+
+def test_without_what_the_command_line_is_made_with_it_ends_with_one_line() -> None:
+    start = "import sys; sys.modules['typer'] = None; from pipelines.cli import main"
+    ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
+    assert ended.stderr == "error: this needs typer, which is not installed: pip install 'penstock[cli]'\n"
+    assert ended.returncode == 1

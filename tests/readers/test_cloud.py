@@ -1,6 +1,7 @@
 """Pictures in Google's and Azure's stores: read as all others where fsspec has its package, else the package is named."""
 
 import importlib.util
+import re
 import shutil
 import socket
 import subprocess
@@ -83,14 +84,27 @@ def test_what_cannot_be_read_is_told_in_one_line(bucket: Bucket, run: Run) -> No
 
 
 @pytest.mark.parametrize(
-    ("address", "package"),
-    [("gs://pets/all", "gcsfs"), ("az://pets/all", "adlfs"), ("abfs://pets@account.dfs.core.windows.net/all", "adlfs")],
+    ("address", "package", "missing"),
+    [
+        ("gs://pets/all", "gcsfs", "gcsfs"),
+        ("az://pets/all", "adlfs", "adlfs"),
+        ("abfs://pets@account.dfs.core.windows.net/all", "adlfs", "adlfs"),
+        ("gs://pets/all", "gcsfs", "a_module_that_it_needs"),
+    ],
 )
-def test_without_its_package_the_address_is_refused_and_the_package_named(
-    monkeypatch: pytest.MonkeyPatch, address: str, package: str
+def test_without_its_package_the_address_is_refused_and_what_is_missing_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, address: str, package: str, missing: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UsageError, match=rf"is read by the package {package}; install it \(pip install {package}\)"), open_source(address):
+    if missing == package:
+        monkeypatch.setitem(sys.modules, package, None)
+    else:
+        (tmp_path / f"{package}.py").write_text(f"import {missing}")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, package, raising=False)
+    told = (
+        f"{address.split('/all')[0]} is read by the package {package}, and {missing} is not installed; pip install {package}, or use s3://"
+    )
+    with pytest.raises(UsageError, match=f"^{re.escape(told)}$"), open_source(address):
         pass
 
 

@@ -63,3 +63,15 @@ def test_a_plan_that_goes_to_disk_is_that_of_memory(model: Model, tmp_path: Path
     names = [part.name for piece in plans[0].pieces for part in plans[0].slices(piece)]
     assert names == sorted(names)
     assert len(names) == 34 + names.count("notes.txt") + names.count("a.csv")
+
+
+def test_the_plan_says_which_integration_is_asked_for_and_not_installed(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_MODEL_REGISTRY", "http://registry")
+    monkeypatch.setattr("components.integrations.settings.find_spec", lambda name: None)
+    plan_of(model, tmp_path / "plan", cases.folder(tmp_path / "in", 2), tmp_path / "output")
+    assert (
+        capsys.readouterr().out.count("warning: Model Registry is configured but not installed; pip install 'penstock[model-registry]'")
+        == 1
+    )
