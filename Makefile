@@ -40,11 +40,11 @@ test: $(INSTALLED) ## The quick tests
 	$(PYTEST) -m 'not integration' -n 2 --dist loadfile --no-loadscope-reorder
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
-	$(PYTEST) -m 'integration and not load and not release' -n 4 --dist loadgroup
+	$(PYTEST) -m 'integration and not load and not release' -n 4 --dist loadgroup --timeout 900
 	$(PYTEST) -m 'load and not release'
 
 test-release: $(INSTALLED) ## The long forms of heavy tests, before a release: every architecture, image and table (an hour)
-	$(PYTEST) -m 'release and not load' -n 4 --dist loadgroup
+	$(PYTEST) -m 'release and not load' -n 4 --dist loadgroup --timeout 1800
 	$(PYTEST) -m 'load and release'
 
 lint: $(INSTALLED) ## ruff, mypy, hadolint and penstock lint

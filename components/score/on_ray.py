@@ -18,6 +18,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import pyarrow as pa
+from tenacity import retry, retry_if_exception_message, stop_after_attempt
 
 from components.bundle.config import BundleConfig
 from components.bundle.model import Classifier
@@ -134,13 +135,22 @@ def _cluster(workers: int) -> Iterator[None]:
         memory = max(2**27, min(STORE_BYTES, available_memory() // 4))
         cpus = max(2, workers or available_cpus())  # with one, the actor would leave none to decode
         at = _short_folder()
-        ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, log_to_driver=False, _temp_dir=at.name)
+        _start(cpus, memory, at.name)
     try:
         yield
     finally:
         ray.shutdown()
         if at:
             at.cleanup()
+
+
+@retry(retry=retry_if_exception_message(match="The current node timed out"), stop=stop_after_attempt(3), reraise=True)
+def _start(cpus: int, memory: int, folder: str) -> None:
+    """Start a cluster of this machine; Ray gives its processes 30 seconds, which a busy machine may take."""
+    import ray
+
+    ray.shutdown()
+    ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, log_to_driver=False, _temp_dir=folder)
 
 
 def _require_answer(address: str) -> None:

@@ -47,11 +47,11 @@ def screens(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     given = {key: value for key, value in environment().items() if key not in {"NO_COLOR", "COLUMNS"}} | {"TERM": "xterm-256color"}
     program, *arguments = command("run", "training", *SETTINGS)
     child = pexpect.spawn(
-        program, arguments, cwd=tmp_path_factory.mktemp("terminal"), env=given, dimensions=(60, request.param), timeout=200
+        program, arguments, cwd=tmp_path_factory.mktemp("terminal"), env=given, dimensions=(60, request.param), timeout=800
     )
     while True:
         try:
-            shown.feed(child.read_nonblocking(100_000, timeout=200))
+            shown.feed(child.read_nonblocking(100_000, timeout=800))
         except pexpect.EOF:
             break
     child.close()

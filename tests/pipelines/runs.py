@@ -36,7 +36,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", "COLUMNS": "200"}
 
 
-def penstock(*arguments: str, cwd: Path, timeout: float = 240) -> Done:
+def penstock(*arguments: str, cwd: Path, timeout: float = 800) -> Done:
     """Run a command to its end in a folder of its own."""
     ended = subprocess.run(command(*arguments), cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False)
     document = json.loads(ended.stdout) if ended.stdout.lstrip().startswith("{") else {}

@@ -151,7 +151,7 @@ def test_a_run_that_cannot_publish_keeps_the_model_and_says_how_to_go_on(tmp_pat
     assert process.stdout is not None
     assert any("epoch 1:" in line for line in process.stdout)
     (tmp_path / "store" / "models").write_text("in the way")
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=800)
     assert process.returncode == 1
     said = re.search(r"publish-model: .* the trained model is in (\S+), and `penstock (.*)` goes on from there", errors)
     assert said, errors
@@ -171,7 +171,7 @@ def _interrupt(folder: Path, line_before: str, number: signal.Signals) -> str:
     assert process.stdout is not None
     seen = next((line for line in process.stdout if line_before in line), "")
     process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert seen, errors
     assert process.returncode == 130
     assert "interrupted" in errors
@@ -207,7 +207,7 @@ def test_two_runs_at_once_both_end_in_an_order(tmp_path: Path) -> None:
         )
         for seed in (1, 2)
     ]
-    ended = [(*run.communicate(timeout=280), run.returncode) for run in runs]
+    ended = [(*run.communicate(timeout=800), run.returncode) for run in runs]
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
     assert len(list(registry.versions())) == 2
     assert all(registry.verify(version) == [] for version in registry.versions())

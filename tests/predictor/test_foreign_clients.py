@@ -31,7 +31,7 @@ def runtime(name: str) -> str:
 
 
 def run(*command: str | Path, **environment: str) -> str:
-    ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=240, env={**os.environ, **environment})
+    ran = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=800, env={**os.environ, **environment})
     assert ran.returncode == 0, ran.stderr + ran.stdout
     return ran.stdout
 

@@ -22,7 +22,6 @@ pytestmark = pytest.mark.integration
 @pytest.fixture
 def proxy(ministack_server: Server, monkeypatch: pytest.MonkeyPatch, clean_environment: None) -> Iterator[FaultProxy]:
     use(ministack_server, monkeypatch)
-    monkeypatch.setenv("PENSTOCK_S3_TIMEOUT_S", "0.7")
     with faults(ministack_server.endpoint) as running:
         monkeypatch.setenv("AWS_ENDPOINT_URL", running.endpoint)
         yield running
@@ -37,8 +36,12 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_many_a_broken_request_changes_nothing(proxy: FaultProxy, bundle: Path, tmp_path: Path, fault: Fault) -> None:
-    every = 8 if "stall" in fault else 3  # each stall costs the time that the store waits for an answer
+def test_many_a_broken_request_changes_nothing(
+    proxy: FaultProxy, bundle: Path, tmp_path: Path, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if waits := "stall" in fault or fault == "drip":  # each stall costs the time that the store waits for an answer
+        monkeypatch.setenv("PENSTOCK_S3_TIMEOUT_S", "2")
+    every = 8 if waits else 3
     proxy.plan = lambda n, *_: fault if n % every == 2 else None
     address = new_address()
     registry = Registry(open_store(address), "digits")
@@ -54,7 +57,9 @@ def test_many_a_broken_request_changes_nothing(proxy: FaultProxy, bundle: Path, 
 
 
 @pytest.mark.parametrize("fault", ["lost", "500 after", "stall after", "truncate"])
-def test_a_success_whose_answer_is_lost_is_no_conflict(proxy: FaultProxy, fault: Fault) -> None:
+def test_a_success_whose_answer_is_lost_is_no_conflict(proxy: FaultProxy, fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "stall" in fault:
+        monkeypatch.setenv("PENSTOCK_S3_TIMEOUT_S", "2")
     store = open_store(new_address())
     store.create("warm", b"")
     broken: list[int] = []
@@ -129,4 +134,5 @@ def _impatient(address: str, monkeypatch: pytest.MonkeyPatch, seconds: str) -> R
     """A registry that gives up after `seconds`; those that are opened after it wait as long as ever."""
     with monkeypatch.context() as only:
         only.setenv("PENSTOCK_S3_DEADLINE_S", seconds)
+        only.setenv("PENSTOCK_S3_TIMEOUT_S", "0.7")
         return Registry(open_store(address), "digits")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from components.classifier.errors import DataError, EvaluationError, UsageError
+from components.score import on_ray
 from components.score import plan as planning
 from components.score.output import PIECES
 from components.score.plan import Plan
@@ -45,9 +47,10 @@ def cluster() -> Iterator[str]:
     """A Ray cluster of two CPUs; its address."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    context = ray.init("local", num_cpus=2, include_dashboard=False, object_store_memory=2**27, log_to_driver=False)
-    yield context.address_info["gcs_address"]
-    ray.shutdown()
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        on_ray._start(2, 2**27, folder)
+        yield ray.get_runtime_context().gcs_address
+        ray.shutdown()
 
 
 @pytest.fixture
