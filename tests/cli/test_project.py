@@ -123,7 +123,7 @@ def complete(project: Path, line: str) -> list[str]:
     """What zsh would offer for a command line; its last word is what was begun."""
     given = environment() | {"_PENSTOCK_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": line}
     program = [*command()[:2], "import sys; sys.argv[0] = 'penstock'; from pipelines.cli import main; main()"]
-    ran = subprocess.run(program, cwd=project, env=given, capture_output=True, text=True, check=False, timeout=60)
+    ran = subprocess.run(program, cwd=project, env=given, capture_output=True, text=True, check=False, timeout=300)
     return re.findall(r'"([^"]+)"', ran.stdout)
 
 

@@ -54,7 +54,7 @@ class Ward:
         places = ["--namespace", self.namespace, "--run-namespace", self.runs, "--service-account", "pipeline-runner"]
         environment = os.environ | {"KUBECONFIG": kubeconfig or self.kubeconfig}
         command = [*DOCTOR, *places, "--store", self.store, *options]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=600)
         assert done.returncode in (0, 1), done.stderr
         return done.returncode, json.loads(done.stdout)
 
@@ -68,7 +68,7 @@ class Ward:
         """Run a script as an administrator, from the project's folder; {ns} and {runs} are the namespaces."""
         text = script.replace("{ns}", self.namespace).replace("{runs}", self.runs)
         environment = os.environ | {"KUBECONFIG": self.kubeconfig}
-        done = subprocess.run(["bash", "-ec", text], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=120)
+        done = subprocess.run(["bash", "-ec", text], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=600)
         assert done.returncode == 0, f"{text}\n{done.stderr}"
         return done.stdout
 
@@ -125,7 +125,7 @@ def kinds(administrator: Api) -> Iterator[None]:
     results = crd("argoproj.io", "WorkflowTaskResult", "workflowtaskresults", "v1alpha1", "Namespaced")
     with present(administrator, storage, workflows, results):
         subprocess.run(
-            ["kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=30s"],
+            ["kubectl", "wait", "--for=condition=Established", "crd", "--all", "--timeout=120s"],
             check=True,
             env=os.environ | {"KUBECONFIG": os.environ["KUBECONFIG"]},
             capture_output=True,
@@ -424,6 +424,6 @@ def test_an_account_with_few_rights_says_what_it_could_not_see(ward: Ward, tmp_p
 
 def test_without_a_cluster_it_says_so(ward: Ward, tmp_path: Path) -> None:
     environment: dict[str, Any] = os.environ | {"KUBECONFIG": str(tmp_path / "none")}
-    done = subprocess.run(DOCTOR, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    done = subprocess.run(DOCTOR, capture_output=True, text=True, check=False, env=environment, timeout=300)
     assert (done.returncode, json.loads(done.stdout)["exit_code"]) == (2, 2)
     assert "KUBECONFIG" in done.stderr

@@ -41,7 +41,7 @@ UNDOING = [
 def step(place: Place, version: str, run: str, pattern: str = "", when: str = "before", **serving: Any) -> tuple[int, str]:
     """Run the step as a process of its own; returns exit code and what it printed."""
     process = start(place, version, run, pattern, when, **serving)
-    out, _ = process.communicate(timeout=180)
+    out, _ = process.communicate(timeout=800)
     return process.returncode, out
 
 
@@ -121,7 +121,7 @@ def test_a_terminated_step_puts_back_what_served_and_is_no_verdict(place: Place)
         time.sleep(0.2)
     time.sleep(1)
     process.terminate()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert "told to stop (SIGTERM)" in out
     assert place.served() == "v1"
     assert place.ledger() == [("deployed", "v1", "v1")]
@@ -138,7 +138,7 @@ def test_one_that_slept_through_another_rollout_never_puts_old_over_new(place: P
         time.sleep(0.1)
     assert place.deploy("v3", settle_seconds=0) == "deployed"
     process.send_signal(signal.SIGCONT)
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "RolloutConflict: another deployer changed digits meanwhile" in out
     assert place.served() == "v3"
@@ -188,7 +188,7 @@ def test_a_canary_is_not_left_by_a_step_that_ends_while_it_is_tried(place: Place
         time.sleep(0.2)
     time.sleep(1)
     process.terminate()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert "before the version was seen to serve; its canary was deleted" in out
     assert place.service("digits-canary") is None
     assert (place.served(), place.ledger()) == ("v1", before)

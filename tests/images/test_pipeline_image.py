@@ -106,7 +106,7 @@ def test_the_deployment_pipeline_validates_in_the_predictors_image(
     command, registry, version = chosen
     began = time.time()
     process = penstock(tmp_path, *command)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=800)
     assert process.returncode == 0, errors + printed
     steps = [step["name"] for step in json.loads(printed)["steps"]]
     assert steps == ["choose-version", "validate-serving", "deploy-version", "conclude-run"]
@@ -122,7 +122,7 @@ def test_an_image_that_cannot_validate_deploys_nothing(
     monkeypatch.setenv("PENSTOCK_PREDICTOR_IMAGE", engine.BASE)
     command, registry, _ = chosen
     process = penstock(tmp_path, *command)
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=800)
     assert process.returncode == 1, printed
     assert "validate-serving: kfp is not in the step's image" in errors
     assert "make image" in errors
@@ -154,7 +154,7 @@ def test_a_step_that_fails_fails_the_run_with_its_cause(tmp_path: Path) -> None:
         (tmp_path / "pictures" / name).mkdir(parents=True)
         (tmp_path / "pictures" / name / "one.png").write_bytes(b"no picture")
     process = penstock(tmp_path, "run", "training", "--docker", "--set", "source=pictures")
-    printed, errors = process.communicate(timeout=300)
+    printed, errors = process.communicate(timeout=800)
     assert process.returncode == 1, printed
     assert "ingest-dataset" in errors
     assert "pictures" in errors
@@ -168,7 +168,7 @@ def test_an_interrupted_run_leaves_no_container(tmp_path: Path) -> None:
         time.sleep(0.1)
     assert left_over() != []
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
     assert left_over() == []
 
@@ -193,7 +193,7 @@ def test_a_container_that_ends_at_once_tells_its_exit_code(
 )
 def test_an_image_that_is_not_there_is_said_before_the_run(variable: str, absent: str, tmp_path: Path) -> None:
     process = penstock(tmp_path, "run", "training", "--docker", env={**os.environ, variable: absent})
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 2
     assert f"there is no image {absent}" in errors
     assert "make image" in errors

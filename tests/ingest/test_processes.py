@@ -169,7 +169,7 @@ def test_no_process_outlives_an_ingest_that_is_ended(ended: signal.Signals, sour
         assert script.stdout is not None
         children = [int(pid) for pid in script.stdout.readline().split()[1:]]
         script.send_signal(ended)
-        rest, errors = script.communicate(timeout=60)
+        rest, errors = script.communicate(timeout=300)
     assert len(children) == 2
     assert "done" not in rest
     assert errors.count("Traceback") == (1 if ended is signal.SIGINT else 0), errors

@@ -26,7 +26,7 @@ def kustomize() -> list[str]:
 
 
 def tried(folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*kustomize(), str(folder)], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run([*kustomize(), str(folder)], capture_output=True, text=True, check=False, timeout=300)
 
 
 @cache

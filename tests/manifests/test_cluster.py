@@ -27,7 +27,7 @@ KUSTOMIZATIONS = {str(folder.relative_to(MANIFESTS)): folder for folder in folde
 
 def kubectl(*arguments: str, given: Any = None) -> subprocess.CompletedProcess[str]:
     text = None if given is None else yaml.safe_dump_all(given)
-    return subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(["kubectl", *arguments], input=text, capture_output=True, text=True, check=False, timeout=600)
 
 
 def succeeded(done: subprocess.CompletedProcess[str]) -> str:

@@ -53,7 +53,7 @@ def talk(words: str, tmp_path: Path) -> list[Event]:
         stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     return [event for line in ran.stdout.splitlines() for event in events(plain(line))]
 

@@ -255,7 +255,7 @@ def test_a_damaged_copy_in_the_cache_is_fetched_again(registry: Registry, tmp_pa
 def run_serve(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from pipelines.cli import main; main()", "serve", "--store", str(folder / "store"), *options]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=60, check=False)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
 def test_without_a_champion_it_says_what_to_do(tmp_path: Path) -> None:

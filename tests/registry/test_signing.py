@@ -56,7 +56,7 @@ def test_a_signed_version_is_verified_wherever_it_is_loaded(registry: Registry, 
 def model_signing(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """OpenSSF's own tool, which knows nothing of ours."""
     command = [sys.executable, "-m", "model_signing", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_the_tool_of_others_verifies_a_published_version(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

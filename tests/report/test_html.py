@@ -285,7 +285,7 @@ def test_nothing_sticks_out_of_the_page_in_a_browser(
     html = render(*request.getfixturevalue(which))
     (tmp_path / "page.html").write_text(MEASURE.format(width=width, html=json.dumps(html).replace("</", "<\\/")), "utf-8")
     command = [*browser, "--window-size=1400,2000", "--dump-dom", f"file://{tmp_path}/page.html"]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     assert re.findall(r"<title>(.*?)</title>", dom, re.DOTALL) == ["width 0 outside none"]
 
 

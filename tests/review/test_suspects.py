@@ -149,7 +149,7 @@ def test_a_person_labels_all_of_them_in_a_browser_and_saves_a_table_of_what_to_c
         f"--user-data-dir={tmp_path / 'profile'}",
     ]
     command = [browser, "--headless", *quiet, "--virtual-time-budget=5000", "--dump-dom", page.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     ((title,)) = re.findall(r"<title>(.*?)</title>", dom, re.DOTALL)
     state, *lines = title.splitlines()
     assert state == "50 of 50 pictures labelled"

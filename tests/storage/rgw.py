@@ -68,7 +68,7 @@ def ceph(home: Path) -> Iterator[Server]:
     environment = {"CEPH_CONF": str(config)}
 
     def run(*command: str) -> str:
-        done = subprocess.run(command, env={**os.environ, **environment}, cwd=home, capture_output=True, timeout=120, check=False)
+        done = subprocess.run(command, env={**os.environ, **environment}, cwd=home, capture_output=True, timeout=600, check=False)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.decode(errors='replace')[-1000:]}"
         return done.stdout.decode()
 
@@ -108,7 +108,7 @@ def _disks(environment: dict[str, str]) -> int:
 def _ceph(environment: dict[str, str], *command: str) -> bytes | None:
     """Ask the monitor; None when it refuses."""
     whole = ["ceph", "--connect-timeout", "5", *command]
-    done = subprocess.run(whole, env={**os.environ, **environment}, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(whole, env={**os.environ, **environment}, capture_output=True, timeout=300, check=False)
     return done.stdout if done.returncode == 0 else None
 
 
