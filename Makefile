@@ -132,4 +132,4 @@ fuzz: $(INSTALLED) ## 100,000 wrong requests to a real predictor, none of which 
 clean: ## Remove what was built, the runs and the demo's store; keep .venv
 	rm -rf build dist .penstock .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
-.PHONY: help install demo test test-integration lint format compile docs image sbom audit hashes simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean gallery
+.PHONY: help install demo test test-integration test-release lint format compile docs image sbom audit hashes simulate-gate simulate-canary bench bench-ingest bench-evaluation bench-scoring bench-drift bench-registry bench-training bench-serving fuzz clean gallery
