@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from components.classifier.errors import DataError, UsageError, one_line
+from components.classifier.errors import DataError, one_line
 from components.ingest.collection import NOT_GIVEN, SPLIT_CODE, Collection, from_arrays
 from components.ingest.pixels import Log
 
@@ -51,10 +51,8 @@ def load(name: str, log: Log) -> Collection:
     """
     if name == "digits":
         return _digits()
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise UsageError(f"source {name!r} needs torchvision; install penstock[train], or give a folder of its files") from error
+    from torchvision import datasets
+
     published = SETS[name]
     factory = getattr(datasets, published.torchvision_name)
     root = cache_folder()

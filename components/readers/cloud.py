@@ -31,11 +31,9 @@ class CloudObjects:
             with self._explained():
                 self._files, root = url_to_fs(address, use_listings_cache=False)
         except ImportError as error:
-            package, cause = PACKAGES[scheme], error.__cause__ or error  # fsspec names its package whichever module is missing
-            missing = getattr(cause, "name", None) or package
-            raise UsageError(
-                f"{address} is read by the package {package}, and {missing} is not installed; pip install {package}, or use s3://"
-            ) from error
+            package = PACKAGES[scheme]
+            lacks = getattr(error.__cause__ or error, "name", None) or package  # fsspec names its package whichever module is missing
+            raise UsageError(f"{address} is read by {package}, and {lacks} is missing; pip install {package}, or use s3://") from error
         self._root = root.strip("/")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:

@@ -101,9 +101,7 @@ def test_without_its_package_the_address_is_refused_and_what_is_missing_named(
         (tmp_path / f"{package}.py").write_text(f"import {missing}")
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, package, raising=False)
-    told = (
-        f"{address.split('/all')[0]} is read by the package {package}, and {missing} is not installed; pip install {package}, or use s3://"
-    )
+    told = f"{address.split('/all')[0]} is read by {package}, and {missing} is missing; pip install {package}, or use s3://"
     with pytest.raises(UsageError, match=f"^{re.escape(told)}$"), open_source(address):
         pass
 
