@@ -14,7 +14,7 @@ from components.score.output import INCOMPLETE, PASSED_OVER, SUMMARY, Output, St
 from components.score.plan import PASSED_OVER as PASSED_SCHEMA
 from components.score.plan import Part, Plan
 from components.score.rows import ROWS_FILE, RowsWriter, assembled, gather, parts_of, row_groups
-from components.score.summary import Summary, accuracy_of, drift_of, read_summary, warnings_of
+from components.score.summary import Summary, accuracy_of, drift_of, read_summary, unread_metadata, warnings_of
 from components.score.tally import Tally, read_reference
 
 MAX_NAMED = 10
@@ -100,7 +100,7 @@ def _failed(plan: Plan, problems: list[str]) -> DataError:
 
 
 def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary:
-    scored = tally.rows - tally.errors
+    scored, unread = tally.rows - tally.errors, unread_metadata(tally)
     seconds, done = sum(result["seconds"] for result in results), sum(result["scored"] for result in results)
     return Summary(
         input=plan.input,
@@ -117,7 +117,8 @@ def _summary(plan: Plan, tally: Tally, results: list[dict[str, Any]]) -> Summary
         mean_confidence=round(tally.confidence_sum / scored, 6) if scored else None,
         classes={name: tally.labels[name] for name in plan.classes},
         error_examples=tally.examples,
-        passed_over_reasons=dict(tally.reasons.most_common(20)),
+        passed_over_reasons={reason: count for reason, count in tally.reasons.most_common(20) if reason not in unread},
+        unread_metadata=unread,
         drift=drift_of(tally),
         expected_accuracy=accuracy_of(tally),
         warnings=warnings_of(tally),

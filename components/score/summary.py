@@ -1,7 +1,7 @@
 """What a scoring run came to, in figures and in Markdown."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Summary:
     scored: int
     errors: int
     passed_over: int
+    """What is not an input: neither scored nor an error."""
     needs_review: int
     review_share: float | None
     """Part of the scored rows that need review; None when there are none."""
@@ -48,6 +49,8 @@ class Summary:
     """Rows that were scored in this run, by the seconds of its shards together."""
     seconds: float = 0.0
     shards: int = 0
+    unread_metadata: dict[str, int] = field(default_factory=dict)
+    """How many pictures were read without their orientation or colour profile, which cannot be read, by what became of them."""
 
     def figures(self) -> dict[str, float]:
         """The main figures, those that there are."""
@@ -103,6 +106,11 @@ def accuracy_of(tally: Tally) -> ExpectedAccuracy | None:
     return expected_accuracy(tally.reference, int(sure), int(n))
 
 
+def unread_metadata(tally: Tally) -> dict[str, int]:
+    """How many pictures have metadata that cannot be read, by what became of them."""
+    return {told: tally.reasons[told] for told in UNREAD.values() if tally.reasons[told]}
+
+
 def warnings_of(tally: Tally) -> list[str]:
     """What a user should look at, one line each."""
     lines = drift_lines(drift_of(tally), accuracy_of(tally))
@@ -110,11 +118,7 @@ def warnings_of(tally: Tally) -> list[str]:
         lines.append(f"{tally.unfamiliar} of {tally.rows - tally.errors} pictures look like nothing that the version was trained on")
     if not tally.rows:
         lines.append("nothing was found to score")
-    lines += [
-        f"{counted(tally.reasons[told], 'picture')} with {told}; _passed_over/ names them"
-        for told in UNREAD.values()
-        if tally.reasons[told]
-    ]
+    lines += [f"{counted(count, 'picture')} with {told}; _passed_over/ names them" for told, count in unread_metadata(tally).items()]
     if tally.errors:
         lines.append(f"{tally.errors} of {tally.rows} inputs could not be scored; their rows say why")
     return lines

@@ -18,6 +18,7 @@ from components.bundle.model import Probabilities
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
+from components.classifier.misread import UNREAD
 
 MAX_EXAMPLES = 20
 FEATURES = ("brightness", "contrast")
@@ -109,10 +110,10 @@ class Tally:
             self.examples += bad.select(["input", "index", "error"]).slice(0, MAX_EXAMPLES - len(self.examples)).to_pylist()
 
     def add_passed_over(self, rows: pa.Table) -> None:
-        """Count what was passed over."""
-        self.passed_over += len(rows)
+        """Count what was passed over, and by `reasons` alone the metadata of pictures, which have rows of their own."""
         for entry in pc.value_counts(rows["reason"]).to_pylist():
             self.reasons[entry["values"]] += entry["counts"]
+            self.passed_over += entry["counts"] if entry["values"] not in UNREAD.values() else 0
 
     def to_json(self) -> str:
         """The counts as JSON, for `merge`."""

@@ -327,6 +327,7 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
     for by_picture in (output["data"], by_grpc):
         for name, probabilities in zip(pictures, np.reshape(by_picture, output["shape"]), strict=True):
             assert probabilities == pytest.approx(classifier.probabilities(files[name][1][None])[0], abs=1e-5), name
+    assert (scored.summary.passed_over, scored.summary.passed_over_reasons) == (0, {})  # all have rows, those read without metadata too
     said_in_training = [line for line in trained.lines if "cannot be read: " in line]
     for what, words in misread.UNREAD.items():
         of_kind = [kind for kind, (_, _, other) in UNREAD.items() if other == what]
@@ -334,6 +335,7 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
         assert len(names) == 4 * len(of_kind)
         assert {name for name, reason in scored.passed_over.items() if reason == words} == names
         assert f"{len(names)} pictures with {words}; _passed_over/ names them" in scored.summary.warnings
+        assert scored.summary.unread_metadata[words] == len(names)
         (line,) = (line for line in said_in_training if f"{len(names)} pictures with {words}: " in line)
         assert sum(name in line for name in names) >= 3
         (counted,) = re.findall(rf'penstock_unread_metadata_total{{what="{what}"}} (\d+)', client.get("/metrics").text)
