@@ -33,6 +33,7 @@ from typing import Any, Literal
 from PIL import Image, UnidentifiedImageError
 
 from components.classifier import depth, jpeg2000
+from components.classifier.contents import other_content, stand_in
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
@@ -260,47 +261,13 @@ def _heic_registered() -> bool:
     return True
 
 
-_NOT_PICTURES = {
-    re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body|meta|title|script)\b", re.IGNORECASE | re.DOTALL): (
-        "an HTML page, not a picture; a download may have given a login or error page"
-    ),
-    re.compile(rb"version https://git-lfs"): "a git-lfs pointer, not the picture itself; run `git lfs pull`",
-    re.compile(rb"L\0\0\0\x01\x14\x02\0"): "a Windows shortcut, not the picture itself; copy the file that it points to",
-    re.compile(rb"(<\?xml[^>]*>\s*)?<Error>"): "an error message of a store, not the picture itself; download it again",
-    re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg\b", re.IGNORECASE | re.DOTALL): (
-        "an SVG drawing, which has no pixels; save it as PNG"
-    ),
-    re.compile(rb"\xff\xd8\xff"): (
-        "a JPEG of a kind that is not read (of more than 8 bits per sample, or JPEG-LS), or one that is cut within its first bytes; "
-        "save it as PNG, or as a JPEG of 8 bits"
-    ),
-    re.compile(rb"\xff\x0a|\0\0\0\x0cJXL "): "a JPEG XL picture, which is not read; save it as PNG or JPEG",
-    re.compile(rb"II\xbc"): "a JPEG XR picture, which is not read; save it as PNG or JPEG",
-    re.compile(rb".{128}DICM", re.DOTALL): (
-        "a DICOM file, whose values have a meaning only with its own tables; save its picture as PNG or TIFF of 8 or 16 bits"
-    ),
-    re.compile(rb"8BPS"): "a Photoshop document, not a picture; save it as PNG or TIFF",
-    re.compile(rb"v/1\x01"): "an OpenEXR picture, of floating point; save it with 8 or 16 bits",
-    re.compile(rb"%PDF-"): "a PDF document, not a picture; save its pages as PNG",
-    re.compile(
-        rb"....ftyp(isom|iso2|avc1|mp4|M4V|qt|3gp)|RIFF....AVI |\x1aE\xdf\xa3", re.DOTALL
-    ): "a video, not a picture; save its frames as PNG or JPEG",
-    re.compile(rb"\0{256,}\Z"): "zeros from its beginning on, not a picture; copy it again",
-    re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|Rar!"): "an archive or compressed, not a picture; unpack it",
-}
-"""What lies under pictures' names now and then, by how it begins."""
-
-
 def _unknown(data: bytes) -> str:
     if data.startswith(_TIFF):
         return "the content is a TIFF of a kind that cannot be read; save it as grey or RGB with 8 or 16 bits without compression"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
         return "the content is a HEIC picture, which needs pillow-heif; install it (pip install pillow-heif) or convert it to JPEG"
-    head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
-    for kind, told in _NOT_PICTURES.items():
-        if kind.match(head):
-            return f"the content is {told}"
-    return f"the content is not a picture in a known format ({', '.join(FORMATS)})"
+    told = stand_in(data) or other_content(data) or f"not a picture in a known format ({', '.join(FORMATS)})"
+    return f"the content is {told}"
 
 
 def _first_frame(data: bytes, max_cost: int | None) -> tuple[bytes, set[Unread]]:

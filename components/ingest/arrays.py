@@ -33,7 +33,12 @@ _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
 _CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
 _LABELS = re.compile(r"(?:^|_)(?:y|labels?|targets?|classes)(?:_|$)", re.IGNORECASE)
 _PICTURES = re.compile(r"(?:^|_)(?:x|images?|imgs?|pictures|data)(?:_|$)", re.IGNORECASE)
-_SPLIT_WORDS: list[tuple[str, SplitName]] = [("t10k", "test"), ("test", "test"), ("train", "train"), ("val", "validation")]
+_SPLIT_WORDS: list[tuple[re.Pattern[str], SplitName]] = [
+    (re.compile(r"t10k|(?<!la)(?<!con)(?<!grea)(?<!fas)(?<!pro)(?<!de)test"), "test"),
+    (re.compile(r"(?<!s)train"), "train"),
+    (re.compile(r"(?<![a-z])[xy]?val(?=id|s?(?![a-z])|set|data|im|lab|x|y)"), "validation"),
+]
+"""Not latest, contest, strain, medieval or value."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,7 @@ def find(source: InputSource, listing: Listing) -> list[SourceFile]:
 def split_of(name: str) -> SplitName | None:
     """The split that a file's name speaks of, that of its folders where it does not: `train-images`, `test/images.npy`."""
     words = name.lower()
-    return next((split for text in (words.rpartition("/")[2], words) for word, split in _SPLIT_WORDS if word in text), None)
+    return next((split for text in (words.rpartition("/")[2], words) for word, split in _SPLIT_WORDS if word.search(text)), None)
 
 
 def load(source: InputSource, files: list[SourceFile], workspace: Path) -> Collection:

@@ -9,6 +9,7 @@ pixels are equal, whatever their files and names:
 - Copies within one split are used and reported; what is split off keeps all copies of a picture in one split (see split.py).
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,7 @@ MAX_DARK = 16
 """Pictures of which no pixel is above this value, of 255, are reported."""
 
 _TEST = SPLIT_CODE["test"]
+_SLIPS, _LIST = re.compile(r"[\s._-]"), re.compile(r"\s*[,;|]\s*")
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,23 @@ def _shallow(collection: Collection, levels: int) -> str:
 
 
 def check_names(collection: Collection) -> Check:
-    """Report class names that differ only in case or spaces."""
+    """Report class names that hardly differ, and those that are several other classes' names in one, as lists of labels are."""
     alike: dict[str, list[str]] = defaultdict(list)
     for name in collection.classes:
-        alike["".join(name.casefold().split())].append(name)
+        alike[_rough(name)].append(name)
     pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
-    if pairs:
-        return Check("class names", False, f"classes differ only in case or spaces: {some(pairs)}; are they meant to be one?")
-    return Check("class names", True, "all class names are clearly different")
+    lists = [name for name in collection.classes if len(parts := _LIST.split(name)) > 1 and set(parts) <= set(collection.classes)]
+    told = [f"classes differ only in case, spaces or punctuation, or as numbers: {some(pairs)}; are they meant to be one?"] if pairs else []
+    told += [f"classes are lists of others: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
+    return Check("class names", not told, "; ".join(told) or "all class names are clearly different")
+
+
+def _rough(name: str) -> str:
+    """A class name without what may be a slip: 1, 01 and 1.0 are one number; case, spaces, dots, hyphens and underscores do not count."""
+    try:
+        return str(float(name))
+    except ValueError:
+        return _SLIPS.sub("", name.casefold()) or name
 
 
 def _check_given(collection: Collection, keep: npt.NDArray[np.bool_]) -> None:

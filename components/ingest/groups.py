@@ -7,6 +7,7 @@ pictures of two groups make these one group. Whole groups are given to the split
 import hashlib
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +38,9 @@ def add_groups(collection: Collection, settings: IngestSettings) -> None:
             known = some(collection.columns) or "none"
             raise DataError(f"there is no column {settings.group_column!r} of groups; the columns are: {known}")
         collection.group = settings.group_column
-        without = sum(not value for value in collection.columns[collection.group])
+        values = [value and value.strip() for value in collection.columns[collection.group]]
+        collection.columns[collection.group] = values
+        without = sum(not value for value in values)
         if without:
             collection.notes.append(f"{counted(without, 'picture')} have no value in column {collection.group}: each is a group of its own")
     elif settings.group_pattern:
@@ -83,8 +86,8 @@ def check_groups(collection: Collection, splits: Splits, extra: bool = False) ->
         names = np.array(group_names(collection), dtype=object)
         parts = {name: set(names[splits == SPLIT_CODE[name]]) for name in SPLITS}
         told = ", ".join(f"{name} {len(groups)}" for name, groups in parts.items())
-        doubt = "; the extra training source does not say its groups: no picture of it may be of a group in test" if extra else ""
-        return [Check("groups", not extra, f"every group ({collection.group}) is in one split: {told}{doubt}")]
+        doubts = [*_doubts(set(names), len(collection), extra)]
+        return [Check("groups", not doubts, "; ".join([f"every group ({collection.group}) is in one split: {told}", *doubts]))]
     doubtful = [detail for column, values in collection.columns.items() if (detail := _identifier(column, values, splits))]
     if not doubtful:
         fine = Check("groups", True, "no column looks like an identifier whose values are in several splits")
@@ -97,6 +100,18 @@ def check_groups(collection: Collection, splits: Splits, extra: bool = False) ->
             "and the figures too good; keep each in one split by group_column",
         )
     ]
+
+
+def _doubts(names: set[str], pictures: int, extra: bool) -> Iterator[str]:
+    """Why groups may not keep together what belongs together."""
+    if len(names) == pictures:
+        yield "each group has one picture only, so that no pictures are kept together"
+    alike = Counter(name.casefold() for name in names)
+    twice = sorted(name for name in names if alike[name.casefold()] > 1 and not name.startswith("\0"))
+    if twice:
+        yield f"groups that differ only in case are several, in several splits where it happens so: {some(twice)}"
+    if extra:
+        yield "the extra training source does not say its groups: no picture of it may be of a group in test"
 
 
 def _identifier(column: str, values: list[str | None], splits: Splits) -> str:

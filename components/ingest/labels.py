@@ -24,10 +24,10 @@ from components.ingest.pixels import PROCESS_MODULES
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
-from components.readers.places import InputSource, LocalSource, local_path, read_object
+from components.readers.places import InputSource, LocalSource, local_path, read_object, refuse_stand_ins
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
-from components.readers.table import SPLIT_COLUMN, Table, is_table, read_table
+from components.readers.table import LABEL_COLUMNS, SPLIT_COLUMN, Table, is_table, read_table
 
 COLUMNS_FILE = "columns.csv"
 _TABLE_STEMS = ("labels", "metadata")
@@ -126,6 +126,8 @@ def _from_table(source: InputSource, listing: Listing, table: Table, file: Sourc
         raise DataError(f"{table.name} has the columns {some(table.columns)} and none of labels; call it label")
     root = file.name.rpartition("/")[0]
     layout = Layout(f"{root}/" if root else "")
+    if others := [column for column in table.columns if column in LABEL_COLUMNS and column != table.label]:
+        layout.notes.append(f"{table.name} gives the labels in column {table.label}; {some(others)} may hold some too, and is an attribute")
     files = {file.name: file for file in listing.files}
     records: list[Encoded] = []
     faults: list[tuple[str, str]] = []
@@ -277,6 +279,7 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
     saved = saved_dataset.find(source, listing)
     given = saved.splits if saved else {file.name: split_of(file.name) if len(files) > 1 else None for file in files}
     files = [file for file in files if file.name in given]
+    refuse_stand_ins(source, files)
     for file in files:
         labels, others = parquet.read_labels(source.local(file.key), file.name)
         table = Table(file.name, list(others), {})

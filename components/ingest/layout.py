@@ -3,15 +3,16 @@
 1. Wrapper folders (one folder alone, without pictures beside it, that holds folders) are unwrapped.
 2. Where all folders are named train, test, val … they are splits; else they are classes. Names that are only like those
    (training_set, seg_test, val2017) are splits where the same class folders lie in them, and are refused where not.
-3. A picture belongs to the class at the top, however deep it lies. Where the same folders lie in every class, nothing tells
-   which of the two are the classes: refused.
+3. A picture belongs to the class at the top, however deep it lies. Where several folders of the same names lie in more than one
+   class, and no picture beside them, nothing tells which of the two are the classes: refused.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
@@ -126,6 +127,7 @@ def arrange(listing: Listing) -> Layout:
     if splits is None:
         _check_classes(tree, layout.root, listing)
         _refuse_alone(tree, layout.root, listing)
+        _check_inside(tree, layout)
         _place(listing, tree, layout, layout.root, None)
     else:
         for top, split in zip(_tops(tree, layout.root, list(splits)), splits.values(), strict=True):
@@ -289,12 +291,24 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
     if not tree.below(root):
         kinds = some(listing.files.names)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
-    inside = [{name for name in tree.folders.get(f"{root}{folder}/", ()) if tree.below(f"{root}{folder}/{name}/")} for folder in folders]
-    if len(folders) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+
+
+def _check_inside(tree: _Tree, layout: Layout) -> None:
+    """Look for folders of one name in several classes: these may be splits or parts, and the folders in them the classes."""
+    filled = [name for name in tree.folders.get(layout.root, ()) if tree.below(f"{layout.root}{name}/")]
+    tops = dict(zip(filled, _tops(tree, layout.root, filled), strict=True)) if len(filled) > 1 else {}
+    inside = {name: {child for child in tree.folders.get(top, ()) if tree.below(f"{top}{child}/")} for name, top in tops.items()}
+    counts = Counter(chain.from_iterable(inside.values()))
+    shared = sorted(child for child, count in counts.items() if count > 1)
+    holding = some(name for name, children in inside.items() if children.intersection(shared))
+    everywhere = all(children == set(shared) for children in inside.values())
+    if len(shared) > 1 and (everywhere or not any(map(tree.pictures.get, tops.values()))):
         raise DataError(
-            f"the same folders ({some(sorted(inside[0]))}) lie in {some(folders)}: which are the classes, and which are splits or parts? "
+            f"the same folders ({some(shared)}) lie in {holding}: which are the classes, and which are splits or parts? "
             f"Splits are called train, test and val, and lie above the classes; for anything else give a table of labels as the source"
         )
+    if shared and not everywhere:
+        layout.notes.append(f"folders of the same names ({some(shared)}) lie in {holding}: a picture's class is the folder at the top")
 
 
 def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:

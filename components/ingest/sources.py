@@ -18,7 +18,7 @@ from components.ingest.pixels import PROCESS_MODULES, DecodedPictures, Log, Work
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
-from components.readers.places import InputSource, local_path, open_source
+from components.readers.places import InputSource, local_path, open_source, refuse_stand_ins
 from components.readers.processes import prepare
 from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
@@ -43,6 +43,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
         only_pictures = not isinstance(source, ArchiveSet) and all(map(looks_like_picture, listing.files.names))
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:
+            refuse_stand_ins(source, files)
             collection = arrays.load(source, files, workspace)
             collection.set_aside += [{"file": fault.input, "reason": fault.reason} for fault in listing.faults]
         else:
@@ -68,6 +69,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if not source.single:
         return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
+    refuse_stand_ins(source, [file])
     kind = kind_of(file.name, source.head(file, HEAD))
     if kind in {"tar", "zip"}:
         archive = ArchiveSource(source.local(file.key), address, workspace, names)
@@ -92,6 +94,7 @@ def _join_archives(source: InputSource, listing: Listing, names: str, workspace:
     shards = listing.files.where(lambda name: suffix(name) in {".tar", ".tgz"} or name.lower().endswith(".tar.gz"))
     if not shards or holds_pictures(listing) or any(suffix(name) in {".npy", ".npz", *parquet.SUFFIXES} for name in listing.files.names):
         return source, listing
+    refuse_stand_ins(source, shards)
     archives = {}
     for number, file in enumerate(shards):
         path = source.local(file.key)

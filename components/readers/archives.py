@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from components.classifier.errors import CutArchiveError, DataError, ImageError, UnsafeArchiveError, one_line
-from components.readers.listing import INNER_ARCHIVE, Listing, SourceFile, is_archive, is_hidden
+from components.readers.listing import INNER_ARCHIVE, Listing, SourceFile, counted, is_archive, is_hidden, readable
 from components.readers.members import (
     COPY_BYTES,
     Member,
@@ -30,7 +30,7 @@ from components.readers.places import InputSource
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import PassedOver
 from components.readers.zip_directory import ZipDirectory
-from components.readers.zip_names import names_of
+from components.readers.zip_names import names_of, readings
 
 MEMBER_BYTES = 1024
 """What a member takes in a tar at least: its header and one block."""
@@ -91,6 +91,12 @@ def list_archive(archive: Archive) -> Listing:
     policy = Policy(archive.address, archive.path.stat().st_size)
     if archive.directory is None:
         _list_tar(archive, listing, policy)
+        if policy.unreadable:
+            raw = policy.unreadable[0].encode("utf-8", "surrogateescape")
+            listing.notes.append(
+                f"{counted(len(policy.unreadable), 'name')} in {archive.address} are not in {archive.names or 'UTF-8'}, and are shown as "
+                f"{readable(policy.unreadable[0])}: say their encoding ({'; '.join(readings(raw))})"
+            )
     else:
         for info, member in judged(names_of(archive.directory, archive.names), policy, archive.names):
             _note(archive, listing, member, info.header_offset)
@@ -150,6 +156,7 @@ class ArchiveSet(InputSource):
             joined.folders |= found.folders
             joined.passed_over += found.passed_over
             joined.faults += found.faults
+            joined.notes += found.notes
         return joined.finish()
 
     def _listings(self) -> Iterator[Listing]:

@@ -4,14 +4,15 @@ import io
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from components.classifier.errors import DataError
+from components.classifier.contents import stand_in
+from components.classifier.errors import DataError, ImageError
 from components.readers.cloud import PACKAGES, CloudObjects
 from components.readers.listing import HIDDEN, Fault, Folder, Found, Listing, SourceFile, is_hidden, is_system, readable
 from components.readers.records import PassedOver
@@ -19,6 +20,7 @@ from components.storage import Store, open_store
 
 MAX_DEPTH = 40
 """Folders within folders: links that make a loop of new names end there."""
+MAX_STAND_IN_BYTES = 2**20
 READ_AHEAD = 4 * 2**20
 """Bytes of an object that are fetched at once where it is read by ranges."""
 
@@ -110,6 +112,16 @@ class _Objects:
 @lru_cache(maxsize=16)
 def _opened(address: str) -> _Objects:
     return _Objects(address, _open_objects(address))
+
+
+def refuse_stand_ins(source: InputSource, files: Iterable[SourceFile]) -> None:
+    """Raise DataError for the first file in whose place something small lies, such as a git-lfs pointer or an HTML page."""
+    for file in files:
+        if file.size > MAX_STAND_IN_BYTES:
+            continue
+        with suppress(ImageError):  # in a damaged archive: what reads the file says so
+            if told := stand_in(source.head(file, 1024)):
+                raise DataError(f"{file.name} is {told}")
 
 
 def local_path(address: str) -> Path:

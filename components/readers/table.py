@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.classifier.contents import stand_in
 from components.classifier.errors import DataError
 from components.readers.listing import readable, some, suffix
 
@@ -50,6 +51,8 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     Raises DataError naming the line when the file is not UTF-8 or UTF-16 text of that form, has no column for the picture, or
     says two things of one picture.
     """
+    if told := stand_in(data):
+        raise DataError(f"{name} is {told}")
     try:
         header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
     except (UnicodeDecodeError, csv.Error) as error:
@@ -93,8 +96,10 @@ def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def text_of(value: Any) -> str | None:
-    """A JSON value as the text that a CSV would hold: 3 is "3", true is "true"; null is None."""
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """A JSON value as the text that a CSV would hold: 3 is "3", true is "true"; null, and the number NaN of a table, is None."""
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False) if value == value else None
 
 
 def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
@@ -108,6 +113,13 @@ def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, s
     return header, rows
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) < len(keys):
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+    return dict(pairs)
+
+
 def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
     header: dict[str, None] = {}
     rows = []
@@ -115,7 +127,7 @@ def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[s
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=_object)
         except ValueError as error:
             raise DataError(f"{name} line {number} is not JSON ({error}); write one object per line") from error
         if not isinstance(found, dict):

@@ -68,6 +68,8 @@ class ZipDirectory:
                     arrays += info.filename.endswith(".npy")
                     info.header_offset = place
                     yield info
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.name} holds a name that is said to be UTF-8 and is not, {error.object!r}; make it again") from error
         except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, struct.error) as error:
             raise _damaged(self.name, error) from error
         refuse_arrays(self.name, arrays if arrays == files else 0)

@@ -11,8 +11,8 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 
-USUAL = ("cp932", "gbk", "cp949", "cp437")
-"""Encodings of names that are met most: of Windows in Japan, China and Korea, and the oldest rule."""
+USUAL = ("cp932", "gbk", "cp949", "cp866", "cp1252", "cp437")
+"""Encodings of names that are met most: of Windows in Japan, China, Korea, Russia and the West, and the oldest rule."""
 
 _UTF8_FLAG = 0x800
 _UNICODE_PATH = 0x7075

@@ -80,6 +80,29 @@ OUTSIDE = [
 ]
 
 
+def test_names_of_a_tar_that_are_not_in_utf_8_are_told_with_the_setting_that_reads_them(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["café", "thé"])
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.GNU_FORMAT, encoding="cp1252") as archive:
+        for name in ("café", "thé"):
+            archive.add(data / name, name)
+    found = run(tmp_path / "a.tar")
+    assert found.info.classes == ["caf\\xe9", "th\\xe9"]
+    assert "are not in UTF-8, and are shown as caf\\xe9" in found.said
+    assert "names=cp1252 reads 'café" in found.said
+    named = run(tmp_path / "a.tar", names="cp1252")
+    assert named.info.classes == ["café", "thé"]
+    assert "are not in" not in named.said
+
+
+def test_a_name_that_is_said_to_be_utf_8_and_is_not_is_refused_as_such(tmp_path: Path, run: Run) -> None:
+    class Lying(zipfile.ZipInfo):
+        def _encodeFilenameFlags(self) -> tuple[bytes, int]:
+            return self.filename.encode("cp1252"), self.flag_bits | 0x800
+
+    with pytest.raises(DataError, match=r"a\.zip holds a name that is said to be UTF-8 and is not, b'caf\\xe9/1\.png'; make it again"):
+        run(zip_of(tmp_path / "a.zip", [(Lying("café/1.png"), b"")]))
+
+
 @pytest.mark.parametrize("name", OUTSIDE)
 @pytest.mark.parametrize("kind", ["zip", "tar"])
 def test_names_that_lead_outside_are_refused(tmp_path: Path, run: Run, members: dict[str, bytes], name: str, kind: str) -> None:

@@ -258,7 +258,7 @@ def test_one_class_spelled_in_two_normal_forms_is_one(tmp_path: Path, run: Run) 
 
 def test_names_that_differ_in_case_only_are_reported(tmp_path: Path, run: Run) -> None:
     found = run(folder(tmp_path / "data", ["Cat", "cat", "dog"]))
-    assert "warning: class names: classes differ only in case or spaces: 'Cat' and 'cat'" in found.said
+    assert "warning: class names: classes differ only in case, spaces or punctuation, or as numbers: 'Cat' and 'cat'" in found.said
     folder(tmp_path / "split" / "train", ["Cat", "dog"])
     folder(tmp_path / "split" / "test", ["cat", "dog"], 400)
     with pytest.raises(DataError, match=r"cat \(0 pictures, 6 in test\)"):
@@ -370,6 +370,45 @@ def test_the_same_folders_in_every_class_are_refused(tmp_path: Path, run: Run, i
         folder(tmp_path / "data" / name, inside, seed=100 * k)
     with pytest.raises(DataError, match=rf"the same folders \({', '.join(sorted(inside))}\) lie in first, second, third: which are"):
         run(tmp_path / "data")
+
+
+@pytest.mark.parametrize("wrapper", ["", "images/"])
+def test_folders_that_share_some_of_their_folders_are_refused_as_nothing_tells_which_are_the_classes(
+    tmp_path: Path, run: Run, wrapper: str
+) -> None:
+    folder(tmp_path / "data" / "amazon" / wrapper, ["bike", "mug"])
+    folder(tmp_path / "data" / "webcam" / wrapper, ["bike", "mug", "pen"], seed=100)
+    with pytest.raises(DataError, match=r"the same folders \(bike, mug\) lie in amazon, webcam: which are"):
+        run(tmp_path / "data")
+
+
+def test_one_shared_folder_is_told_and_so_are_several_beside_pictures_of_the_class_itself(tmp_path: Path, run: Run) -> None:
+    told = "lie in cat, dog: a picture's class is the folder at the top"
+    folder(tmp_path / "one" / "cat", ["2024"])
+    folder(tmp_path / "one" / "dog", ["2024", "2025"], seed=100)
+    assert f"note: folders of the same names (2024) {told}" in run(tmp_path / "one").lines
+    folder(tmp_path / "several", ["cat", "dog"])
+    folder(tmp_path / "several" / "cat", ["2024", "2025"], seed=200)
+    folder(tmp_path / "several" / "dog", ["2024", "2025", "2026"], seed=300)
+    found = run(tmp_path / "several")
+    assert f"note: folders of the same names (2024, 2025) {told}" in found.lines
+    assert found.counts() == {"cat": 18, "dog": 24}
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (["1", "1.0"], "or as numbers: '1' and '1.0'"),
+        (["hot-dog", "hot dog"], "punctuation, or as numbers: 'hot dog' and 'hot-dog'"),
+        (["cat", "dog", "cat;dog"], "classes are lists of others: 'cat;dog'"),
+        (["-1", "1"], ""),
+        (["a", "b", "c;d"], ""),
+    ],
+)
+def test_class_names_that_may_be_one_or_several_are_told(tmp_path: Path, run: Run, classes: list[str], told: str) -> None:
+    found = run(folder(tmp_path / "data", classes)).check("class names")
+    assert found["passed"] == (not told)
+    assert told in str(found["detail"])
 
 
 def test_a_name_that_ends_in_a_space_is_quoted(tmp_path: Path, run: Run) -> None:

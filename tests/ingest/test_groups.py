@@ -98,6 +98,18 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, run: Run) -> N
         run(data, group_column="patient", group_pattern="p")
 
 
+def test_groups_that_keep_nothing_together_are_told(tmp_path: Path, run: Run) -> None:
+    data = people(tmp_path / "data", 12)
+    alone = run(data, group_pattern=r"/(p\d+_\d)").check("groups")
+    assert not alone["passed"]
+    assert "each group has one picture only" in str(alone["detail"])
+    table = (data / "columns.csv").read_text()
+    put(data / "columns.csv", table.replace("_0.png,p", "_0.png,P").replace("_1.png,p", "_1.png, p"))
+    written = run(data, group_column="patient")
+    assert "groups that differ only in case are several" in str(written.check("groups")["detail"])
+    assert len(set.union(*groups_of(written, "patient").values())) == 24  # p000 and P000, but not ' p000'
+
+
 def test_a_picture_without_a_value_is_a_group_of_its_own(tmp_path: Path, run: Run) -> None:
     data = people(tmp_path / "data", 12)
     header, *lines = (data / "columns.csv").read_text().splitlines()

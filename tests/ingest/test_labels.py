@@ -199,6 +199,10 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, run: Run) -> None:
         ("file,label\ncat_0.png,cat,x\n", "line 2 has 3 fields where the header has 2"),
         ("file,label\n,cat\n", "line 2 has no value in column 'file'"),
         ('file,label\n"cat_0.png,cat\n', "cannot be read as a table"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+            "is a git-lfs pointer, not the file itself; run `git lfs pull`",
+        ),
     ],
 )
 def test_tables_of_another_form_are_refused_by_line(tmp_path: Path, run: Run, text: str, message: str) -> None:
@@ -206,6 +210,24 @@ def test_tables_of_another_form_are_refused_by_line(tmp_path: Path, run: Run, te
         run(put(flat(tmp_path) / "rows.csv", text))
     with pytest.raises(DataError, match=r"rows\.jsonl line 1 is not"):
         run(put(tmp_path / "rows.jsonl", "[1]\n"))
+    with pytest.raises(DataError, match=r"rows\.jsonl line 1 is not JSON \('label' is there twice\)"):
+        run(put(tmp_path / "rows.jsonl", '{"file": "cat_0.png", "label": "cat", "label": "dog"}\n'))
+
+
+def test_a_second_column_of_labels_is_told(tmp_path: Path, run: Run) -> None:
+    put(flat(tmp_path) / "labels.csv", table(**{"class": lambda number: str(number % 3)}))
+    found = run(tmp_path)
+    assert labels(found) == WANTED
+    assert "labels.csv gives the labels in column label; class may hold some too, and is an attribute" in found.said
+
+
+@pytest.mark.parametrize(
+    "name", ["a.zip", "rows.parquet", "x/train-images-idx3-ubyte.gz", "x/arrays.npz", "x/train-000.tar", "x/rows.parquet"]
+)
+def test_a_pointer_in_place_of_a_container_is_called_one(tmp_path: Path, run: Run, name: str) -> None:
+    path = put(tmp_path / name, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    with pytest.raises(DataError, match=rf"^{path.name} is a git-lfs pointer"):
+        run(path.parent if "/" in name else path)
 
 
 def samples(suffix: str = ".cls", **more: Any) -> dict[str, bytes]:
@@ -302,6 +324,20 @@ def test_parquet_files_of_a_folder_give_the_splits(tmp_path: Path, run: Run) -> 
     parquet(tmp_path / "data" / "train-00000-of-00001.parquet", rows[:4] + rows[6:10])
     parquet(tmp_path / "data" / "test-00000-of-00001.parquet", rows[4:6] + rows[10:])
     assert set(run(tmp_path).files("test")) == {f"data/test-00000-of-00001.parquet#{k}" for k in range(4)}
+
+
+def test_words_in_the_names_of_files_that_only_hold_a_split_s_name_are_no_splits(tmp_path: Path, run: Run) -> None:
+    rows = list(PICTURES.values())
+    for k, name in enumerate(("medieval", "latest", "strains", "values")):
+        parquet(tmp_path / "data" / f"{name}.parquet", rows[k::4])
+    several, one = (run(source).files("test") for source in (tmp_path / "data", parquet(tmp_path / "all.parquet", rows)))
+    assert {picture.tobytes() for _, picture in several.values()} == {picture.tobytes() for _, picture in one.values()}
+
+
+def test_a_number_that_is_not_there_is_no_group(tmp_path: Path, run: Run) -> None:
+    patients = [float(k // 2) if k % 6 < 4 else float("nan") for k in range(len(PICTURES))]
+    found = run(parquet(tmp_path / "rows.parquet", list(PICTURES.values()), patient=patients), group_column="patient")
+    assert "4 pictures have no value in column patient: each is a group of its own" in found.said
 
 
 def test_rows_of_parquet_that_cannot_be_used_are_named(tmp_path: Path, run: Run) -> None:
