@@ -23,7 +23,17 @@ from components.ingest.layout import SPLIT_NAMES, Labelled, Layout, arrange, cla
 from components.ingest.pixels import PROCESS_MODULES
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, holds_pictures, looks_like_picture, readable, some, suffix
+from components.readers.listing import (
+    PICTURE_SUFFIXES,
+    Listing,
+    SourceFile,
+    counted,
+    holds_pictures,
+    looks_like_picture,
+    readable,
+    some,
+    suffix,
+)
 from components.readers.places import InputSource, LocalSource, local_path, read_object, refuse_stand_ins
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
@@ -212,11 +222,12 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
     if not any(map(webdataset.label_suffix, listing.files.names)) or not _is_webdataset(source, listing):
         return None
     joined = isinstance(source, ArchiveSet)
-    layout, faults, read_too = Layout(""), [], set[str]()
+    layout, faults, read_too, several = Layout(""), [], set[str](), 0
     given = lru_cache(split_of)
     with closing(_labels(source, listing)) as labels:
         for mark, pictures in _samples(listing):
             found = next(labels) if mark is not None and pictures else None
+            several += len(pictures) > 1
             if mark is not None:
                 read_too.add(listing.files.names[mark])
             for name in pictures:
@@ -232,17 +243,23 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
                 split = split or (given(name.partition("/")[0]) if joined else None)
                 layout.places[name] = place_of(readable(found["label"]), split)
     layout.class_names = {place.class_name for place in layout.places.values()}
+    if several:
+        told = "may lie in different splits unless group_pattern keeps them together"
+        layout.notes.append(f"{counted(several, 'sample')} with several pictures, each of which counts by itself and {told}")
     return Labelled(layout, placed(source, listing, layout), len(layout.places), True, faults, read_too)
 
 
 def _samples(listing: Listing) -> Iterator[tuple[int | None, list[str]]]:
-    """Each sample's label, by its place in the listing, and pictures; names in order have those of one sample side by side."""
+    """Each sample's label, by its place in the listing, and pictures; names in order have those of one sample side by side.
+
+    Of several labels the first counts: `.cls`, which says nothing else, before `.json`.
+    """
     for _, places in groupby(range(len(listing.files)), lambda place: webdataset.sample(listing.files.names[place])):
         mark, pictures = None, list[str]()
         for place in places:
             name = listing.files.names[place]
             if webdataset.label_suffix(name):
-                mark = place
+                mark = place if mark is None else mark
             elif looks_like_picture(name):
                 pictures.append(name)
         yield mark, pictures

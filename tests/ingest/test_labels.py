@@ -250,6 +250,17 @@ def test_a_webdataset_has_its_labels_beside_the_pictures(tmp_path: Path, run: Ru
     }
 
 
+def test_of_two_labels_cls_counts_and_several_pictures_of_a_sample_are_told(tmp_path: Path, run: Run) -> None:
+    extra = {f"{number:03d}.json": b'{"width": 16}' for number in range(len(PICTURES))}
+    found = run(tar_of(tmp_path / "a.tar", samples() | extra))
+    assert found.counts() == {"cat": 6, "dog": 6}
+    assert "passed over 12 files without a picture, such as 000.json: .json (12)" in found.said
+    views = {"000.left.png": encode(pixels(0, 100)), "001.left.png": encode(pixels(0, 101))}
+    found = run(tar_of(tmp_path / "b.tar", samples() | views))
+    assert found.counts() == {"cat": 8, "dog": 6}
+    assert "2 samples with several pictures, each of which counts by itself" in found.said
+
+
 def test_shards_of_a_webdataset_are_one_source_with_its_splits(tmp_path: Path, run: Run) -> None:
     content = list(samples(".json", group=lambda number: number // 2).items())
     test = [(name, data) for name, data in content if int(name[:3]) % 3 == 0]
