@@ -1,9 +1,10 @@
 """The way in for gRPC: the Open Inference Protocol's methods, by the same rules, limits and code as HTTP."""
 
+import asyncio
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent import futures
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 from grpc import aio
-from grpc_interceptor import AsyncExceptionToStatusInterceptor, exceptions
+from grpc_interceptor import exceptions
 
 from components.bundle.files import OUTPUT_NAME
 from components.classifier.errors import RequestError
@@ -33,10 +34,16 @@ from components.predictor.sdk import (
     messages,
     to_http_parameters,
 )
+from components.predictor.settings import PredictorSettings
 from components.predictor.speed import new_id
 
 _THREADS, _SLACK_BYTES = 2, 64 * 1024
-_MIN_CALLS = 8
+_MAX_CALLS = 256
+"""Calls that may be open: of those that wait for their turn, HTTP/2's flow control lets no more than 64 KiB in."""
+_PATIENCE_SECONDS = 2.0
+"""How long a message may arrive while others wait for their turn."""
+_MAX_OTHER_BYTES = 64 * 1024
+"""Of messages that are not inference requests."""
 _NO_COMPRESSION = 1
 """A bit per algorithm; the first says that there is none. A few kilobytes could become gigabytes, before their size is known."""
 _UNCHECKED_BYTES = 64 * 1024
@@ -67,14 +74,18 @@ def grpc_server(model: ServingModel, metrics: Metrics, address: str) -> Any:
     limit = settings.max_body_bytes + _SLACK_BYTES
     server = aio.server(
         futures.ThreadPoolExecutor(_THREADS),
-        interceptors=(AsyncExceptionToStatusInterceptor(),),
+        interceptors=(Receiver(settings),),
         options=[
             ("grpc.max_send_message_length", limit),
             ("grpc.max_receive_message_length", limit),
             ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
+            ("grpc.http2.bdp_probe", 0),  # on a fast network it would let megabytes in before anybody reads
+            ("grpc.max_concurrent_streams", _MAX_CALLS // 4),  # of one connection; the client lets further ones wait
+            ("grpc.max_allowed_incoming_connections", settings.max_connections),
+            ("grpc.max_connection_idle_ms", 1000 * settings.keep_alive),
+            ("grpc.server_handshake_timeout_ms", int(1000 * settings.header_timeout)),
         ],
-        # a message arrives as a whole before its size is known: the number of calls bounds how much arrives at a time
-        maximum_concurrent_rpcs=max(_MIN_CALLS, 4 * settings.max_pending_bytes // settings.max_body_bytes),
+        maximum_concurrent_rpcs=_MAX_CALLS,
     )
     servicer = Servicer(model, metrics)
     infer = grpc.unary_unary_rpc_method_handler(servicer.ModelInfer, response_serializer=messages.ModelInferResponse.SerializeToString)
@@ -82,6 +93,67 @@ def grpc_server(model: ServingModel, metrics: Metrics, address: str) -> Any:
     server.add_registered_method_handlers(_SERVICE, {"ModelInfer": infer})  # instead of the one that parses before anything is asked
     server.add_insecure_port(address)
     return server
+
+
+class Receiver(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no types
+    """Lets the messages of a few calls in at a time, since the size of one is known only when it has arrived as a whole.
+
+    Every method is served as one that takes a stream, whose first message is read when it is the call's turn. Until then the
+    client is held back. What the methods raise of grpc_interceptor's exceptions becomes the call's status.
+    """
+
+    def __init__(self, settings: PredictorSettings) -> None:
+        self._turns = asyncio.Semaphore(max(1, settings.max_pending_bytes // settings.max_body_bytes))
+        self._waiting = 0
+        """Calls that wait for their turn."""
+        self._arrive_seconds, self._turn_seconds = settings.body_timeout, settings.queue_seconds
+
+    async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        """Return the method that reads its request here."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        parse, answer = handler.request_deserializer, handler.unary_unary
+
+        async def receive(_: Any, context: Any) -> Any:
+            try:
+                data = await self.read(context.read)  # the iterator would keep it until garbage is collected
+                return await answer(data if parse is None else _parsed_small(parse, data), context)
+            except exceptions.GrpcException as error:  # aborting the call would keep it too
+                context.set_code(error.status_code)
+                context.set_details(error.details)
+            return None
+
+        return grpc.stream_unary_rpc_method_handler(receive, None, handler.response_serializer)
+
+    async def read(self, receive: Callable[[], Coroutine[Any, Any, Any]]) -> bytes:
+        """Read a call's message in its turn; raises grpc_interceptor's Unavailable, DeadlineExceeded and InvalidArgument."""
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._turn_seconds):
+                await self._turns.acquire()
+        except TimeoutError as error:
+            raise exceptions.Unavailable("too many messages are arriving; try again in a moment") from error
+        finally:
+            self._waiting -= 1
+        try:
+            data = await self._arrived(receive)
+        finally:
+            self._turns.release()
+        if data is aio.EOF:
+            raise exceptions.InvalidArgument("the call ended without a message")
+        return bytes(data)
+
+    async def _arrived(self, receive: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        """Wait for a message, for a short time where others wait too."""
+        reading = asyncio.create_task(receive())
+        reading.add_done_callback(lambda done: done.cancelled() or done.exception())  # so that nobody misses it when the call has ended
+        began = time.monotonic()
+        while not reading.done():
+            await asyncio.wait([reading], timeout=min(_PATIENCE_SECONDS, self._arrive_seconds))
+            if not reading.done() and (self._waiting or time.monotonic() - began > self._arrive_seconds):
+                raise exceptions.DeadlineExceeded("the message did not arrive in time; send it at once")  # never cancelled: it would leak
+        return reading.result()
 
 
 class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated without types
@@ -197,6 +269,18 @@ class Servicer(GRPCInferenceServiceServicer):  # type: ignore[misc]  # generated
             infer_outputs=[_output(predictions, name, request.use_binary_outputs) for name in outputs],
             use_binary_outputs=request.use_binary_outputs,
         ).to_grpc()
+
+
+def _parsed_small(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    """Parse a message that is not an inference request; raises grpc_interceptor's ResourceExhausted and InvalidArgument."""
+    if len(data) > _MAX_OTHER_BYTES:
+        raise exceptions.ResourceExhausted(f"the message is larger than the limit of {_MAX_OTHER_BYTES} bytes")
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise exceptions.InvalidArgument(
+            "the message is not what the method takes; use the protocol's own grpc_predict_v2.proto"
+        ) from error
 
 
 def _parsed(data: bytes, max_images: int) -> Any:
