@@ -114,7 +114,8 @@ def launch(processes: int, function: Callable[..., T], *arguments: object, nodes
     With `nodes` each of these machines calls this, and the processes of all of them are one group.
 
     The function and the arguments are pickled. SIGTERM and Ctrl-C are passed on to each process, which then have 30 s, and end this
-    one like a training in one process. Raises the PenstockError that a process raised, and TrainingError when one ended otherwise.
+    one like a training in one process. On Linux none outlives this one, however it ends. Raises the PenstockError that a process raised,
+    and TrainingError when one ended otherwise.
     """
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -159,6 +160,8 @@ def launch(processes: int, function: Callable[..., T], *arguments: object, nodes
 
 def _run(function: Callable[..., T], arguments: tuple[object, ...], folder: str) -> T:
     os.setsid()  # Ctrl-C in a terminal reaches the launcher alone, which passes it on once
+    # When the launcher is killed, so is this process: torch asks Linux for a SIGINT then, which waits while gloo does, for half an hour.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     try:
         return function(*arguments)
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 from torch import Tensor, nn
 
 from components.bundle.config import FAMILIARITY_THRESHOLD, FamiliarityConfig
@@ -228,5 +228,5 @@ def limit(distances: Floats) -> float:
         return float(np.sort(distances)[-allowed]) * (1 + 1e-6) + 1e-12
     logs = np.log(distances + 1e-12)
     spread = float(logs.std(ddof=1)) if count > 1 else 1.0
-    bound = float(logs.mean()) + float(stats.t.ppf(1 - QUANTILE, max(1, count - 1))) * spread * math.sqrt(1 + 1 / count)
+    bound = float(logs.mean()) + float(stdtrit(max(1, count - 1), 1 - QUANTILE)) * spread * math.sqrt(1 + 1 / count)
     return max(float(distances.max()), math.exp(min(bound, 50.0)))

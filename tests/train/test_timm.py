@@ -1,12 +1,15 @@
 """Networks of timm by name: built for the pictures there are, refused with near matches, trained and exported like all others."""
 
+import copy
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
+import timm.layers
 import torch
+import torch.nn.functional as F
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
@@ -18,6 +21,7 @@ from components.classifier.errors import TrainingError, UsageError
 from components.classifier.images import ImageSpec
 from components.classifier.pretrained import check_pretrained, normalisation
 from components.settings.training import TrainingSettings
+from components.train.batch_norm import WholeBatch
 from components.train.training import train
 
 
@@ -34,6 +38,15 @@ def test_it_takes_small_and_grey_pictures(name: str, shape: tuple[int, int, int]
     assert built.size == size
     with torch.inference_mode():
         assert built(torch.zeros(2, shape[2], *shape[:2])).shape == (2, 4)
+
+
+def test_batch_normalisation_of_timm_is_what_processes_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared, layer, x = list[object](), timm.layers.BatchNormAct2d(3), torch.randn(7, 3, 2, 2)
+    expected = copy.deepcopy(layer)(x)
+    monkeypatch.setattr("components.train.batch_norm._batch_norm", lambda *args, **more: shared.append(args) or F.batch_norm(*args, **more))
+    with WholeBatch():
+        assert torch.equal(layer(x), expected)
+    assert len(shared) == 1
 
 
 def test_the_layers_that_classify_are_timms() -> None:
