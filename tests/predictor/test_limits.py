@@ -131,7 +131,9 @@ def test_lists_that_cost_more_than_their_bytes_are_refused(server: tuple[Predict
     before = server[0].memory()
     for item in (b"[]", b'""', b"{}", b"1.5", b"[[]]"):
         content = b'{"instances": [' + b",".join([item] * (1_000_000 // len(item))) + b"]}"
-        assert client.post(PREDICT, content=content).status_code in (400, 413)
+        refused = client.post(PREDICT, content=content)
+        assert refused.status_code in (400, 413)
+        assert item == b"1.5" or "more lists, objects or strings" in error_of(refused, 413), item
     long_and_short = (
         b'{"inputs": [{"name": "image", "shape": [1, 8, 8, 1], "datatype": "UINT8", "data": ["'
         + b"a" * 100_000
@@ -179,9 +181,12 @@ def test_slow_clients_are_let_go_and_others_do_not_wait(strict_url: str, strict:
         assert strict.post(PREDICT, json=body).status_code == 200
         assert time.monotonic() - began < 1
         time.sleep(0.05)
-    for connection in (*bodies, *silent):
-        with closing(connection):
-            assert read_all(connection).startswith(b"HTTP/1.1 408 ")
+    for connections, what in ((bodies, b"body did not arrive within 2 seconds"), (silent, b"headers did not arrive within 1 seconds")):
+        for connection in connections:
+            with closing(connection):
+                answer = read_all(connection)
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert what in answer
     for thread in slow:
         thread.join()
     assert len(results) == 10
@@ -315,13 +320,46 @@ def test_a_connection_that_is_closed_before_its_pipelined_requests_are_answered_
     assert not told
 
 
-def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    size, bound, clients = 12_000_000, 40_000_000, 8  # sockets' buffers hold a few million bytes each
-    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
+SIZE = 12_000_000
+"""Of a response; the buffers of both sockets hold a few million bytes each."""
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % size)]})
-        await send({"type": "http.response.body", "body": bytes(size)})
+
+async def respond(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % SIZE)]})
+    await send({"type": "http.response.body", "body": bytes(SIZE)})
+
+
+async def serve(state: ServerState) -> asyncio.Server:
+    config = uvicorn.Config(respond, http=GuardedProtocol, log_config=None, lifespan="off")
+    config.load()
+    return await asyncio.get_running_loop().create_server(lambda: GuardedProtocol(config, state, {}), "127.0.0.1", 0)
+
+
+def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
+    async def scenario() -> bytes:
+        state = ServerState()
+        enforcing = asyncio.create_task(limits.enforce_timeouts(state.connections, 1000, 0.5))
+        async with await serve(state) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=1000)  # it reads 2,000 bytes
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not GuardedProtocol.unread:
+                await asyncio.sleep(0.01)
+            while state.connections:
+                await asyncio.sleep(0.01)
+            enforcing.cancel()
+            received = b""
+            with suppress(ConnectionError):
+                received = await reader.read()
+            writer.close()
+        return received
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert len(runner.run(asyncio.wait_for(scenario(), 60))) < SIZE
+
+
+def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, clients = 40_000_000, 8
+    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
 
     async def ask(server: asyncio.Server) -> socket.socket:
         asking = socket.create_connection(server.sockets[0].getsockname()[:2])
@@ -335,15 +373,12 @@ def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client
     async def read(asking: socket.socket) -> int:
         received = 0
         with suppress(ConnectionError):
-            while received < size and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
+            while received < SIZE and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
                 received += len(part)
         return received
 
     async def scenario() -> tuple[int, int]:
-        config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, lifespan="off")
-        config.load()
-        server = await asyncio.get_running_loop().create_server(lambda: GuardedProtocol(config, ServerState(), {}), "127.0.0.1", 0)
-        async with server:
+        async with await serve(ServerState()) as server:
             asked = []
             for _ in range(clients):
                 asked.append(await ask(server))
@@ -358,8 +393,8 @@ def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         first, last = runner.run(asyncio.wait_for(scenario(), 60))
-    assert first < size
-    assert last >= size
+    assert first < SIZE
+    assert last >= SIZE
 
 
 @pytest.mark.parametrize("chunked", [False, True])
