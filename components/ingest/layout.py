@@ -19,7 +19,7 @@ from components.classifier.errors import DataError
 from components.readers.listing import Listing, SourceFile, is_archive, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
-from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, is_table
+from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMN, is_table
 
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",
@@ -207,7 +207,7 @@ def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitNam
     holding = [name for name in found if tree.folders.get(f"{root}{name}/")]
     if not found or (others and not holding):
         return None
-    _refuse_mixed(root, tree, found, others, holding)
+    _refuse_mixed(root, tree, found, others, holding, [name for name in listing.files.names if is_table(name)])
     layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
     return found
 
@@ -233,7 +233,7 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
     )
 
 
-def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str]) -> None:
+def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str], tables: list[str]) -> None:
     if others:
         raise DataError(
             f"beside {some(f'{name}/' for name in holding)} there are folders that are not splits: {some(others)}; "
@@ -242,9 +242,12 @@ def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: l
     for name in found:
         loose = tree.pictures.get(f"{root}{name}/")
         if loose and not tree.folders.get(f"{root}{name}/"):
+            beside = [table for table in tables if table.startswith(tuple(f"{root}{split}/" for split in found))]
+            joined = f"join the splits' tables to one with a column {SPLIT_COLUMN}, and give it as the source"
+            remedy = f"where {some(beside)} may give labels, {joined}"
             raise DataError(
                 f"folder {root}{name} holds {len(loose)} pictures (such as {loose[0]}) and no class folders; {WANTED}; "
-                "pictures without a class cannot be used: move them out of the source"
+                + (remedy if beside else "pictures without a class cannot be used: move them out of the source")
             )
     for split in set(found.values()):
         same = [name for name in found if found[name] == split]

@@ -150,7 +150,11 @@ def test_train_may_be_a_class(tmp_path: Path, run: Run) -> None:
     [
         (["only/a.png", "only/b.png"], r"one class only \(only, 2 pictures\)"),
         (["test/cat/a.png", "test/dog/b.png"], "only test and no train folder"),
-        (["train/cat/a.png", "train/dog/b.png", "test/c.png"], "test holds 1 pictures .* no class folders"),
+        (["train/cat/a.png", "train/dog/b.png", "test/c.png"], "test holds 1 pictures .* no class folders.*move them out"),
+        (
+            ["train/a.png", "train/metadata.csv", "test/b.png"],
+            r"test holds 1 pictures .*where train/metadata\.csv may give labels, join the splits' tables",
+        ),
         (["train/cat/a.png", "train/dog/b.png", "extra/c.png"], r"beside train/ there are folders that are not splits: extra"),
         (["train/cat/a.png", "Train/cat/b.png"], "both the train split"),
         (["val/cat/a.png", "valid/cat/b.png", "train/cat/c.png"], "both the validation split"),
