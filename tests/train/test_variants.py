@@ -9,26 +9,36 @@ import onnx
 import pytest
 import torch
 from onnx import helper, numpy_helper
+from safetensors.numpy import load_file
 from torch import nn
 
 from components.bundle import files
 from components.bundle.config import BundleConfig
 from components.bundle.dataset import Dataset, DatasetInfo, Split, write
 from components.bundle.environment import load_environment
+from components.bundle.evaluation import Evaluation
 from components.bundle.model import Classifier
+from components.bundle.policy import Policy
 from components.bundle.variant import Variant
 from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError
-from components.registry import Registry
+from components.evaluate.step import run as evaluate
+from components.gate.step import judge
+from components.publish.publishing import publish
+from components.registry import Record, Registry
 from components.registry.kept_dataset import keep
 from components.registry.parents import choose
 from components.registry.publication import publish_directory
+from components.registry.weights import Weights
+from components.settings.training import TrainingSettings
 from components.settings.variant import VariantSettings
 from components.storage import open_store
 from components.train.convert import export_version
+from components.train.training import train
 from components.train.variants import graphs
 from components.train.variants.average import average_weights, measure_batch_norm
 from components.train.variants.making import make_variant
 from tests import tiny
+from tests.train.together import without_export
 
 
 @dataclass(frozen=True)
@@ -254,3 +264,35 @@ def test_the_mean_of_weights_is_that_and_batch_norm_is_measured_again() -> None:
     measure_batch_norm(network, nn.Identity(), Split((images / 255).astype(np.float32), labels))
     assert torch.allclose(network[1].running_mean, torch.tensor(images.reshape(-1, 64).mean(axis=0) / 255, dtype=torch.float32), atol=0.01)
     assert not network.training
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(900)
+def test_the_average_of_two_fine_tunings_is_judged_by_the_gate_against_the_first(tmp_path: Path) -> None:
+    dataset, store = tiny.write_dataset(tmp_path / "dataset"), str(tmp_path / "store")
+    (tmp_path / "dataset" / "report.html").write_text("<p>checks")
+    keep(dataset.path, dataset.info, store)
+    registry = Registry(open_store(store), "digits")
+    settings = {"architecture": "tests.train.flat:two_layers", "epochs": 1, "learning_rate": 0.01, "device": "cpu", "name": "digits"}
+    with without_export():
+        train(dataset.path, tmp_path / "base", TrainingSettings.read(settings))
+    Weights(registry.store).add(tmp_path / "base" / files.WEIGHTS, 4, "base")
+    for seed in (1, 2):
+        train(dataset.path, tmp_path / f"tuned{seed}", TrainingSettings.read(settings, weights="base", seed=seed), store)
+    first, second = (publish_directory(registry, tmp_path / f"tuned{seed}").version for seed in (1, 2))
+    registry.ledger.append(Record(action="deployed", version=first, champion=first, strategy="quality"))
+    place = Place(registry, dataset, [first, second])
+    model = place.make(tmp_path / "model", kind="average", versions=f"champion,{second}")
+
+    out = [str(tmp_path / name) for name in ("evaluation", "report.html", "summary.md")]
+    evaluate(str(dataset.path), str(model), *out, store, "digits")
+    version = publish(model, tmp_path / "evaluation", store=store, name="digits")
+    rules = Policy(minimum_accuracy=0.8, maximum_accuracy_drop=0.05)
+    decision = judge(tmp_path / "evaluation", registry, version, rules, "dev", "quality", "", "")
+    assert decision.verdict == "promote", decision.reasons
+    assert Evaluation.load(tmp_path / "evaluation").tradeoff is not None
+    variant = Variant.of(registry.get(version).manifest.parameters)
+    assert variant is not None
+    assert [parent.version for parent in variant.parents] == [first, second]
+    mean = np.mean([load_file(tmp_path / f"tuned{seed}" / files.WEIGHTS)["1.weight"] for seed in (1, 2)], axis=0)
+    assert np.allclose(load_file(model / files.WEIGHTS)["1.weight"], mean, atol=1e-6)
