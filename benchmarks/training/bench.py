@@ -12,6 +12,7 @@ first reached the accuracy that --target names.
 """
 
 import argparse
+import json
 import os
 import resource
 import tempfile
@@ -64,7 +65,7 @@ class _Watch(TrainingProgress):
             self._aside += time.process_time() - now
 
 
-def ours(parts: sets.Parts, seed: int, given: Mapping[str, str]) -> Curve:
+def ours(parts: sets.Parts, seed: int, given: Mapping[str, object]) -> Curve:
     """Train as Penstock does, with its defaults but for the settings that are `given`; an entry is that of the averaged weights."""
     training, validation, test = parts
     watch, options = _Watch(test), TrainingSettings.read(given, seed=seed)
@@ -144,13 +145,22 @@ def _table(name: str, curves: list[Curve], target: float) -> None:
     print(f"{name:<10} first at {target:.4f} after CPU s: {told}", flush=True)
 
 
+def setting(text: str) -> tuple[str, object]:
+    """Return the name and the value of NAME=VALUE; a value is JSON, or text where it is not."""
+    name, value = text.split("=", 1)
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
 def main() -> None:
     """Train all sides on each set and print accuracy against CPU seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", default="mnist,letters", help=f"of mnist, {', '.join(sets.NAMES)}")
     parser.add_argument("--mnist", type=Path, help="the folder of MNIST's four files")
     parser.add_argument("--sides", default="ours,reference", help="of ours, reference, timm (minutes per epoch of MNIST)")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of training for our side")
+    parser.add_argument("--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of training for our side")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.99, help="the test accuracy whose time is printed")
     parser.add_argument("--reference-epochs", type=int, default=10)
@@ -158,7 +168,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     trainings: dict[str, Callable[[sets.Parts, int], Curve]] = {
-        "ours": lambda parts, seed: ours(parts, seed, dict(setting.split("=", 1) for setting in arguments.set)),
+        "ours": lambda parts, seed: ours(parts, seed, dict(arguments.set)),
         "reference": lambda parts, seed: list(reference(parts, seed, arguments.reference_epochs)),
         "timm": lambda parts, seed: list(timm_defaults(parts, seed, arguments.timm_epochs)),
     }

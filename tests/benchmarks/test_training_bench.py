@@ -3,13 +3,20 @@
 import pytest
 
 from benchmarks.training import sets
-from benchmarks.training.bench import first_reached, reference, timm_defaults
+from benchmarks.training.bench import first_reached, reference, setting, timm_defaults
+from components.settings.training import TrainingSettings
 
 
 def test_the_time_of_a_target_is_that_of_the_first_epoch_that_has_it() -> None:
     curve = [(10.0, 0.98), (20.0, 0.99), (30.0, 0.985), (40.0, 0.995)]
     assert first_reached(curve, 0.99) == 20.0
     assert first_reached(curve, 0.996) is None
+
+
+def test_settings_of_the_command_line_are_those_of_training() -> None:
+    given = dict(setting(text) for text in ("learning_rate=0.01", "epochs=1", "augmentation=none", "architecture=compact_cnn"))
+    read = TrainingSettings.read(given)
+    assert (read.learning_rate, read.epochs, read.augmentation, read.architecture) == (0.01, 1, "none", "compact_cnn")
 
 
 def test_the_reference_learns_and_its_seconds_add_up() -> None:
