@@ -58,6 +58,8 @@ class Follower:
         self._poll_seconds = poll_seconds
         self._refused = self._waits = ""
         self._retry_at = 0.0
+        self._unnoted = False
+        """Whether the ledger's newest record could not be kept in the cache."""
         self._told: type[PenstockError] | None = None
         self._server: PredictorServer | None = None
 
@@ -173,9 +175,16 @@ class Follower:
         if head is None or loaded is None:
             return
         seen = {"store": self._registry.store.url, "sequence": head[0], "sha256": head[1], "served": loaded.version}
-        if seen != self._noted:
+        if seen == self._noted:
+            return
+        try:
             write_file(self._head_file, [json.dumps(seen).encode()])
-            self._noted = seen
+        except DiskError as error:  # what serves goes on; the next look at the ledger tries again
+            if not self._unnoted:
+                log().error("the cache does not take the ledger's newest record", error=first_line(error))
+            self._unnoted = True
+            return
+        self._noted, self._unnoted = seen, False
 
     def _remove_copies(self, keep: set[str]) -> None:
         for folder in self._cache.iterdir():

@@ -21,6 +21,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from components.bundle.model import Classifier
+from components.classifier.errors import DiskError
 from components.predictor.dispatch import Dispatcher
 from components.predictor.follow import Follower, champion_of
 from components.predictor.metrics import Metrics
@@ -352,14 +353,20 @@ def test_a_full_disk_is_told_once_as_what_it_is_and_tried_again_later(
     def behind() -> float | None:
         return numbers.get_sample_value("penstock_behind", {"why": "disk"})
 
+    def write(*_: object) -> None:
+        raise DiskError("the disk is full")
+
+    follower._server = server
     with monkeypatch.context() as patched:
         patched.setattr("components.storage.files.tempfile.mkdtemp", full)
+        patched.setattr("components.predictor.follow.write_file", write)
         for _ in range(3):
             follower._retry_at = 0
             follower.check(server)
-    assert len(told) == 1
-    assert "the cache does not take the new champion: " in told[0]
-    assert "the disk is full" in told[0]
+    assert len(told) == 2
+    assert told[0] == "the cache does not take the ledger's newest record: the disk is full"
+    assert "the cache does not take the new champion: " in told[1]
+    assert "the disk is full" in told[1]
     assert behind() == 1
     assert model.behind == f"{second}: disk"
     assert model.loaded.version == first
