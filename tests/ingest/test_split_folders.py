@@ -1,0 +1,84 @@
+"""Folders that look like splits are splits or are refused, and never classes."""
+
+from pathlib import Path
+
+import pytest
+
+from components.classifier.errors import DataError
+from tests.ingest.cases import folder, put
+from tests.ingest.conftest import Run
+
+LIKE_SPLITS = [
+    ("training_set", "test_set", ""),
+    ("seg_train", "seg_test", ""),
+    ("seg_train/seg_train", "seg_test/seg_test", ""),
+    ("train_images", "test_images", ""),
+    ("TrainImages", "TestImages", ""),
+    ("train2017", "test2017", "images/"),
+    ("my trainset", "my testset", ""),
+    ("train", "dataset-test", ""),
+]
+
+
+@pytest.mark.parametrize(("train", "test", "inner"), LIKE_SPLITS)
+def test_folders_that_are_splits_by_likeness_are_splits_and_never_classes(
+    tmp_path: Path, run: Run, train: str, test: str, inner: str
+) -> None:
+    folder(tmp_path / "data" / train / inner, {"cat": 8, "dog": 8})
+    folder(tmp_path / "data" / test / inner, {"cat": 3, "dog": 3}, seed=500)
+    found = run(tmp_path / "data")
+    assert found.counts() == {"cat": 11, "dog": 11}
+    assert {name.partition("/")[0] for name in found.files("test")} == {test.partition("/")[0]}
+    assert "the same class folders lie in them (cat, dog)" in found.said
+
+
+def test_folders_like_splits_without_class_folders_are_refused(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data", ["train_images", "test_images"])
+    put(tmp_path / "data" / "train.csv", "image_id,label\ntrain_images_000.png,cat\n")
+    with pytest.raises(DataError, match=r"test_images and train_images look like splits, and no class folders .*there is also train\.csv"):
+        run(tmp_path / "data")
+
+
+def test_names_with_the_word_of_a_split_are_classes_beside_others(tmp_path: Path, run: Run) -> None:
+    names = ["bus", "test tube", "train station", "valley"]
+    assert run(folder(tmp_path / "data", names)).info.classes == names
+    assert run(folder(tmp_path / "more", ["contest", "training shoes", "detrain"])).info.classes == ["contest", "detrain", "training shoes"]
+
+
+def test_a_folder_that_is_not_a_split_beside_folders_like_splits_is_refused(tmp_path: Path, run: Run) -> None:
+    for name in ("seg_train/seg_train", "seg_test/seg_test"):
+        folder(tmp_path / "data" / name, ["cat", "dog"], seed=len(name))
+    folder(tmp_path / "data" / "seg_pred", ["seg_pred"])
+    with pytest.raises(DataError, match=r"there are folders that are not splits: seg_pred"):
+        run(tmp_path / "data")
+
+
+@pytest.mark.parametrize("inside", [("train", "test"), ("cat", "dog")])
+def test_the_same_folders_in_every_class_are_refused(tmp_path: Path, run: Run, inside: tuple[str, str]) -> None:
+    for k, name in enumerate(("first", "second", "third")):
+        folder(tmp_path / "data" / name, inside, seed=100 * k)
+    with pytest.raises(DataError, match=rf"the same folders \({', '.join(sorted(inside))}\) lie in first, second, third: which are"):
+        run(tmp_path / "data")
+
+
+@pytest.mark.parametrize("wrapper", ["", "images/"])
+def test_folders_that_share_some_of_their_folders_are_refused_as_nothing_tells_which_are_the_classes(
+    tmp_path: Path, run: Run, wrapper: str
+) -> None:
+    folder(tmp_path / "data" / "amazon" / wrapper, ["bike", "mug"])
+    folder(tmp_path / "data" / "webcam" / wrapper, ["bike", "mug", "pen"], seed=100)
+    with pytest.raises(DataError, match=r"the same folders \(bike, mug\) lie in amazon, webcam: which are"):
+        run(tmp_path / "data")
+
+
+def test_one_shared_folder_is_told_and_so_are_several_beside_pictures_of_the_class_itself(tmp_path: Path, run: Run) -> None:
+    told = "lie in cat, dog: a picture's class is the folder at the top"
+    folder(tmp_path / "one" / "cat", ["2024"])
+    folder(tmp_path / "one" / "dog", ["2024", "2025"], seed=100)
+    assert f"note: folders of the same names (2024) {told}" in run(tmp_path / "one").lines
+    folder(tmp_path / "several", ["cat", "dog"])
+    folder(tmp_path / "several" / "cat", ["2024", "2025"], seed=200)
+    folder(tmp_path / "several" / "dog", ["2024", "2025", "2026"], seed=300)
+    found = run(tmp_path / "several")
+    assert f"note: folders of the same names (2024, 2025) {told}" in found.lines
+    assert found.counts() == {"cat": 18, "dog": 24}

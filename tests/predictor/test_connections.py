@@ -1,0 +1,175 @@
+"""What a connection keeps and when it is dropped, by the protocol class alone in a server of the test."""
+
+import asyncio
+import gc
+import socket
+import weakref
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from components.predictor.http import limits
+from components.predictor.http.limits import GuardedProtocol
+
+
+@pytest.mark.parametrize(
+    "rest", [b"a:b\r\n" * 200, b"a:" + b"b" * 90_000, b"not a trailer\x00\r\n", b"\r\n"], ids=["many", "long", "wrong", "none"]
+)
+def test_a_connection_leaves_nothing_that_waits_for_garbage_collection(rest: bytes) -> None:
+    """Which comes rarely here, and then takes milliseconds in which nobody is answered."""
+    kept: list[weakref.ref[Any]] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+
+    async def scenario() -> bytes:
+        config = uvicorn.Config(app, http=GuardedProtocol, log_config=None, lifespan="off")
+        config.load()
+
+        def connection() -> GuardedProtocol:
+            made = GuardedProtocol(config, ServerState(), {})
+            kept.append(weakref.ref(made))
+            return made
+
+        server = await asyncio.get_running_loop().create_server(connection, "127.0.0.1", 0)
+        async with server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + rest)
+            answer = await reader.read()
+            writer.close()
+            for _ in range(10):
+                await asyncio.sleep(0)
+        return answer
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(scenario())[9:12] == {b"\r\n": b"204", b"not a trailer\x00\r\n": b"400"}.get(rest, b"431")
+        assert [it() for it in kept] == [None]
+    finally:
+        gc.enable()
+
+
+def test_a_connection_that_is_closed_before_its_pipelined_requests_are_answered_is_no_error() -> None:
+    lost, ended = asyncio.Event(), asyncio.Event()
+    told, transports = list[str](), list[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await lost.wait()
+        try:
+            await send({"type": "http.response.start", "status": 204, "headers": []})
+            await send({"type": "http.response.body"})
+        except RuntimeError as error:
+            told.append(str(error))
+        finally:
+            ended.set()
+
+    class Watched(GuardedProtocol):
+        def connection_made(self, transport: Any) -> None:
+            transports.append(transport)
+            super().connection_made(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.set()
+
+    async def scenario() -> None:
+        config = uvicorn.Config(app, http=Watched, log_config=None, lifespan="off")
+        config.load()
+        server = await asyncio.get_running_loop().create_server(lambda: Watched(config, ServerState(), {}), "127.0.0.1", 0)
+        async with server:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" * 3)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            transports[0].close()  # as for a client that is late
+            await asyncio.wait_for(ended.wait(), 10)
+            writer.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(scenario())
+    assert not told
+
+
+SIZE = 12_000_000
+"""Of a response; the buffers of both sockets hold a few million bytes each."""
+
+
+async def respond(scope: Any, receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % SIZE)]})
+    await send({"type": "http.response.body", "body": bytes(SIZE)})
+
+
+async def serve(state: ServerState) -> asyncio.Server:
+    config = uvicorn.Config(respond, http=GuardedProtocol, log_config=None, lifespan="off")
+    config.load()
+    return await asyncio.get_running_loop().create_server(lambda: GuardedProtocol(config, state, {}), "127.0.0.1", 0)
+
+
+def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
+    async def scenario() -> bytes:
+        state = ServerState()
+        enforcing = asyncio.create_task(limits.enforce_timeouts(state.connections, 1000, 0.5))
+        async with await serve(state) as server:
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=1000)  # it reads 2,000 bytes
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            while not GuardedProtocol.unread:
+                await asyncio.sleep(0.01)
+            while state.connections:
+                await asyncio.sleep(0.01)
+            enforcing.cancel()
+            received = b""
+            with suppress(ConnectionError):
+                received = await reader.read()
+            writer.close()
+        return received
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert len(runner.run(asyncio.wait_for(scenario(), 60))) < SIZE
+
+
+def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, clients = 40_000_000, 8
+    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
+
+    async def ask(server: asyncio.Server) -> socket.socket:
+        asking = socket.create_connection(server.sockets[0].getsockname()[:2])
+        asking.setblocking(False)
+        before = dict(GuardedProtocol.unread)
+        await asyncio.get_running_loop().sock_sendall(asking, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while GuardedProtocol.unread == before:
+            await asyncio.sleep(0.01)
+        return asking
+
+    async def read(asking: socket.socket) -> int:
+        received = 0
+        with suppress(ConnectionError):
+            while received < SIZE and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
+                received += len(part)
+        return received
+
+    async def scenario() -> tuple[int, int]:
+        async with await serve(ServerState()) as server:
+            asked = []
+            for _ in range(clients):
+                asked.append(await ask(server))
+                assert sum(GuardedProtocol.unread.values()) <= bound
+            assert 1 < len(GuardedProtocol.unread) < clients
+            first, last = await read(asked[0]), await read(asked[-1])
+            for asking in asked:
+                asking.close()
+            while GuardedProtocol.unread:  # nothing is counted for connections that are gone
+                await asyncio.sleep(0.01)
+        return first, last
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        first, last = runner.run(asyncio.wait_for(scenario(), 60))
+    assert first < SIZE
+    assert last >= SIZE
