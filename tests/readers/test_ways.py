@@ -161,7 +161,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "12-bit jpeg": ("jpg", imagecodecs.jpeg8_encode(scene(5, 4095), bitspersample=12), "a JPEG of a kind that is not read"),
     "webp in tiff": ("tif", tiff(colour(6), photometric="rgb", compression="webp"), "compressed as WebP, which is not read"),
     "dicom": ("dcm", bytes(128) + b"DICM" + bytes(100), "a DICOM file"),
-    "page": ("png", b"<!DOCTYPE html><html></html>", "an HTML page, not a picture"),
+    "page": ("png", b"<!DOCTYPE html><html></html>", "an HTML page; a download may have given"),
 }
 
 
