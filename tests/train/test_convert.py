@@ -178,7 +178,9 @@ def test_the_command_takes_the_beginning_of_a_version_and_writes_where_it_is_tol
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("architecture", ["resnet18", "inception_v3", "vit_b_16", "swin_v2_t"])
+@pytest.mark.parametrize(
+    "architecture", ["resnet18", *(pytest.param(it, marks=pytest.mark.release) for it in ("inception_v3", "vit_b_16", "swin_v2_t"))]
+)
 def test_each_family_of_architectures_can_be_exported(tmp_path: Path, architecture: str) -> None:
     """Networks whose shapes are computed while they run are where tracing goes wrong for other numbers of pictures."""
     spec, model = ImageSpec(32, 40, 3) if architecture == "swin_v2_t" else ImageSpec(28, 28, 1), tmp_path / "model"

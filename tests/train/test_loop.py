@@ -236,7 +236,7 @@ def test_a_diverged_loss_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(("architecture", "epochs"), [("mobilenet_v3_small", 5), ("resnet18", 2)])
+@pytest.mark.parametrize(("architecture", "epochs"), [("resnet18", 2), pytest.param("mobilenet_v3_small", 5, marks=pytest.mark.release)])
 def test_torchvision_classifiers_learn_digits(tmp_path: Path, architecture: str, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("components.train.loop.MIN_STEPS_PER_EPOCH", 60)
     trained = trainer(TrainingSettings(epochs=epochs, architecture=architecture), split(0, 1200), split(1200, 1400))
