@@ -41,11 +41,10 @@ test: $(INSTALLED) ## The quick tests
 
 test-integration: $(INSTALLED) ## The heavy tests: real S3 servers, kill points, load, a cluster
 	$(PYTEST) -m 'integration and not load and not release' -n 4 --dist loadgroup --timeout 900
-	$(PYTEST) -m 'load and not release'
+	$(PYTEST) -m load
 
 test-release: $(INSTALLED) ## The long forms of heavy tests, before a release: every architecture, image and table (an hour)
-	$(PYTEST) -m 'release and not load' -n 4 --dist loadgroup --timeout 1800
-	$(PYTEST) -m 'load and release'
+	$(PYTEST) -m release -n 4 --dist loadgroup --timeout 1800
 
 lint: $(INSTALLED) ## ruff, mypy, hadolint and penstock lint
 	$(BIN)/ruff check .

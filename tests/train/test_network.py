@@ -101,28 +101,24 @@ def test_own_architectures_have_no_pretrained_weights() -> None:
 FITTING = [name for name in models.list_models(module=models) if name not in {"vit_h_14", "regnet_y_128gf"}]
 WEIGHTLESS = [name for name in FITTING if not name.startswith("regnet")]
 FAMILIES = {
-    *(
-        "alexnet",
-        "convnext_tiny",
-        "densenet121",
-        "efficientnet_b0",
-        "efficientnet_v2_s",
-        "googlenet",
-        "inception_v3",
-        "maxvit_t",
-        "mnasnet0_5",
-    ),
-    *(
-        "mobilenet_v2",
-        "mobilenet_v3_small",
-        "resnet18",
-        "shufflenet_v2_x0_5",
-        "squeezenet1_0",
-        "swin_t",
-        "swin_v2_t",
-        "vgg11_bn",
-        "vit_b_32",
-    ),
+    "alexnet",
+    "convnext_tiny",
+    "densenet121",
+    "efficientnet_b0",
+    "efficientnet_v2_s",
+    "googlenet",
+    "inception_v3",
+    "maxvit_t",
+    "mnasnet0_5",
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "resnet18",
+    "shufflenet_v2_x0_5",
+    "squeezenet1_0",
+    "swin_t",
+    "swin_v2_t",
+    "vgg11_bn",
+    "vit_b_32",
 }
 """One of each kind of last layer and of working size."""
 
