@@ -46,14 +46,14 @@ _NOT_PICTURES = {
 
 def stand_in(data: bytes) -> str | None:
     """What lies in a file's place, such as "a git-lfs pointer, not the file itself; …"; None where its first bytes are none of that."""
-    return _told(_STAND_INS, data)
+    return _described(_STAND_INS, data)
 
 
 def other_content(data: bytes) -> str | None:
     """What bytes are that are not a picture, such as "a PDF document, not a picture; …"; None where their beginning does not tell."""
-    return _told(_NOT_PICTURES, data)
+    return _described(_NOT_PICTURES, data)
 
 
-def _told(kinds: dict[re.Pattern[bytes], str], data: bytes) -> str | None:
+def _described(kinds: dict[re.Pattern[bytes], str], data: bytes) -> str | None:
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
-    return next((told for kind, told in kinds.items() if kind.match(head)), None)
+    return next((description for kind, description in kinds.items() if kind.match(head)), None)

@@ -207,7 +207,7 @@ def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitNam
     holding = [name for name in found if tree.folders.get(f"{root}{name}/")]
     if not found or (others and not holding):
         return None
-    _refuse_mixed(root, tree, found, others, holding, [name for name in listing.files.names if is_table(name)])
+    _refuse_mixed(root, tree, found, others, holding, listing)
     layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
     return found
 
@@ -225,7 +225,7 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
         return like
     if folders > len(like):
         return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
-    tables = [name for name in listing.files.names if is_table(name)]
+    tables = _tables(listing)
     found = f"; there is also {some(tables)}: a table of labels names the pictures' paths, and is itself the source" if tables else ""
     raise DataError(
         f"{' and '.join(layout.root + name for name in like)} look like splits, and no class folders are in all of them; {WANTED}"
@@ -233,7 +233,11 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
     )
 
 
-def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str], tables: list[str]) -> None:
+def _tables(listing: Listing) -> list[str]:
+    return [name for name in listing.files.names if is_table(name)]
+
+
+def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: list[str], holding: list[str], listing: Listing) -> None:
     if others:
         raise DataError(
             f"beside {some(f'{name}/' for name in holding)} there are folders that are not splits: {some(others)}; "
@@ -242,7 +246,7 @@ def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: l
     for name in found:
         loose = tree.pictures.get(f"{root}{name}/")
         if loose and not tree.folders.get(f"{root}{name}/"):
-            beside = [table for table in tables if table.startswith(tuple(f"{root}{split}/" for split in found))]
+            beside = [table for table in _tables(listing) if table.startswith(tuple(f"{root}{split}/" for split in found))]
             joined = f"join the splits' tables to one with a column {SPLIT_COLUMN}, and give it as the source"
             remedy = f"where {some(beside)} may give labels, {joined}"
             raise DataError(

@@ -91,11 +91,11 @@ def list_archive(archive: Archive) -> Listing:
     policy = Policy(archive.address, archive.path.stat().st_size)
     if archive.directory is None:
         _list_tar(archive, listing, policy)
-        if policy.unreadable:
-            raw = policy.unreadable[0].encode("utf-8", "surrogateescape")
+        if policy.undecoded:
+            raw = policy.first_undecoded.encode("utf-8", "surrogateescape")
             listing.notes.append(
-                f"{counted(len(policy.unreadable), 'name')} in {archive.address} are not in {archive.names or 'UTF-8'}, and are shown as "
-                f"{readable(policy.unreadable[0])}: say their encoding ({'; '.join(readings(raw))})"
+                f"{counted(policy.undecoded, 'name')} in {archive.address} are not in {archive.names or 'UTF-8'}, and are shown as "
+                f"{readable(policy.first_undecoded)}: say their encoding ({'; '.join(readings(raw))})"
             )
     else:
         for info, member in judged(names_of(archive.directory, archive.names), policy, archive.names):

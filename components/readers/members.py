@@ -59,8 +59,8 @@ class Policy:
         """Whether reading has ended before the archive does."""
         self._address, self._packed, self._unpacked = address, packed, 0
         self._names: set[str] = set()
-        self.unreadable: list[str] = []
-        """Names of a tar that are not UTF-8, or not in the encoding that is said."""
+        self.undecoded, self.first_undecoded = 0, ""
+        """How many names of a tar are not in UTF-8, or not in the encoding that is said, and the first of them."""
 
     def member(self, raw: str, size: int, *, is_folder: bool, kind: str = "", remedy: str = _PLAIN_ONLY, separators: str = "/") -> Member:
         """Judge one member; `kind` says what it is where it is neither a file nor a folder.
@@ -73,7 +73,7 @@ class Policy:
         parts = raw.split("/") if separators == "/" else _SLASHES.split(raw)
         self.last = name = readable("/".join(part for part in parts if part not in {"", "."}))
         if not raw.isascii() and any("\udc80" <= character <= "\udcff" for character in raw):
-            self.unreadable.append(raw)
+            self.undecoded, self.first_undecoded = self.undecoded + 1, self.first_undecoded or raw
         outside = (".." in raw and ".." in _SLASHES.split(raw)) or not parts[0] or _DRIVE.match(parts[0]) or raw.startswith("\\")
         if outside or not (name or is_folder):
             kind, remedy = "a name that leads outside", "make it with relative names"
