@@ -3,6 +3,7 @@
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -63,6 +64,16 @@ def test_the_queue_is_labelled_by_keys_alone(chromium: object, address: str, own
     assert [labels[identity] for identity in order] == ["3", "8", None, "-"]
     assert [record.label for record in own.stored.queue("digits").labels(order[1])] == ["7", "7", "8"]
     assert problems == []
+
+
+def test_keys_count_as_soon_as_the_picture_is_there_however_late_the_script_comes(chromium: object, address: str, own: Site) -> None:
+    page = chromium.new_page()  # type: ignore[attr-defined]
+    page.route("**/static/label.js", lambda route: (time.sleep(1), route.continue_()))
+    first, second, *_ = [entry.id for entry in own.stored.queue("digits").entries()]
+    page.goto(f"{address}/review/digits/label.html", wait_until="commit")
+    page.locator(f'input[name="picture"][value="{first}"]').first.wait_for(state="attached")
+    page.keyboard.press("3")
+    page.locator(f'input[name="picture"][value="{second}"]').first.wait_for(state="attached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,7 +1,7 @@
 // Labelling by keyboard. Everything works without this file, by the same buttons.
+// The page waits for it before it shows the picture: no key is lost that answers a picture.
 "use strict";
 const by = (selector) => document.querySelector(selector);
-const typed = by("#typed");
 let digits = "";
 let sent = false; // one picture gets one label, however fast the keys come
 
@@ -9,7 +9,7 @@ document.addEventListener("submit", () => { sent = true; });
 window.addEventListener("pageshow", () => { sent = false; });
 
 function show() {
-  typed.textContent = digits;
+  by("#typed").textContent = digits;
 }
 
 function press(element) {
