@@ -19,7 +19,7 @@ from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, local_path, open_source, refuse_stand_ins
-from components.readers.processes import prepare
+from components.readers.processes import prepare, processes_for
 from components.readers.table import is_table
 from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
 
@@ -39,7 +39,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
     _check_address(address)
     with ExitStack() as stack:
         source, listing, table = _open(address, settings.names, workspace, stack)
-        prepare(len(listing.files), PROCESS_MODULES)
+        prepare(processes_for(len(listing.files)), PROCESS_MODULES)
         only_pictures = not isinstance(source, ArchiveSet) and all(map(looks_like_picture, listing.files.names))
         files = [] if only_pictures or table else arrays.find(source, listing)
         if files:

@@ -37,23 +37,31 @@ def processes_for(pictures: int) -> int:
     return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // PROCESS_BYTES))
 
 
-def prepare(pictures: int, modules: Sequence[str]) -> None:
-    """Let the fork server import `modules` while this process goes on, where so many pictures will be work for several processes."""
-    if processes_for(pictures) > 1:
+def prepare(processes: int, modules: Sequence[str]) -> None:
+    """Let the fork server import `modules` while this process goes on, where there will be work for several processes."""
+    if processes > 1:
         _Context().set_forkserver_preload(list(modules))
         forkserver.ensure_running()
+
+
+def process_pool(processes: int, modules: Sequence[str] = (), interruptible: bool = False) -> ProcessPoolExecutor:
+    """Return a pool of processes that share this one's environment and budget of work, and end when it ends.
+
+    `modules` are what all work of this process needs: the fork server imports them once, if it does not run yet.
+    `interruptible`: Ctrl-C ends what they do at once, which is for long work; else they end with what they have begun.
+    """
+    context = _Context()
+    context.set_forkserver_preload(list(modules))
+    begin = (dict(os.environ), context.Condition(), context.RawArray("q", 1), interruptible)
+    return ProcessPoolExecutor(processes, context, _begin, begin)
 
 
 def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], processes: int, modules: Sequence[str] = ()) -> Iterator[Result]:
     """Yield what `work` makes of each group, in their order; `work` and the groups are pickled.
 
-    `modules` are what all work of this process needs: the fork server imports them once, if it does not run yet.
-
     Raises what `work` and `groups` raise, and DataError when one of the processes is ended from outside.
     """
-    context = _Context()
-    context.set_forkserver_preload(list(modules))
-    pool = ProcessPoolExecutor(processes, context, _begin, (dict(os.environ), context.Condition(), context.RawArray("q", 1)))
+    pool = process_pool(processes, modules)
     try:
         yield from in_order(pool, groups, work, processes + 2)
     except BrokenProcessPool as error:
@@ -64,7 +72,7 @@ def in_processes(groups: Iterable[Group], work: Callable[[Group], Result], proce
         pool.shutdown(cancel_futures=True)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """End this process when its parent is gone, killed included: work that nobody waits for should not use the CPU."""
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -76,11 +84,12 @@ def _wait_for_end(sentinel: int) -> None:
     os._exit(1)
 
 
-def _begin(environment: dict[str, str], changed: Any, used: Any) -> None:
+def _begin(environment: dict[str, str], changed: Any, used: Any, interruptible: bool) -> None:
     os.environ.update(environment)  # the fork server's is that of the first use
     WORK.share(changed, used)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent too, which ends this process
-    end_with_parent()
+    if not interruptible:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent too, which ends this process
+    _end_with_parent()
 
 
 class _Process(ForkServerProcess):

@@ -7,14 +7,13 @@ Decoding small pictures is work of Python's interpreter, which runs one thread a
 Pixels and answers never leave the process that made them: what a process gives back is a finished part in the output.
 """
 
-import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from multiprocessing import util
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -33,7 +32,7 @@ from components.readers.archive_rows import read_part
 from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import readable
 from components.readers.places import InputSource
-from components.readers.processes import end_with_parent
+from components.readers.processes import process_pool
 from components.readers.records import Decoded, Encoded, PassedOver, Reading, Record, Unreadable
 from components.score.model import Model
 from components.score.output import Output
@@ -43,6 +42,8 @@ from components.score.tally import read_reference
 
 GROUP_BYTES = 32 * 2**20
 """Encoded pictures that one group holds at most."""
+PROCESS_MODULES = (__name__,)
+"""What a process that scores needs."""
 MAX_REASON = 1000
 """Characters of the reason that is kept for a piece that failed."""
 
@@ -232,10 +233,9 @@ def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes
 
     Raises EvaluationError when one of the processes is ended from outside; what is complete is kept.
     """
-    spawn = multiprocessing.get_context("spawn")  # a forked copy of a process that has threads may hang
-    pool = ProcessPoolExecutor(processes, spawn, _open_here, (plan_folder, bundle, processes))
+    pool = process_pool(processes, PROCESS_MODULES, interruptible=True)
     try:
-        for future in as_completed([pool.submit(_score_here, piece) for piece in pieces]):
+        for future in as_completed([pool.submit(_score, plan_folder, bundle, processes, piece) for piece in pieces]):
             yield future.result()
     except BrokenProcessPool as error:
         raise EvaluationError(
@@ -245,15 +245,13 @@ def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes
         pool.shutdown(cancel_futures=True)
 
 
-_here: PieceScorer
+def _score(plan_folder: Path, bundle: Path, processes: int, piece: Piece) -> Outcome:
+    return _scorer(plan_folder, bundle, processes).score(piece)
 
 
-def _open_here(plan_folder: Path, bundle: Path, processes: int) -> None:
-    global _here
-    end_with_parent()
-    _here = PieceScorer(plan_folder, bundle, "cpu", processes)
-    util.Finalize(None, _here.close, exitpriority=10)  # atexit is not run in such a process
-
-
-def _score_here(piece: Piece) -> Outcome:
-    return _here.score(piece)
+@cache
+def _scorer(plan_folder: Path, bundle: Path, processes: int) -> PieceScorer:
+    """Return the only scorer of a process of the pool."""
+    scorer = PieceScorer(plan_folder, bundle, "cpu", processes)
+    util.Finalize(None, scorer.close, exitpriority=10)  # atexit is not run in such a process
+    return scorer

@@ -14,9 +14,10 @@ from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.progress import Progress
 from components.integrations import steps
 from components.integrations.observe import observed
+from components.readers.processes import prepare
 from components.score.model import Model
 from components.score.output import Output
-from components.score.pieces import Outcome, PieceScorer, in_processes
+from components.score.pieces import PROCESS_MODULES, Outcome, PieceScorer, in_processes
 from components.score.plan import Piece, Plan
 from components.score.rows import assemble_parts
 from components.score.tally import read_reference
@@ -86,9 +87,10 @@ def _score(plan: Plan, bundle: Path, pieces: list[Piece], result: ShardResult, d
 def _on_this_machine(
     plan: Plan, bundle: Path, pieces: list[Piece], pictures: int, device: str, step: Callable[[int], object]
 ) -> Iterator[Outcome]:
+    processes = _processes(plan, pieces, pictures) if device != "cuda" else 1
+    prepare(processes, PROCESS_MODULES)
     with PieceScorer(plan.folder, bundle, device) as scorer:
-        used = scorer.device
-        processes = _processes(plan, pieces, pictures) if used == "cpu" else 1
+        processes = processes if scorer.device == "cpu" else 1
         if processes == 1:
             for piece in pieces:
                 yield scorer.score(piece, step)
