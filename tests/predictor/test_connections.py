@@ -4,6 +4,7 @@ import asyncio
 import gc
 import socket
 import weakref
+from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -107,10 +108,42 @@ async def respond(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": bytes(SIZE)})
 
 
-async def serve(state: ServerState) -> asyncio.Server:
-    config = uvicorn.Config(respond, http=GuardedProtocol, log_config=None, lifespan="off")
+async def serve(state: ServerState, app: Any = respond, protocol: type[GuardedProtocol] = GuardedProtocol) -> asyncio.Server:
+    config = uvicorn.Config(app, http=protocol, log_config=None, lifespan="off")
     config.load()
-    return await asyncio.get_running_loop().create_server(lambda: GuardedProtocol(config, state, {}), "127.0.0.1", 0)
+    return await asyncio.get_running_loop().create_server(lambda: protocol(config, state, {}), "127.0.0.1", 0)
+
+
+async def connect(server: asyncio.Server, message: bytes) -> socket.socket:
+    """Open a connection and send a message."""
+    connection = socket.create_connection(server.sockets[0].getsockname()[:2])
+    connection.setblocking(False)
+    await asyncio.get_running_loop().sock_sendall(connection, message)
+    return connection
+
+
+async def ask(server: asyncio.Server) -> socket.socket:
+    """Ask for a response, and read none of it until the server waits."""
+    before = dict(GuardedProtocol.unread)
+    asking = await connect(server, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    while GuardedProtocol.unread == before:
+        await asyncio.sleep(0.01)
+    return asking
+
+
+async def read(asking: socket.socket) -> int:
+    """Read the response; returns how much of it came."""
+    received = 0
+    with suppress(ConnectionError):
+        while received < SIZE and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
+            received += len(part)
+    return received
+
+
+def run(scenario: Any) -> Any:
+    """Run a coroutine as the server does."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(asyncio.wait_for(scenario, 60))
 
 
 def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
@@ -131,29 +164,12 @@ def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
             writer.close()
         return received
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        assert len(runner.run(asyncio.wait_for(scenario(), 60))) < SIZE
+    assert len(run(scenario())) < SIZE
 
 
 def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     bound, clients = 40_000_000, 8
     monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
-
-    async def ask(server: asyncio.Server) -> socket.socket:
-        asking = socket.create_connection(server.sockets[0].getsockname()[:2])
-        asking.setblocking(False)
-        before = dict(GuardedProtocol.unread)
-        await asyncio.get_running_loop().sock_sendall(asking, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        while GuardedProtocol.unread == before:
-            await asyncio.sleep(0.01)
-        return asking
-
-    async def read(asking: socket.socket) -> int:
-        received = 0
-        with suppress(ConnectionError):
-            while received < SIZE and (part := await asyncio.get_running_loop().sock_recv(asking, 1 << 20)):
-                received += len(part)
-        return received
 
     async def scenario() -> tuple[int, int]:
         async with await serve(ServerState()) as server:
@@ -169,7 +185,121 @@ def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client
                 await asyncio.sleep(0.01)
         return first, last
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        first, last = runner.run(asyncio.wait_for(scenario(), 60))
+    first, last = run(scenario())
     assert first < SIZE
     assert last >= SIZE
+
+
+def test_clients_that_read_late_are_not_counted_any_more_when_they_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", SIZE // 4)  # one client may keep more
+
+    async def scenario() -> None:
+        state = ServerState()
+        async with await serve(state) as server:
+            asked = []
+            for _ in range(5):
+                asked.append(await ask(server))
+                assert await read(asked[-1]) >= SIZE
+            assert len(state.connections) == len(asked)  # none was dropped for another one
+            for asking in asked:
+                asking.close()
+
+    run(scenario())
+
+
+def test_bodies_of_requests_that_wait_for_the_one_before_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, size = 1_000_000, 50_000
+    monkeypatch.setattr(limits, "_MAX_STORED_BYTES", bound)
+    message = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + bytes(size)
+
+    async def never(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+
+    async def scenario() -> bytes:
+        async with await serve(ServerState(), never) as server:
+            held = [await connect(server, message) for _ in range(2 * bound // size)]
+            answer = await asyncio.get_running_loop().sock_recv(held[-1], 4096)
+            assert GuardedProtocol.stored_bytes <= bound + size
+            for connection in held:
+                connection.close()
+            while GuardedProtocol.stored_bytes:
+                await asyncio.sleep(0.01)
+        return answer
+
+    assert run(scenario()).startswith(b"HTTP/1.1 503 ")
+
+
+def test_connections_that_are_idle_after_long_headers_leave_room_for_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound, size = 1_000_000, 50_000
+    monkeypatch.setattr(limits, "_MAX_STORED_BYTES", bound)
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    async def scenario() -> None:
+        async with await serve(ServerState(), answer) as server:
+            held = []
+            for _ in range(2 * bound // size):
+                held.append(await connect(server, b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * size + b"\r\n\r\n"))
+                assert (await asyncio.get_running_loop().sock_recv(held[-1], 4096)).startswith(b"HTTP/1.1 200 ")
+            for connection in held:
+                connection.close()
+
+    run(scenario())
+
+
+def test_a_request_with_too_many_trailers_is_refused_before_it_is_worked_on() -> None:
+    complete = list[str]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (message := await receive()).get("more_body"):
+            continue
+        complete.append(message["type"])
+
+    async def scenario() -> bytes:
+        async with await serve(ServerState(), app) as server:
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection = await connect(server, head + b"0\r\n" + b"a:b\r\n" * 200 + b"\r\n")
+            answer = await asyncio.get_running_loop().sock_recv(connection, 4096)
+            while not complete:
+                await asyncio.sleep(0.01)
+            connection.close()
+        return answer
+
+    assert run(scenario()).startswith(b"HTTP/1.1 431 ")
+    assert complete == ["http.disconnect"]
+
+
+def test_the_rest_of_a_refused_body_is_read_one_part_per_round_of_the_event_loop() -> None:
+    """Whoever keeps sending must not keep the loop from all others."""
+    rounds, parts = 0, list[int]()
+
+    class Counting(GuardedProtocol):
+        def data_received(self, data: bytes) -> None:
+            parts.append(rounds)
+            super().data_received(data)
+
+    async def refuse(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body"})
+
+    def count() -> None:
+        nonlocal rounds
+        rounds += 1
+        asyncio.get_running_loop().call_soon(count)
+
+    async def scenario() -> None:
+        async with await serve(ServerState(), refuse, Counting) as server:
+            sending = await connect(server, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % SIZE)
+            await asyncio.get_running_loop().sock_recv(sending, 4096)
+            count()
+            sent = asyncio.create_task(asyncio.get_running_loop().sock_sendall(sending, bytes(SIZE - 1)))
+            await sent
+            await asyncio.sleep(0.1)
+            sending.close()
+
+    run(scenario())
+    assert len(parts) > 20
+    assert max(Counter(parts[1:]).values()) == 1

@@ -257,8 +257,18 @@ def test_an_offered_upgrade_to_http_2_is_ignored_and_the_body_is_read(url: str, 
         (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"431"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nx: " + b"a" * 66_000 + b"\r\n\r\n", b"431"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 101 + b"\r\n", b"431"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: b\r\n" * 5000, b"431"),
     ],
-    ids=["CONNECT", "no host", "two hosts", "HTTP/1.0 chunked", "long URL", "long header in one segment", "many headers"],
+    ids=[
+        "CONNECT",
+        "no host",
+        "two hosts",
+        "HTTP/1.0 chunked",
+        "long URL",
+        "long header in one segment",
+        "many headers",
+        "many without end",
+    ],
 )
 def test_requests_that_http_forbids_are_refused_without_a_line_in_the_log(
     server: tuple[PredictorProcess, str], request_: bytes, status: bytes
