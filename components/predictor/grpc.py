@@ -36,10 +36,13 @@ from components.predictor.sdk import (
 )
 from components.predictor.settings import PredictorSettings
 from components.predictor.speed import new_id
+from components.predictor.turns import Turns
 
 _THREADS, _SLACK_BYTES = 2, 64 * 1024
-_MAX_CALLS = 256
-"""Calls that may be open: of those that wait for their turn, HTTP/2's flow control lets no more than 64 KiB in."""
+_MAX_CALLS = 512
+"""Calls that may be open; turns.py lets fewer wait, and dispatch.py fewer be worked on."""
+_MAX_STREAMS = 64
+"""Calls of one connection; the client lets further ones wait."""
 _PATIENCE_SECONDS = 2.0
 """How long a message may arrive while others wait for their turn."""
 _MAX_OTHER_BYTES = 64 * 1024
@@ -80,7 +83,7 @@ def grpc_server(model: ServingModel, metrics: Metrics, address: str) -> Any:
             ("grpc.max_receive_message_length", limit),
             ("grpc.compression_enabled_algorithms_bitset", _NO_COMPRESSION),
             ("grpc.http2.bdp_probe", 0),  # on a fast network it would let megabytes in before anybody reads
-            ("grpc.max_concurrent_streams", _MAX_CALLS // 4),  # of one connection; the client lets further ones wait
+            ("grpc.max_concurrent_streams", _MAX_STREAMS),
             ("grpc.max_allowed_incoming_connections", settings.max_connections),
             ("grpc.max_connection_idle_ms", 1000 * settings.keep_alive),
             ("grpc.server_handshake_timeout_ms", int(1000 * settings.header_timeout)),
@@ -103,10 +106,8 @@ class Receiver(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type
     """
 
     def __init__(self, settings: PredictorSettings) -> None:
-        self._turns = asyncio.Semaphore(max(1, settings.max_pending_bytes // settings.max_body_bytes))
-        self._waiting = 0
-        """Calls that wait for their turn."""
-        self._arrive_seconds, self._turn_seconds = settings.body_timeout, settings.queue_seconds
+        self._turns = Turns(max(1, settings.max_pending_bytes // settings.max_body_bytes), settings.queue_seconds)
+        self._arrive_seconds = settings.body_timeout
 
     async def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         """Return the method that reads its request here."""
@@ -117,7 +118,7 @@ class Receiver(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type
 
         async def receive(_: Any, context: Any) -> Any:
             try:
-                data = await self.read(context.read)  # the iterator would keep it until garbage is collected
+                data = await self.read(context.read, context.peer())  # the iterator would keep it until garbage is collected
                 return await answer(data if parse is None else _parsed_small(parse, data), context)
             except exceptions.GrpcException as error:  # aborting the call would keep it too
                 context.set_code(error.status_code)
@@ -126,20 +127,10 @@ class Receiver(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type
 
         return grpc.stream_unary_rpc_method_handler(receive, None, handler.response_serializer)
 
-    async def read(self, receive: Callable[[], Coroutine[Any, Any, Any]]) -> bytes:
-        """Read a call's message in its turn; raises grpc_interceptor's Unavailable, DeadlineExceeded and InvalidArgument."""
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._turn_seconds):
-                await self._turns.acquire()
-        except TimeoutError as error:
-            raise exceptions.Unavailable("too many messages are arriving; try again in a moment") from error
-        finally:
-            self._waiting -= 1
-        try:
+    async def read(self, receive: Callable[[], Coroutine[Any, Any, Any]], connection: str = "") -> bytes:
+        """Read a call's message in its turn; raises grpc_interceptor's exceptions."""
+        async with self._turns.turn(connection):
             data = await self._arrived(receive)
-        finally:
-            self._turns.release()
         if data is aio.EOF:
             raise exceptions.InvalidArgument("the call ended without a message")
         return bytes(data)
@@ -151,7 +142,7 @@ class Receiver(aio.ServerInterceptor):  # type: ignore[misc]  # grpc has no type
         began = time.monotonic()
         while not reading.done():
             await asyncio.wait([reading], timeout=min(_PATIENCE_SECONDS, self._arrive_seconds))
-            if not reading.done() and (self._waiting or time.monotonic() - began > self._arrive_seconds):
+            if not reading.done() and (self._turns.wanted or time.monotonic() - began > self._arrive_seconds):
                 raise exceptions.DeadlineExceeded("the message did not arrive in time; send it at once")  # never cancelled: it would leak
         return reading.result()
 
