@@ -132,10 +132,13 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         tune_interpreter()
         try:
             require_device(self.settings.device)
-            listener = self._listen()
-            listening(listener.getsockname()[1])
+            listeners = [self._listen(self.settings.http_port)]
+            if self.settings.probe_port is not None:
+                listeners.append(self._listen(self.settings.probe_port))
+                GuardedProtocol.probe_port = listeners[1].getsockname()[1]
+            listening(listeners[0].getsockname()[1])
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                runner.run(self._run(loader, listener))
+                runner.run(self._run(loader, listeners))
         except UsageError as error:
             self.failure = error
         self.model.dispatcher.close()
@@ -148,8 +151,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
             return self.failure.exit_code
         return 0
 
-    def _listen(self) -> socket.socket:
-        host, port = self.settings.host, self.settings.http_port
+    def _listen(self, port: int) -> socket.socket:
+        host = self.settings.host
         try:
             if host == _ALL and not socket.has_dualstack_ipv6():
                 return socket.create_server(("0.0.0.0", port), backlog=_BACKLOG)
@@ -158,7 +161,7 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         except OSError as error:
             raise UsageError(f"cannot listen on {with_port(host, port)} ({error.strerror}); choose another host or port") from error
 
-    async def _run(self, loader: Loader, listener: socket.socket) -> None:
+    async def _run(self, loader: Loader, listeners: list[socket.socket]) -> None:
         self._loop = asyncio.get_running_loop()
         tasks: set[Any] = set()
         self._rest_server = _RestServer(InferenceApp(app, self.model, self.metrics, tasks), self)
@@ -179,9 +182,9 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
         if self.settings.enable_grpc:
             await self._start_grpc()
         threading.Thread(target=self._load, args=(loader,), name="penstock-loader", daemon=True).start()
-        log().info("listening", port=listener.getsockname()[1])
+        log().info("listening", **dict(zip(("port", "probe_port"), (it.getsockname()[1] for it in listeners), strict=False)))
         try:
-            await uvicorn._serve([listener])  # not serve(): that handles signals itself
+            await uvicorn._serve(listeners)  # not serve(): that handles signals itself
         finally:
             for task in beside:
                 task.cancel()

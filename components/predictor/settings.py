@@ -21,6 +21,8 @@ class PredictorSettings(BaseSettings):
     host: str = "::"
     """The address to listen on; `::` is all of IPv6 and IPv4, or of IPv4 where there is no IPv6, and 0.0.0.0 all of IPv4."""
     http_port: int = Field(8080, ge=0, le=65535)
+    probe_port: int | None = Field(None, ge=0, le=65535)
+    """Another port, for health checks only, where they do not wait behind the connections of all clients; empty: none."""
     grpc_port: int = Field(8081, ge=0, le=65535)
     enable_grpc: bool = False
 

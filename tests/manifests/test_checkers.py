@@ -113,4 +113,4 @@ def test_restricted_refuses_kserves_init_container_as_it_comes() -> None:
 
 def test_knative_refuses_what_the_component_takes_out() -> None:
     found = knative_refusals(predictor_pod(RUNTIME, SERVICE)["spec"])
-    assert found == ["securityContext", "terminationGracePeriodSeconds", "lifecycle", "startupProbe"]
+    assert found == ["securityContext", "terminationGracePeriodSeconds", "lifecycle", "startupProbe", "livenessProbe's port"]

@@ -49,7 +49,12 @@ def runtime_refusals(runtime: dict[str, Any]) -> list[str]:
 def knative_refusals(pod: dict[str, Any]) -> list[str]:
     """What Knative's own webhook, at its defaults, refuses in the pod that KServe asks it for."""
     wide = {"securityContext", "terminationGracePeriodSeconds", "affinity", "nodeSelector", "tolerations", "topologySpreadConstraints"}
-    return sorted(wide & pod.keys()) + [key for it in pod["containers"] for key in ("lifecycle", "startupProbe") if key in it]
+    found = sorted(wide & pod.keys()) + [key for it in pod["containers"] for key in ("lifecycle", "startupProbe") if key in it]
+    for it in pod["containers"]:
+        ports = {port["containerPort"] for port in it.get("ports", [])}
+        if it.get("livenessProbe", {}).get("httpGet", {}).get("port") not in {None, *ports}:
+            found.append("livenessProbe's port")
+    return found
 
 
 def _scaling(annotations: dict[str, str], predictor: dict[str, Any], *, standard: bool) -> list[str]:

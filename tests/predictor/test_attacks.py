@@ -3,18 +3,24 @@
 tests/images/test_predictor_under_attack.py does it for longer, to a container with limits.
 """
 
+import asyncio
 import io
 import json
 import multiprocessing
 import os
+import socket
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -102,6 +108,71 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
 }
 
 
+def churn(url: str, end: float) -> None:
+    """Open and close connections without end, and without waiting until they are accepted.
+
+    A reset leaves no port behind that cannot be used again for a minute.
+    """
+    address = urlsplit(url).hostname, urlsplit(url).port
+    while time.monotonic() < end:
+        with ExitStack() as stack:
+            for _ in range(300):
+                connection = stack.enter_context(closing(socket.socket()))
+                connection.setblocking(False)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.connect_ex(address)
+
+
+MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+
+
+def field(number: int, data: bytes) -> bytes:
+    """A field of a protobuf message, with its length in 4 bytes."""
+    return bytes([number << 3 | 2, *(len(data) >> shift & 127 | 128 for shift in (0, 7, 14)), len(data) >> 21]) + data
+
+
+def grpc_message(kind: bytes, shape: bytes, tensor: bytes = b"", raw: bytes = b"") -> bytes:
+    """A request of one tensor."""
+    described = field(1, b"image") + field(2, kind) + field(3, shape) + (field(5, tensor) if tensor else b"")
+    return field(1, NAME.encode()) + field(5, described) + (field(7, raw) if raw else b"")
+
+
+async def attack_by_grpc(address: str, end: float) -> None:
+    """Keep 200 calls open whose message does not come, and send messages of 8 MB, 8 at a time."""
+    large = grpc_message(b"BYTES", b"\1", field(8, bytes(7_900_000)))
+
+    async def again(ask: Callable[[], grpc.aio.Call]) -> None:
+        while True:
+            with suppress(grpc.RpcError):
+                await ask()
+
+    async with AsyncExitStack() as stack:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channels = [await stack.enter_async_context(grpc.aio.insecure_channel(address, options)) for _ in range(5)]
+        asking = [again(channel.stream_unary(MODEL_INFER)) for channel in channels[1:] for _ in range(50)]
+        asking += [again(lambda: channels[0].unary_unary(MODEL_INFER)(large)) for _ in range(8)]
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(*asking), end - time.monotonic())
+
+
+def attack_by_grpc_kindly(address: str, end: float) -> None:
+    """The same, with the CPU that nobody else wants."""
+    os.nice(15)
+    asyncio.run(attack_by_grpc(address, end))
+
+
+def ask_by_grpc(address: str, message: bytes, end: float) -> list[float]:
+    """Send a good request again and again; returns the seconds of every answer."""
+    seconds = []
+    with grpc.insecure_channel(address) as channel:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            channel.unary_unary(MODEL_INFER)(message, timeout=30)
+            seconds.append(time.monotonic() - began)
+            time.sleep(0.05)
+    return seconds
+
+
 @contextmanager
 def running(*functions: Callable[[], None]) -> Iterator[None]:
     """Run functions each in a process of its own, that takes the CPU only when nobody else wants it."""
@@ -121,6 +192,11 @@ def running(*functions: Callable[[], None]) -> Iterator[None]:
             process.join()
 
 
+def new_processes() -> ProcessPoolExecutor:
+    """Two processes that are not copies of this one: gRPC does not work in those."""
+    return ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+
+
 def resident(pid: int) -> int:
     """Bytes that a process and its children hold now."""
     children = [child for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
@@ -133,11 +209,18 @@ def resident(pid: int) -> int:
 
 @pytest.mark.load
 @pytest.mark.integration
-def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) -> None:
+def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "1")  # as in the image
     messages = {name: make() for name, make in ATTACKS.items()}
     good = {"instances": [pictures[0].tolist()]}
-    with predictor(NAME, served_dir, 60) as (process, started), ExitStack() as stack:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        grpc_port = found.getsockname()[1]
+    address = f"127.0.0.1:{grpc_port}"
+    options = ("--probe_port", "0", "--enable_grpc", "true", "--grpc_port", str(grpc_port))
+    with predictor(NAME, served_dir, 60, *options) as (process, started), ExitStack() as stack:
         pid = process.process.pid
+        probe_port = next(event["probe_port"] for event in process.events() if event["event"] == "listening")
         health: list[float] = []
         answered: list[float] = []
         peak: list[int] = []
@@ -145,6 +228,8 @@ def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) ->
             for message in messages.values():  # each kind once, so that what it loads for good counts as before
                 send(started.url, message, 1)
             assert client.post(PREDICT, json=good).status_code == 200
+        with new_processes() as processes:
+            processes.submit(attack_by_grpc_kindly, address, time.monotonic() + 5).result()
         time.sleep(30)  # until what the first of each kind took has been given back
         before, end = resident(pid), time.monotonic() + SECONDS
 
@@ -160,7 +245,7 @@ def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) ->
         def probe() -> None:
             while time.monotonic() < end:
                 began = time.monotonic()
-                with closing(connect(started.url)) as connection:
+                with closing(connect(f"http://127.0.0.1:{probe_port}")) as connection:
                     connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
                     assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
                 health.append(time.monotonic() - began)
@@ -179,11 +264,15 @@ def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) ->
         for _ in range(500):  # connections that are held and say nothing
             with suppress(OSError):
                 stack.enter_context(closing(connect(started.url)))
-        with running(*(attack(name) for name in messages)):
+        with running(*(attack(name) for name in messages), *[partial(churn, started.url, end)] * 2), new_processes() as processes:
+            processes.submit(attack_by_grpc_kindly, address, end)
+            message = grpc_message(b"UINT8", b"\1\x08\x08\1", raw=pictures[0].tobytes())
+            asked = processes.submit(ask_by_grpc, address, message, end)
             user = threading.Thread(target=use)
             user.start()
             probe()
             user.join()
+            answered_by_grpc = asked.result()
         assert process.process.poll() is None
         after, patience = resident(pid), time.monotonic() + 60
         while after > KEPT * before and time.monotonic() < patience:  # the process that decodes ends, the rest is given back
@@ -194,14 +283,19 @@ def test_attacks_of_all_kinds_at_once(served_dir: Path, pictures: np.ndarray) ->
             "good_median": float(np.median(answered)),
             "good_p99": float(np.quantile(answered, 0.99)),
             "good": len(answered),
+            "grpc_median": float(np.median(answered_by_grpc)),
+            "grpc_max": max(answered_by_grpc),
+            "grpc": len(answered_by_grpc),
             "peak_mib": max(peak) >> 20,
             "before_mib": before >> 20,
             "after_mib": after >> 20,
         }
+        print(json.dumps(figures))  # `pytest -s` shows them
         assert max(peak) < GIBIBYTE, figures
         assert after <= KEPT * before, figures
         assert float(np.quantile(health, 0.99)) < 1, figures  # the slowest one says more about what else this machine does
         assert len(answered) > SECONDS, figures
+        assert max(answered_by_grpc) < 10, figures
         assert not [event for event in process.events() if event["level"] == "error"]
 
 

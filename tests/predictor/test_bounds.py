@@ -5,15 +5,18 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
+from uvicorn.server import ServerState
 
 from components.bundle.model import Answers, Classifier
 from components.predictor.dispatch import Dispatcher
@@ -23,6 +26,8 @@ from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.settings import PredictorSettings
 from components.validate_serving.predictor_process import predictor
+from tests.predictor.test_connections import connect as connect_in_loop
+from tests.predictor.test_connections import serve
 from tests.predictor.test_limits import bomb, connect, read_all
 from tests.predictor.test_watching import value
 from tests.predictor.versions import INFER, NAME, PREDICT, b64, error_of, tensor
@@ -32,11 +37,25 @@ PART = 300_000
 
 
 @pytest.fixture(scope="module")
-def bounded_url(served_dir: Path) -> Iterator[str]:
-    limits = {"max_pending_bytes": 1_000_000, "max_connections": 8, "max_pixels": 10_000, "max_images": 16, "body_timeout": 2}
+def bounded_urls(served_dir: Path) -> Iterator[tuple[str, str]]:
+    """The address for all requests, and that for probes."""
+    limits = {
+        "max_pending_bytes": 1_000_000,
+        "max_connections": 8,
+        "max_pixels": 10_000,
+        "max_images": 16,
+        "body_timeout": 2,
+        "probe_port": 0,
+    }
     options = [text for name, setting in limits.items() for text in (f"--{name}", str(setting))]
-    with predictor(NAME, served_dir, 60, *options) as (_, started):
-        yield started.url
+    with predictor(NAME, served_dir, 60, *options) as (process, started):
+        port = next(event["probe_port"] for event in process.events() if event["event"] == "listening")
+        yield started.url, f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def bounded_url(bounded_urls: tuple[str, str]) -> str:
+    return bounded_urls[0]
 
 
 @pytest.fixture
@@ -96,6 +115,30 @@ def test_the_connections_beyond_the_limit_are_bounded_too_and_are_there_again_wh
                     reserved.enter_context(closing(connect(bounded_url))).sendall(b"GET /v2/hea")
             wait_for(lambda: status() in (b"503", b""))  # a reset may overtake the answer
         wait_for(lambda: status() == b"200")
+
+
+def test_the_port_for_probes_answers_when_the_other_has_no_room_and_takes_no_other_requests(bounded_urls: tuple[str, str]) -> None:
+    url, probes = bounded_urls
+    with ExitStack() as stack:
+        for _ in range(200):  # more than are held for probes there
+            with suppress(OSError):
+                stack.enter_context(closing(connect(url))).sendall(b"GET /v2/hea")
+        wait_for(lambda: refused(f"{url}/v2/health/live"))
+        for _ in range(200):
+            stack.enter_context(closing(connect(probes)))  # silent ones make room
+        for probe in ("/", "/v2/health/live", "/v2/health/ready", "/v1/models/digits", "/v2/models/digits/ready"):
+            assert httpx.get(f"{probes}{probe}").status_code == 200
+        for path in (PREDICT, INFER, "/metrics", "/v2"):
+            assert "health checks only" in error_of(httpx.get(f"{probes}{path}"), 404)
+        assert refused(f"{url}/v2/health/live")
+    wait_for(lambda: httpx.get(f"{url}/v2/health/live").status_code == 200)
+
+
+def refused(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 503
+    except httpx.HTTPError:  # a reset may overtake the answer
+        return True
 
 
 def test_the_connection_that_has_been_idle_longest_makes_room(bounded_url: str, bounded: httpx.Client, pictures: np.ndarray) -> None:
@@ -186,23 +229,99 @@ class Watched:
         return self._classifier.answer(images, batch_size)
 
 
+@contextmanager
+def in_this_process(served_dir: Path, watched: Watched | None = None, inner: Any = None) -> Iterator[InferenceApp]:
+    """The application with a real model, whose requests are all worked on by threads."""
+    loaded = load(NAME, served_dir, 1)
+    metrics, settings = Metrics(CollectorRegistry()), PredictorSettings(model_name=NAME)
+    model = ServingModel(settings, Dispatcher(settings, 3), metrics)
+    metrics.serving(loaded)
+    model.loaded = replace(loaded, classifier=watched or loaded.classifier, quick=False)  # type: ignore[arg-type]
+    yield InferenceApp(inner, model, metrics, [])
+    model.dispatcher.close()
+
+
 def test_large_bodies_are_worked_on_one_at_a_time_and_small_ones_together(served_dir: Path, pictures: np.ndarray) -> None:
     """Parsed JSON takes many times the memory of its bytes: two large bodies at once would add up."""
     small = json.dumps({"instances": [pictures[0].tolist()]}).encode()
-    loaded = load(NAME, served_dir, 1)
 
     async def highest(body: bytes) -> int:
-        watched = Watched(loaded.classifier)
-        metrics, settings = Metrics(CollectorRegistry()), PredictorSettings(model_name=NAME)
-        model = ServingModel(settings, Dispatcher(settings, 3), metrics)
-        metrics.serving(loaded)
-        model.loaded = replace(loaded, classifier=watched, quick=False)  # type: ignore[arg-type]
-        transport = httpx.ASGITransport(InferenceApp(lambda scope, receive, send: None, model, metrics, []))  # type: ignore[arg-type]
-        async with httpx.AsyncClient(transport=transport, base_url="http://x", timeout=30) as client:
-            answers = await asyncio.gather(*(client.post(PREDICT, content=body) for _ in range(4)))
-        model.dispatcher.close()
+        watched = Watched(Classifier(served_dir, threads=1))
+        with in_this_process(served_dir, watched) as app:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x", timeout=30) as client:
+                answers = await asyncio.gather(*(client.post(PREDICT, content=body) for _ in range(4)))
         assert [answer.status_code for answer in answers] == [200] * 4
         return watched.most
 
     assert asyncio.run(highest(small)) == 3
     assert asyncio.run(highest(small.ljust(1_100_000))) == 1
+
+
+class Rounds:
+    """Counts the rounds of the event loop, and what happened in each."""
+
+    def __init__(self) -> None:
+        self._now, self._happened = 0, Counter[int]()
+        self._count()
+
+    def _count(self) -> None:
+        self._now += 1
+        asyncio.get_running_loop().call_soon(self._count)
+
+    def note(self) -> None:
+        self._happened[self._now] += 1
+
+    @property
+    def most(self) -> int:
+        """How often it happened in one round, at most."""
+        return max(self._happened.values())
+
+
+def test_parts_of_large_bodies_are_read_in_turn_so_that_no_round_of_the_event_loop_takes_long(served_dir: Path) -> None:
+    async def scenario() -> int:
+        rounds = Rounds()
+
+        async def ask(app: InferenceApp) -> None:
+            parts = [b" " * 100_000] * 20
+
+            async def receive() -> dict[str, Any]:
+                if len(parts) < 19:
+                    rounds.note()
+                return {"type": "http.request", "body": parts.pop(), "more_body": bool(parts)}
+
+            async def send(message: Any) -> None:
+                return
+
+            await app({"type": "http", "method": "POST", "path": PREDICT, "headers": []}, receive, send)
+
+        with in_this_process(served_dir) as app:
+            await asyncio.gather(*(ask(app) for _ in range(5)))
+        return rounds.most
+
+    assert asyncio.run(scenario()) == 1
+
+
+def test_requests_that_were_sent_before_their_turn_begin_one_per_round_of_the_event_loop(served_dir: Path) -> None:
+    clients, number = 10, 10
+
+    async def scenario() -> int:
+        rounds = Rounds()
+
+        async def respond(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/next":
+                rounds.note()
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+            await send({"type": "http.response.body"})
+
+        with in_this_process(served_dir, inner=respond) as app:
+            async with await serve(ServerState(), app) as server:
+                message = b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n" + b"GET /next HTTP/1.1\r\nHost: x\r\n\r\n" * (number - 1)
+                asking = [await connect_in_loop(server, message) for _ in range(clients)]
+                for connection in asking:
+                    received = b""
+                    while received.count(b"HTTP/1.1 200 ") < number:
+                        received += await asyncio.get_running_loop().sock_recv(connection, 65536)
+                    connection.close()
+        return rounds.most
+
+    assert asyncio.run(scenario()) == 1

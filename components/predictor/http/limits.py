@@ -26,7 +26,7 @@ _MAX_UNREAD_BYTES = 32 * 1024 * 1024
 _PIECE_BYTES = 16 * 1024
 """What the parser is given at a time: limits are looked at between pieces."""
 _RESERVE = 64
-"""Connections beyond the limit, for probes only."""
+"""Connections beyond the limit, for probes only; and those of the port for probes."""
 _PROBES = re.compile(rb"/|/v2/health/(live|ready)|/v1/models/[^/:]+|/v2/models/[^/]+/ready")
 _SILENT_SECONDS = 1.0
 _FULL_SECONDS = 0.05
@@ -45,6 +45,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """One connection, which records since when the client has been late, and counts what is stored for it."""
 
     max_connections = 2048
+    probe_port: ClassVar[int | None] = None
+    """The port for probes only, whose connections are accepted without waiting behind all others."""
     stored_bytes: ClassVar[int] = 0
     """Of all connections of this process."""
 
@@ -64,9 +66,12 @@ class GuardedProtocol(HttpToolsProtocol):
     _upgrade = False
     _running: RequestResponseCycle | None = None
     """The request that is being answered; others may have come after it."""
-    _reserved = False
-    """Whether the connection was accepted beyond the limit."""
-    _reserves: ClassVar[set[Any]] = set()
+    _reserve: set[Any] | None = None
+    """Where the connection is kept, if it is for probes only."""
+    _beyond: ClassVar[set[Any]] = set()
+    """Connections that were accepted beyond the limit."""
+    _probing: ClassVar[set[Any]] = set()
+    """Connections of the port for probes."""
     _room: ClassVar[int] = 0
     """Connections that were closed for others, and not yet used."""
     _full_until: ClassVar[float] = 0.0
@@ -76,18 +81,18 @@ class GuardedProtocol(HttpToolsProtocol):
         """Accept the connection. When there are too many, an idle one makes room, or only probes are answered, or none."""
         super().connection_made(transport)
         self.waiting_since = now = time.monotonic()
-        if len(self.connections) <= self.max_connections:
+        if self.server is not None and self.server[1] == self.probe_port:
+            self._keep_for_probes(self._probing, now)
+        elif len(self.connections) <= self.max_connections:
             GuardedProtocol._room = 0
         elif not self._make_room(now):
-            if len(self._reserves) >= _RESERVE and not _close_idle(self._reserves, 1, now, 0):
-                self.refuse(503, "too many connections; try again in a moment", (b"retry-after: 1\r\n",))
-            self._reserved = True
-            self._reserves.add(self)
+            self._keep_for_probes(self._beyond, now)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop counting what was stored, and break the cycles, so that all is free at once and not when garbage is collected."""
         self._count(0)
-        self._reserves.discard(self)
+        if self._reserve is not None:
+            self._reserve.discard(self)
         self.unread.pop(self, None)
         super().connection_lost(exc)
         if self._running is not None:  # uvicorn tells only the request that came last, and writing for another one would fail
@@ -99,6 +104,13 @@ class GuardedProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, app)
+
+    def _keep_for_probes(self, reserve: set[Any], now: float) -> None:
+        """Answer only probes on this connection; refuse it when there are too many of its kind and none is idle."""
+        if len(reserve) >= _RESERVE and not _close_idle(reserve, 1, now, 0):
+            self.refuse(503, "too many connections; try again in a moment", (b"retry-after: 1\r\n",))
+        self._reserve = reserve
+        reserve.add(self)
 
     def _make_room(self, now: float) -> bool:
         """Close connections that have been idle longest, several at a time; says whether there is room for this one."""
@@ -202,7 +214,9 @@ class GuardedProtocol(HttpToolsProtocol):
             return
         if names.count(b"host") != 1 or self.parser.get_http_version() != "1.1":
             self._check_version(names)
-        if self._reserved and not _PROBES.fullmatch(self.url):
+        if self._reserve is not None and not _PROBES.fullmatch(self.url):
+            if self._reserve is self._probing:
+                raise _RefusedError(404, "this port answers health checks only; send requests to the server's other port")
             raise _RefusedError(503, "too many connections; try again in a moment")
         self._kept += self._arriving
         self.headers_complete, self._arriving = True, 0
@@ -311,7 +325,13 @@ def _too_large() -> _RefusedError:
     )
 
 
-_PHRASES = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+_PHRASES = {
+    400: b"Bad Request",
+    404: b"Not Found",
+    408: b"Request Timeout",
+    431: b"Request Header Fields Too Large",
+    503: b"Service Unavailable",
+}
 
 
 async def enforce_timeouts(connections: set[Any], header_timeout: float, body_timeout: float) -> None:
