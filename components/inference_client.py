@@ -5,7 +5,6 @@ Other addresses follow HTTP_PROXY, HTTPS_PROXY and NO_PROXY. Redirects are not f
 """
 
 import base64
-import ipaddress
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import urllib3
 from components.bundle.files import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import InferenceError, UsageError
 from components.classifier.images import Pixels, encode_png
+from components.storage.nearby import is_nearby
 
 Form = Literal["binary", "json", "png"]
 """How V2 carries pictures: UINT8 as binary data or as JSON numbers, or BYTES of base64-encoded PNG."""
@@ -31,7 +31,6 @@ _BYTES_PER_VALUE = 4
 _CONNECT_SECONDS = 3.0
 _MAX_DETAIL = 200
 _JSON = {"content-type": "application/json"}
-_CLUSTER_SUFFIXES = (".svc", ".local", ".localhost")
 
 
 @dataclass(frozen=True)
@@ -151,16 +150,7 @@ def png_base64(image: Pixels) -> str:
 def proxy_for(address: str) -> str:
     """Return the proxy that the environment names for an address; empty for this machine's and a cluster's own addresses."""
     parts = urlsplit(address)
-    host = parts.hostname or ""
-    return "" if _is_local(host) or proxy_bypass(host) else getproxies().get(parts.scheme, "")
-
-
-def _is_local(host: str) -> bool:
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith(_CLUSTER_SUFFIXES)
-    return ip.is_private or ip.is_loopback or ip.is_link_local
+    return "" if is_nearby(address) or proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
 
 
 def _one_line(text: str) -> str:

@@ -227,6 +227,8 @@ def _check_answers(server: Server) -> None:
     """Ask for the server's health; kfp's client asks too, but five times, and does not tell the HTTP status."""
     import requests
 
+    from components.storage.nearby import requests_proxies
+
     with _errors_of(server):
         answer = requests.get(
             f"{server.host.rstrip('/')}/apis/v2beta1/healthz",
@@ -234,6 +236,7 @@ def _check_answers(server: Server) -> None:
             verify=(server.ca or True) if server.verify_tls else False,
             timeout=TIMEOUT_SECONDS,
             allow_redirects=False,
+            proxies=requests_proxies(server.host),
         )
     if answer.is_redirect:
         raise SubmissionFailed(f"{server.host} asks for a login ({answer.status_code}); give a token by --token or KFP_TOKEN")

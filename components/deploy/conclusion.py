@@ -16,6 +16,7 @@ from components.integrations.observe import observed
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 from components.registry.manifest import VERSION_PATTERN
+from components.storage.nearby import requests_proxies
 
 WEBHOOK, UI = "PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI"
 """Environment variables: where to post the outcome, and the address of Kubeflow's UI, for a link to the run."""
@@ -155,7 +156,8 @@ def _may_pass(error: BaseException) -> bool:
 
 @retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(3), wait=wait_exponential(max=10), reraise=True)
 def _post(address: str, body: dict[str, str]) -> None:
-    requests.post(address, json=body, timeout=_SECONDS, allow_redirects=False).raise_for_status()
+    answer = requests.post(address, json=body, timeout=_SECONDS, allow_redirects=False, proxies=requests_proxies(address))
+    answer.raise_for_status()
 
 
 def _slack(text: str) -> str:

@@ -27,6 +27,7 @@ from components.classifier.errors import (
     UsageError,
 )
 from components.storage.files import explain_os_errors, write_file
+from components.storage.nearby import is_nearby
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
 from components.storage.s3_messages import DeadlinePassed, explain, no_bucket, status_of
 from components.storage.s3_settings import ca_bundle, endpoint, load_settings, split_address
@@ -280,10 +281,10 @@ class S3Store(Store):
         address, bundle = endpoint(), ca_bundle()
         with self._configured():
             session = boto3.Session()
-            client = self._make(session, address, bundle, path=address is not None)
+            client = self._make(session, address, bundle, path=address is not None, near=address is not None and is_nearby(address))
             host = urlsplit(str(client.meta.endpoint_url)).hostname or ""
             if address is None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):  # an endpoint from ~/.aws/config
-                client = self._make(session, None, bundle, path=True)
+                client = self._make(session, None, bundle, path=True, near=is_nearby(str(client.meta.endpoint_url)))
         client.meta.events.register("before-send.s3", self._before_send)
         client.meta.events.register("response-received.s3", self._received)
         client.meta.events.register("before-call.s3", self._pay)
@@ -291,7 +292,7 @@ class S3Store(Store):
             client.meta.events.register(f"before-call.s3.{operation}", _add_content_md5)
         return client
 
-    def _make(self, session: boto3.Session, address: str | None, bundle: str | None, *, path: bool) -> Any:
+    def _make(self, session: boto3.Session, address: str | None, bundle: str | None, *, path: bool, near: bool) -> Any:
         # Trailing checksums in aws-chunked form are refused by many servers; our own digests are checked on reading.
         given = session._session.get_scoped_config()
         checksums: dict[str, Any] = {
@@ -310,6 +311,7 @@ class S3Store(Store):
                 connect_timeout=min(10.0, self._settings.timeout_s),
                 read_timeout=self._settings.timeout_s,
                 retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+                proxies={} if near else None,  # None: those of the environment
                 **checksums,
             ),
         )
