@@ -265,7 +265,7 @@ def _unknown(data: bytes) -> str:
     if data.startswith(_TIFF):
         return "the content is a TIFF of a kind that cannot be read; save it as grey or RGB with 8 or 16 bits without compression"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
-        return "the content is a HEIC picture, which needs pillow-heif; install it (pip install pillow-heif) or convert it to JPEG"
+        return "the content is a HEIC picture, which needs pillow-heif; install it (pip install 'penstock[heic]') or convert it to JPEG"
     told = stand_in(data) or other_content(data) or f"not a picture in a known format ({', '.join(FORMATS)})"
     return f"the content is {told}"
 

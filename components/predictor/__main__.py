@@ -14,10 +14,13 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from components.classifier.errors import UsageError
-from components.predictor import sdk
-from components.predictor.loaded_model import load
-from components.predictor.server import PredictorServer
-from components.predictor.settings import PredictorSettings
+from components.classifier.extras import named_where_missing
+
+with named_where_missing():
+    from components.predictor import sdk
+    from components.predictor.loaded_model import load
+    from components.predictor.server import PredictorServer
+    from components.predictor.settings import PredictorSettings
 
 _KSERVE_OPTIONS = {"ssl_certfile", "ssl_keyfile", "enable_docs_url", "enable_latency_logging", "configure_logging", "event_loop"}
 """KServe's options that its own server reads, or that are accepted and ignored: already this server's behaviour."""

@@ -143,9 +143,7 @@ def _library() -> ModuleType:
     try:
         import model_signing
     except ImportError as error:
-        raise UsageError(
-            f"signatures need the extra `signing` ({error.name} is missing); run `pip install -e '.[signing]'` in this project's folder"
-        ) from error
+        raise UsageError(f"signatures need the extra `signing` ({error.name} is missing); run `pip install 'penstock[signing]'`") from error
     return model_signing
 
 

@@ -81,7 +81,7 @@ def export_version(registry: Registry, version: str, chosen: ExportFormat, outpu
         raise UsageError(f"{output} is not an empty folder; name a new one")
     source, write = _WRITERS[chosen]
     if chosen is ExportFormat.OPENVINO and importlib.util.find_spec("openvino") is None:
-        raise UsageError("the format openvino needs OpenVINO, which is not installed; run `pip install openvino`")
+        raise UsageError("the format openvino needs OpenVINO, which is not installed; run `pip install 'penstock[openvino]'`")
     with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
         variant = Variant.of(registry.get(version).manifest.parameters)
         if variant is not None and variant.kind != "average" and source == files.WEIGHTS:

@@ -5,31 +5,29 @@ from importlib import metadata
 from typing import Annotated
 
 from components.classifier.errors import PenstockError
-from pipelines.cli.extras import missing
+from components.classifier.extras import missing, named_where_missing
 
-try:
+with named_where_missing():  # the extra `cli`, such as rich, by which main() prints errors
     import typer
-except ModuleNotFoundError as error:  # of the extra `cli`: without it nothing below can be imported
-    raise SystemExit(f"error: {missing(error) or error}") from None
 
-from pipelines.cli import gate, models, review, runs, schedule, searches, weights
-from pipelines.cli.compile import compile_
-from pipelines.cli.demo import demo
-from pipelines.cli.doctor import doctor
-from pipelines.cli.drift import drift
-from pipelines.cli.export import export
-from pipelines.cli.lint import lint
-from pipelines.cli.output import fail
-from pipelines.cli.params import WithParameters, params
-from pipelines.cli.predict import predict
-from pipelines.cli.project import default_map, read_project
-from pipelines.cli.report import report
-from pipelines.cli.run import run, train
-from pipelines.cli.serve import serve
-from pipelines.cli.submit import submit
-from pipelines.cli.trial import trial
-from pipelines.cli.ui import ui
-from pipelines.cli.watch import watch
+    from pipelines.cli import gate, models, review, runs, schedule, searches, weights
+    from pipelines.cli.compile import compile_
+    from pipelines.cli.demo import demo
+    from pipelines.cli.doctor import doctor
+    from pipelines.cli.drift import drift
+    from pipelines.cli.export import export
+    from pipelines.cli.lint import lint
+    from pipelines.cli.output import fail
+    from pipelines.cli.params import WithParameters, params
+    from pipelines.cli.predict import predict
+    from pipelines.cli.project import default_map, read_project
+    from pipelines.cli.report import report
+    from pipelines.cli.run import run, train
+    from pipelines.cli.serve import serve
+    from pipelines.cli.submit import submit
+    from pipelines.cli.trial import trial
+    from pipelines.cli.ui import ui
+    from pipelines.cli.watch import watch
 
 app = typer.Typer(
     name="penstock",

@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from components.classifier.errors import PenstockError
-from pipelines.cli.extras import with_remedy
+from components.classifier.extras import with_remedy
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
 from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings

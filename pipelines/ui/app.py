@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Annotated
 from urllib.parse import urlencode
 
+import python_multipart  # noqa: F401 - FastAPI reads forms by it; where it is missing, this line names it
 from fastapi import FastAPI, Form, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse, Response

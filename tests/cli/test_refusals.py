@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from components.classifier.extras import remedy, with_remedy
 from pipelines.cli import main
-from pipelines.cli.extras import remedy, with_remedy
 from tests.pipelines import runs
 
 
@@ -130,8 +130,6 @@ def test_the_default_image_is_warned_of_when_pipelines_are_compiled(tmp_path: Pa
 
 BASE = {"PIL", "boto3", "botocore", "numpy", "pydantic", "pydantic_core", "pydantic_settings", "s3transfer", "tenacity", "urllib3", "yaml"}
 """What every installation has."""
-WITH_OTHERS = {"attr", "fsspec", "google", "grpc", "grpc_interceptor", "kfp_server_api", "markupsafe", "orjson", "starlette"}
-"""What comes with packages that extras name, which are missing where these are."""
 
 
 def imported() -> set[str]:
@@ -146,30 +144,36 @@ def imported() -> set[str]:
 
 
 def test_of_every_package_that_is_missing_the_extra_is_named() -> None:
-    asked = imported() - BASE - WITH_OTHERS
+    asked = imported() - BASE
     assert len(asked) > 30
     assert {name for name in asked if "pip install 'penstock[" not in remedy(name)} == set()
     assert remedy("openvino.runtime") == "this needs openvino, which is not installed: pip install 'penstock[openvino]'"
+    assert remedy("orjson") == "this needs orjson, which is not installed: pip install 'penstock[predictor]'", "kserve needs it"
     assert remedy("onnxruntime") == "this needs onnxruntime, which is not installed: pip install 'penstock[all]'"
-    assert {remedy(name) for name in ("numpy", "no_such_package", "onn")} == {""}
+    assert {remedy(name) for name in ("numpy", "jmespath", "hypothesis", "no_such_package", "onn")} == {""}
     failed = "plan-shards: ModuleNotFoundError: No module named 'ray.data'"
     assert with_remedy(failed) == f"{failed}; this needs ray, which is not installed: pip install 'penstock[ray]'"
     assert with_remedy("ModuleNotFoundError: No module named 'mine'") == "ModuleNotFoundError: No module named 'mine'"
 
 
+@pytest.mark.parametrize(("module", "package"), [("fastapi", "fastapi"), ("python_multipart", "python-multipart")])
 def test_a_command_whose_extra_is_missing_ends_with_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    module: str, package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(sys.modules, "fastapi", None)
+    monkeypatch.setitem(sys.modules, module, None)
     for name in [name for name in sys.modules if name.startswith("pipelines.ui")]:
         monkeypatch.delitem(sys.modules, name)
     refused = penstock(monkeypatch, capsys, "ui", "--port", "0")
-    assert (refused.code, refused.text) == (2, "error: this needs fastapi, which is not installed: pip install 'penstock[ui]'")
+    assert (refused.code, refused.text) == (2, f"error: this needs {package}, which is not installed: pip install 'penstock[ui]'")
 
 
-def test_without_what_the_command_line_is_made_with_it_ends_with_one_line() -> None:
-    start = "import sys; sys.modules['typer'] = None; from pipelines.cli import main"
+@pytest.mark.parametrize(
+    ("program", "module", "extra"),
+    [("pipelines.cli", "typer", "cli"), ("pipelines.cli", "rich", "all"), ("components.predictor.__main__", "orjson", "predictor")],
+)
+def test_without_what_a_program_is_made_with_it_ends_with_one_line(program: str, module: str, extra: str) -> None:
+    start = f"import sys; sys.modules['{module}'] = None; import {program}"
     ended = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)
-    assert ended.stderr == "error: this needs typer, which is not installed: pip install 'penstock[cli]'\n"
+    assert ended.stderr == f"error: this needs {module}, which is not installed: pip install 'penstock[{extra}]'\n"
     assert ended.returncode == 1

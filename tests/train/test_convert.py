@@ -159,7 +159,7 @@ def test_a_folder_that_holds_something_is_left_alone(registry: Registry, version
 
 def test_without_openvino_the_package_is_named(registry: Registry, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match="pip install openvino"):
+    with pytest.raises(UsageError, match=r"pip install 'penstock\[openvino\]'"):
         export_version(registry, version, ExportFormat.OPENVINO, tmp_path / "out")
 
 
