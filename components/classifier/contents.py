@@ -11,6 +11,10 @@ _STAND_INS = {
     re.compile(rb"L\0\0\0\x01\x14\x02\0|\[InternetShortcut\]"): "a Windows shortcut, not the file itself; copy the file that it points to",
     re.compile(rb"book\0\0\0\0mark"): "a macOS alias, not the file itself; copy the file that it points to",
     re.compile(rb"\0\x05\x16[\0\x07]"): "what macOS keeps beside a file (AppleDouble), not the file itself; copy the other one",
+    re.compile(
+        rb"PK\x03\x04.{26}(\[Content_Types\]|_rels/|docProps/|xl/|mimetypeapplication/vnd\.oasis)|\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        re.DOTALL,
+    ): "a document of Excel or another office program; save a table as 'CSV UTF-8', and pictures as files",
     re.compile(rb"(<\?xml[^>]*>\s*)?<Error>"): "an error message of a store, not the file itself; download it again",
 }
 """What lies in place of files now and then, by how it begins."""

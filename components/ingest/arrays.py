@@ -16,12 +16,12 @@ import numpy.typing as npt
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
-from components.ingest.layout import SPLIT_NAMES
 from components.readers import HEAD, idx, kind_of, npy, npz, pixel_table
 from components.readers.decoding import load as load_bytes
 from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded
+from components.readers.table import SPLIT_NAMES
 
 MAX_FILES = 64
 """More files than that with IDX-like names are not an IDX set."""

@@ -21,6 +21,7 @@ from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection, blocks
 from components.readers.listing import counted, quoted, some
+from components.readers.table import SPLIT_COLUMN, SPLIT_NAMES
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 """Shares of all pictures, and of one class' pictures, that may have one colour only."""
@@ -33,6 +34,8 @@ MAX_DARK = 16
 """Pictures of which no pixel is above this value, of 255, are reported."""
 
 _TEST = SPLIT_CODE["test"]
+_IS_SPLIT, _YES_NO = re.compile(r"(is_?)?(train|valid|val|test)", re.IGNORECASE), frozenset(["true", "false", "0", "1", "yes", "no"])
+_COMPANION = re.compile(r".+(?=[ _-](masks?|seg|segmentation|gt|thumb|thumbnail|overlay|annotated)([ _-]?\d+)?\.\w+$)", re.IGNORECASE)
 _SLIPS, _LIST = re.compile(r"[\s._-]"), re.compile(r"\s*[,;|]\s*")
 
 
@@ -113,6 +116,31 @@ def check_levels(collection: Collection, levels: int) -> Check:
     if hint := _shallow(collection, levels):
         return Check("levels", False, told + hint)
     return Check("levels", brightest > MAX_DARK, told + ("" if brightest > MAX_DARK else "; look how the pictures were saved"))
+
+
+def check_columns(collection: Collection) -> Check | None:
+    """Report columns that hold splits under another name, where the source gives none: they are not used as that."""
+    doubtful = [] if collection.given_splits else [name for name, values in collection.columns.items() if _holds_splits(name, values)]
+    if not doubtful:
+        return None
+    told = f"column {some(doubtful)} seems to say the splits, and is not used for that"
+    return Check("columns", False, f"{told}: call it {SPLIT_COLUMN}, with the values train, validation and test")
+
+
+def _holds_splits(column: str, values: list[str | None]) -> bool:
+    found = {value.strip().casefold() for value in values if value}
+    return len(found) > 1 and (found <= SPLIT_NAMES.keys() or (_IS_SPLIT.fullmatch(column) is not None and found <= _YES_NO))
+
+
+def check_companions(collection: Collection) -> Check | None:
+    """Report pictures that are named like masks or small copies of others beside them: they are trained on as pictures."""
+    found = [(name, f"{base[0]}.") for name in collection.names if (base := _COMPANION.match(name))]
+    wanted = {base for _, base in found}
+    there = {stem for name in collection.names if (stem := f"{name.rpartition('.')[0]}.") in wanted} if wanted else set()
+    if not (named := [name for name, base in found if base in there]):
+        return None
+    told = f"{counted(len(named), 'picture')} named like a mask or copy of the one beside it: {some(named, 3)}"
+    return Check("companions", False, f"{told}; move them out of the source, unless they are pictures like the others")
 
 
 def _corner(collection: Collection, k: int) -> list[int]:

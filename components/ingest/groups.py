@@ -21,6 +21,10 @@ from components.settings.ingest import IngestSettings
 
 MIN_VALUES, MIN_PICTURES = 10, 2
 """A column looks like an identifier from so many different values on, with so many pictures each on average."""
+VERSION = re.compile(r"([^/]+)\.rf\.[0-9a-zA-Z]{16,}\.")
+"""The name of a version of a picture that Roboflow made; its first bracket is the picture."""
+SERIES = re.compile(r"([^/]*\d[^/]*?)[_. -]+\d+\.\w+$")
+"""A name that is numbered within something that has a number itself, which is its first bracket."""
 PATTERN_COLUMN = "group"
 """The dataset's column that holds what `group_pattern` found."""
 
@@ -88,18 +92,43 @@ def check_groups(collection: Collection, splits: Splits, extra: bool = False) ->
         told = ", ".join(f"{name} {len(groups)}" for name, groups in parts.items())
         doubts = [*_doubts(set(names), len(collection), extra)]
         return [Check("groups", not doubts, "; ".join([f"every group ({collection.group}) is in one split: {told}", *doubts]))]
-    doubtful = [detail for column, values in collection.columns.items() if (detail := _identifier(column, values, splits))]
-    if not doubtful:
-        fine = Check("groups", True, "no column looks like an identifier whose values are in several splits")
-        return [fine] if collection.columns else []
-    return [
-        Check(
-            "groups",
-            False,
-            f"{'; '.join(doubtful)}: where the values stand for people, places or recordings, the test pictures are not new to the model "
-            "and the figures too good; keep each in one split by group_column",
+    checks = [*_versions(collection.names, splits), *_series(collection, splits)]
+    doubtful = [detail for column, values in collection.columns.items() if (detail := _identifier(f"column {column}", values, splits))]
+    if doubtful:
+        told = (
+            "where the values stand for people, places or recordings, the test pictures are not new to the model and the figures too good"
         )
-    ]
+        checks.append(Check("groups", False, f"{'; '.join(doubtful)}: {told}; keep each in one split by group_column"))
+    elif collection.columns:
+        checks.append(Check("groups", True, "no column looks like an identifier whose values are in several splits"))
+    return checks
+
+
+def _versions(names: list[str], splits: Splits) -> Iterator[Check]:
+    """Warn of versions of one picture in several splits, as Roboflow makes and names them."""
+    places: dict[str, set[int]] = defaultdict(set)
+    for name, code in zip(names, splits.tolist(), strict=True):
+        if code >= 0 and (version := VERSION.search(name)):
+            places[version[1]].add(code)
+    if several := [name for name, codes in places.items() if len(codes) > 1]:
+        told = f"{len(several)} of {len(places)} pictures have versions (NAME.rf.…) in several splits, such as {several[0]}"
+        yield Check("versions", False, f"{told}: the figures are too good; keep them together by group_pattern='{VERSION.pattern}'")
+
+
+def _series(collection: Collection, splits: Splits) -> Iterator[Check]:
+    """Warn of names that are numbered within something that has a number itself, as p07_1.png and p07_2.png are, in several splits."""
+    found: list[str | None] = []
+    for name in collection.names:
+        match = SERIES.search(name)
+        if not match:
+            return
+        found.append(match[1])
+    if len(set(found)) <= 2 * len(collection.classes):  # these may be finer classes
+        return
+    if told := _identifier("what names begin with", found, splits):
+        example = f"such as {found[0]} of {collection.names[0]}"
+        told = f"{told}, {example}: where these are people, places or recordings, the figures are too good"
+        yield Check("series", False, f"{told}; keep each in one split by group_pattern='{SERIES.pattern}'")
 
 
 def _doubts(names: set[str], pictures: int, extra: bool) -> Iterator[str]:
@@ -114,7 +143,7 @@ def _doubts(names: set[str], pictures: int, extra: bool) -> Iterator[str]:
         yield "the extra training source does not say its groups: no picture of it may be of a group in test"
 
 
-def _identifier(column: str, values: list[str | None], splits: Splits) -> str:
+def _identifier(what: str, values: list[str | None], splits: Splits) -> str:
     places: dict[str, set[int]] = defaultdict(set)
     pictures: Counter[str] = Counter()
     for value, code in zip(values, splits.tolist(), strict=True):
@@ -124,7 +153,7 @@ def _identifier(column: str, values: list[str | None], splits: Splits) -> str:
     several = sum(len(codes) > 1 for codes in places.values())
     if len(places) < MIN_VALUES or pictures.total() < MIN_PICTURES * len(places) or not several:
         return ""
-    return f"{several} of {len(places)} values of column {column} are in several splits"
+    return f"{several} of {len(places)} values of {what} are in several splits"
 
 
 def assign_groups(collection: Collection, fractions: dict[SplitName, float], seed: int, result: Splits) -> None:

@@ -18,7 +18,16 @@ from components.classifier import images
 from components.classifier.errors import DataError, UsageError
 from components.classifier.images import ImageSpec
 from components.ingest import extra, likeness, sources, split
-from components.ingest.checks import Check, check_classes, check_constant, check_levels, check_names, resolve_duplicates
+from components.ingest.checks import (
+    Check,
+    check_classes,
+    check_columns,
+    check_companions,
+    check_constant,
+    check_levels,
+    check_names,
+    resolve_duplicates,
+)
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
@@ -147,7 +156,7 @@ def _check(collection: Collection, keep: npt.NDArray[np.bool_], options: IngestS
         check_levels(collection, options.levels),
         *resolve_duplicates(collection, keep, limit),
     ]
-    return [check_classes(collection, keep), *checks]
+    return [check_classes(collection, keep), *checks, *filter(None, (check_columns(collection), check_companions(collection)))]
 
 
 def _write(

@@ -19,22 +19,19 @@ from components.classifier.errors import DataError
 from components.readers.listing import Listing, SourceFile, is_archive, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
-from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_COLUMN, is_table
+from components.readers.table import LABEL_COLUMNS, PATH_COLUMNS, SPLIT_NAMES, is_table
 
-SPLIT_NAMES: dict[str, SplitName] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "dev": "validation",
-    "test": "test",
-    "testing": "test",
-}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 _WORD_END = re.compile(r"(?<=.)(set|data|images?|imgs?)$")
+_PLAIN_WORDS = frozenset([*SPLIT_NAMES, "set", "data", "image", "images", "img", "imgs", "pictures", "photos"])
+"""Words of which no class's name is made where one of them is a split's."""
 _LABEL_FILE = re.compile(r"(label|class|annotation|truth|target)[^/]*\.(txt|json|xlsx?|ods|xml|yaml|mat)$", re.IGNORECASE)
 WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog/1.png), or train/ and test/ with such folders in them"
+COLUMNS_WANTED = f"a column for the picture ({', '.join(PATH_COLUMNS)}) and one for the label ({', '.join(LABEL_COLUMNS)})"
+TABLES_WANTED = (
+    f"a table of labels has {COLUMNS_WANTED}, and is given as the source, or called labels.csv; that of a split is called "
+    "train_labels.csv, or lies in the split's folder"
+)
 
 
 @dataclass(frozen=True)
@@ -189,9 +186,12 @@ def _unwrap(tree: _Tree) -> str:
 
 def split_like(name: str) -> SplitName | None:
     """The split that a folder's name speaks of, in one of its words: training_set, seg_test, val2017, TrainImages; None for two or none."""
-    words = {_WORD_END.sub("", word.casefold()) for word in _WORD.findall(name)}
-    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    found = {SPLIT_NAMES[word] for word in _words(name) if word in SPLIT_NAMES}
     return found.pop() if len(found) == 1 else None
+
+
+def _words(name: str) -> set[str]:
+    return {_WORD_END.sub("", word.casefold()) for word in _WORD.findall(name)}
 
 
 def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitName] | None:
@@ -206,6 +206,9 @@ def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitNam
     others = [name for name in filled if name not in found]
     holding = [name for name in found if tree.folders.get(f"{root}{name}/")]
     if not found or (others and not holding):
+        plain = {name: split_like(name) for name in filled if _words(name) <= _PLAIN_WORDS}
+        if len(set(plain.values()) - {None}) > 1 and "train" in plain.values():
+            _refuse_without_classes(layout.root, [name for name, split in plain.items() if split], listing)
         return None
     _refuse_mixed(root, tree, found, others, holding, listing)
     layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
@@ -225,10 +228,15 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
         return like
     if folders > len(like):
         return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
+    _refuse_without_classes(layout.root, list(like), listing)
+    return {}
+
+
+def _refuse_without_classes(root: str, names: list[str], listing: Listing) -> None:
     tables = _tables(listing)
-    found = f"; there is also {some(tables)}: a table of labels names the pictures' paths, and is itself the source" if tables else ""
+    found = f"; there is also {some(tables)}: {TABLES_WANTED}" if tables else ""
     raise DataError(
-        f"{' and '.join(layout.root + name for name in like)} look like splits, and no class folders are in all of them; {WANTED}"
+        f"{' and '.join(root + name for name in names)} look like splits, and no class folders are in all of them; {WANTED}"
         f"{found}. Where these are the classes, rename them"
     )
 
@@ -246,9 +254,8 @@ def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: l
     for name in found:
         loose = tree.pictures.get(f"{root}{name}/")
         if loose and not tree.folders.get(f"{root}{name}/"):
-            beside = [table for table in _tables(listing) if table.startswith(tuple(f"{root}{split}/" for split in found))]
-            joined = f"join the splits' tables to one with a column {SPLIT_COLUMN}, and give it as the source"
-            remedy = f"where {some(beside)} may give labels, {joined}"
+            beside = _tables(listing)
+            remedy = f"where {some(beside)} may give labels: {TABLES_WANTED}"
             raise DataError(
                 f"folder {root}{name} holds {len(loose)} pictures (such as {loose[0]}) and no class folders; {WANTED}; "
                 + (remedy if beside else "pictures without a class cannot be used: move them out of the source")
@@ -326,7 +333,7 @@ def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:
     if len(filled) == 1 and tables:
         raise DataError(
             f"all pictures lie in one folder ({root}{filled[0]}), and {some(tables)} may hold their labels: give a CSV or JSONL as the "
-            f"source that has a column for the picture ({', '.join(PATH_COLUMNS)}) and one for the label ({', '.join(LABEL_COLUMNS)})"
+            f"source that has {COLUMNS_WANTED}"
         )
 
 
@@ -345,8 +352,14 @@ def _refuse_repeated(tree: _Tree, top: str) -> None:
 def _place(listing: Listing, tree: _Tree, layout: Layout, top: str, split: SplitName | None) -> None:
     _refuse_repeated(tree, top)
     layout.class_names.update(tree.folders.get(top, ()))
+    deep = ""
     for name in listing.files.names:
         if name.startswith(top):
-            class_name, separator, _ = name[len(top) :].partition("/")
+            class_name, separator, rest = name[len(top) :].partition("/")
             if separator:
                 layout.places[name] = place_of(class_name, split)
+                deep = deep or (name if "/" in rest else "")
+    if deep:
+        layout.notes.append(
+            f"pictures lie in folders within the class folders, such as {deep}: its class is {deep[len(top) :].partition('/')[0]}"
+        )

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
+from components.classifier.contents import stand_in
 from components.classifier.errors import DataError, UsageError
 from components.classifier.misread import UNREAD
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
-from components.ingest.labels import label, only_addresses
+from components.ingest.labels import label
 from components.ingest.layout import WANTED, Labelled, arrange, class_folders
 from components.ingest.pixels import PROCESS_MODULES, DecodedPictures, Log, Workers, decode_all
+from components.ingest.tables import only_addresses
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
@@ -69,8 +71,10 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if not source.single:
         return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
-    refuse_stand_ins(source, [file])
-    kind = kind_of(file.name, source.head(file, HEAD))
+    head = source.head(file, HEAD)
+    if told := stand_in(head):
+        raise DataError(f"{file.name} is {told}")
+    kind = kind_of(file.name, head)
     if kind in {"tar", "zip"}:
         archive = ArchiveSource(source.local(file.key), address, workspace, names)
         return archive, archive.listing(), None

@@ -8,20 +8,33 @@ text: `NA` and `None` are values.
 import csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.bundle.dataset import SplitName
 from components.classifier.contents import stand_in
 from components.classifier.errors import DataError
-from components.readers.listing import readable, some, suffix
+from components.readers.listing import looks_like_picture, readable, some, suffix
 
-PATH_COLUMNS = ("file", "path", "file_name", "filename", "image", "uri")
+PATH_COLUMNS = ("file", "path", "file_name", "filename", "image", "uri", "file_path", "filepath", "image_path", "image_name", "image_id")
 LABEL_COLUMNS = ("label", "class", "cls", "class_name")
 SPLIT_COLUMN = "split"
+SPLIT_NAMES: dict[str, SplitName] = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
 
 SEPARATORS = ",;\t"
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t])\s*")
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,23 @@ class Table:
     @property
     def label(self) -> str | None:
         """The column of labels."""
-        return next((name for name in LABEL_COLUMNS if name in self.columns), None)
+        return _column(self.columns, LABEL_COLUMNS)
+
+    @property
+    def split(self) -> str | None:
+        """The column of splits."""
+        return _column(self.columns, (SPLIT_COLUMN,))
+
+
+def is_label(column: str) -> bool:
+    """Say whether a column's name is one of labels."""
+    return _column([column], LABEL_COLUMNS) is not None
+
+
+def _column(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
+    """The column of the first of these names that there is, in any case, and with spaces as Excel's users write them ("File Name")."""
+    known = {column.casefold().replace(" ", "_"): column for column in reversed(list(columns))}
+    return next((name if name in known.values() else known[name] for name in names if name in known), None)
 
 
 def is_table(name: str) -> bool:
@@ -46,7 +75,7 @@ def is_table(name: str) -> bool:
 
 
 def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
-    """Read a table from the bytes of a file; None for one that has no column for the picture and is not `required` to.
+    """Read a table from the bytes of a file; None for one that has no column for the picture, or no other, and is not `required` to.
 
     Raises DataError naming the line when the file is not UTF-8 or UTF-16 text of that form, has no column for the picture, or
     says two things of one picture.
@@ -57,8 +86,8 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
         header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it as 'CSV UTF-8'") from error
-    path = next((column for column in PATH_COLUMNS if column in header), None)
-    if path is None and not required:
+    path = _column(header, PATH_COLUMNS)
+    if not required and (path is None or len(header) < 2):
         return None
     if path is None or len(header) < 2 or len(set(header)) < len(header) or not all(header):
         wanted = f"it needs one for the picture ({', '.join(PATH_COLUMNS)}) and others, each once and with a name, such as file,label"
@@ -80,19 +109,25 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
 
 
 def text_of_file(data: bytes) -> str:
-    """Decode a text file: UTF-16 by its byte order mark, else UTF-8 with or without one; raises UnicodeDecodeError."""
-    return data.decode("utf-16" if data[:2] in {b"\xff\xfe", b"\xfe\xff"} else "utf-8-sig")
+    """Decode a text file: UTF-16 by its byte order mark, or as one of its first two bytes is 0, else UTF-8; raises UnicodeDecodeError."""
+    if data[:2] in {b"\xff\xfe", b"\xfe\xff"}:
+        return data.decode("utf-16")
+    return data.decode({0: "utf-16-be", 1: "utf-16-le"}.get(data[:2].find(0), "utf-8-sig"))
 
 
 def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows of a CSV with their line numbers, the header's first, empty lines left out.
+    """Yield the rows of a CSV with their line numbers, the header's first, lines without any text left out.
 
-    The separator is the one that the header has most of. Raises UnicodeDecodeError, and csv.Error for an open quote.
+    The separator is the one that the header has most of, or that which Excel's first line names (`sep=;`). Raises
+    UnicodeDecodeError, and csv.Error for an open quote.
     """
-    text = text_of_file(data)
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(SEPARATORS, key=first.count), strict=True)
-    yield from ((reader.line_num, row) for row in reader if row)
+    lines = io.StringIO(text_of_file(data), newline="")
+    first = lines.readline()
+    said = _SEPARATOR_LINE.fullmatch(first)
+    if not said:
+        lines.seek(0)
+    reader = csv.reader(lines, delimiter=said[1] if said else max(SEPARATORS, key=first.count), strict=True)
+    yield from ((reader.line_num + bool(said), row) for row in reader if any(map(str.strip, row)))
 
 
 def text_of(value: Any) -> str | None:
@@ -104,13 +139,30 @@ def text_of(value: Any) -> str | None:
 
 def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
     lines = csv_rows(data)
-    header = [column.strip() for column in next(lines, (0, []))[1]]
+    number, first = next(lines, (0, []))
+    header = [column.strip() for column in first]
+    if _column(header, PATH_COLUMNS) is None and sum(map(looks_like_picture, header)) == 1:
+        found = [(number, first), *lines]
+        header, lines = _names_of_columns(name, header, [row for _, row in found]), iter(found)
     rows: list[tuple[int, dict[str, str | None]]] = []
     for number, row in lines:
         if len(row) != len(header):
             raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; correct it")
         rows.append((number, dict(zip(header, row, strict=True))))
     return header, rows
+
+
+def _names_of_columns(name: str, first: list[str], rows: list[list[str]]) -> list[str]:
+    """Name the columns of a table that begins with a picture and not with names: its path, its split, and the one left, its label."""
+    named = ["file" if looks_like_picture(field) else "" for field in first]
+    for place, column in enumerate(named):
+        if not column and all(len(row) > place and row[place].strip().casefold() in SPLIT_NAMES for row in rows):
+            named[place] = SPLIT_COLUMN
+    if sorted(filter(None, named)) not in (["file"], ["file", SPLIT_COLUMN]) or named.count("") != 1:
+        raise DataError(
+            f"{name} has no names of columns, and its first line names a picture ({some(first)}); write a line above such as file,label"
+        )
+    return [column or LABEL_COLUMNS[0] for column in named]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,6 +184,8 @@ def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[s
             raise DataError(f"{name} line {number} is not JSON ({error}); write one object per line") from error
         if not isinstance(found, dict):
             raise DataError(f'{name} line {number} is not a JSON object; write one per line, such as {{"file": "a.png", "label": "cat"}}')
+        if several := [column for column, value in found.items() if is_label(column) and isinstance(value, dict | list)]:
+            raise DataError(f"{name} line {number} has an object or list in column {several[0]!r}; a label is one text or number")
         header |= dict.fromkeys(found)
         rows.append((number, {column: text_of(value) for column, value in found.items()}))
     return list(header), rows

@@ -228,3 +228,26 @@ def test_10_bit_data_that_become_one_colour_are_called_what_they_may_be(tmp_path
             put(tmp_path / "data" / kind / f"{k}.png", encode(Image.fromarray(flat)))
     with pytest.raises(DataError, match=r"one colour only .* no value above 517 of 65,535: if they are of 10 bits, set levels=10"):
         run(tmp_path / "data")
+
+
+def test_pictures_that_are_named_like_masks_of_others_are_told(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["benign", "malignant"])
+    assert "companions" not in {check["name"] for check in run(data).info.checks}
+    for k in range(4):
+        put(data / "benign" / f"benign_{k:03d}_mask.png", encode(pixels(5, k)))
+    put(data / "malignant" / "gas_mask.png", encode(pixels(6, 1)))
+    detail = str(run(data).check("companions")["detail"])
+    assert detail.startswith("4 pictures named like a mask or copy of the one beside it: benign/benign_000_mask.png, ")
+
+
+def test_versions_of_a_picture_in_several_splits_are_told_with_the_setting_that_keeps_them_together(tmp_path: Path, run: Run) -> None:
+    for kind, name in enumerate(("cat", "dog")):
+        for k in range(24):
+            put(tmp_path / "data" / name / f"{name}{k // 3}_jpg.rf.{k:032x}.jpg", encode(pixels(kind, k), "JPEG"))
+    detail = str(run(tmp_path / "data").check("versions")["detail"])
+    found = re.fullmatch(r"(\d+) of 16 pictures have versions \(NAME\.rf\.….*together by group_pattern='(.+)'", detail)
+    assert found
+    assert int(found[1]) >= 4
+    together = run(tmp_path / "data", group_pattern=found[2])
+    assert "versions" not in {check["name"] for check in together.info.checks}
+    assert together.check("groups")["passed"]

@@ -1,5 +1,6 @@
 """Pictures of one group, such as a patient's, lie in one split; columns that look like groups are told."""
 
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from components.classifier.errors import DataError, UsageError
 from components.ingest import split
 from components.ingest.collection import SPLIT_CODE, from_arrays
 from components.settings.ingest import IngestSettings
-from tests.ingest.cases import encode, put
+from tests.ingest.cases import encode, pixels, put
 from tests.ingest.conftest import Ingested, Run
 
 
@@ -141,3 +142,22 @@ def test_groups_never_cross_splits_and_neither_do_copies(rows: list[tuple[int, i
     assert all(len(codes) == 1 for codes in places.values())
     for label in np.unique(labels):
         assert set(result[labels == label].tolist()) == {SPLIT_CODE[name] for name in SPLITS}
+
+
+def test_names_that_are_numbered_within_patients_are_told_with_the_setting_that_keeps_them_together(tmp_path: Path, run: Run) -> None:
+    for k in range(60):
+        put(tmp_path / "data" / "ab"[k % 2] / f"p{k // 4:02d}_{k}.png", encode(pixels(k % 2, k)))
+    detail = str(run(tmp_path / "data").check("series")["detail"])
+    found = re.match(r"(\d+) of 15 values of what names begin with are in several splits, such as p00 of a/p00_0\.png: ", detail)
+    assert found
+    assert int(found[1]) >= 5
+    together = run(tmp_path / "data", group_pattern=detail.partition("group_pattern='")[2].rstrip("'"))
+    assert together.check("groups")["passed"]
+    assert "series" not in {check["name"] for check in together.info.checks}
+
+
+@pytest.mark.parametrize("name", ["{c}_{k:04d}.png", "img{k}.png", "{c}1_{k}.png", "20240101_{k}.png"])
+def test_numbers_within_a_class_or_one_day_are_no_series(tmp_path: Path, run: Run, name: str) -> None:
+    for k in range(40):
+        put(tmp_path / "data" / "ab"[k % 2] / name.format(c="ab"[k % 2], k=k), encode(pixels(k % 2, k)))
+    assert "series" not in {check["name"] for check in run(tmp_path / "data").info.checks}

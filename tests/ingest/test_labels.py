@@ -63,7 +63,7 @@ def test_a_path_that_may_mean_a_picture_that_is_there_is_told_so(tmp_path: Path,
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_a_table_in_the_folder_gives_the_labels(tmp_path: Path, run: Run, separator: str, encoding: str) -> None:
     put(flat(tmp_path, "images") / "labels.csv", table(separator=separator, below="images/").replace("\n", "\r\n").encode(encoding))
     assert labels(run(tmp_path)) == WANTED

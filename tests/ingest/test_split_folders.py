@@ -32,11 +32,27 @@ def test_folders_that_are_splits_by_likeness_are_splits_and_never_classes(
     assert "the same class folders lie in them (cat, dog)" in found.said
 
 
-def test_folders_like_splits_without_class_folders_are_refused(tmp_path: Path, run: Run) -> None:
-    folder(tmp_path / "data", ["train_images", "test_images"])
-    put(tmp_path / "data" / "train.csv", "image_id,label\ntrain_images_000.png,cat\n")
-    with pytest.raises(DataError, match=r"test_images and train_images look like splits, and no class folders .*there is also train\.csv"):
+@pytest.mark.parametrize(
+    "names", [["train_images", "test_images"], ["train_images", "test_images", "thumbnails"], ["train", "test", "masks"]]
+)
+def test_folders_like_splits_without_class_folders_are_refused(tmp_path: Path, run: Run, names: list[str]) -> None:
+    folder(tmp_path / "data", names)
+    put(tmp_path / "data" / "train.csv", "id_code,diagnosis\ntrain_images_000,cat\n")
+    like = r"test(_images)? and train(_images)? look like splits, and no class folders"
+    with pytest.raises(
+        DataError, match=rf"{like} .*there is also train\.csv: a table of labels has a column for the picture \(file, .*label"
+    ):
         run(tmp_path / "data")
+
+
+def test_a_table_that_lies_in_a_split_and_is_not_one_of_labels_is_told_what_it_needs(tmp_path: Path, run: Run) -> None:
+    for split, seed in (("train", 0), ("test", 100)):
+        folder(tmp_path, [split], seed=seed)
+        put(tmp_path / split / "labels.csv", "id_code,diagnosis\n1,cat\n")
+    with pytest.raises(
+        DataError, match=r"no class folders; .* where test/labels\.csv, train/labels\.csv may give labels: a table of labels has"
+    ):
+        run(tmp_path)
 
 
 def test_names_with_the_word_of_a_split_are_classes_beside_others(tmp_path: Path, run: Run) -> None:
