@@ -7,6 +7,7 @@ one, so only such pictures are compared (M. Norouzi et al., Fast search in Hammi
 A candidate counts where the two also correlate: the hashes of many handwritten digits are alike, and the digits are not.
 """
 
+import itertools
 import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,17 +49,29 @@ _ROWS = 512
 _PAIRS = 100_000
 """Candidates that a thread has in memory at a time."""
 
+
+class _Form(NamedTuple):
+    """How a picture is shown: upside down, mirrored, and with rows for columns; the three together make all turns by 90 degrees."""
+
+    down: bool
+    across: bool
+    turn: bool
+
+
+_FORMS = tuple(itertools.starmap(_Form, itertools.product((False, True), repeat=3)))
+_AS_IT_IS, _OTHER_FORMS = _FORMS[:1], _FORMS[1:]
 Hashes = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Match:
-    """Picture `k` looks like picture `other`, of an earlier split, with that correlation."""
+    """Picture `k` looks like picture `other`, of an earlier split, with that correlation; `turned`: in another form (see `_Form`)."""
 
     k: int
     other: int
     correlation: float
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ class Pictures:
     def describe(self, match: Match) -> str:
         """One line: which picture looks like which, and whether their classes differ."""
         k, other = match.k, match.other
-        line = f"{self.split(k)} {quoted(self.names[k])} like {self.split(other)} {quoted(self.names[other])}"
+        turned = ", mirrored or turned," if match.turned else ""
+        line = f"{self.split(k)} {quoted(self.names[k])}{turned} like {self.split(other)} {quoted(self.names[other])}"
         return line if self.labels[k] == self.labels[other] else f"{line}, under the labels {self.label(k)} and {self.label(other)}"
 
     def split(self, k: int) -> str:
@@ -93,27 +107,45 @@ class Pictures:
 def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = None) -> list[Match]:
     """Find each picture that looks like one of an earlier split, with the one that it resembles most; the most alike first.
 
-    A test picture is compared with those of training and validation, one of validation with those of training.
+    A test picture is compared with those of training and validation, one of validation with those of training; where it looks like none
+    of them as it is, mirrored and turned by 90, 180 and 270 degrees.
     `scratch` is a file for the thumbnails, 1 KiB per picture; `log` hears how far it is.
     """
     images, splits = pictures.images, pictures.splits
     hashes = _hash_all(images, scratch, log)
-    matches: list[Match] = []
-    with _mapped(scratch) as thumbnails:
+    best: dict[int, Match] = {}
+    with _mapped(scratch) as thumbnails, ThreadPoolExecutor(cpus := available_cpus()) as pool:  # numpy works without Python's lock
         for code in sorted(set(np.unique(splits).tolist()) - {-1, 0}):
             later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
-            with ThreadPoolExecutor(cpus := available_cpus()) as pool:  # numpy works without Python's lock
-                compare = partial(_alike, thumbnails, later, earlier)
-                for found in in_order(pool, _candidates(hashes[later], hashes[earlier]), compare, cpus):
-                    matches += found
-    return sorted(matches, key=lambda match: (-match.correlation, match.k))
+            for forms in (_AS_IT_IS, _OTHER_FORMS):
+                asked = [hashes[later]]
+                if forms is _OTHER_FORMS:
+                    later = later[[k not in best for k in later.tolist()]]
+                    parts = in_order(pool, range(0, len(later), _ROWS), partial(_hash_forms, thumbnails, later), cpus)
+                    asked = [*np.concatenate([np.zeros((len(forms), 0), np.uint64), *parts], axis=1)]
+                compare = partial(_alike, thumbnails, later, earlier, forms)
+                for found in in_order(pool, _candidates(np.concatenate(asked), hashes[earlier]), compare, cpus):
+                    for match in found:
+                        if match.k not in best or match.correlation > best[match.k].correlation:
+                            best[match.k] = match
+    return sorted(best.values(), key=lambda match: (-match.correlation, match.k))
 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
     """Hash grey thumbnails, uint8 (N, 32, 32): 64 bits each, as ImageHash's `phash` gives them."""
+    return _hashes(_frequencies(thumbnails))
+
+
+def _frequencies(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """The lowest frequencies of thumbnails, (N, 8, 8)."""
     from scipy.fft import dct
 
-    low = dct(dct(thumbnails.astype(np.float64), axis=1)[:, :_LOW], axis=2)[:, :, :_LOW].reshape(len(thumbnails), -1)
+    low: npt.NDArray[np.float64] = dct(dct(thumbnails.astype(np.float64), axis=1)[:, :_LOW], axis=2)[:, :, :_LOW]
+    return low
+
+
+def _hashes(frequencies: npt.NDArray[np.float64]) -> Hashes:
+    low = frequencies.reshape(len(frequencies), -1)
     bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
     return bits.view(">u8")[:, 0].astype(np.uint64)
 
@@ -151,6 +183,19 @@ def _hash_rows(images: Rows, path: Path, rows: int, start: int) -> Hashes:
     return perceptual_hashes(small)
 
 
+def _hash_forms(thumbnails: "_Thumbnails", chosen: Index, start: int) -> Hashes:
+    """The hashes of some pictures in all other forms, (7, N): what mirrors a picture changes the sign of its odd frequencies."""
+    low, signs = _frequencies(thumbnails[chosen[start : start + _ROWS]].reshape(-1, SIDE, SIDE)), np.resize([1, -1], _LOW)
+    mirrored = (low * (signs[:, None] ** form.down) * (signs**form.across) for form in _OTHER_FORMS)
+    return np.stack([_hashes(rows.swapaxes(1, 2) if form.turn else rows) for rows, form in zip(mirrored, _OTHER_FORMS, strict=True)])
+
+
+def _in_form(squares: npt.NDArray[Any], form: _Form) -> npt.NDArray[Any]:
+    """Squares (N, side, side), mirrored and turned."""
+    squares = squares[:, :: -1 if form.down else 1, :: -1 if form.across else 1]
+    return squares.swapaxes(1, 2) if form.turn else squares
+
+
 @contextmanager
 def _mapped(path: Path) -> Iterator["_Thumbnails"]:
     with path.open("rb") as file:
@@ -175,7 +220,7 @@ def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
     kept = np.argsort(known, kind="stable")
     kept = kept[_ranks(known[kept]) < MAX_CANDIDATES]  # of equal hashes no more are ever chosen
     known = known[kept]
-    if not len(known):
+    if not len(known) or not len(asked):
         return
     bands = [_Band(known, band) for band in range(_BANDS)]
     counts = np.sum([band.counts(asked) for band in bands], axis=0)
@@ -253,14 +298,20 @@ def _ranks(values: npt.NDArray[Any]) -> Index:
     return np.arange(len(values)) - np.searchsorted(values, values, "left")
 
 
-def _alike(thumbnails: _Thumbnails, later: Index, earlier: Index, pairs: tuple[Index, Index]) -> list[Match]:
-    ks, others, best = later[pairs[0]], earlier[pairs[1]], dict[int, Match]()
-    for start in range(0, len(ks), _ROWS):
-        k, other = ks[start : start + _ROWS], others[start : start + _ROWS]
-        for one, two, correlation in zip(k.tolist(), other.tolist(), _correlations(thumbnails[k], thumbnails[other]), strict=True):
-            if correlation >= MIN_CORRELATION and (one not in best or correlation > best[one].correlation):
-                best[one] = Match(one, two, correlation)
-    return list(best.values())
+def _alike(thumbnails: _Thumbnails, later: Index, earlier: Index, forms: tuple[_Form, ...], pairs: tuple[Index, Index]) -> list[Match]:
+    """The pairs that correlate; the first of a pair is a place in `later` as often repeated as there are forms."""
+    shown, places = np.divmod(pairs[0], len(later))
+    found = list[Match]()
+    for number, form in enumerate(forms):
+        chosen = np.flatnonzero(shown == number)
+        for start in range(0, len(chosen), _ROWS):
+            rows = chosen[start : start + _ROWS]
+            k, other = later[places[rows]], earlier[pairs[1][rows]]
+            one = _in_form(thumbnails[k].reshape(-1, SIDE, SIDE), form).reshape(len(k), -1)
+            for at, to, correlation in zip(k.tolist(), other.tolist(), _correlations(one, thumbnails[other]), strict=True):
+                if correlation >= MIN_CORRELATION:
+                    found.append(Match(at, to, correlation, form != _AS_IT_IS[0]))
+    return found
 
 
 def _correlations(one: npt.NDArray[np.uint8], two: npt.NDArray[np.uint8]) -> list[float]:
@@ -280,7 +331,9 @@ def check_likeness(pictures: Pictures, matches: list[Match], limit: int | None) 
     if not matches:
         return Check("near-duplicates", True, f"none of {asked:,} validation and test pictures looks like one of another split")
     told = some([pictures.describe(match) for match in matches], 5)
-    count = f"{len(matches):,} of {asked:,} validation and test pictures look like one of another split"
+    turned = sum(match.turned for match in matches)
+    turned_too = f" ({turned:,} of them mirrored or turned by 90, 180 or 270 degrees)" if turned else ""
+    count = f"{len(matches):,} of {asked:,} validation and test pictures look like one of another split{turned_too}"
     if limit is not None and len(matches) > limit:
         raise DataError(
             f"{count}, more than max_near_duplicates={limit}: {told}; keep pictures of one scene in one split by group_column or "

@@ -1,6 +1,7 @@
 """Pictures of two splits that look alike are found without comparing all, shown, and refused above a limit."""
 
 import io
+import re
 from pathlib import Path
 
 import imagehash
@@ -105,6 +106,37 @@ def test_what_is_alike_is_found_and_what_is_not_is_left_alone() -> None:
     matches = find(with_names, Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / f"thumbnails-{id(images)}")
     right = [match for match in matches if match.k % 60 == match.other and 60 <= match.k < 180]
     assert len(right) == len(matches) >= 108
+
+
+TURNS = list(Image.Transpose)
+
+
+def test_mirrored_and_turned_pictures_are_found_and_told_as_such(tmp_path: Path, run: Run) -> None:
+    """As sets have them that were augmented before they were split."""
+    data, plain = tmp_path / "data", crops(35)
+    for k, picture in enumerate(plain):
+        put(data / "train" / ("dog" if k % 2 else "cat") / f"{k}.png", encode(picture))
+    for k, turn in enumerate(TURNS):
+        put(data / "test" / ("dog" if k % 2 else "cat") / f"{k}.jpg", again(plain[k].transpose(turn), 64))
+        put(data / "test" / ("dog" if k % 2 else "cat") / f"new{k}.png", encode(crops(7, seed=9)[k]))
+    found = run(data, validation_fraction=0.1)
+    detail = str(found.check("near-duplicates")["detail"])
+    assert re.match(r"7 of \d+ validation and test pictures look like one of another split \(7 of them mirrored or turned", detail)
+    assert re.search(r"test test/cat/\d\.jpg, mirrored or turned, like (train|validation) train/cat/\d\.png", detail)
+    with pytest.raises(DataError, match=r"mirrored or turned by 90, 180 or 270 degrees\), more than max_near_duplicates=6"):
+        run(data, validation_fraction=0.1, max_near_duplicates=6)
+
+
+def test_the_hashes_of_all_forms_are_those_of_the_turned_pictures() -> None:
+    small = np.stack([thumbnail(np.asarray(picture)) for picture in crops(20)])
+
+    class InMemory:
+        def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
+            return small[chosen].reshape(len(chosen), -1)
+
+    found = likeness._hash_forms(InMemory(), np.arange(20), 0)  # type: ignore[arg-type]
+    turned = [np.stack([np.asarray(Image.fromarray(rows).transpose(turn)) for rows in small]) for turn in TURNS]
+    assert {tuple(hashes.tolist()) for hashes in found} == {tuple(perceptual_hashes(rows).tolist()) for rows in turned}
 
 
 HASHES = st.lists(st.integers(0, 2**64 - 1), max_size=60)
