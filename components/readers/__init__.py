@@ -44,12 +44,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from components.classifier.contents import stand_in
 from components.readers import archive_rows, idx, members, npy, npz, parquet, pixel_table
 from components.readers.listing import is_record, suffix
 from components.readers.records import Reading, Record
 
 HEAD = 4096
 """Bytes of a file that tell its kind."""
+_PROMISES = frozenset([".npy", ".npz", ".parquet", ".arrow", ".feather", ".tar", ".tgz", ".zip"])
 PICTURE, LABELS = "picture", "labels"
 
 
@@ -78,6 +80,13 @@ CONTAINERS: dict[str, Container] = {
 def kind_of(name: str, head: bytes) -> str | None:
     """Tell a file's kind by its first bytes: PICTURE, LABELS, a key of CONTAINERS, or None for what is not an input at all."""
     return _container(name, head) or (PICTURE if is_record(name, head) else None)
+
+
+def not_as_promised(name: str, head: bytes) -> str | None:
+    """Say what a file of no kind is whose name promises a container, such as a git-lfs pointer that is called x.tar; None for others."""
+    if parquet.is_cache(name) or not (suffix(name) in _PROMISES or name.lower().endswith(".tar.gz")):
+        return None
+    return stand_in(head) or f"not a file of the kind that its name says ({suffix(name)}); copy it again"
 
 
 def _container(name: str, head: bytes) -> str | None:

@@ -141,8 +141,10 @@ def judged(
         elif info.compress_type not in _METHODS:
             kind, remedy = "a member that is compressed in an unknown way", "make it again with deflate"
         elif known is None:
-            kind = f"a name that is not in {names or 'UTF-8'}, and does not say its encoding"
-            remedy = f"say it ({'; '.join(readings(raw))}), or make the archive again with names in UTF-8"
+            told = readings(raw)
+            is_not = "may not be" if not names and told[0].startswith("names=utf-8") else "is not"
+            kind = f"a name that {is_not} in {names or 'UTF-8'}, and does not say its encoding"
+            remedy = f"say it ({'; '.join(told)}), or make the archive again with names in UTF-8"
         separators = "/\\" if raw.isascii() else "/"  # in cp932 and GBK, the second byte of a letter may be that of the backslash
         is_folder = name.endswith(tuple(separators))
         yield info, policy.member(name, info.file_size, is_folder=is_folder, kind=kind, remedy=remedy, separators=separators)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from components.classifier.errors import DataError, UsageError
-from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of
+from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of, not_as_promised
 from components.readers.archive_rows import index_archive
 from components.readers.decoding import in_order
 from components.readers.listing import MAX_STREAMED, Fault, Folder, SourceFile, check_count, looks_like_picture, without_twins
@@ -50,8 +50,10 @@ def classify_inputs(source: InputSource, reading: Reading, folder: Path) -> Clas
     sources, passed_over, refused = Spool[Source](folder / "sources"), Spool[PassedOver](folder / "passed"), list[list[str]]()
     for passed in unlisted:
         passed_over.add(PassedOver(passed.input, passed.reason))
-    for file, kind in _kinds(source, without_twins(files, source.address)):
-        if kind is None and not source.single:
+    for file, kind, problem in _kinds(source, without_twins(files, source.address)):
+        if problem and not source.single:
+            refused.append([file.name, f"{file.name} is {problem}"])
+        elif kind is None and not source.single:
             passed_over.add(PassedOver(file.name, "neither its content nor its name is a picture's"))
         elif kind == LABELS and not source.single:
             passed_over.add(PassedOver(file.name, "an IDX file of labels, no pictures"))
@@ -80,19 +82,21 @@ def refuse_output_in_input(input: str, output: str) -> None:
         raise UsageError(f"the output {output} lies in the input {input}, and would be scored by the next run; name another place")
 
 
-def _kinds(source: InputSource, files: Iterator[SourceFile]) -> Iterator[tuple[SourceFile, str | None]]:
-    """Yield the files with their kinds: those whose names do not promise a picture (a single one always) are looked into."""
+def _kinds(source: InputSource, files: Iterator[SourceFile]) -> Iterator[tuple[SourceFile, str | None, str | None]]:
+    """Yield the files with their kinds, and what is wrong with one; pictures by their names are not looked into, but a single one is."""
 
-    def kind(file: SourceFile) -> str | None:
+    def looked_into(file: SourceFile) -> tuple[SourceFile, str | None, str | None]:
         if not source.single and looks_like_picture(file.name):
-            return PICTURE
+            return file, PICTURE, None
         try:
-            return kind_of(file.name, source.head(file, HEAD))
+            head = source.head(file, HEAD)
         except OSError:
-            return PICTURE  # scoring gives it a row that says why it cannot be read
+            return file, PICTURE, None  # scoring gives it a row that says why it cannot be read
+        kind = kind_of(file.name, head)
+        return file, kind, not_as_promised(file.name, head) if kind is None else None
 
-    def look(group: list[SourceFile]) -> list[tuple[SourceFile, str | None]]:
-        return [(file, kind(file)) for file in group]
+    def look(group: list[SourceFile]) -> list[tuple[SourceFile, str | None, str | None]]:
+        return [looked_into(file) for file in group]
 
     with ThreadPoolExecutor(MAX_LOOKING) as pool:
         for looked in in_order(pool, iter(lambda: list(islice(files, LOOKED_AT_ONCE)), []), look, MAX_LOOKING):

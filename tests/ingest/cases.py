@@ -62,8 +62,11 @@ def zip_of(path: Path, members: Mapping[str, bytes] | Iterable[tuple[str | zipfi
     return path
 
 
-def zip_in(path: Path, members: Mapping[str, bytes], encoding: str, unicode_path: bool = False) -> Path:
-    """A zip whose names are in a code page and do not say so; with `unicode_path` Info-ZIP's field has them in UTF-8 too."""
+def zip_in(path: Path, members: Mapping[str, bytes], encoding: str, unicode_path: bool = False, system: int = 3) -> Path:
+    """A zip whose names are in a code page and do not say so; with `unicode_path` Info-ZIP's field has them in UTF-8 too.
+
+    `system` is 3 for Unix and macOS, 0 for Windows.
+    """
 
     class Unmarked(zipfile.ZipInfo):
         def _encodeFilenameFlags(self) -> tuple[bytes, int]:
@@ -72,6 +75,7 @@ def zip_in(path: Path, members: Mapping[str, bytes], encoding: str, unicode_path
     entries: list[tuple[str | zipfile.ZipInfo, bytes]] = []
     for name, data in members.items():
         entry = Unmarked(name)
+        entry.create_system = system
         if unicode_path:
             field = name.encode()
             entry.extra = struct.pack("<HHBI", 0x7075, 5 + len(field), 1, zlib.crc32(name.encode(encoding))) + field

@@ -155,6 +155,20 @@ def test_one_name_that_is_not_utf_8_makes_all_unmarked_names_of_an_archive_doubt
         run(source)
 
 
+def test_few_names_of_a_zip_of_windows_that_are_valid_utf_8_by_chance_are_refused(run: Run, score: Score, tmp_path: Path) -> None:
+    """猫 in GBK is è; more letters, letters of three bytes, and zips of other systems are in UTF-8."""
+    source = zip_in(tmp_path / "a.zip", pictures_of("猫", "hund"), "gbk", system=0)
+    words = r"may not be in UTF-8, and does not say its encoding: 'è/0\.png'; say it \(names=utf-8 reads 'è/0\.png'; .*names=gbk reads '猫"
+    with pytest.raises(UnsafeArchiveError, match=words):
+        run(source)
+    errors = [row["error"] for row in score(source).rows if row["error"]]
+    assert len(errors) == 4
+    assert re.search(words, errors[0])
+    assert set(run(source, names="gbk").counts()) == {"猫", "hund"}
+    for classes, system in ((("è", "hund"), 3), (("кошка", "собака"), 0), (CHINESE, 0)):
+        assert set(run(zip_in(tmp_path / "b.zip", pictures_of(*classes), "utf-8", system=system)).counts()) == set(classes)
+
+
 @given(st.lists(st.text("ソ表能本あ/ab.", min_size=1, max_size=6), min_size=1, max_size=5, unique=True))
 @settings(max_examples=60, deadline=None)
 def test_names_in_a_code_page_come_back_as_they_were_written_or_are_refused(

@@ -103,6 +103,29 @@ def test_joined_tars_are_refused_by_name(score: Score, tmp_path: Path) -> None:
         score(cases.put(tmp_path / "two.tar", whole + whole))
 
 
+@pytest.mark.parametrize("name", ["x.tar", "x.tar.gz", "x.zip", "x.npy", "x.parquet"])
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n",
+            r"a git-lfs pointer, not the file itself; run `git lfs pull`",
+        ),
+        (b"something else " * 50, r"not a file of the kind that its name says \(\.\w+\); copy it again"),
+    ],
+    ids=["pointer", "other"],
+)
+def test_a_file_that_is_not_the_container_that_its_name_says_makes_the_run_red(
+    score: Score, tmp_path: Path, name: str, data: bytes, says: str
+) -> None:
+    cases.put(tmp_path / "in" / "1.png", cases.png(1))
+    cases.put(tmp_path / "in" / name, data)
+    with pytest.raises(DataError, match=rf"{name} is {says}"):
+        score(tmp_path / "in")
+    (tmp_path / "in" / name).rename(tmp_path / "in" / "notes.txt")
+    assert score(tmp_path / "in").names == ["1.png"]
+
+
 def test_a_zip_is_read_with_its_odd_members(score: Score, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "z.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("data/", b"")
