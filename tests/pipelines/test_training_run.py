@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from components.registry import Registry, verify_directory
 from components.storage import open_store
 from pipelines.local_runs import list_runs
 from tests.pipelines.runs import Done, command, environment, penstock
+from tests.predictor.test_inference_client import Recorder, recording
 
 pytestmark = [pytest.mark.xdist_group("training_run"), pytest.mark.timeout(900)]
 CODE = "0.1.0+gtest"
@@ -38,9 +40,20 @@ def code(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def promoted(folder: Path) -> Done:
+def proxy() -> Iterator[Recorder]:
+    """A company's proxy, which forbids everything."""
+    with recording(Recorder(403, b"blocked by policy")) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def promoted(folder: Path, proxy: Recorder) -> Done:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PENSTOCK_CODE_VERSION", CODE)
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+            patch.setenv(name, proxy.url)
+        patch.delenv("NO_PROXY", raising=False)
+        patch.delenv("no_proxy", raising=False)
         return penstock("run", "training", "--store", "store", "--name", "digits", *QUICK, cwd=folder)
 
 
@@ -57,6 +70,12 @@ def test_a_good_model_is_validated_and_deployed(promoted: Done, registry: Regist
     assert promoted.json["outputs"]["decision"] == "deploy"
     first = registry.ledger.records()[0]
     assert (first.action, first.version, first.champion) == ("deployed", promoted.json["outputs"]["version"], first.version)
+
+
+def test_behind_a_proxy_no_step_asks_it_for_anything(promoted: Done, proxy: Recorder) -> None:
+    """Validation starts a predictor on this machine and asks it: pictures must not go to the proxy."""
+    assert promoted.code == 0
+    assert proxy.seen == []
 
 
 def test_every_step_tells_its_figures(promoted: Done) -> None:

@@ -44,7 +44,7 @@ def recording(recorder: Recorder) -> Iterator[Recorder]:
             self.end_headers()
             self.wfile.write(recorder.body)
 
-        do_POST = do_GET
+        do_POST = do_CONNECT = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass
