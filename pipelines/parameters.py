@@ -125,7 +125,7 @@ def _plain(text: str) -> Any:
             return float(value)
         except ValueError:
             return value
-    return value
+    return value if text.strip() else ""  # not YAML's null, which Kubeflow's mappings do not hold
 
 
 def _typed(key: str, kind: str, text: str) -> Any:

@@ -59,9 +59,11 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _whole(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read 6.0 as 6: Kubeflow keeps every number inside a mapping as a float. 6.5 stays, and is refused."""
-        whole = cls.model_fields[str(info.field_name)].annotation in (int, int | None)
-        return int(value) if whole and isinstance(value, float) and value.is_integer() else value
+        """Read 6.0 as 6 and "" as none: Kubeflow keeps numbers inside a mapping as floats, and no null. 6.5 stays, and is refused."""
+        kind = cls.model_fields[str(info.field_name)].annotation
+        if value == "" and kind in (int | None, float | None):
+            return None
+        return int(value) if kind in (int, int | None) and isinstance(value, float) and value.is_integer() else value
 
     @classmethod
     def read(cls, values: Mapping[str, Any], **own: Any) -> Self:

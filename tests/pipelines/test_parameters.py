@@ -108,6 +108,13 @@ def test_what_cannot_be_meant_is_refused(training: object, setting: str, message
         parse_settings(training, [setting])
 
 
+@pytest.mark.parametrize("text", ["", " "])
+def test_a_setting_is_emptied_by_an_empty_text_as_kubeflow_cannot_pass_null_on(training: object, text: str) -> None:
+    assert parse_settings(training, [f"image_size={text}", f"max_near_duplicates={text}"]) == {
+        "ingest": {"image_size": "", "max_near_duplicates": ""}
+    }
+
+
 @pytest.mark.parametrize("text", ["many", "1.5"])
 def test_a_number_that_is_not_whole_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="'shards' takes a whole number, got"):

@@ -20,6 +20,13 @@ def test_whole_numbers_that_a_mapping_made_floats_are_read_as_whole_numbers() ->
         IngestSettings.read({"split_seed": 6.5})
 
 
+def test_an_empty_text_is_none_where_a_setting_may_be_that() -> None:
+    assert IngestSettings.read({"max_near_duplicates": "", "image_size": ""}) == IngestSettings()
+    assert TrainingSettings.read({"dropout": ""}).dropout is None
+    with pytest.raises(UsageError, match="patience must be a whole number"):
+        TrainingSettings.read({"patience": ""})
+
+
 @given(st.integers(1, 10_000))
 def test_every_whole_number_within_bounds_survives_the_way_through_a_mapping(number: int) -> None:
     assert TrainingSettings.read({"patience": float(number)}).patience == number
