@@ -90,8 +90,9 @@ def test_too_many_pictures_are_413_naming_the_limit(strict: httpx.Client, client
     assert "limit is 4" in error_of(strict.post(PREDICT, json={"instances": pictures[:5].tolist()}), 413)
     assert "limit is 4" in error_of(strict.post(INFER, json={"inputs": [tensor([5, 8, 8, 1], data=pictures[:5].ravel().tolist())]}), 413)
     data = elements(*[png(pictures[0])] * 5)
-    header = {"inputs": [tensor([5], "BYTES", parameters={"binary_data_size": len(data)})]}
-    assert "limit is 4" in error_of(strict.post(INFER, **binary(header, data)), 413)
+    for number in (5, -1):  # -1: as many as there are
+        header = {"inputs": [tensor([number], "BYTES", parameters={"binary_data_size": len(data)})]}
+        assert "limit is 4" in error_of(strict.post(INFER, **binary(header, data)), 413)
     one = {"b64": b64(png(pictures[0]))}
     assert "limit is 256" in error_of(client.post(PREDICT, json={"instances": [one] * 20_000}), 413)
 
@@ -138,6 +139,15 @@ def test_lists_that_cost_more_than_their_bytes_are_refused(server: tuple[Predict
         assert "strings" in error_of(client.post(PREDICT, content=content), 413)
     assert server[0].memory() - before < 120 * 1024 * 1024
     assert client.post(PREDICT, json=body).status_code == 200
+
+
+def test_v2_elements_and_sizes_beyond_the_limit_are_not_looked_at(server: tuple[PredictorProcess, str], client: httpx.Client) -> None:
+    data = elements(*[b"ab"] * 1_200_000)
+    before = server[0].memory()
+    refused = client.post(INFER, **binary({"inputs": [tensor([1], "BYTES", parameters={"binary_data_size": len(data)})]}, data))
+    assert "more came" in error_of(refused)
+    assert server[0].memory() - before < 45 * 1024 * 1024
+    assert len(error_of(client.post(INFER, json={"inputs": [tensor([1] * 100_000, data=[0])]}))) < 200
 
 
 def drip(url: str, data: bytes, results: list[tuple[float, bytes]]) -> None:
@@ -245,6 +255,12 @@ def test_an_offered_upgrade_to_http_2_is_ignored_and_the_body_is_read(url: str, 
                 answer += connection.recv(65536)
             assert answer.startswith(b"HTTP/1.1 200 ")
             assert b'"predictions"' in answer
+
+
+def test_a_client_that_offers_an_upgrade_may_want_the_connection_closed(url: str) -> None:
+    with closing(connect(url)) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close, Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        assert b"connection: close" in read_all(connection)
 
 
 @pytest.mark.parametrize(
