@@ -254,7 +254,8 @@ class CompactCNN(nn.Module):
             layers.append(_convolution(inputs, outputs, stride, size=3 if k else 5))
             inputs, height, width = outputs, math.ceil(height / stride), math.ceil(width / stride)
         features = max(16, round(128 * relative_width))
-        layers.append(_convolution(inputs, features, size=(min(height, 7), min(width, 7))))
+        whole = WholePicture(inputs, features, (min(height, 7), min(width, 7)), bias=False)
+        layers.append(nn.Sequential(whole, nn.BatchNorm2d(features), nn.ReLU(inplace=True)))
         self.features = nn.Sequential(*layers)
         self.dropout = nn.Dropout(0.1)
         self.head = nn.Linear(features, classes)
@@ -263,6 +264,18 @@ class CompactCNN(nn.Module):
         """Classify normalised pictures (N, C, H, W)."""
         logits: Tensor = self.head(self.dropout(self.features(pictures).mean(dim=(2, 3))))
         return logits
+
+
+class WholePicture(nn.Conv2d):
+    """A convolution; where it covers the whole picture it is one matrix product, which a CPU does in a third of the time."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return (N, features, 1, 1), or what a convolution gives where the picture is larger than the kernel."""
+        if pictures.shape[2:] != self.weight.shape[2:]:
+            return super().forward(pictures)
+        # channels last, as both lie in memory in a training: so nothing is copied
+        rows, weight = pictures.permute(0, 2, 3, 1).flatten(1), self.weight.permute(0, 2, 3, 1).flatten(1)
+        return F.linear(rows, weight, self.bias)[:, :, None, None]
 
 
 @architecture("compact_cnn")
@@ -275,11 +288,10 @@ _WITH_WIDTH = {"compact_cnn": CompactCNN, "small_cnn": SmallCNN}
 """The networks whose channels the setting `width` multiplies."""
 
 
-def _convolution(inputs: int, outputs: int, stride: int = 1, size: int | tuple[int, int] = 3) -> nn.Module:
-    """A square convolution keeps the size of what it sees, but for its stride; another one, without padding, does not."""
-    padding = size // 2 if isinstance(size, int) else 0
+def _convolution(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Module:
+    """A convolution keeps the size of what it sees, but for its stride."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride=stride, padding=padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        nn.Conv2d(inputs, outputs, size, stride=stride, padding=size // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 

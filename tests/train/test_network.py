@@ -22,6 +22,15 @@ def test_penstocks_own_networks_take_any_size(name: str, shape: tuple[int, int, 
     assert sum(p.numel() for p in built.parameters()) < 1_500_000
 
 
+@pytest.mark.parametrize("side", [4, 9])
+def test_a_convolution_over_the_whole_picture_gives_what_any_convolution_gives(side: int) -> None:
+    torch.manual_seed(0)
+    layer = network.WholePicture(3, 5, 4).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pictures = torch.randn(2, 3, side, side)
+    for given in (pictures, pictures.to(memory_format=torch.channels_last)):
+        torch.testing.assert_close(layer(given), torch.nn.functional.conv2d(given, layer.weight, layer.bias), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (40, 28, 3)])
 def test_a_torchvision_classifier_takes_small_and_grey_pictures(name: str, shape: tuple[int, int, int]) -> None:
