@@ -7,8 +7,9 @@ with the defaults of its training script; its crops and mirror images are left o
     python -m benchmarks.training.bench --sets letters --seeds 1 --sides ours,reference,timm
     python -m benchmarks.training.bench --mnist FOLDER --sides ours --set architecture=compact_cnn --set epochs=1 --set learning_rate=0.01
 
-One thread; test accuracy after each epoch, whose own cost is not counted. Prints mean and deviation over the seeds, and when each seed
-first reached the accuracy that --target names.
+One thread, or --threads. The sides take turns, seed by seed, so that a machine that becomes busy slows all of them. Test accuracy after
+each epoch, whose own cost is not counted. Prints mean and deviation over the seeds, and when each seed first reached the accuracy that
+--target names.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import timm.optim
 import timm.scheduler
@@ -42,8 +45,30 @@ from components.train.pixel_statistics import Normalise, mean_and_std
 from components.train.progress import TrainingProgress
 
 CPU = torch.device("cpu")
-Curve = list[tuple[float, float]]
-"""After each epoch: CPU seconds so far, test accuracy."""
+Point = tuple[float, float, float]
+"""After an epoch: CPU seconds so far, seconds of the clock so far, test accuracy."""
+Curve = list[Point]
+
+
+class _Clock:
+    """CPU seconds of this process and seconds of the clock, except those that passed while it was stopped."""
+
+    def __init__(self) -> None:
+        self._spent, self._started = np.zeros(2), _now()
+
+    def stop(self) -> tuple[float, float]:
+        """Return CPU seconds and seconds of the clock until now."""
+        self._spent += _now() - self._started
+        cpu, wall = self._spent.tolist()
+        return cpu, wall
+
+    def go_on(self) -> None:
+        """Count again."""
+        self._started = _now()
+
+
+def _now() -> npt.NDArray[np.float64]:
+    return np.array([time.process_time(), time.perf_counter()])
 
 
 class _Watch(TrainingProgress):
@@ -51,18 +76,17 @@ class _Watch(TrainingProgress):
 
     def __init__(self, test: Split) -> None:
         super().__init__()
-        self._test, self._aside = Batches(test, CPU), 0.0
-        self._start = time.process_time()
+        self._test, self._clock = Batches(test, CPU), _Clock()
         self.curve: Curve = []
         self.trainer: Trainer | None = None
 
     def line(self, text: str) -> None:
         if text.startswith("epoch "):
             assert self.trainer is not None
-            now = time.process_time()
+            spent = self._clock.stop()
             logits, labels = self.trainer._predict(self.trainer._average.network, self._test)
-            self.curve.append((now - self._start - self._aside, float((logits.argmax(axis=1) == labels).mean())))
-            self._aside += time.process_time() - now
+            self.curve.append((*spent, float((logits.argmax(axis=1) == labels).mean())))
+            self._clock.go_on()
 
 
 def ours(parts: sets.Parts, seed: int, given: Mapping[str, object]) -> Curve:
@@ -80,7 +104,7 @@ def ours(parts: sets.Parts, seed: int, given: Mapping[str, object]) -> Curve:
     return watch.curve
 
 
-def reference(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float, float]]:
+def reference(parts: sets.Parts, seed: int, epochs: int) -> Iterator[Point]:
     """Train by the loop that a tutorial has: no schedule, no augmentation."""
     torch.manual_seed(seed)
     training = parts[0]
@@ -92,7 +116,7 @@ def reference(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float
     return _plain_loop(network, torch.optim.Adam(network.parameters(), lr=0.001), None, parts, 64, epochs)
 
 
-def timm_defaults(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[float, float]]:
+def timm_defaults(parts: sets.Parts, seed: int, epochs: int) -> Iterator[Point]:
     """Train timm's resnet18: SGD at 0.1 per 256 pictures, cosine after one epoch of warm-up (its five are meant for 300 epochs)."""
     torch.manual_seed(seed)
     training = parts[0]
@@ -104,12 +128,12 @@ def timm_defaults(parts: sets.Parts, seed: int, epochs: int) -> Iterator[tuple[f
 
 def _plain_loop(
     network: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, parts: sets.Parts, batch_size: int, epochs: int
-) -> Iterator[tuple[float, float]]:
+) -> Iterator[Point]:
     training, _, test = parts
-    scale, spent = 1 / 255, 0.0
+    scale, clock = 1 / 255, _Clock()
     images, labels = torch.from_numpy(training.images).permute(0, 3, 1, 2).float() * scale, torch.from_numpy(training.labels)
     for epoch in range(epochs):
-        start = time.process_time()
+        clock.go_on()
         network.train()
         for index in torch.randperm(len(labels)).split(batch_size):
             loss = F.cross_entropy(network(images[index]), labels[index])
@@ -118,28 +142,29 @@ def _plain_loop(
             optimizer.step()
         if schedule is not None:
             schedule.step(epoch + 1)
-        spent += time.process_time() - start
+        spent = clock.stop()
         network.eval()
         with torch.inference_mode():
             parts_of_test = torch.from_numpy(test.images).permute(0, 3, 1, 2).split(1000)
             right = [network(part.float() * scale).argmax(1) for part in parts_of_test]
-        yield spent, float((torch.cat(right).numpy() == test.labels).mean())
+        yield *spent, float((torch.cat(right).numpy() == test.labels).mean())
 
 
 def _classes(split: Split) -> int:
     return int(split.labels.max()) + 1
 
 
-def first_reached(curve: Sequence[tuple[float, float]], target: float) -> float | None:
+def first_reached(curve: Sequence[Point], target: float) -> float | None:
     """Return the CPU seconds after which a curve first has an accuracy, None where it never has."""
-    return next((seconds for seconds, accuracy in curve if accuracy >= target), None)
+    return next((cpu for cpu, _, accuracy in curve if accuracy >= target), None)
 
 
 def _table(name: str, curves: list[Curve], target: float) -> None:
     for epoch, points in enumerate(zip(*curves, strict=False), start=1):
-        seconds, accuracies = [point[0] for point in points], [point[1] for point in points]
+        cpu, wall, accuracies = zip(*points, strict=True)
         deviation = stdev(accuracies) if len(accuracies) > 1 else 0.0
-        print(f"{name:<10} epoch {epoch:>2}  {mean(seconds):7.1f} CPU s  accuracy {mean(accuracies):.4f} ± {deviation:.4f}", flush=True)
+        spent = f"{mean(cpu):7.1f} CPU s {mean(wall):7.1f} s"
+        print(f"{name:<10} epoch {epoch:>2}  {spent}  accuracy {mean(accuracies):.4f} ± {deviation:.4f}", flush=True)
     reached = [first_reached(curve, target) for curve in curves]
     told = ", ".join("never" if seconds is None else f"{seconds:.1f}" for seconds in reached)
     print(f"{name:<10} first at {target:.4f} after CPU s: {told}", flush=True)
@@ -165,8 +190,9 @@ def main() -> None:
     parser.add_argument("--target", type=float, default=0.99, help="the test accuracy whose time is printed")
     parser.add_argument("--reference-epochs", type=int, default=10)
     parser.add_argument("--timm-epochs", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     trainings: dict[str, Callable[[sets.Parts, int], Curve]] = {
         "ours": lambda parts, seed: ours(parts, seed, dict(arguments.set)),
         "reference": lambda parts, seed: list(reference(parts, seed, arguments.reference_epochs)),
@@ -174,12 +200,16 @@ def main() -> None:
     }
     for name in arguments.sets.split(","):
         parts = sets.load(name, arguments.mnist)
-        print(f"\n{name}: {len(parts[0]):,} training pictures, {arguments.seeds} seeds, torch {torch.__version__}, one thread")
-        for side in arguments.sides.split(","):
-            _table(side, [trainings[side](parts, seed) for seed in range(arguments.seeds)], arguments.target)
-            print(
-                f"load {os.getloadavg()[0]:.1f}, highest memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB"
-            )
+        of = f"{arguments.seeds} seeds, torch {torch.__version__}, threads: {arguments.threads}"
+        print(f"\n{name}: {len(parts[0]):,} training pictures, {of}", flush=True)
+        curves: dict[str, list[Curve]] = {side: [] for side in arguments.sides.split(",")}
+        for seed in range(arguments.seeds):
+            for side, found in curves.items():
+                found.append(trainings[side](parts, seed))
+        for side, found in curves.items():
+            _table(side, found, arguments.target)
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(f"load {os.getloadavg()[0]:.1f}, highest memory {memory:.0f} MB")
 
 
 if __name__ == "__main__":
