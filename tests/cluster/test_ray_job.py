@@ -1,7 +1,11 @@
-"""A RayJob on a real API server, with KubeRay's schema and the rights of the steps; a stand-in for its operator runs the entrypoint."""
+"""A RayJob on a real API server, with KubeRay's schema and the rights of the steps; a stand-in for its operator runs the entrypoint.
+
+CLUSTER_TESTS_RAY_IMAGE: the pipeline's image with the extra `ray`, as the nodes have it, for a cluster in which KubeRay itself runs.
+"""
 
 import copy
 import json
+import os
 import secrets
 import threading
 import time
@@ -10,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -22,7 +27,7 @@ from components.settings.resources import POD, POD_NAMESPACE
 from components.storage import open_store
 from tests.cluster.account import bound_account, define
 from tests.cluster.api import Api
-from tests.cluster.place import ROOT
+from tests.cluster.place import ROOT, this_machine
 from tests.score import cases
 from tests.score.conftest import Model, plan_of, publish
 from tests.score.ray_operator import STEP, run_entrypoint
@@ -30,6 +35,8 @@ from tests.storage.servers import BUCKET, Server
 
 RAY = "/apis/ray.io/v1"
 ROLE = ROOT / "manifests" / "components" / "ray" / "role.yaml"
+IMAGE = os.environ.get("CLUSTER_TESTS_RAY_IMAGE", "")
+RESTRICTED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 @pytest.fixture
@@ -37,12 +44,14 @@ def namespace(administrator: Api, s3: Server, tmp_path: Path, monkeypatch: pytes
     """A namespace whose account `steps` has the component's Role and nothing else, with the pod of a step in it, and a store."""
     define(administrator, "rayjobs", f"{RAY}/rayjobs")
     name = f"penstock-ray-{secrets.token_hex(3)}"
-    administrator.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    administrator.ask("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
     bound_account(administrator, name, ROLE, tmp_path / "kubeconfig")
-    pod: dict[str, Any] = copy.deepcopy(STEP)
-    pod["metadata"] = {"name": "score-1"}
-    pod["spec"]["nodeSelector"] = {"penstock.test/none": "there"}  # it need not run
-    administrator.ask("POST", f"/api/v1/namespaces/{name}/pods", pod)
+    keys = {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
+    administrator.ask("POST", f"/api/v1/namespaces/{name}/secrets", {"metadata": {"name": "penstock-s3"}, "stringData": keys})
+    address = {"AWS_ENDPOINT_URL": f"http://{this_machine(administrator)}:{urlsplit(s3.endpoint).port}"}
+    administrator.ask("POST", f"/api/v1/namespaces/{name}/configmaps", {"metadata": {"name": "penstock-storage"}, "data": address})
+    administrator.ask("POST", f"/api/v1/namespaces/{name}/pods", step_pod())
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.setenv(POD, "score-1")
     monkeypatch.setenv(POD_NAMESPACE, name)
@@ -50,6 +59,18 @@ def namespace(administrator: Api, s3: Server, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv(key, value)
     yield name
     administrator.ask("DELETE", f"/api/v1/namespaces/{name}")
+
+
+def step_pod() -> dict[str, Any]:
+    """The pod of a step, which need not run: no scheduler of that name does."""
+    pod: dict[str, Any] = copy.deepcopy(STEP)
+    pod["metadata"] = {"name": "score-1"}
+    secure = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    pod["spec"] |= {"schedulerName": "none", "nodeSelector": {"kubernetes.io/os": "linux"}, "securityContext": secure}
+    for container in pod["spec"]["containers"]:
+        container["securityContext"] = RESTRICTED
+    pod["spec"]["containers"][1]["image"] = IMAGE or pod["spec"]["containers"][1]["image"]
+    return pod
 
 
 @dataclass
@@ -62,7 +83,7 @@ class Operator:
 
 @contextmanager
 def operator(api: Api, namespace: str) -> Iterator[Operator]:
-    """Take the part of KubeRay's operator: bring each new RayJob to its end, and write its statuses."""
+    """Note each new RayJob, and where KubeRay's operator is not there bring it to its end, and write its statuses."""
     path, seen, end = f"{RAY}/namespaces/{namespace}/rayjobs", Operator(), threading.Event()
 
     def work() -> None:
@@ -72,6 +93,8 @@ def operator(api: Api, namespace: str) -> Iterator[Operator]:
                     if job["metadata"]["uid"] in {it["metadata"]["uid"] for it in seen.jobs}:
                         continue
                     seen.jobs.append(job)
+                    if IMAGE:
+                        continue
                     own = f"{path}/{job['metadata']['name']}/status"
                     api.merge(own, {"status": {"jobDeploymentStatus": "Initializing", "rayClusterName": "c"}})
                     time.sleep(1)
@@ -100,8 +123,18 @@ def planned(namespace: str, tiny_bundle: Path, tmp_path: Path) -> tuple[Model, P
     for picture in sorted(pictures.iterdir()):
         store.upload(picture, picture.name)
     output = f"s3://{BUCKET}/{namespace}/ray"
-    plan = plan_of(model, tmp_path / "plan", source, output, shards=1, engine="ray", ray_nodes=2, batch_size=4)
+    plan = plan_of(model, tmp_path / "plan", source, output, shards=1, engine="ray", ray_nodes=2, ray_cpu=1, ray_memory="2Gi", batch_size=4)
     return model, plan, pictures
+
+
+def is_gone(api: Api, namespace: str, job: dict[str, Any]) -> bool:
+    """Whether a RayJob goes, within a minute: KubeRay ends its work first."""
+    end = time.monotonic() + 60
+    while there := api.find(f"{RAY}/namespaces/{namespace}/rayjobs/{job['metadata']['name']}") is not None:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.2)
+    return not there
 
 
 def test_a_shard_is_scored_by_a_job_to_the_bytes_of_the_engine_on_one_machine(
@@ -115,10 +148,10 @@ def test_a_shard_is_scored_by_a_job_to_the_bytes_of_the_engine_on_one_machine(
     assert (done.scored, done.failed) == (26, 0)
     (job,) = seen.jobs
     assert job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["replicas"] == 2
-    assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["nodeSelector"] == {"penstock.test/none": "there"}
-    assert administrator.find(f"{RAY}/namespaces/{namespace}/rayjobs/{job['metadata']['name']}") is None, "it is deleted"
+    assert job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["nodeSelector"] == {"kubernetes.io/os": "linux"}
+    assert is_gone(administrator, namespace, job), "it is deleted"
     said = capsys.readouterr().out
-    assert f"RayJob {job['metadata']['name']}: 2 pods of registry.example/penstock-pipeline:1" in said
+    assert f"RayJob {job['metadata']['name']}: 2 pods of {step_pod()['spec']['containers'][1]['image']}" in said
     assert "Complete SUCCEEDED" in said
     local = plan_of(model, tmp_path / "plan-local", plan.input, f"s3://{BUCKET}/{namespace}/local", shards=1, batch_size=4)
     tables = {}
@@ -141,7 +174,7 @@ def test_an_error_of_the_scoring_is_the_step_s_and_the_job_is_deleted(
     ):
         score_by_ray_job(lost, "0", "nvidia.com/gpu")
     assert seen.errors == []
-    assert administrator.find(f"{RAY}/namespaces/{namespace}/rayjobs/{seen.jobs[0]['metadata']['name']}") is None
+    assert is_gone(administrator, namespace, seen.jobs[0])
 
 
 def test_an_account_without_the_role_is_told_what_to_apply(administrator: Api, namespace: str, planned: tuple[Model, Plan, Path]) -> None:

@@ -23,6 +23,10 @@ STEP = {
                 "image": "registry.example/penstock-pipeline:1",
                 "env": [
                     {"name": "AWS_ACCESS_KEY_ID", "valueFrom": {"secretKeyRef": {"name": "penstock-s3", "key": "AWS_ACCESS_KEY_ID"}}},
+                    {
+                        "name": "AWS_SECRET_ACCESS_KEY",
+                        "valueFrom": {"secretKeyRef": {"name": "penstock-s3", "key": "AWS_SECRET_ACCESS_KEY"}},
+                    },
                     {"name": "AWS_ENDPOINT_URL", "valueFrom": {"configMapKeyRef": {"name": "penstock-storage", "key": "AWS_ENDPOINT_URL"}}},
                     {"name": "PENSTOCK_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
                     {"name": "ARGO_TEMPLATE", "value": "{}"},
