@@ -94,7 +94,7 @@ def test_the_hash_is_that_of_imagehash() -> None:
     assert ours.tolist() == [int(str(value), 16) for value in theirs]
 
 
-def test_what_is_alike_is_found_and_what_is_not_is_left_alone() -> None:
+def test_what_is_alike_is_found_and_what_is_not_is_left_alone(tmp_path: Path) -> None:
     """Compressed, smaller, darker: nine of ten are found; of other parts of the same photographs none is."""
     plain = crops(60)
     changed = [Image.open(io.BytesIO(again(p, 48, 40))).resize((64, 64)) for p in plain]
@@ -103,7 +103,7 @@ def test_what_is_alike_is_found_and_what_is_not_is_left_alone() -> None:
     images = np.stack([np.asarray(p) for p in [*plain, *changed, *others]])
     splits = np.repeat([0, 2, 2, 1], 60).astype(np.int8)
     with_names = Pictures(images, splits, [str(k) for k in range(240)], np.zeros(240, np.int64), ["a"])
-    matches = find(with_names, Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp") / f"thumbnails-{id(images)}")
+    matches = find(with_names, tmp_path / "thumbnails")
     right = [match for match in matches if match.k % 60 == match.other and 60 <= match.k < 180]
     assert len(right) == len(matches) >= 108
 
