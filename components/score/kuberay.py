@@ -70,7 +70,9 @@ def score_by_ray_job(plan: Plan, shard: str, gpu_resource: str) -> ShardResult:
     result = f"{work.folder}/{RESULT}"
     with stoppable():
         try:
-            if not store.exists(result):  # else this step was lost after its job had ended
+            if store.exists(result):  # this step was lost after its job had ended, which would keep its pods for minutes
+                _Job(work.name, _namespace(), print).delete()
+            else:
                 put_plan(store, work.folder, plan.folder)
                 run_job(ray_job(plan, work, own_pod(), gpu_resource, version("ray"), run))
             return ShardResult(**json.loads(store.read(result)))

@@ -16,11 +16,12 @@ import pytest
 import yaml
 
 from components.classifier.errors import EvaluationError, UsageError
+from components.integrations.settings import RUN
 from components.score.kuberay import RIGHTS, require_kuberay, run_job, score_by_ray_job
 from components.score.output import PIECES
 from components.score.plan import Plan
-from components.score.ray_job import cause, fetch_plan, put_plan, ray_job, status_line, work_of
-from components.score.shard import score_shard
+from components.score.ray_job import RESULT, cause, fetch_plan, put_plan, ray_job, status_line, work_of
+from components.score.shard import ShardResult, score_shard
 from components.settings.resources import POD, POD_NAMESPACE
 from components.settings.scoring import ScoringSettings, check_pods
 from components.storage import open_store
@@ -340,3 +341,17 @@ def test_an_error_of_the_scoring_is_the_step_s_and_leaves_nothing_in_the_store(m
     with pytest.raises(EvaluationError, match=r"RayJob penstock-\w+ failed: no complete plan in "):
         by_job(plan)
     assert list(open_store(model.store).list("scorings/")) == []
+
+
+def test_a_step_that_finds_the_result_of_its_lost_pod_deletes_the_job(
+    model: Model, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv(RUN, "run-1")
+    plan = plan_of(model, tmp_path / "plan", "golden", tmp_path / "output", shards=1)
+    work = work_of(replace(plan, settings=plan.settings.model_copy(update={"ray_nodes": 2})), "0", "run-1")
+    cluster.job = {"metadata": {"name": work.name}}
+    store = open_store(model.store)
+    store.create(f"{work.folder}/{RESULT}", ShardResult("0", scored=3).to_json().encode())
+    assert by_job(plan)["scored"] == 3
+    assert [cluster.job, *cluster.posted, *store.list("scorings/")] == [None]
