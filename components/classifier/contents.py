@@ -2,6 +2,8 @@
 
 import re
 
+from components.classifier.errors import DataError
+
 _STAND_INS = {
     re.compile(rb"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype html|html|head|body|meta|title|script)\b", re.IGNORECASE | re.DOTALL): (
         "an HTML page; a download may have given a login or error page"
@@ -51,6 +53,12 @@ _NOT_PICTURES = {
 def stand_in(data: bytes) -> str | None:
     """What lies in a file's place, such as "a git-lfs pointer, not the file itself; …"; None where its first bytes are none of that."""
     return _described(_STAND_INS, data)
+
+
+def refuse_stand_in(name: str, data: bytes) -> None:
+    """Raise DataError, naming the file, where its first bytes are those of something that lies in its place."""
+    if told := stand_in(data):
+        raise DataError(f"{name} is {told}")
 
 
 def other_content(data: bytes) -> str | None:

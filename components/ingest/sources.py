@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.classifier.contents import stand_in
+from components.classifier.contents import refuse_stand_in
 from components.classifier.errors import DataError, UsageError
 from components.classifier.misread import UNREAD
 from components.ingest import arrays, published
@@ -72,8 +72,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
         return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
     head = source.head(file, HEAD)
-    if told := stand_in(head):
-        raise DataError(f"{file.name} is {told}")
+    refuse_stand_in(file.name, head)
     kind = kind_of(file.name, head)
     if kind in {"tar", "zip"}:
         archive = ArchiveSource(source.local(file.key), address, workspace, names)

@@ -43,7 +43,7 @@ class LabelTable:
 
 
 def content(source: InputSource, file: SourceFile) -> bytes:
-    """Return the bytes of a file that is no picture; raises DataError where it cannot be read."""
+    """Return the bytes of a file that is not a picture; raises DataError where it cannot be read."""
     return webdataset.content(record_of(source, file))
 
 
@@ -54,7 +54,7 @@ def only_addresses(source: InputSource, file: SourceFile) -> bool:
 
 
 def given(source: InputSource, listing: Listing, file: SourceFile) -> LabelTable:
-    """Read the table that is the source; raises DataError where it is none, or has no labels."""
+    """Read the table that is the source; raises DataError where it is not a table, or has no labels."""
     table = read_table(file.name, content(source, file))
     assert table is not None
     found = _with_classes(listing, table, _split_of_words(file.name.rpartition("/")[2]))

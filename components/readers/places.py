@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote
 
-from components.classifier.contents import stand_in
+from components.classifier.contents import refuse_stand_in
 from components.classifier.errors import DataError, ImageError
 from components.readers.cloud import PACKAGES, CloudObjects
 from components.readers.listing import HIDDEN, Fault, Folder, Found, Listing, SourceFile, is_hidden, is_system, readable
@@ -120,8 +120,7 @@ def refuse_stand_ins(source: InputSource, files: Iterable[SourceFile]) -> None:
         if file.size > MAX_STAND_IN_BYTES:
             continue
         with suppress(ImageError):  # in a damaged archive: what reads the file says so
-            if told := stand_in(source.head(file, 1024)):
-                raise DataError(f"{file.name} is {told}")
+            refuse_stand_in(file.name, source.head(file, 1024))
 
 
 def local_path(address: str) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.bundle.dataset import SplitName
-from components.classifier.contents import stand_in
+from components.classifier.contents import refuse_stand_in
 from components.classifier.errors import DataError
 from components.readers.listing import looks_like_picture, readable, some, suffix
 
@@ -80,8 +80,7 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     Raises DataError naming the line when the file is not UTF-8 or UTF-16 text of that form, has no column for the picture, or
     says two things of one picture.
     """
-    if told := stand_in(data):
-        raise DataError(f"{name} is {told}")
+    refuse_stand_in(name, data)
     try:
         header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
     except (UnicodeDecodeError, csv.Error) as error:

@@ -8,6 +8,7 @@ in one piece costs next to nothing.
 import asyncio
 import re
 import time
+from http import HTTPStatus
 from typing import Any, ClassVar
 
 import httptools
@@ -294,7 +295,7 @@ class GuardedProtocol(HttpToolsProtocol):
             body = orjson.dumps({"error": message})
             self.transport.write(
                 b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n%s\r\n%s"
-                % (status, _PHRASES[status], len(body), b"".join(headers), body)
+                % (status, HTTPStatus(status).phrase.encode(), len(body), b"".join(headers), body)
             )
         self.transport.close()
 
@@ -323,15 +324,6 @@ def _too_large() -> _RefusedError:
     return _RefusedError(
         431, f"the request's headers or trailers are larger than {_MAX_HEADER_BYTES} bytes, or more than {_MAX_HEADERS} in number"
     )
-
-
-_PHRASES = {
-    400: b"Bad Request",
-    404: b"Not Found",
-    408: b"Request Timeout",
-    431: b"Request Header Fields Too Large",
-    503: b"Service Unavailable",
-}
 
 
 async def enforce_timeouts(connections: set[Any], header_timeout: float, body_timeout: float) -> None:
