@@ -37,9 +37,7 @@ def gate_model(
     from components.storage import open_store
 
     found = deciding_environment(environment)
-    rules = found.policy_with(policy)
-    result = judge(evaluation.path, Registry(open_store(store), name), version, rules, environment, strategy, actor, reason)
-    found.deployment.require_strategy(strategy, environment)
+    result = judge(evaluation.path, Registry(open_store(store), name), version, found, environment, strategy, actor, reason, policy)
     Path(decision.path).parent.mkdir(parents=True, exist_ok=True)
     Path(decision.path).write_text(decision_markdown(result), "utf-8")
     decision.metadata.update(result.for_artifact())

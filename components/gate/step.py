@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.bundle.decision import Decision, check_strategy
+from components.bundle.environment import Environment
 from components.bundle.files import EVALUATION
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError
@@ -17,13 +18,25 @@ from components.registry import Ledger, Registry
 
 @observed(steps.gate)
 def judge(
-    directory: str | Path, registry: Registry, version: str, policy: Policy, environment: str, strategy: str, actor: str, reason: str
+    directory: str | Path,
+    registry: Registry,
+    version: str,
+    rules: Environment,
+    environment: str,
+    strategy: str,
+    actor: str,
+    reason: str,
+    changes: Mapping[str, object] | None = None,
 ) -> Decision:
     """Decide on a published version by the evaluation in `directory`, which must be the one it was published with.
 
-    Raises UsageError as `decide` does, VersionNotFound, and IntegrityError when the evaluation belongs to another version.
+    `rules`: those of the environment, of which `changes` replace single ones for this run. Raises UsageError as `decide` does and for
+    a strategy that the environment does not allow, PolicyError for `changes` that cannot be applied, VersionNotFound, and
+    IntegrityError when the evaluation belongs to another version.
     """
+    policy = rules.policy_with(changes or {})
     check_strategy(strategy, actor, reason)
+    rules.deployment.require_strategy(strategy, environment)
     data = _read(Path(directory) / EVALUATION)
     digest = hashlib.sha256(data).hexdigest()
     published = registry.get(version).manifest.files.get(EVALUATION)

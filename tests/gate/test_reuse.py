@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from components.bundle.environment import load_environment
 from components.bundle.policy import Policy
 from components.gate.decide import MANY_VERSIONS, decide
 from components.gate.step import explain, judge
@@ -10,6 +11,7 @@ from tests.gate.cases import champion, good
 from tests.gate.versions import publish, registry_in
 
 POLICY = Policy(minimum_accuracy=0.9)
+ENVIRONMENT = load_environment("dev").model_copy(update={"policy": POLICY})
 
 
 def test_versions_that_were_judged_on_the_same_pictures_are_counted_once(tmp_path: Path) -> None:
@@ -18,7 +20,7 @@ def test_versions_that_were_judged_on_the_same_pictures_are_counted_once(tmp_pat
     for day in (1, 2, 3):
         version, folder = publish(registry, tmp_path / f"model{day}", good(correct=360 - day), day=day)
         for _ in range(2):  # a step that is run again counts no version twice
-            decision = judge(folder, registry, version, POLICY, "dev", "quality", "", "")
+            decision = judge(folder, registry, version, ENVIRONMENT, "dev", "quality", "", "")
             registry.ledger.append(Record(action="held", version=version, strategy="quality", decision=decision.for_ledger()))
         seen.append(next(rule.value for rule in decision.rules if rule.rule == "test_split"))
     assert seen == [1, 2, 3]

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 from fastapi import FastAPI, Request
 
-from components.bundle.policy import Policy
+from components.bundle.environment import load_environment
 from components.classifier.errors import DataError, UsageError
 from components.deploy.local import rollback
 from components.deploy.request import DeployRequest
@@ -82,7 +82,7 @@ def test_events_of_a_run_lead_from_the_data_to_the_service_and_fit_their_schemas
     bundle = bundles.evaluated(tmp_path / "bundle")
     version = publish(bundle, bundle, store=str(store), name="digits", run=RUN)
     registry = Registry(open_store(str(store)), "digits")
-    decision = judge(bundle, registry, version, Policy(minimum_accuracy=0.5), "dev", "quality", "", "")
+    decision = judge(bundle, registry, version, load_environment("dev"), "dev", "quality", "", "", {"minimum_accuracy": 0.5})
     deploy(registry, DeployRequest(version, "manual", actor="ann", reason="a test"))
     for event in events:
         check(event)
@@ -108,6 +108,17 @@ def test_a_step_that_fails_says_why_and_raises_what_it_raised(events: list[dict[
     assert told(events) == ["START penstock.ingest", "FAIL penstock.ingest"]
     check(events[1])
     assert events[1]["run"]["facets"]["errorMessage"]["message"] == str(raised.value)[:200]
+
+
+def test_force_that_the_environment_refuses_is_told_as_a_failure_and_never_as_a_promotion(
+    events: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    bundle = bundles.evaluated(tmp_path / "bundle")
+    registry = Registry(open_store(str(tmp_path / "store")), "digits")
+    version = publish_directory(registry, bundle).version
+    with pytest.raises(UsageError, match="allows strategy quality, not force"):
+        judge(bundle, registry, version, load_environment("prod"), "prod", "force", "ann", "a test")
+    assert told(events) == ["START penstock.gate", "FAIL penstock.gate"]
 
 
 def test_a_step_that_is_ended_from_outside_is_aborted(events: list[dict[str, Any]], tmp_path: Path) -> None:

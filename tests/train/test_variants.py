@@ -287,7 +287,8 @@ def test_the_average_of_two_fine_tunings_is_judged_by_the_gate_against_the_first
     out = [str(tmp_path / name) for name in ("evaluation", "report.html", "summary.md")]
     evaluate(str(dataset.path), str(model), *out, store, "digits")
     version = publish(model, tmp_path / "evaluation", store=store, name="digits")
-    rules = Policy(minimum_accuracy=0.8, maximum_accuracy_drop=0.05)
+    policy = Policy(minimum_accuracy=0.8, maximum_accuracy_drop=0.05)
+    rules = load_environment("dev").model_copy(update={"policy": policy})
     decision = judge(tmp_path / "evaluation", registry, version, rules, "dev", "quality", "", "")
     assert decision.verdict == "promote", decision.reasons
     assert Evaluation.load(tmp_path / "evaluation").tradeoff is not None
