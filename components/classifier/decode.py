@@ -13,8 +13,8 @@
    10, 12 or 32 bits, signed and floating point ones are refused: their scale is unknown.
 7. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB.
 
-Small plain pictures take the short way of plain.py to the same pixels. What Pillow is known to misread is in misread.py and
-jpeg2000.py, the way from 16 bits and transparency to 8 bits in depth.py. The work that a picture costs is known from its header:
+Small plain pictures take the short way of plain.py to the same pixels. Rules 3 and 4 are in metadata.py, 5 and 6 in depth.py, and
+what Pillow is known to misread is in misread.py and jpeg2000.py. The work that a picture costs is known from its header:
 `WORK` bounds the memory of all that is decoded at a time.
 """
 
@@ -37,7 +37,8 @@ from components.classifier.contents import other_content, stand_in
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
-from components.classifier.misread import Unread, check_depth, check_misread, check_rows, is_16_bit, is_inverted, is_raw, repair, turned
+from components.classifier.metadata import Unread, to_srgb, turned
+from components.classifier.misread import check_misread, check_rows, is_raw, repair
 from components.classifier.plain import decode_plain
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -155,17 +156,17 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
             with WORK.hold(work_bytes(image)):
                 image.load()
                 check_rows(image, data)
-                check_depth(image)
-                inverted, peak = is_inverted(image), depth.peak(image) if is_16_bit(image, data) else None
+                depth.check_depth(image)
+                inverted, peak = depth.is_inverted(image), depth.peak(image) if depth.is_16_bit(image, data) else None
                 if peak is not None and levels < 16:
                     depth.check_levels(image, peak, levels)
                     if image.mode == "RGB":
                         depth.stretch_colours(image, _open(data), levels)
                 scale = 16 if peak is None else levels
                 upright, turn = turned(image)
-                repaired, colours = repair(upright, image.format or "", data)
-                unread = tuple(sorted({*left_out, *turn, *colours}))
-                return Picture(depth.to_uint8(repaired, inverted, scale), image.format or "", peak, unread)
+                coloured, profile = to_srgb(repair(upright, image.format or "", data))
+                unread = tuple(sorted({*left_out, *turn, *profile}))
+                return Picture(depth.to_uint8(coloured, inverted, scale), image.format or "", peak, unread)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

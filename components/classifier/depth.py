@@ -1,6 +1,7 @@
-"""From a decoded picture of any mode to uint8, grey or RGB on white, and what 16 bits per sample need for that."""
+"""From a decoded picture of any mode and depth to uint8, grey or RGB on white; depths of unknown scale are refused."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +10,43 @@ from PIL import Image
 from components.classifier.errors import ImageError
 
 Pixels = npt.NDArray[np.uint8]
+BITS, _PHOTOMETRIC = 258, 262
+"""Tags of a TIFF."""
 
 _ALPHA_MODES = {"RGBA", "LA", "PA", "La", "RGBa"}
 _STRIP_PIXELS = 1_000_000
 """Pixels that are converted at a time, so that a conversion needs little beside the picture itself."""
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+
+
+def tag_of(image: Image.Image, number: int) -> tuple[Any, ...]:
+    """Return the values of a TIFF's tag; none where there is no such tag, as in all other formats."""
+    value = getattr(image, "tag_v2", {}).get(number, ())
+    return value if isinstance(value, tuple) else (value,)
+
+
+def is_16_bit(image: Image.Image, data: bytes) -> bool:
+    """Say whether a picture has 16 bits per sample, of which fewer may be used: PPM says itself what its brightest value is."""
+    if image.format == "PNG":
+        return data[24] == 16
+    return set(tag_of(image, BITS)) == {16} or (image.format == "JPEG2000" and image.mode.startswith("I"))
+
+
+def is_inverted(image: Image.Image) -> bool:
+    """Say whether 0 is white in a TIFF ("WhiteIsZero"): Pillow turns 8 bits around, and not 16."""
+    return tag_of(image, _PHOTOMETRIC) == (0,)
+
+
+def check_depth(image: Image.Image) -> None:
+    """Raise ImageError for pixels of unknown scale and for colours that are neither RGB nor grey; the picture is loaded."""
+    bits = tag_of(image, BITS)
+    if bits and not {1, 2, 4, 8, 16, 32, 64}.issuperset(bits):
+        raise ImageError(f"the picture has {bits[0]} bits per pixel; save it with 8 or 16 bits")
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):  # Pillow reads 16-bit PGM as I
+        kind = "32-bit integer" if image.mode == "I" else "floating point"
+        raise ImageError(f"the picture has {kind} pixels of unknown scale; save it with 8 or 16 bits")
+    if image.mode in {"LAB", "HSV"}:
+        raise ImageError(f"the picture has {image.mode} colours; save it as RGB or grey")
 
 
 def peak(image: Image.Image) -> int:

@@ -21,7 +21,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.decode import decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
-from components.classifier.misread import Unread
+from components.classifier.metadata import Unread
 from components.classifier.progress import Progress
 from components.ingest.collection import FileRows, blocks, fingerprint, is_constant
 from components.readers.decoding import REMOTE_WORKERS, in_order, load

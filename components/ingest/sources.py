@@ -10,7 +10,7 @@ import numpy as np
 
 from components.classifier.contents import refuse_stand_in
 from components.classifier.errors import DataError, UsageError
-from components.classifier.misread import UNREAD
+from components.classifier.metadata import UNREAD
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
 from components.ingest.labels import label

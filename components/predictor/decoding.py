@@ -22,7 +22,7 @@ import numpy as np
 from components.classifier.decode import decode_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels, prepare
-from components.classifier.misread import Unread
+from components.classifier.metadata import Unread
 from components.predictor.errors import Disconnected
 
 IDLE_SECONDS = 20.0

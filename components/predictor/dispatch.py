@@ -21,7 +21,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from components.classifier.misread import Unread
+from components.classifier.metadata import Unread
 from components.predictor.decoding import DecoderProcess
 from components.predictor.errors import Disconnected, Unavailable
 from components.predictor.protocol.request import RequestLimits

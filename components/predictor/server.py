@@ -13,7 +13,7 @@ import uvloop
 from components.bundle.accelerator import require_device
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError, UsageError, first_line, one_line
-from components.classifier.misread import UNREAD, Unread
+from components.classifier.metadata import UNREAD, Unread
 from components.predictor import logs
 from components.predictor.dispatch import Dispatcher
 from components.predictor.grpc import grpc_server

@@ -26,7 +26,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.decode import decode_picture
 from components.classifier.errors import DataError, EvaluationError, ImageError, StoreError, one_line
 from components.classifier.images import ImageSpec, Pixels, prepare
-from components.classifier.misread import UNREAD
+from components.classifier.metadata import UNREAD
 from components.readers import CONTAINERS, PICTURE
 from components.readers.archive_rows import read_part
 from components.readers.decoding import REMOTE_WORKERS, in_order, load

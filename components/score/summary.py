@@ -7,7 +7,7 @@ from typing import Any
 
 from components.bundle.markdown import escape
 from components.classifier.errors import DataError
-from components.classifier.misread import UNREAD
+from components.classifier.metadata import UNREAD
 from components.readers.listing import counted
 from components.score.drift import Drift, ExpectedAccuracy, Feature, accuracy_line, compare, drift_lines, expected_accuracy
 from components.score.tally import FEATURES, SURE, Tally

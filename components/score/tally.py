@@ -18,7 +18,7 @@ from components.bundle.model import Probabilities
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
-from components.classifier.misread import UNREAD
+from components.classifier.metadata import UNREAD
 
 MAX_EXAMPLES = 20
 FEATURES = ("brightness", "contrast")

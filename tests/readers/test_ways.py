@@ -23,7 +23,7 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 from PIL import Image, ImageCms
 
 from components.bundle.model import Classifier
-from components.classifier import misread
+from components.classifier import metadata
 from components.classifier.images import ImageSpec, from_bytes
 from components.predictor.decoding import DecoderProcess
 from components.validate_serving.predictor_process import predictor
@@ -329,7 +329,7 @@ def test_every_picture_gives_the_same_pixels_and_every_refusal_the_same_words_by
             assert probabilities == pytest.approx(classifier.probabilities(files[name][1][None])[0], abs=1e-5), name
     assert (scored.summary.passed_over, scored.summary.passed_over_reasons) == (0, {})  # all have rows, those read without metadata too
     said_in_training = [line for line in trained.lines if "cannot be read: " in line]
-    for what, words in misread.UNREAD.items():
+    for what, words in metadata.UNREAD.items():
         of_kind = [kind for kind, (_, _, other) in UNREAD.items() if other == what]
         names = {name for name in pictures for kind in of_kind if name[2:].startswith(f"{[*KINDS].index(kind)}-")}
         assert len(names) == 4 * len(of_kind)

@@ -15,7 +15,7 @@ from components.classifier import images
 from components.classifier.decode import CostlyPicture, decode_picture, is_picture
 from components.classifier.errors import ImageError, RequestError
 from components.classifier.images import ImageSpec, Pixels
-from components.classifier.misread import Unread
+from components.classifier.metadata import Unread
 from components.predictor.errors import Disconnected, HandOver
 from components.predictor.loaded_model import LoadedModel
 
