@@ -24,7 +24,12 @@ _EXTRA = "extra_training_source"
 _PASSED_ON = (
     "AWS_",
     "PENSTOCK_S3_",
+    "PENSTOCK_SIGNING_",
+    "PENSTOCK_VERIFY_",
+    "PENSTOCK_ENVIRONMENT",
     "PENSTOCK_MODEL_REGISTRY",
+    "PENSTOCK_WEBHOOK_URL",
+    "PENSTOCK_KFP_UI",
     "OPENLINEAGE_",
     "MLFLOW_",
     "OMP_",
@@ -36,6 +41,7 @@ _PASSED_ON = (
     "no_proxy",
 )
 """Prefixes of the environment variables that steps read; a value that is a path is mounted too."""
+_KEYS = ("PENSTOCK_SIGNING_KEY", "PENSTOCK_VERIFY_KEY")
 _SHARED_MEMORY = "2g"
 
 
@@ -79,6 +85,7 @@ def in_containers(arguments: Mapping[str, Any], directory: Path, checkpoints: st
         absolute["ingest"] = {**arguments["ingest"], _EXTRA: _absolute(_EXTRA, extra)}
         read.append(absolute["ingest"][_EXTRA])
     environment = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
+    environment |= {key: _absolute(key, environment[key]) for key in _KEYS if key in environment}
     mounts = {str(directory / "tmp"): False}  # path -> read only
     mounts |= {value: True for value in read if _is_path(value) and Path(value).exists()}
     for written in filter(_is_path, (absolute.get(key, "") for key in _WRITTEN)):

@@ -46,6 +46,8 @@ def parse_settings(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
             inner = arguments
             for part in outer:
                 inner = inner.setdefault(part, {})
+                if not isinstance(inner, dict):
+                    raise UsageError(f"--set {key.strip()}: {part} has a value already; give either the value or its keys")
             inner[last] = text.strip() if _is_text(path) else _plain(text)
     return arguments
 

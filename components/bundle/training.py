@@ -46,7 +46,7 @@ class LearningCurves(BaseModel):
 
         Raises IntegrityError for a damaged file.
         """
-        if not (model / TRAINING).is_file() or '"history"' not in (model / TRAINING).read_text("utf-8"):
+        if not (model / TRAINING).is_file() or b'"history"' not in (model / TRAINING).read_bytes():
             return None
         record = TrainingRecord.load(model)
         return cls(history=record.history, best_epoch=record.best_epoch, stop_reason=record.stop_reason, advice=record.advice)

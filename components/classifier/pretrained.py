@@ -41,9 +41,10 @@ def check_pretrained(architecture: str) -> Path:
     """
     if architecture.startswith(timm_networks.PREFIX):
         address, folder, cached = timm_networks.timm_source(architecture)
-        if cached is None and (problem := _why_no_download(address, folder)):
+        file = folder / address.rpartition("/")[2]
+        if cached is None and (problem := _why_no_download(address, file)):
             raise timm_networks.missing_timm_weights(architecture, problem, address)
-        return cached or folder / address.rpartition("/")[2]
+        return cached or file
     if architecture not in models().list_models(module=models()):
         raise UsageError(
             f"architecture {architecture!r} has no pretrained weights; use pretrained=false, a classifier of torchvision or timm, "

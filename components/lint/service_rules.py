@@ -119,10 +119,12 @@ def canary_percent_out_of_range(manifest: Manifest) -> Iterator[Hit]:
     shares = []
     for name, spec, keys in manifest.components():
         percent = number(spec, "canaryTrafficPercent")
-        if name != "canary" and percent is not None and percent > 100:
+        if name != "canary" and percent is not None and not 0 <= percent <= 100:
             yield Hit(manifest.at(*keys, "canaryTrafficPercent"), f"canaryTrafficPercent {percent}")
-    for canary in sequence(manifest.value, "spec", "canary") if manifest.is_service else []:
+    for index, canary in enumerate(sequence(manifest.value, "spec", "canary") if manifest.is_service else []):
         shares.append(number(canary, "trafficPercent") or 0)
+        if shares[-1] < 0:
+            yield Hit(manifest.at("spec", "canary", index, "trafficPercent"), f"trafficPercent {shares[-1]}")
     if sum(shares) > 100:
         yield Hit(manifest.at("spec", "canary"), f"the canaries' shares are {sum(shares)} percent together")
 

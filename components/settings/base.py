@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from components.classifier.errors import UsageError
 
 _ABOUT_NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
-_MEMORY = re.compile(r"[1-9]\d*([EPTGMK]i?)?")
+_MEMORY = re.compile(r"[1-9]\d*([EPTGM]i?|Ki)?")
 
 
 def _encoding(value: str) -> str:

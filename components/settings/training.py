@@ -80,7 +80,7 @@ class TrainingSettings(Settings):
         if value == "auto":
             return value
         number = float(value) if isinstance(value, str) and value.isdigit() else value
-        if isinstance(number, bool) or not isinstance(number, int | float) or number != int(number) or not 1 <= number <= MAX_EPOCHS:
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 1 <= number <= MAX_EPOCHS or number != int(number):
             raise ValueError(f"epochs must be auto or a whole number from 1 to {MAX_EPOCHS}, not {value!r}")
         return int(number)
 

@@ -28,9 +28,16 @@ def problem(method: str, headers: Mapping[str, str], names: Collection[str]) -> 
     host = headers.get("host", "")
     if not _is_ours(host, names):
         return f"the host {host[:100]!r} is not served here; add it by --host if it is this machine's name"
-    if method not in {"GET", "HEAD"} and urlsplit(headers.get("origin", "")).netloc != host:
+    if method not in {"GET", "HEAD"} and _netloc(headers.get("origin", "")) != host:
         return "this was not sent by a page of this server; label on its own page, or with penstock review label"
     return ""
+
+
+def _netloc(address: str) -> str:
+    try:
+        return urlsplit(address).netloc
+    except ValueError:
+        return ""
 
 
 def _is_ours(host: str, names: Collection[str]) -> bool:

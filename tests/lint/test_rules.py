@@ -40,6 +40,15 @@ def test_a_rule_leaves_alone_what_is_right(rule: str, compiled: Path) -> None:
     assert set(reported.values()) <= {Level.NOTE}
 
 
+@pytest.mark.parametrize("share", [-5, 101])
+def test_a_share_of_the_traffic_lies_between_0_and_100(share: int, tmp_path: Path) -> None:
+    service = (FIXTURES / "canary-percent-out-of-range.good.yaml").read_text("utf-8")
+    several = "spec:\n  canary: [{trafficPercent: %d, predictor: {model: {}}}]"
+    for text in (service.replace("100", str(share)), service.replace("spec:", several % share)):
+        (tmp_path / "service.yaml").write_text(text, "utf-8")
+        assert "canary-percent-out-of-range" in {it.rule.id for it in lint([str(tmp_path)]).findings}
+
+
 def test_every_fixture_belongs_to_a_rule() -> None:
     named = {path.name.split(".")[0] for path in FIXTURES.iterdir()} | {rule for rule, _ in CASES}
     assert named == all_rules().keys()

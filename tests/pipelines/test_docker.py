@@ -93,6 +93,23 @@ def test_storage_settings_go_with_their_files_and_nothing_else(tmp_path: Path, h
     assert mounts(containers)[str(home / ".aws/credentials")] is True
 
 
+def test_keys_and_what_an_environment_allows_hold_in_containers_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them a run would publish unsigned, verify nothing, and let any environment decide."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("signing.pem", "verify.pem"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("PENSTOCK_SIGNING_KEY", "signing.pem")
+    monkeypatch.setenv("PENSTOCK_SIGNING_PASSWORD", "secret")
+    monkeypatch.setenv("PENSTOCK_VERIFY_KEY", str(tmp_path / "verify.pem"))
+    monkeypatch.setenv("PENSTOCK_ENVIRONMENT", "prod")
+    _, containers = prepare(tmp_path)
+    environment = containers["environment"]
+    assert environment["PENSTOCK_SIGNING_KEY"] == str(tmp_path / "signing.pem")
+    assert (environment["PENSTOCK_SIGNING_PASSWORD"], environment["PENSTOCK_ENVIRONMENT"]) == ("secret", "prod")
+    assert mounts(containers)[str(tmp_path / "signing.pem")] is True
+    assert mounts(containers)[str(tmp_path / "verify.pem")] is True
+
+
 def test_steps_run_as_the_user_and_locked_down(tmp_path: Path) -> None:
     _, containers = prepare(tmp_path)
     assert containers["user"] == f"{os.getuid()}:{os.getgid()}"

@@ -108,6 +108,12 @@ def test_what_cannot_be_meant_is_refused(training: object, setting: str, message
         parse_settings(training, [setting])
 
 
+def test_a_value_and_its_keys_are_not_given_together(training: object) -> None:
+    for given in (["policy.class_recall_floors=0.5", "policy.class_recall_floors.cat=0.9"], ["training.seed=1", "training.seed.x=2"]):
+        with pytest.raises(UsageError, match="has a value already"):
+            parse_settings(training, given)
+
+
 @pytest.mark.parametrize("text", ["", " "])
 def test_a_setting_is_emptied_by_an_empty_text_as_kubeflow_cannot_pass_null_on(training: object, text: str) -> None:
     assert parse_settings(training, [f"image_size={text}", f"max_near_duplicates={text}"]) == {

@@ -13,6 +13,8 @@ from components.settings.training import TrainingSettings
         ({"epochs": 0}, "a whole number from 1 to 10000, not 0"),
         ({"epochs": 2.5}, "epochs must be auto or a whole number"),
         ({"epochs": "many"}, "epochs must be auto or a whole number"),
+        ({"epochs": float("inf")}, "epochs must be auto or a whole number"),
+        ({"epochs": float("nan")}, "epochs must be auto or a whole number"),
         ({"epochs": True}, "epochs must be auto or a whole number"),
         ({"time_budget": "10"}, "time_budget '10' is not a duration; use one such as 90s, 10m or 2h"),
         ({"time_budget": "0m"}, "is not a duration"),

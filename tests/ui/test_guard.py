@@ -22,7 +22,7 @@ def test_a_name_that_was_made_to_lead_here_is_refused(host: str, client: TestCli
         assert client.get("/", headers={"host": host}).status_code == 403
 
 
-@pytest.mark.parametrize("origin", [None, "null", "http://evil.example", "http://127.0.0.1:9999", "http://localhost:8008"])
+@pytest.mark.parametrize("origin", [None, "null", "http://[", "http://evil.example", "http://127.0.0.1:9999", "http://localhost:8008"])
 def test_a_label_that_another_site_sends_is_refused(origin: str | None, client: TestClient, made: Site) -> None:
     (first, *_) = made.stored.queue("digits").entries()
     headers = {"origin": origin} if origin else {}
