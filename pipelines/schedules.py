@@ -17,7 +17,7 @@ _PAGE = 100
 
 @dataclass(frozen=True)
 class Trigger:
-    """When a schedule starts a run: at the times of a cron expression with seconds, in UTC, or every so many seconds."""
+    """When a schedule starts a run: at the times of a cron expression with seconds, in UTC, or every `seconds` seconds."""
 
     cron: str | None = None
     seconds: int | None = None

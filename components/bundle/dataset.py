@@ -93,7 +93,7 @@ class DatasetInfo:
     set_aside: list[dict[str, str]] = field(default_factory=list)
     """One entry per file that was left out: file, reason."""
     group: str = ""
-    """The column whose values each lie in one split; "" where every picture stands for itself."""
+    """The column whose values each lie in one split; "" where the dataset has no groups."""
     weight: str = ""
     """The column whose values weigh the training pictures in the loss; "" where all count alike."""
     levels: int = 16

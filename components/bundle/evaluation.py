@@ -19,7 +19,7 @@ SCHEMA_VERSION = 1
 class Proportion(Strict):
     """`correct` of `n` pictures, with the Wilson score interval (Wilson 1927) at `confidence_level`.
 
-    `method` "wilson, groups": that of as many independent pictures as the groups tell (see `Groups`).
+    `method` "wilson, groups": the Wilson interval for the effective sample size of the groups (see `Groups`).
     """
 
     value: Share
@@ -38,7 +38,7 @@ class Proportion(Strict):
 
 
 class Groups(Strict):
-    """Test pictures of `n` groups by `column`, such as patients; they tell as much as `effective` independent pictures."""
+    """Test pictures of `n` groups by `column`, such as patients; `effective`: their effective sample size in independent pictures."""
 
     column: str
     n: Annotated[int, Field(ge=1)]
@@ -62,7 +62,7 @@ class ClassResult(Strict):
     recall_high: Share | None
     """95% Wilson interval of the recall; by groups, where the dataset has them."""
     effective: Annotated[float, Field(gt=0)] | None = None
-    """How many independent pictures tell as much of the recall as this class' groups; null where pictures stand for themselves."""
+    """Effective sample size of the recall, from this class' groups; null where the dataset has no groups."""
     f1: Share | None
     roc_auc: Share | None
     """This class against the rest; null also when every picture carries the label."""
@@ -144,7 +144,7 @@ class Slice(Strict):
     """Fisher's exact test, one-sided, that the slice is worse than the other pictures; Holm-corrected over all slices.
     Null when there are no other pictures."""
     effective: Annotated[float, Field(gt=0)] | None = None
-    """How many independent pictures tell as much as those of its groups; null where pictures stand for themselves."""
+    """Effective sample size, from its groups; null where the dataset has no groups."""
 
 
 class Mistake(Strict):
@@ -207,7 +207,7 @@ class Paired(Strict):
     difference_high: Annotated[float, Field(ge=-1, le=1)]
     """95% score interval for a paired difference (Tango 1998)."""
     effective: Annotated[float, Field(gt=0)] | None = None
-    """How many independent pictures tell as much of the difference as the groups; null where pictures stand for themselves."""
+    """Effective sample size of the difference, from the groups; null where the dataset has no groups."""
     per_class: list[PairedClass]
 
     @property
@@ -311,7 +311,7 @@ class Evaluation(Strict, JsonFile):
     classes: Annotated[list[str], Field(min_length=2)]
     accuracy: Proportion
     groups: Groups | None = None
-    """Null where every test picture stands for itself."""
+    """Null where the dataset has no groups."""
     balanced_accuracy: Share
     macro_f1: Share
     """Mean F1 of the classes that have test pictures."""

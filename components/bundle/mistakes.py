@@ -15,7 +15,7 @@ from components.classifier.images import Pixels, as_image
 THUMBNAIL_SIDE = 112
 """Longest side of a thumbnail, in pixels."""
 MAX_THUMBNAIL_BYTES = 32 * 2**20
-"""Pixels of thumbnails that a version keeps, before compression: those of the surest mistakes."""
+"""Pixels of thumbnails that a version keeps, before compression: those of the most confident mistakes."""
 MAX_SUSPECT = 50
 """Pictures that are shown, or exported where no limit is given, because their label is suspect."""
 
@@ -38,7 +38,7 @@ class WrongPicture:
 
 
 def wrong_pictures(evaluation: Evaluation, predictions: Predictions) -> list[WrongPicture]:
-    """List all wrong pictures, surest first."""
+    """List all wrong pictures, most confident first."""
     names = predictions.files if predictions.files is not None else {mistake.index: mistake.file for mistake in evaluation.mistakes}
     probabilities, familiarity = predictions.probabilities, predictions.familiarity
     return [

@@ -1,1 +1,1 @@
-"""The domain: images, datasets, the network, the one forward path, the bundle's format and the errors."""
+"""The domain: decoding and preprocessing of pictures, networks, statistics, and the errors."""

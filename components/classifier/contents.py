@@ -1,4 +1,4 @@
-"""What lies under a file's name now and then and is not what the name promises: told by its first bytes, with what to do."""
+"""Recognises by its first bytes a file that is not what its name says (HTML page, git-lfs pointer, …), and says what to do."""
 
 import re
 

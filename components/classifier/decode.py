@@ -65,9 +65,9 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _ZEROS = 32
-"""As many zero bytes do not end a compressed picture."""
+"""No good compressed picture ends with this many zero bytes."""
 _PIXELS_PER_ZERO = 4096
-"""But in WebP: the flat end of a good picture takes one zero byte for every 8,900 pixels and more (measured on pictures of one colour)."""
+"""WebP only: the flat end of a good picture takes one zero byte for every 8,900 pixels and more (measured on pictures of one colour)."""
 
 
 class CostlyPicture(ImageError):
@@ -75,7 +75,7 @@ class CostlyPicture(ImageError):
 
 
 class WorkBudget:
-    """Memory that all decoding of this process may take together, in bytes; who does not fit in waits."""
+    """Memory that all decoding of this process may take together, in bytes; a caller that does not fit in waits."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -109,7 +109,7 @@ class WorkBudget:
 
 
 SMALL_WORK = 4 * 2**20
-"""Pictures that need less are not counted: threads bound them, and asking would cost more than decoding."""
+"""Pictures that need less are not counted: the number of threads bounds them, and the lock would cost more than decoding."""
 WORK = WorkBudget(min(2 * 2**30, max(256 * 2**20, available_memory() // 2)))
 """Half of the memory that the container has, between 256 MiB and 2 GiB."""
 

@@ -13,7 +13,7 @@ def choose_device(requested: str, gpus: str = "0") -> torch.device:
     """Return the device: `auto` takes cuda, then mps, then the CPU; `gpu` takes any accelerator; other names mean themselves.
 
     `gpus` is the number of GPUs that the step was given. Raises TrainingError when the requested device is missing or does not work,
-    or when `gpus` is not 0 and there are not so many GPUs.
+    or when `gpus` is not 0 and there are fewer GPUs.
     """
     wants_gpu = gpus not in {"", "0"}
     if requested == "cpu" and not wants_gpu:

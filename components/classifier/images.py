@@ -1,7 +1,7 @@
 """From a picture's pixels to the array that a model takes: the only preprocessing there is.
 
-Ingest, batch scoring and the predictor all call `from_bytes`, so that a picture gives the same pixels by every way in:
-`decode` reads it in full at its own size, then `prepare` turns colour to grey by ITU-R 601-2 luma where the model takes one
+Ingest, batch scoring and the predictor all decode by `decode.py` and then call `prepare`, so that a picture gives the same pixels by
+every way in: it is read in full at its own size, then `prepare` turns colour to grey by ITU-R 601-2 luma where the model takes one
 channel (grey is repeated where it takes three) and resizes bilinearly with antialiasing, without keeping the aspect ratio.
 """
 
@@ -49,7 +49,7 @@ def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
 
 
 def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Decode a picture and convert it to what the model takes, uint8 of `spec.shape`.
+    """Decode a picture and convert it to what the model takes, uint8 of `spec.shape`, for code that uses an exported model.
 
     Raises ImageError as `decode` does.
     """

@@ -102,7 +102,7 @@ def mcnemar(only_challenger: float, only_champion: float, alternative: str = "tw
 
 
 def effective_interval(share: float, effective: float) -> tuple[float, float]:
-    """95% score interval (Wilson 1927) of an estimated share whose error is that of `effective` independent pictures.
+    """95% score interval (Wilson 1927) of an estimated share with an effective sample size of `effective` pictures.
 
     Source: E. L. Korn and B. I. Graubard, Confidence intervals for proportions with small expected number of positive counts
     estimated from survey data, Survey Methodology 24 (1998) 193-201.
@@ -114,7 +114,9 @@ def effective_interval(share: float, effective: float) -> tuple[float, float]:
 
 
 def effective_pictures(correct: Sequence[int], sizes: Sequence[int]) -> float:
-    """How many independent pictures tell as much as these groups of pictures, from how many of each group's `sizes` are correct.
+    """Effective sample size of a share: how many independent pictures would give the same variance as these groups.
+
+    `correct`: right answers in each group, `sizes`: its pictures.
 
     The share's variance is that between groups (ratio estimator, as a cluster bootstrap gives it in the limit), with two groups of average
     size added, one all right and one all wrong (as A. Agresti and B. A. Coull, The American Statistician 52 (1998) 119-126, add pictures):
@@ -130,7 +132,9 @@ def effective_pictures(correct: Sequence[int], sizes: Sequence[int]) -> float:
 
 
 def effective_pairs(only_challenger: Sequence[int], only_champion: Sequence[int], sizes: Sequence[int]) -> float:
-    """How many independent pictures tell as much of the difference of two models as these groups, from who alone was right how often.
+    """Effective sample size of the difference of two models: how many independent pictures would give the same variance as these groups.
+
+    `only_challenger`, `only_champion`: pictures of each group that this model alone gets right, `sizes`: its pictures.
 
     The number of pictures over the design effect: the variance of the difference between groups (ratio estimator) over that of
     independent pictures (Rao and Scott 1992), at least 1. Few groups in which the models differ say little of it, so it is averaged

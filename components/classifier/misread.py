@@ -12,7 +12,7 @@ from components.classifier.errors import ImageError
 _COMPRESSION, _WEBP = 259, 50001
 _SUBFILE, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 284, 330, 339, 50706
 _AT_ONCE = 4096
-"""Bytes of a PNG that are unpacked together: to 4 MiB at most."""
+"""Compressed bytes of a PNG that are unpacked per call: they give 4 MiB at most."""
 _LOSSLESS_OR_LAYERED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 """Start-of-frame markers of JPEG's kinds that its decoder does not know (ISO/IEC 10918-1, table B.1)."""
 

@@ -1,1 +1,1 @@
-"""Deploying a version that the gate let through: one module per target, chosen in step.py."""
+"""Bringing a version to serve: by the gate, by a person who names it, or back to an earlier one; targets are local.py and kserve/."""

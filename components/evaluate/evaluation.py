@@ -86,7 +86,7 @@ class _Scored:
     appearance: slices.Appearance
     columns: slices.Columns
     groups: Labels | None
-    """Which group each test picture is of; None where pictures stand for themselves."""
+    """Which group each test picture is of; None where the dataset has no groups."""
 
 
 def split_digest(classes: list[str], split: Split) -> str:
@@ -227,8 +227,8 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
 def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None) -> Predictions:
     images, probabilities, familiarity = scored.test.images, scored.scores.probabilities, scored.scores.familiarity
     rows = [mistake.index for mistake in evaluation.mistakes]
-    surest, answers = images[rows], metrics.predicted_classes(probabilities)[rows].tolist()
-    predictions = Predictions(scored.labels, probabilities, champion, surest, familiarity)
+    shown, answers = images[rows], metrics.predicted_classes(probabilities)[rows].tolist()
+    predictions = Predictions(scored.labels, probabilities, champion, shown, familiarity)
     names = scored.columns.files
     thumbnails, thumbnail_rows = thumbnails_of(images, predictions.wrong)
     origins = {int(row): names[row] for row in predictions.wrong} if names else {}
@@ -239,7 +239,7 @@ def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilitie
         thumbnail_rows=thumbnail_rows,
         label_quality=metrics.label_quality(scored.labels, probabilities),
         groups=scored.groups,
-        occluded=occlude(scored.classifier, surest, answers, scored.scores.batch_size),
+        occluded=occlude(scored.classifier, shown, answers, scored.scores.batch_size),
     )
 
 

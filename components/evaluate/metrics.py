@@ -59,7 +59,7 @@ def classes_by_groups(per_class: list[ClassResult], labels: Labels, correct: npt
 
 
 def effective_by_groups(correct: npt.NDArray[np.bool_], groups: Labels) -> float:
-    """How many independent pictures tell as much as these, (N,) at least one, of `groups` int64 (N,)."""
+    """Effective sample size of the share of correct pictures, (N,) at least one, of `groups` int64 (N,)."""
     sizes = np.bincount(groups)
     present = sizes > 0
     return effective_pictures(np.bincount(groups, correct)[present].astype(int).tolist(), sizes[present].tolist())
@@ -138,7 +138,7 @@ def label_quality(labels: Labels, probabilities: Probabilities) -> npt.NDArray[n
 
 
 def confident_mistakes(labels: Labels, probabilities: Probabilities, classes: list[str], files: list[str] | None) -> list[Mistake]:
-    """The mistakes that the model was surest of, surest first."""
+    """The mistakes, most confident first."""
     predicted = predicted_classes(probabilities)
     confidence = probabilities.max(axis=1)
     wrong = np.flatnonzero(labels != predicted)

@@ -54,7 +54,7 @@ class Collection:
     columns: dict[str, list[Any]] = field(default_factory=dict)
     """Further attributes, N values each."""
     group: str = ""
-    """The column whose values must each lie in one split; "" where pictures stand for themselves."""
+    """The column whose values must each lie in one split; "" where the dataset has no groups."""
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,7 +12,7 @@ RUN = 50_000
 BLOCK = 500
 """Items that are read at once from each run."""
 MAX_RUNS = 64
-"""Runs that are merged to a longer one as soon as there are so many: each takes an open file and a block while items are read."""
+"""Runs that are merged to a longer one as soon as there are this many: each takes an open file and a block while items are read."""
 
 Item = TypeVar("Item")
 

@@ -59,7 +59,7 @@ class Comparison:
 
 
 class Common(NamedTuple):
-    """What two versions said of the same pictures; `groups` int64 (N,), None where pictures stand for themselves or it is not known."""
+    """What two versions said of the same pictures; `groups` int64 (N,), None where the dataset has no groups or they are not known."""
 
     labels: Labels
     first: Probabilities

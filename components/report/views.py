@@ -23,7 +23,7 @@ MIN_FALL = 0.1
 """A confidence that falls by less than this is not coloured as deeply as others: no part decides by itself."""
 MARK_COLOUR, MARK_DEPTH, MARK_TONES = (255, 120, 0), 0.75, 64
 MAX_LISTED = 5_000
-"""Wrong pictures that the report lists, the surest."""
+"""Wrong pictures that the report lists, the most confident."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ShownWrong:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """All wrong pictures by (label, predicted), the most frequent pair first, the surest picture first; `left_out` are not listed."""
+    """All wrong pictures by (label, predicted), the most frequent pair and the most confident picture first; `left_out` are not listed."""
 
     pairs: list[tuple[str, str, list[ShownWrong]]]
     total: int

@@ -1,1 +1,1 @@
-"""Batch scoring: resolve a model version -> plan -> score pieces in parallel -> merge into one Parquet file."""
+"""Batch scoring: resolve a model version -> plan -> score pieces in parallel -> one Parquet file, or a dataset of parts."""

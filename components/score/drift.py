@@ -23,7 +23,7 @@ MIN_EFFECT = 0.05
 RATE = 0.01
 """How often a run on pictures of the same kind raises the alarm, at most."""
 MIN_EXPECTED = 5
-"""Bins are joined with their neighbours until both sides together expect so many."""
+"""Bins are joined with their neighbours until both sides together expect this many."""
 MIN_HARM = 0.01
 """An estimated loss of accuracy from here on is called harmful, where chance does not explain it."""
 

@@ -35,7 +35,7 @@ BATCH_ROWS = 10_000
 """Rows of what is passed over that are written at once."""
 SHARD_ROWS = 50_000
 MAX_SHARDS = 16
-"""When the number of shards is left to the plan: one for so many rows, and no more than these."""
+"""When the number of shards is left to the plan: one for this many rows, and no more shards than this."""
 
 PASSED_OVER = pa.schema([pa.field("input", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
 _SLICES = pa.schema(

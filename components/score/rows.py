@@ -45,7 +45,7 @@ PASSED = "passed_over"
 PART_BYTES = 128 * 2**20
 GROUP_ROWS = 65_536
 GROUP_VALUES = 8 * 2**20
-"""A row group holds so many rows, fewer where every row has many probabilities: always as many for the same classes."""
+"""Rows of a row group, fewer where every row has many probabilities: always as many for the same classes."""
 ROW_BYTES = 24
 """What a row without probabilities takes, about."""
 ROWS_FILE, PASSED_FILE = "rows.parquet", "passed_over.parquet"

@@ -54,9 +54,9 @@ class SearchSettings(Settings):
     space: dict[str, Values] = Field({"learning_rate": [0.001, 0.003, 0.01, 0.03]})
     """Values of each setting of training that is tried: a list, or {"min": 0.001, "max": 0.1, "scale": "log"}. May stand beside trials."""
     trials: int = Field(8, ge=1, le=MAX_TRIALS)
-    """Combinations that are tried: all of them where there are no more (a grid), otherwise so many drawn at random."""
+    """Most combinations to try: all where the space has no more (a grid), otherwise this many drawn at random."""
     reduction: int = Field(2, ge=1, le=8)
-    """One of so many trials of a rung goes on to the next, which has so many times the epochs; 1: all train to the end at once."""
+    """A rung passes 1/reduction of its trials on to the next, with reduction times as many epochs; 1: all train to the end at once."""
     trials_seed: int = Field(0, ge=0, le=2**31 - 1)
     """Decides which combinations are drawn."""
 

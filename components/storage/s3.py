@@ -66,7 +66,7 @@ class S3Store(Store):
         return b"".join(self._chunks(key, start, start + size))[:size] if size else b""
 
     def _chunks(self, key: str, start: int, stop: int | None) -> Iterator[bytes]:
-        """Yield an object's bytes from `start` to before `stop`, or to its end, beyond which a server that ignores ranges may go."""
+        """Yield an object's bytes from `start` to before `stop`, or to its end; a server that ignores ranges may give more."""
         offset, tag, until = start, None, None
         for _ in range(_RESUMES):
             response = self._get(key, offset, stop)

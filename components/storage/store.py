@@ -68,7 +68,7 @@ class Store(ABC):
 
     @abstractmethod
     def require_create_only(self) -> None:
-        """Raise StoreUnsuitable when `create` could overwrite; `create` asks itself, a long upload that ends with it asks before."""
+        """Raise StoreUnsuitable when `create` could overwrite; `create` checks it itself; a long upload that ends with it checks before."""
 
     def require_place(self) -> None:  # noqa: B027 - most stores make their own place
         """Raise StoreError unless what holds the objects is there, such as the bucket; makes nothing. Every write asks first."""

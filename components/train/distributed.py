@@ -109,7 +109,7 @@ class Nodes:
 
 
 def launch(processes: int, function: Callable[..., T], *arguments: object, nodes: Nodes | None = None) -> T:
-    """Call a function in so many new processes, where `Group.join` finds the others; returns what the first one here returns.
+    """Call a function in this many new processes, where `Group.join` finds the others; returns what the first one here returns.
 
     With `nodes` each of these machines calls this, and the processes of all of them are one group.
 

@@ -121,7 +121,7 @@ class Trainer:
     def fit(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest | None = None, until: int | None = None) -> Fitted:
         """Train until the last epoch or until validation stops improving, and restore the best weights.
 
-        `until`: pause after so many epochs, with a checkpoint from which the same training goes on later. Told to stop, it writes a
+        `until`: pause after this many epochs, with a checkpoint from which the same training goes on later. Told to stop, it writes a
         checkpoint after the step that it is in, and raises what `stop.leave` raises. Raises TrainingError when the loss is not finite or
         the GPU's memory is full.
         """

@@ -95,13 +95,13 @@ def mistakes(
     ] = "",
     label: Annotated[str, typer.Option("--label", help="Only pictures of this class.")] = "",
     predicted: Annotated[str, typer.Option("--predicted", help="Only pictures that were taken for this class.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows shown, surest first; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="Rows shown, most confident first; 0 for all.")] = 50,
     suspect: Annotated[bool, typer.Option("--suspect", help="Those whose label is most suspect first.")] = False,
     store: StoreOption = DEFAULT_STORE,
     name: NameOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """List the test pictures that a version got wrong, surest first, as a table, CSV, Parquet or JSON.
+    """List the test pictures that a version got wrong, most confident first, as a table, CSV, Parquet or JSON.
 
     Each has its file, label, prediction, confidence, familiarity and label quality (low: the label may be wrong; suspicion, not proof).
 

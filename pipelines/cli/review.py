@@ -97,7 +97,7 @@ def export(
     state: StateOption = State.unlabelled,
     reason: WhyOption = Why.any,
     limit: Annotated[
-        int, typer.Option(min=0, help="At most so many, least confident first (--reason audit: at random); 0: all, of suspects 50.")
+        int, typer.Option(min=0, help="At most this many, least confident first (--reason audit: at random); 0: all, of suspects 50.")
     ] = 0,
     as_json: JsonOption = False,
 ) -> None:

@@ -19,7 +19,7 @@ def trial(
     ],
     settings: SettingsOption = None,
     until: Annotated[
-        int, typer.Option("--until", min=0, help="Pause after so many epochs; a later trial with the same settings goes on. 0: all.")
+        int, typer.Option("--until", min=0, help="Pause after this many epochs; a later trial with the same settings goes on. 0: all.")
     ] = 0,
     store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where checkpoints and weights lie.")] = DEFAULT_STORE,
     name: RunNameOption = "",

@@ -15,7 +15,7 @@ FIRST_LOOK = 25
 MARGIN = 0.05
 """A slower or less confident tail must be larger by this share of the requests, else it is not worth undoing a rollout."""
 TAIL = 0.1
-"""The least share of all requests that is called slow, or unsure: the outermost edge of the histogram that cuts off so many."""
+"""The least share of all requests that is called slow, or unsure: beyond the histogram's outermost edge that leaves it."""
 _QUESTIONS = 4
 
 Verdict = Literal["waiting", "passed", "worse"]
