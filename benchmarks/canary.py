@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.deploy.kserve.judge import Bounds, Counts, Pairs, judge, sizes_of_looks
+from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
 
 DOCS = Path(__file__).parent.parent / "docs" / "rollout.md"
 BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"
@@ -82,7 +82,7 @@ def _undone_after(truth: Truth, bounds: Bounds, looks: list[int], rng: np.random
             alike += int(rng.binomial(fresh, truth.agree))
             before = look
             counts = [_counts(total) for total in totals]
-            verdict, _ = judge(counts[0], counts[1], Pairs(look, alike), bounds)
+            verdict, _ = compare_counts(counts[0], counts[1], Pairs(look, alike), bounds)
             if verdict == "worse":
                 return spent + look
         assert verdict == "passed"

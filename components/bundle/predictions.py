@@ -23,8 +23,9 @@ class Predictions:
     `mistake_images` uint8 (M, H, W, C) are the pictures of Evaluation.mistakes, in their order. The rest is missing in versions of
     release 0.1: `familiarity` float32 (N,), where the model says it; `files`, where each wrong picture came from, by its row;
     `thumbnails` uint8 (T, h, w, C) of the wrong pictures `thumbnail_rows` int64 (T,), most confident first; `label_quality` float32
-    (N,), 0 to 1, where low means that the label may be wrong; `occluded` float32 (L, rows, columns), of the first L mistakes the probability of their
-    answer while each part of the picture is hidden; `groups` int64 (N,), which group each picture is of, where the dataset has groups.
+    (N,), 0 to 1, where low means that the label may be wrong; `occluded` float32 (L, rows, columns), of the first L mistakes the
+    probability of their answer while each part of the picture is hidden; `groups` int64 (N,), which group each picture is of, where
+    the dataset has groups.
     """
 
     labels: Labels

@@ -1,4 +1,7 @@
-"""How a cluster serves (its CPU and memory are the ServingRuntime's): every field is also an environment variable, `PENSTOCK_KSERVE_` and its name in capitals."""
+"""How a cluster serves; CPU and memory are the ServingRuntime's.
+
+Every field is also an environment variable, `PENSTOCK_KSERVE_` and its name in capitals.
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal

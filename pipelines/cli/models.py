@@ -248,6 +248,8 @@ def delete(
     registry.refuse_champion(version)
     if not registry.sizes(version):
         registry.get(version)  # which says what versions there are
+    if version == registry.ledger.previous():
+        view.say(f"[yellow]{version} served before the champion: without it `penstock models rollback` has nothing to bring back.[/]")
     if not yes:
         typer.confirm(f"Delete version {version} of {registry.name} from {registry.store.url} for good?", abort=True)
     registry.delete(version)

@@ -157,9 +157,12 @@ def test_rollback_one_command_then_by_name(registry: Registry) -> None:
 
 
 def test_delete_asks_and_never_takes_the_champion(registry: Registry) -> None:
-    one, _, three = registry.versions()
+    one, two, three = registry.versions()
     assert "is the champion" in str(call("delete", three, "--yes").exception)
-    assert call("delete", one, answer="n\n").exit_code == 1
+    assert "has nothing to bring back" in call("delete", two, answer="n\n").stdout
+    left = call("delete", one, answer="n\n")
+    assert left.exit_code == 1
+    assert "bring back" not in left.stdout
     assert one in list(registry.versions())
     assert call("delete", one, answer="y\n").exit_code == 0
     assert one not in list(registry.versions())

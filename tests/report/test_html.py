@@ -138,7 +138,7 @@ def test_a_report_of_more_mistakes_than_fit_stays_below_five_megabytes_and_says_
     html = render(evaluation.model_copy(update={"mistakes": []}), predictions)
     assert len(html.encode()) < 5_000_000
     assert "All 30,000 mistakes" in html
-    assert "Listed are the 5,000 surest" in html
+    assert "Listed are the 5,000 most confident" in html
     assert "are listed without their picture" in html
 
 

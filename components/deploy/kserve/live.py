@@ -1,4 +1,4 @@
-"""Reads what predictors count of live requests, and lets the judge compare the versions until it has seen enough."""
+"""Reads what predictors count of live requests, and compares the versions until enough was seen."""
 
 import time
 from collections import Counter
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
 from components.deploy.kserve.cluster import Cluster
-from components.deploy.kserve.judge import Bounds, Counts, Pairs, judge, sizes_of_looks
 from components.deploy.kserve.state import SERVICE_LABEL, is_ready, pod_address
 from components.deploy.kserve.watch import NotServed, Say
 from components.settings.serving import KServeSettings
@@ -163,7 +163,7 @@ def compare_live(
     tell(f"{services[0]}: waits for {least} live requests to {challenger} beside {champion}")
     if problem := compare(meter, champion, challenger, bounds, settings.canary_seconds, still):
         raise NotServed(f"on live requests: {problem}")
-    _, told = judge(meter.counts(champion), meter.counts(challenger), meter.pairs(champion), bounds)
+    _, told = compare_counts(meter.counts(champion), meter.counts(challenger), meter.pairs(champion), bounds)
     tell(f"{services[0]}: {told}; it is not worse")
 
 
@@ -180,7 +180,7 @@ def compare(meter: Meter, champion: str, challenger: str, bounds: Bounds, second
         enough = min(ours.requests, theirs.requests, *([pairs.pictures] if bounds.agreement else [])) >= bounds.least
         if enough or (sizes and ours.requests >= sizes[0]):
             sizes = [size for size in sizes if size > ours.requests]
-            verdict, told = judge(theirs, ours, pairs, bounds)
+            verdict, told = compare_counts(theirs, ours, pairs, bounds)
             if verdict == "worse":
                 return told
             if verdict == "passed":

@@ -17,9 +17,9 @@ from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden
 from components.classifier.errors import InferenceError, RolloutConflict, RolloutError
 from components.classifier.images import Pixels
 from components.deploy.kserve.cluster import Cluster, Unreachable
+from components.deploy.kserve.readiness import Readiness, assess, error_in_log
 from components.deploy.kserve.service import Object, digest_of, uri_of
 from components.deploy.kserve.state import Observation, observe
-from components.deploy.kserve.verdict import Verdict, error_in_log, judge
 from components.inference_client import InferenceClient, batches
 from components.registry import Registry
 from components.settings.serving import KServeSettings
@@ -84,21 +84,21 @@ class Watcher:
         """
         began, unanswered = time.monotonic(), 0.0
         while True:
-            verdict, seen = self._look(applied, time.monotonic() - began, percent)
-            if verdict.state == "served":
+            readiness, seen = self._look(applied, time.monotonic() - began, percent)
+            if readiness.state == "served":
                 problem = self._ask(seen, golden)
                 if not problem:
-                    self._tell(f"{verdict.line}; golden requests agree" if golden else verdict.line)
+                    self._tell(f"{readiness.line}; golden requests agree" if golden else readiness.line)
                     return
                 unanswered = unanswered or time.monotonic()
-                verdict = Verdict("waiting", f"it is up, but {problem}")
+                readiness = Readiness("waiting", f"it is up, but {problem}")
                 if time.monotonic() - unanswered > ANSWER_SECONDS:
-                    raise NotServed(verdict.line)
+                    raise NotServed(readiness.line)
             else:
                 unanswered = 0.0
-            self._tell(verdict.line)
+            self._tell(readiness.line)
             if time.monotonic() > deadline:
-                raise NotServed(f"not served after {time.monotonic() - began:.0f} s: {verdict.line}{self._words(verdict)}")
+                raise NotServed(f"not served after {time.monotonic() - began:.0f} s: {readiness.line}{self._words(readiness)}")
             time.sleep(POLL_SECONDS)
 
     def settle(self, applied: Object, golden: Golden, deadline: float) -> None:
@@ -136,21 +136,21 @@ class Watcher:
             answered += 1
         return "" if answered else f"no request of {count} came to the new version at {percent} percent"
 
-    def _look(self, applied: Object, seconds: float, percent: int, *, settled: bool = False) -> tuple[Verdict, Observation]:
+    def _look(self, applied: Object, seconds: float, percent: int, *, settled: bool = False) -> tuple[Readiness, Observation]:
         """Observe once; raises NotServed for a failure, and RolloutConflict when something else is served."""
         uri, digest = uri_of(applied), digest_of(applied)
         try:
             seen = observe(self._cluster, self._service, uri, digest, standard=self._settings.standard)
         except Unreachable as error:
-            return Verdict("waiting", str(error)), Observation()
-        verdict = judge(seen, uri, seconds, digest=digest, percent=percent, settled=settled)
-        if verdict.state == "replaced":
+            return Readiness("waiting", str(error)), Observation()
+        readiness = assess(seen, uri, seconds, digest=digest, percent=percent, settled=settled)
+        if readiness.state == "replaced":
             raise RolloutConflict(
-                f"another deployer changed {self._service}: {verdict.line}, not {uri}; it was not touched; look at the ledger"
+                f"another deployer changed {self._service}: {readiness.line}, not {uri}; it was not touched; look at the ledger"
             )
-        if verdict.state == "failed":
-            raise NotServed(verdict.line + self._words(verdict))
-        return verdict, seen
+        if readiness.state == "failed":
+            raise NotServed(readiness.line + self._words(readiness))
+        return readiness, seen
 
     def _ask(self, seen: Observation, golden: Golden | None) -> str:
         if golden is None:
@@ -188,13 +188,13 @@ class Watcher:
             self._clients[address] = InferenceClient(address, self._service, headers=headers, ca=ca, seconds=_RESPONSE_SECONDS)
         return self._clients[address]
 
-    def _words(self, verdict: Verdict) -> str:
+    def _words(self, readiness: Readiness) -> str:
         """Return the end of the container's log, to be added to a reason."""
-        if not verdict.container:
+        if not readiness.container:
             return ""
         for previous in (True, False):
-            if words := error_in_log(self._cluster.log(verdict.pod, verdict.container, previous=previous)):
-                return "" if words in verdict.line else f"; its log ends with: {words}"
+            if words := error_in_log(self._cluster.log(readiness.pod, readiness.container, previous=previous)):
+                return "" if words in readiness.line else f"; its log ends with: {words}"
         return ""
 
     def _tell(self, line: str) -> None:

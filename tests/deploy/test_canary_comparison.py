@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import canary
-from components.deploy.kserve.judge import Bounds, Counts, Pairs, judge, sizes_of_looks
+from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
 
 BOUNDS = Bounds(least=400, looks=10, agreement=0.9)
 GOOD = Counts(400, 2, (100, 200, 80, 20), (4, 16, 80, 300))
@@ -38,19 +38,19 @@ def bad(
     ],
 )
 def test_a_challenger_is_judged_beside_its_champion(challenger: Counts, pairs: Pairs, verdict: str, words: str) -> None:
-    found, told = judge(GOOD, challenger, pairs, BOUNDS)
+    found, told = compare_counts(GOOD, challenger, pairs, BOUNDS)
     assert (found, words in told) == (verdict, True), told
 
 
 def test_agreement_is_asked_only_where_it_is_wanted() -> None:
-    assert judge(GOOD, GOOD, Pairs(), Bounds(400, 10)) == ("passed", "400 live requests, 2 failed (champion: 400, 2)")
-    assert judge(GOOD, GOOD, Pairs(400, 100), Bounds(400, 10))[0] == "passed"
+    assert compare_counts(GOOD, GOOD, Pairs(), Bounds(400, 10)) == ("passed", "400 live requests, 2 failed (champion: 400, 2)")
+    assert compare_counts(GOOD, GOOD, Pairs(400, 100), Bounds(400, 10))[0] == "passed"
 
 
 def test_both_must_have_answered_enough() -> None:
     few = Counts(30, 0, (8, 15, 6, 1), (0, 1, 6, 23))
-    assert judge(few, GOOD, ALIKE, BOUNDS)[0] == "waiting"
-    assert judge(Counts(), Counts(), ALIKE, BOUNDS)[0] == "waiting"
+    assert compare_counts(few, GOOD, ALIKE, BOUNDS)[0] == "waiting"
+    assert compare_counts(Counts(), Counts(), ALIKE, BOUNDS)[0] == "waiting"
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_looks_are_fixed_beforehand(least: int, looks: list[int]) -> None:
 )
 def test_a_version_is_never_worse_than_itself(counted: tuple[int, int], seconds: list[int], confidence: list[int]) -> None:
     same = Counts(*counted, tuple(seconds), tuple(confidence))
-    assert judge(same, same, ALIKE, BOUNDS)[0] != "worse"
+    assert compare_counts(same, same, ALIKE, BOUNDS)[0] != "worse"
 
 
 def documented() -> str:

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from components.deploy.kserve.readiness import assess, error_in_log
 from components.deploy.kserve.service import DIGEST, Object
 from components.deploy.kserve.state import SOURCE, ContainerState, DeploymentState, Observation, PodState, read
-from components.deploy.kserve.verdict import error_in_log, judge
 
 NEW, OLD = "s3://models/digits/2/", "s3://models/digits/1/"
 
@@ -116,19 +116,19 @@ CASES: dict[str, tuple[Observation, str, str]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_a_look_has_one_meaning(case: str) -> None:
     seen, state, line = CASES[case]
-    verdict = judge(seen, NEW, seconds=10)
-    assert (verdict.state, line in verdict.line) == (state, True), verdict
+    readiness = assess(seen, NEW, seconds=10)
+    assert (readiness.state, line in readiness.line) == (state, True), readiness
 
 
 def test_a_status_from_before_the_apply_is_not_believed() -> None:
     seen = Observation(uri=NEW, invalid="RuntimeNotRecognized: of the spec before")
-    assert judge(seen, NEW, seconds=1).state == "waiting"
+    assert assess(seen, NEW, seconds=1).state == "waiting"
 
 
 def test_once_it_has_served_a_single_crash_counts() -> None:
     crashed = replace(SERVED, pods=(PodState("p", ready=True, containers=(replace(MAIN, restarts=1, ended="Error", exit_code=3),)),))
-    assert judge(crashed, NEW, 60).state == "served"
-    assert judge(crashed, NEW, 60, settled=True).state == "failed"
+    assert assess(crashed, NEW, 60).state == "served"
+    assert assess(crashed, NEW, 60, settled=True).state == "failed"
 
 
 def test_the_same_version_by_another_spec_is_not_served_yet() -> None:
@@ -138,16 +138,16 @@ def test_the_same_version_by_another_spec_is_not_served_yet() -> None:
     changed = service(**UP_TO_DATE)
     changed["metadata"]["annotations"] = {DIGEST: ours}
     seen = read(changed, [before], [], [], [], NEW, ours, standard=True)
-    assert judge(seen, NEW, 60, digest=ours).state == "waiting"
+    assert assess(seen, NEW, 60, digest=ours).state == "waiting"
     before["spec"]["template"]["metadata"]["annotations"][DIGEST] = ours
-    assert judge(read(changed, [before], [], [], [], NEW, ours, standard=True), NEW, 60, digest=ours).state == "served"
-    other = judge(seen, NEW, 60, digest="e" * 32)
+    assert assess(read(changed, [before], [], [], [], NEW, ours, standard=True), NEW, 60, digest=ours).state == "served"
+    other = assess(seen, NEW, 60, digest="e" * 32)
     assert (other.state, "another spec" in other.line) == ("replaced", True)
 
 
 def test_a_canary_is_served_at_its_own_share() -> None:
-    assert judge(replace(SERVED, percent=10), NEW, 60, percent=10).state == "served"
-    assert judge(replace(SERVED, percent=10), NEW, 60, percent=50).state == "waiting"
+    assert assess(replace(SERVED, percent=10), NEW, 60, percent=10).state == "served"
+    assert assess(replace(SERVED, percent=10), NEW, 60, percent=50).state == "waiting"
 
 
 def deployment(uri: str, *, revision: str = "1", uid: str = "d", **status: int) -> Object:
@@ -204,8 +204,8 @@ def test_a_runtime_that_is_missing_is_named() -> None:
     failure = {"reason": "RuntimeNotRecognized", "message": "no runtime supports it"}
     live = service(modelStatus={"transitionStatus": "InvalidSpec", "lastFailureInfo": failure})
     live["metadata"]["namespace"], live["spec"]["predictor"]["model"]["runtime"] = "models", "penstock-onnx-v1"
-    verdict = judge(look(live, [], [], []), NEW, 60)
-    assert (verdict.state, verdict.line.partition("spec: ")[2]) == (
+    readiness = assess(look(live, [], [], []), NEW, 60)
+    assert (readiness.state, readiness.line.partition("spec: ")[2]) == (
         "failed",
         "RuntimeNotRecognized: no runtime supports it (runtime penstock-onnx-v1 in namespace models)",
     )
@@ -215,7 +215,7 @@ def test_ready_of_the_old_revision_is_no_success() -> None:
     """Ready, UpToDate, and an observedGeneration ahead of the generation, all while the Deployment is the old one's."""
     seen = look(service(**UP_TO_DATE), [deployment(OLD)], [replica_set(OLD, "r1", "1")], [a_pod("p1", "r1")])
     assert seen.deployment is None
-    assert judge(seen, NEW, 60).state == "waiting"
+    assert assess(seen, NEW, 60).state == "waiting"
 
 
 def test_ready_true_and_up_to_date_while_the_new_pod_crashes_is_a_failure() -> None:
@@ -225,9 +225,9 @@ def test_ready_true_and_up_to_date_while_the_new_pod_crashes_is_a_failure() -> N
     pods = [a_pod("p1", "r1", conditions=[{"type": "Ready", "status": "True"}]), a_pod("p2", "r2", containerStatuses=[crashed])]
     sets = [replica_set(OLD, "r1", "1"), replica_set(NEW, "r2", "2")]
     seen = look(service(**UP_TO_DATE), [deployment(NEW, replicas=2, unavailableReplicas=1)], sets, pods)
-    verdict = judge(seen, NEW, 60)
-    assert (verdict.state, verdict.pod) == ("failed", "p2")
-    assert "exit code 3, 2 restarts: boom" in verdict.line
+    readiness = assess(seen, NEW, 60)
+    assert (readiness.state, readiness.pod) == ("failed", "p2")
+    assert "exit code 3, 2 restarts: boom" in readiness.line
 
 
 def test_ready_unknown_is_no_failure_and_a_failure_info_of_before_is_none() -> None:
@@ -237,7 +237,7 @@ def test_ready_unknown_is_no_failure_and_a_failure_info_of_before_is_none() -> N
     }
     ready = a_pod("p2", "r2", conditions=[{"type": "Ready", "status": "True"}])
     seen = look(service(**status), [deployment(NEW)], [replica_set(NEW, "r2", "2")], [ready])
-    assert judge(seen, NEW, 60).state == "served"
+    assert assess(seen, NEW, 60).state == "served"
     assert seen.pods[0].address == "http://10.0.0.9:8080"
 
 

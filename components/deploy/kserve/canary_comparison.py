@@ -18,7 +18,7 @@ TAIL = 0.1
 """The least share of all requests that is called slow, or unsure: beyond the histogram's outermost edge that leaves it."""
 _QUESTIONS = 4
 
-Verdict = Literal["waiting", "passed", "worse"]
+Outcome = Literal["waiting", "passed", "worse"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def sizes_of_looks(least: int) -> list[int]:
     return sizes
 
 
-def judge(champion: Counts, challenger: Counts, pairs: Pairs, bounds: Bounds) -> tuple[Verdict, str]:
-    """Judge what both did in one step; returns the verdict and the reason in words.
+def compare_counts(champion: Counts, challenger: Counts, pairs: Pairs, bounds: Bounds) -> tuple[Outcome, str]:
+    """Compare what both did in one step; returns the outcome and the reason in words.
 
     "worse" as soon as one question says so, "passed" when both have answered the least number of requests, else "waiting".
     """

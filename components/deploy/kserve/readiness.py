@@ -28,7 +28,7 @@ _PERMANENT = ("forbidden", "violates PodSecurity", "exceeded quota", "denied the
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Readiness:
     """`line` says the state in words; for a failure it is the reason, with the pod's own words."""
 
     state: RolloutState
@@ -38,33 +38,34 @@ class Verdict:
     """Whose log tells more."""
 
 
-def judge(seen: Observation, uri: str, seconds: float, *, digest: str = "", percent: int = 100, settled: bool = False) -> Verdict:
-    """Judge what was seen `seconds` after the apply of a spec, of that digest, that serves `uri`.
+def assess(seen: Observation, uri: str, seconds: float, *, digest: str = "", percent: int = 100, settled: bool = False) -> Readiness:
+    """Say what an observation means, made `seconds` after the apply of a spec, of that digest, that serves `uri`.
 
     `percent`: the share of traffic that the new revision must get (Knative). `settled`: it has answered before, so that a
     single crash now counts. Unknown or stale conditions are never a failure, and Ready is never a success.
     """
     if seen.uri != uri:
-        return Verdict("replaced", f"the InferenceService serves {seen.uri or 'nothing'} by now")
+        return Readiness("replaced", f"the InferenceService serves {seen.uri or 'nothing'} by now")
     if seen.digest != digest:
-        return Verdict("replaced", f"the InferenceService serves {uri} by another spec than was applied")
+        return Readiness("replaced", f"the InferenceService serves {uri} by another spec than was applied")
     if seen.invalid and seen.deployment is None and seconds >= _INVALID_SECONDS:
-        return Verdict("failed", f"KServe refuses the spec: {seen.invalid}")
+        return Readiness("failed", f"KServe refuses the spec: {seen.invalid}")
     if any(sign in seen.not_created for sign in _PERMANENT):
-        return Verdict("failed", f"no pod can be made: {seen.not_created}{_remedy(seen.not_created)}")
+        return Readiness("failed", f"no pod can be made: {seen.not_created}{_remedy(seen.not_created)}")
     for pod in seen.pods:
         for container in pod.containers:
             if _has_failed(container, settled):
-                return Verdict("failed", f"pod {pod.name}: {_reason(container)}", pod.name, container.name)
+                return Readiness("failed", f"pod {pod.name}: {_reason(container)}", pod.name, container.name)
     if seen.deployment is None:
-        return Verdict("waiting", "KServe has not taken up the new spec yet" + (f" ({seen.invalid})" if seen.invalid else ""))
+        return Readiness("waiting", "KServe has not taken up the new spec yet" + (f" ({seen.invalid})" if seen.invalid else ""))
     if not seen.deployment.complete or not seen.revision_ready:
-        return Verdict("waiting", _progress(seen, seen.deployment), *_suspect(seen))
+        return Readiness("waiting", _progress(seen, seen.deployment), *_suspect(seen))
     if seen.deployment.replicas < seen.least:
-        return Verdict("waiting", f"{seen.deployment.available} of {seen.least} pods serve; the autoscaler has not raised their number yet")
+        serve = f"{seen.deployment.available} of {seen.least} pods serve"
+        return Readiness("waiting", f"{serve}; the autoscaler has not raised their number yet")
     if seen.percent < percent:
-        return Verdict("waiting", f"the new revision gets {seen.percent} of {percent} percent of the traffic")
-    return Verdict("served", f"{seen.deployment.available} of {seen.deployment.replicas} new pods serve, the old ones are gone")
+        return Readiness("waiting", f"the new revision gets {seen.percent} of {percent} percent of the traffic")
+    return Readiness("served", f"{seen.deployment.available} of {seen.deployment.replicas} new pods serve, the old ones are gone")
 
 
 def _remedy(not_created: str) -> str:
