@@ -51,7 +51,7 @@ def check_parameters(
     """
     given = dict(locals())
     from components.preflight.checks import check_training, tell
-    from components.preflight.comparison import last_training
+    from components.preflight.unchanged import last_training
     from components.settings.resources import Resources
 
     tell(check_training(given), given)

@@ -12,7 +12,7 @@ from components.bundle.environment import load_environment
 from components.deploy.request import DeployRequest
 from components.deploy.step import deploy
 from components.gate.decide import decide
-from components.preflight.comparison import difference, last_judged, last_training
+from components.preflight.unchanged import difference, last_judged, last_training
 from components.registry import Manifest, Record, Registry
 from components.registry.ledger import draft_record
 from components.registry.publication import publish_directory
