@@ -4,7 +4,7 @@ from kfp import dsl
 
 from components.deploy.component import approve_version
 from pipelines.descriptions import described
-from pipelines.steps import MINUTE, configure, use_signing_key
+from pipelines.steps import MINUTE, RUN_ID, configure, use_signing_key
 
 
 @dsl.pipeline(
@@ -25,8 +25,6 @@ def approval_pipeline(
 
     1. approve writes a record about the version's content and the evidence that the gate judged.
     """
-    approve = approve_version(
-        version=version, store=store, name=name, environment=environment, actor=actor, reason=reason, run=dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    )
+    approve = approve_version(**locals(), run=RUN_ID)
     configure(approve, "Approve", timeout=10 * MINUTE)
     use_signing_key(approve)

@@ -9,14 +9,7 @@ from components.evaluate.component import evaluate_model
 from components.gate.component import gate_model, record_hold
 from components.publish.component import publish_model
 from components.validate_serving.component import validate_serving
-from pipelines.steps import HOUR, MINUTE, configure, configure_rollout, use_signing_key, use_webhook
-
-RUN = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-
-
-def some(given: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Choose some of a pipeline's parameters, by their names."""
-    return {name: given[name] for name in names}
+from pipelines.steps import HOUR, MINUTE, RUN_ID, configure, configure_rollout, some, use_signing_key, use_webhook
 
 
 def judge(given: dict[str, Any], dataset: Any, model: Any) -> tuple[dsl.PipelineTask, dsl.PipelineTask]:
@@ -25,7 +18,7 @@ def judge(given: dict[str, Any], dataset: Any, model: Any) -> tuple[dsl.Pipeline
     evaluate = evaluate_model(dataset=dataset, model=model, **where)
     configure(evaluate, "Evaluate", timeout=2 * HOUR)
 
-    publish = publish_model(model=model, evaluation=evaluate.outputs["evaluation"], run=RUN, **where)
+    publish = publish_model(model=model, evaluation=evaluate.outputs["evaluation"], run=RUN_ID, **where)
     configure(publish, "Publish", timeout=1 * HOUR)
     use_signing_key(publish)
 
@@ -41,7 +34,9 @@ def judge(given: dict[str, Any], dataset: Any, model: Any) -> tuple[dsl.Pipeline
 
 def conclude_after(given: dict[str, Any]) -> dsl.PipelineTask:
     """Add the step that runs however the others end; it goes into the exit handler."""
-    conclude = conclude_run(version="", run=RUN, **some(given, "store", "name", "environment", "actor", "target", "namespace", "serving"))
+    conclude = conclude_run(
+        version="", run=RUN_ID, **some(given, "store", "name", "environment", "actor", "target", "namespace", "serving")
+    )
     return use_webhook(configure_rollout(conclude, "Conclude"))
 
 
@@ -53,13 +48,13 @@ def roll_out(given: dict[str, Any], publish: dsl.PipelineTask, gate: dsl.Pipelin
         deploy = deploy_model(
             version=validate.outputs["Output"],
             decision=gate.outputs["decision"],
-            run=RUN,
+            run=RUN_ID,
             **some(given, "store", "name", "environment", "strategy", "actor", "reason", "target", "namespace", "serving"),
         )
         configure_rollout(deploy, "Deploy", retries=0)
     with dsl.Else(name="hold"):
         hold = record_hold(
-            version=publish.outputs["Output"], decision=gate.outputs["decision"], run=RUN, **some(given, "store", "name", "actor")
+            version=publish.outputs["Output"], decision=gate.outputs["decision"], run=RUN_ID, **some(given, "store", "name", "actor")
         )
         configure(hold, "Hold", timeout=10 * MINUTE)
         use_signing_key(hold)

@@ -7,7 +7,7 @@ from kfp import dsl
 from components.deploy.component import choose_version, conclude_run, deploy_version
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import MINUTE, configure, configure_rollout, use_webhook
+from pipelines.steps import MINUTE, RUN_ID, configure, configure_rollout, some, use_webhook
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
 
@@ -36,50 +36,19 @@ def deployment_pipeline(
     3. deploy makes it the champion, or puts back what served before.
     4. However that ends, conclude makes sure that a version which was not seen to serve does not stay, and tells the outcome.
     """
-    run = dsl.PIPELINE_JOB_ID_PLACEHOLDER
-    choose = choose_version(
-        version=version,
-        store=store,
-        name=name,
-        environment=environment,
-        actor=actor,
-        reason=reason,
-        target=target,
-        namespace=namespace,
-        serving=serving,
-    )
+    given = dict(locals())
+    choose = choose_version(**given)
     configure(choose, "Choose version", timeout=10 * MINUTE)
 
-    conclude = conclude_run(
-        version=version,
-        store=store,
-        name=name,
-        environment=environment,
-        actor=actor,
-        target=target,
-        namespace=namespace,
-        run=run,
-        serving=serving,
-    )
+    where = some(given, "store", "name", "environment", "actor", "target", "namespace", "serving")
+    conclude = conclude_run(version=version, run=RUN_ID, **where)
     use_webhook(configure_rollout(conclude, "Conclude"))
 
     with dsl.ExitHandler(conclude, name="rollout"):
-        validate = validate_serving(version=choose.output, store=store, name=name, environment=environment)
+        validate = validate_serving(version=choose.output, **some(given, "store", "name", "environment"))
         configure(validate, "Validate serving", timeout=30 * MINUTE)
 
-        deploy = deploy_version(
-            version=validate.outputs["Output"],
-            asked=version,
-            store=store,
-            name=name,
-            environment=environment,
-            actor=actor,
-            reason=reason,
-            target=target,
-            namespace=namespace,
-            run=run,
-            serving=serving,
-        )
+        deploy = deploy_version(version=validate.outputs["Output"], asked=version, reason=reason, run=RUN_ID, **where)
         configure_rollout(deploy, "Deploy", retries=0)
 
     return Outputs(version=choose.output, outcome=conclude.outputs["Output"])

@@ -6,7 +6,7 @@ from kfp import dsl
 
 from components.score.component import merge_scores, plan_shards, resolve_version, score_images
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, know_own_pod, use_gpus
+from pipelines.steps import HOUR, MINUTE, configure, know_own_pod, some, use_gpus
 
 Outputs = NamedTuple("Outputs", [("version", str), ("output", str)])  # noqa: UP014 - kfp reads this form
 
@@ -38,19 +38,12 @@ def scoring_pipeline(
     3. For each shard, score decodes and classifies, and keeps each finished piece in the output: a run that was stopped goes on there.
     4. merge commits what the shards wrote: predictions, summary and manifest.
     """
-    resolve = resolve_version(store=store, name=name, version=version)
+    given = dict(locals())
+    resolve = resolve_version(**some(given, "store", "name", "version"))
     configure(resolve, "Resolve version", timeout=10 * MINUTE)
 
     plan = plan_shards(
-        store=store,
-        name=name,
-        version=resolve.output,
-        input=input,
-        output=output,
-        environment=environment,
-        shards=shards,
-        gpus=gpus,
-        scoring=scoring,
+        version=resolve.output, **some(given, "store", "name", "input", "output", "environment", "shards", "gpus", "scoring")
     )
     configure(plan, "Plan", timeout=2 * HOUR)
     know_own_pod(plan)

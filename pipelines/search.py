@@ -9,9 +9,9 @@ from components.preflight.component import check_search
 from components.search.component import choose_best, keep_best, plan_trials
 from components.settings.trials import RUNGS
 from components.train.component import train_model, train_trial
-from pipelines.challenge import RUN, conclude_after, judge, roll_out, some
+from pipelines.challenge import conclude_after, judge, roll_out
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, pod_inputs, use_pod, within_group
+from pipelines.steps import HOUR, MINUTE, RUN_ID, configure, pod_inputs, some, use_pod, within_group
 
 PARALLEL_TRIALS = 4
 """Trials of a rung that train at the same time; Kubeflow takes no run parameter here. On one machine kfp's runner has two at once."""
@@ -86,7 +86,7 @@ def search_pipeline(
         first=dsl.Collected(results[0]),
         second=dsl.Collected(results[1]),
         third=dsl.Collected(results[2]),
-        run=RUN,
+        run=RUN_ID,
         **some(given, "source", "ingest", "store", "search"),
         **base,
     )

@@ -62,7 +62,15 @@ _INTEGRATIONS_SECRET = (
 RUN_LABEL = "pipeline/runid"
 """The label by which Kubeflow marks the pods of a run with its ID."""
 
+RUN_ID = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+"""Becomes the run's ID when it runs."""
+
 MINUTE, HOUR = 60, 3600
+
+
+def some(given: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Choose some of a pipeline's parameters, by their names."""
+    return {name: given[name] for name in names}
 
 
 def configure(

@@ -13,9 +13,9 @@ from components.ingest.component import ingest_dataset
 from components.preflight.component import check_parameters
 from components.step_image import IMAGE, IMAGE_VARIABLE
 from components.train.component import train_model
-from pipelines.challenge import conclude_after, judge, roll_out, some
+from pipelines.challenge import conclude_after, judge, roll_out
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure, pod_inputs, use_pod, within_group
+from pipelines.steps import HOUR, MINUTE, configure, pod_inputs, some, use_pod, within_group
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 Outcome = NamedTuple("Outcome", [("outcome", str)])  # noqa: UP014 - a pipeline returns nothing from within an exit handler

@@ -7,9 +7,9 @@ from kfp import dsl
 from components.ingest.component import ingest_dataset
 from components.preflight.component import choose_parents
 from components.train.component import make_variant
-from pipelines.challenge import conclude_after, judge, roll_out, some
+from pipelines.challenge import conclude_after, judge, roll_out
 from pipelines.descriptions import described
-from pipelines.steps import HOUR, MINUTE, configure
+from pipelines.steps import HOUR, MINUTE, configure, some
 
 Outputs = NamedTuple("Outputs", [("version", str), ("decision", str)])  # noqa: UP014 - kfp reads this form
 
