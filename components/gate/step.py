@@ -65,9 +65,10 @@ def judged_before(ledger: Ledger, version: str, evaluation: Mapping[str, object]
     return len({record.version for record in ledger.records() if digest and record.decision.get("test_digest") == digest} - {version})
 
 
-def explain(registry: Registry, version: str, policy: Policy, environment: str, scratch: Path) -> Decision:
-    """Decide again on a version from its stored evaluation, fetched into `scratch`, whatever serves by now."""
-    data = _read(registry.fetch(version, scratch, (EVALUATION,)) / EVALUATION)
+def explain(registry: Registry, version: str, policy: Policy, environment: str) -> Decision:
+    """Decide again on a version from its stored evaluation, whatever serves by now."""
+    with registry.opened(version, [EVALUATION]) as folder:
+        data = _read(folder / EVALUATION)
     values = parse(data)
     return decide(
         policy,

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,8 @@ def write_hub_folder(registry: Registry, version: str, folder: Path, license_nam
     preprocessor_config.json: what is done to a picture before; README.md: the model card, below the Hub's metadata. Raises IntegrityError
     for damaged files, UsageError for metadata that the Hub would not take, and ModuleNotFoundError without the extra `hub`.
     """
-    with tempfile.TemporaryDirectory(prefix="penstock-hub-") as scratch:
-        there = registry.get(version).manifest.files.keys()
-        found = registry.fetch(version, Path(scratch) / "version", {ONNX, CONFIG, CARD, EVALUATION} & there)
+    there = registry.get(version).manifest.files.keys()
+    with registry.opened(version, {ONNX, CONFIG, CARD, EVALUATION} & there) as found:
         config = BundleConfig.load(found)
         results = Headline.read(found / EVALUATION if EVALUATION in there else None)
         card = (found / CARD).read_text("utf-8") if CARD in there else f"# {registry.name} {version}\n"

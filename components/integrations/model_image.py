@@ -90,8 +90,7 @@ def write_image(registry: Registry, version: str, folder: Path) -> Layout:
 
     blobs = folder / "blobs" / "sha256"
     embedded_oci_layout(folder)
-    with tempfile.TemporaryDirectory(prefix="penstock-image-") as scratch:
-        bundle = registry.fetch(version, Path(scratch) / "version")
+    with registry.opened(version) as bundle:
         manifest = registry.get(version).manifest
         layer = _write_layer(bundle, manifest, blobs)
     (root,) = json.loads((folder / "index.json").read_bytes())["manifests"]

@@ -1,8 +1,6 @@
 """A version's evaluation with its predictions, read from the registry."""
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
 from components.bundle.evaluation import Evaluation
 from components.bundle.files import EVALUATION, PREDICTIONS, TRAINING
@@ -31,7 +29,6 @@ def read_evaluated(registry: Registry, version: str) -> Evaluated:
     there = registry.get(version).manifest.files.keys()
     if missing := {EVALUATION, PREDICTIONS} - there:
         raise EvaluationError(f"version {version} was published without {', '.join(sorted(missing))}; evaluate the model again")
-    with tempfile.TemporaryDirectory(prefix="penstock-evaluation-") as scratch:
-        folder = registry.fetch(version, Path(scratch) / "version", {EVALUATION, PREDICTIONS, TRAINING} & there)
+    with registry.opened(version, {EVALUATION, PREDICTIONS, TRAINING} & there) as folder:
         training = LearningCurves.of(folder) if TRAINING in there else None
         return Evaluated(registry.name, version, Evaluation.load(folder), Predictions.load(folder), training)

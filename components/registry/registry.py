@@ -5,7 +5,9 @@
 
 import hashlib
 import itertools
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,6 +115,12 @@ class Registry:
             self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, folder / name)])
             write_file(folder / MANIFEST, [manifest.to_bytes()])
         return destination
+
+    @contextmanager
+    def opened(self, version: str, files: Iterable[str] | None = None) -> Iterator[Path]:
+        """Fetch a version, or some of its files, into a temporary folder, and yield it; raises as `fetch` does."""
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            yield self.fetch(version, Path(folder) / version, files)
 
     def verify(self, version: str) -> list[str]:
         """Hash a version again in the store; returns the problems, one line each: missing, changed and extra files."""

@@ -1,6 +1,5 @@
 """The report of a model version that lies in the registry, with the decision that the ledger holds about it."""
 
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,7 @@ def stored_report(registry: Registry, version: str, navigation: str = "") -> str
     what stands above the page, as `Markup`. Raises EvaluationError when the version has neither.
     """
     there = registry.get(version).manifest.files.keys()
-    with tempfile.TemporaryDirectory(prefix="penstock-report-") as scratch:
-        wanted = {EVALUATION, PREDICTIONS, REPORT} & there
-        directory = registry.fetch(version, Path(scratch) / version, wanted)
+    with registry.opened(version, {EVALUATION, PREDICTIONS, REPORT} & there) as directory:
         return _draw(directory, decision_about(version, registry.ledger.records()), version, navigation)
 
 

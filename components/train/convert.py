@@ -13,7 +13,6 @@ The last two are made of the weights: how familiar a picture looks is computed b
 import importlib.util
 import json
 import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -82,11 +81,10 @@ def export_version(registry: Registry, version: str, chosen: ExportFormat, outpu
     source, write = _WRITERS[chosen]
     if chosen is ExportFormat.OPENVINO and importlib.util.find_spec("openvino") is None:
         raise UsageError("the format openvino needs OpenVINO, which is not installed; run `pip install 'penstock[openvino]'`")
-    with tempfile.TemporaryDirectory(prefix="penstock-export-") as scratch:
-        variant = Variant.of(registry.get(version).manifest.parameters)
-        if variant is not None and variant.kind != "average" and source == files.WEIGHTS:
-            raise RegistryError(f"version {version} is an {variant.kind} and has no {files.WEIGHTS}; choose onnx or openvino")
-        model = registry.fetch(version, Path(scratch) / version, [source, files.CONFIG, files.GOLDEN])
+    variant = Variant.of(registry.get(version).manifest.parameters)
+    if variant is not None and variant.kind != "average" and source == files.WEIGHTS:
+        raise RegistryError(f"version {version} is an {variant.kind} and has no {files.WEIGHTS}; choose onnx or openvino")
+    with registry.opened(version, [source, files.CONFIG, files.GOLDEN]) as model:
         config = BundleConfig.load(model)
         with atomic_directory(output) as folder:
             with _quiet():

@@ -1,7 +1,6 @@
 """Compares a served version with its evaluation: the same probabilities in every protocol, the right labels, fast enough."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,8 +86,7 @@ def validate_version(
 
     Raises ServingError when it does not serve as it was evaluated, IntegrityError when its files are not those published.
     """
-    with tempfile.TemporaryDirectory(prefix="penstock-validate-") as scratch:
-        directory = Registry(open_store(store), name).fetch(version, Path(scratch) / version)
+    with Registry(open_store(store), name).opened(version) as directory:
         result = validate(directory, name, version=version, latency_budget_ms=latency_budget_ms)
     if report is not None:
         Path(report).write_text(result.markdown(), "utf-8")

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,8 +48,8 @@ def demo(
     from components.bundle.dataset import Dataset
 
     dataset = Dataset.load(result.artifact("ingest-dataset", "dataset"))
-    with tempfile.TemporaryDirectory() as folder:
-        _ask_predictor(arguments["name"], registry.fetch(champion, Path(folder) / champion), dataset)
+    with registry.opened(champion) as folder:
+        _ask_predictor(arguments["name"], folder, dataset)
     _print_next_steps(arguments["name"], dataset, result.outputs["version"])
 
 

@@ -1,7 +1,6 @@
 """`penstock drift`: whether the pictures that running predictors see still look like those of the evaluation."""
 
 import json
-import tempfile
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -75,8 +74,8 @@ def reference_of(registry: "Registry", version: str) -> "Reference":
 
     if REFERENCE not in registry.get(version).manifest.files:
         raise UsageError(f"version {version} has no {REFERENCE}, which its evaluation writes; nothing to compare with")
-    with tempfile.TemporaryDirectory() as folder:
-        return Reference.load(registry.fetch(version, Path(folder) / "version", [REFERENCE]))
+    with registry.opened(version, [REFERENCE]) as folder:
+        return Reference.load(folder)
 
 
 def _metrics(predictor: str) -> str:

@@ -2,9 +2,7 @@
 
 import json
 import math
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,8 +59,7 @@ def explain(
     rules = load_environment(env).policy.override(_json(policy), "--policy")
     registry = open_registry(store, name)
     selected = registry.select(version)
-    with tempfile.TemporaryDirectory(prefix="penstock-gate-") as scratch:
-        decision = judge_again(registry, selected, rules, env, Path(scratch) / "version")
+    decision = judge_again(registry, selected, rules, env)
     history = _history(registry.ledger, decision)
     if as_json:
         print_json({**decision.model_dump(mode="json"), "history": history})

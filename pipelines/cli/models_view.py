@@ -1,8 +1,6 @@
 """How `penstock models` shows versions: rows, tables, numbers."""
 
 import math
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -81,8 +79,8 @@ def learning_curves(registry: "Registry", manifest: "Manifest") -> "LearningCurv
 
     if TRAINING not in manifest.files:
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        return LearningCurves.of(registry.fetch(manifest.version, Path(folder) / "version", [TRAINING]))
+    with registry.opened(manifest.version, [TRAINING]) as folder:
+        return LearningCurves.of(folder)
 
 
 def curves_table(curves: "LearningCurves") -> Table:

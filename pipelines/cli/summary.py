@@ -3,8 +3,6 @@
 import json
 import shlex
 import shutil
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -137,8 +135,8 @@ def print_evaluation(registry: Any, version: str) -> None:
     from components.bundle.evaluation import Evaluation
     from components.bundle.files import EVALUATION
 
-    with tempfile.TemporaryDirectory() as folder:
-        evaluation = Evaluation.load(registry.fetch(version, Path(folder) / "version", [EVALUATION]))
+    with registry.opened(version, [EVALUATION]) as folder:
+        evaluation = Evaluation.load(folder)
     table = Table(title=f"{evaluation.n} test pictures that training never saw", title_justify="left", header_style="bold")
     table.add_column("class")
     for heading in ("precision", "recall", "F1", "pictures"):

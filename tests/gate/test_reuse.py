@@ -25,7 +25,7 @@ def test_versions_that_were_judged_on_the_same_pictures_are_counted_once(tmp_pat
         seen.append(next(rule.value for rule in decision.rules if rule.rule == "test_split"))
     assert seen == [1, 2, 3]
     other, folder = publish(registry, tmp_path / "other", good(test_digest="f" * 64), day=4)
-    fresh = explain(registry, other, POLICY, "dev", tmp_path / "scratch")
+    fresh = explain(registry, other, POLICY, "dev")
     assert "test_split: pass: the test split has judged 1 version" in fresh.reasons
 
 

@@ -1,12 +1,10 @@
 """Waits until a version is really served and answers golden requests as evaluated, and reports each change of state as it happens."""
 
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -49,8 +47,8 @@ class Golden:
     @classmethod
     def of(cls, registry: Registry, version: str) -> "Golden":
         """Fetch them from the registry; raises VersionNotFound, and IntegrityError when they are damaged."""
-        with tempfile.TemporaryDirectory(prefix="penstock-golden-") as scratch:
-            images, probabilities = load_golden(registry.fetch(version, Path(scratch) / version, (GOLDEN,)))
+        with registry.opened(version, [GOLDEN]) as folder:
+            images, probabilities = load_golden(folder)
         return cls(version, images, probabilities)
 
     def ask(self, client: InferenceClient, part: slice) -> tuple[str | None, str]:
