@@ -52,7 +52,7 @@ class InferenceClient:
     """
 
     def __init__(self, address: str, name: str, *, headers: Mapping[str, str] | None = None, ca: str = "", seconds: float = 30.0) -> None:
-        if urlsplit(address).scheme not in {"http", "https"}:
+        if not _is_http(address):
             raise UsageError(f"{address!r} is not an address of a predictor; give one that begins with http:// or https:// (--url)")
         self.address = address.rstrip("/")
         self._name = name
@@ -151,6 +151,13 @@ def proxy_for(address: str) -> str:
     """Return the proxy that the environment names for an address; empty for this machine's and a cluster's own addresses."""
     parts = urlsplit(address)
     return "" if is_nearby(address) or proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
+
+
+def _is_http(address: str) -> bool:
+    try:
+        return urlsplit(address).scheme in {"http", "https"}
+    except ValueError:  # [ without ]
+        return False
 
 
 def _one_line(text: str) -> str:

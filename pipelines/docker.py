@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from components.classifier.errors import UsageError
+from components.storage.files import user_path
 from pipelines.catalogue import load_pipeline
 from pipelines.compile import images_of
 
@@ -116,7 +117,7 @@ def _absolute(key: str, value: Any) -> Any:
     """A local path in full, without `~`; names such as digits, addresses and the rest as they are."""
     if not isinstance(value, str) or not value or "://" in value or value in _names():
         return value
-    path = Path(value).expanduser()
+    path = user_path(value)
     return str(path.absolute()) if key in _WRITTEN or path.exists() else value
 
 

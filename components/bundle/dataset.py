@@ -11,7 +11,7 @@ SPLIT is `train`, `validation` or `test`. The test split is sealed: only evaluat
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
@@ -195,11 +195,13 @@ def write(
     info: DatasetInfo,
     splits: Mapping[SplitName, tuple[Rows, Labels]],
     columns: Mapping[SplitName, Mapping[str, Sequence[Any]]] | None = None,
+    report: Callable[[DatasetInfo], str] | None = None,
 ) -> DatasetInfo:
     """Write a dataset; `dataset.json` comes last, so that a half-written one cannot be loaded.
 
     Pictures are copied and hashed in pieces, so that memory stays small whatever their number. `columns` gives, per split
-    and column name, one value per picture, and becomes columns.parquet. Returns the info with its digest filled in.
+    and column name, one value per picture, and becomes columns.parquet; what `report` makes becomes report.html. Returns the info
+    with its digest filled in.
     """
     path = Path(path)
     (path / "dataset.json").unlink(missing_ok=True)
@@ -215,6 +217,8 @@ def write(
     if info.weight:
         sha.update(_as_weights((columns or {})["train"][info.weight]).astype("<f4").data)
     complete = DatasetInfo(**{**asdict(info), "digest": sha.hexdigest()})
+    if report is not None:
+        write_file(path / REPORT, [report(complete).encode()])
     write_file(path / "dataset.json", [(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n").encode()])
     return complete
 

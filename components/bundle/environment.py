@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from components.bundle.numbers import parse_number, parse_share, plain
 from components.bundle.policy import Policy
 from components.classifier.errors import PolicyError, UsageError, validation_problems
+from components.storage.files import user_path
 
 DIRECTORY = Path(__file__).with_name("environments")
 
@@ -96,7 +97,7 @@ def load_environment(name: str) -> Environment:
     Raises UsageError for an unknown name, saying which there are, and PolicyError for a file that cannot be applied.
     """
     if "/" in name or name.endswith((".yaml", ".yml")):
-        return _read(Path(name).expanduser())
+        return _read(user_path(name))
     names = environment_names()
     if name not in names:
         near = difflib.get_close_matches(name, names, n=1)

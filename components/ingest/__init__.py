@@ -8,10 +8,13 @@
 | published.py | sets known by name: scikit-learn's digits, and those that torchvision downloads |
 | layout.py | classes and splits, read from the pictures' paths |
 | labels.py | labels from tables, webdataset and Parquet |
+| tables.py | tables of labels, one for all or one per split, and the pictures that they name |
+| saved_dataset.py | Hugging Face's datasets as `save_to_disk` leaves them |
 | arrays.py | arrays of pictures with their labels: IDX (MNIST's format) and NumPy |
 | pixels.py | encoded pictures to pixels, in processes or threads, into a scratch file |
 | collection.py | labelled pictures, before they are checked |
-| checks.py | what fails a run, or is reported |
+| checks.py | what fails a run, or is reported; weights |
+| groups.py | groups of pictures, such as a patient's, which stay in one split |
 | split.py | assigns each picture to a split |
 | likeness.py | pictures of two splits that look alike |
 | extra.py | pictures for training only, from a second source |

@@ -26,7 +26,9 @@ from components.readers.table import SPLIT_NAMES
 MAX_FILES = 64
 """More files than that with IDX-like names are not an IDX set."""
 STRAY_SHARE, STRAY_COUNT = 0.1, 3
-"""A label beyond a gap is taken for an error when it is rarer than this share of the average, or than this."""
+"""A label after a gap is an error if it occurs less often than this share of the average, or fewer times than this."""
+_INT64_DIGITS = 19
+"""A whole number of fewer digits fits into 64 bits."""
 
 _IDX, _TABLES = frozenset(["idx", "labels"]), frozenset(["pixels"])
 _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
@@ -38,7 +40,7 @@ _SPLIT_WORDS: list[tuple[re.Pattern[str], SplitName]] = [
     (re.compile(r"(?<!s)train"), "train"),
     (re.compile(r"(?<![a-z])[xy]?val(?=id|s?(?![a-z])|set|data|im|lab|x|y)"), "validation"),
 ]
-"""Not latest, contest, strain, medieval or value."""
+"""These words do not match: latest, contest, strain, medieval, value."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class _File:
     kind: str
     """"IDX", "npy" or "CSV"."""
     rows: npt.NDArray[np.intp] | None = None
-    """The file's rows that these are; None for all."""
+    """Which rows of the file these are; None: all."""
 
 
 def find(source: InputSource, listing: Listing) -> list[SourceFile]:
@@ -151,7 +153,9 @@ def _from_table(name: str, table: pixel_table.PixelTable) -> list[_File]:
     """The pictures and labels of a table, per split where it has a column of splits."""
     if table.labels is None:
         raise DataError(f"{name} has no column of labels (label); add it, or give the table that has it as the source")
-    numbers = table.labels.astype(np.int64) if all(map(str.isdecimal, table.labels.tolist())) else None
+    numbers = (
+        table.labels.astype(np.int64) if all(text.isdecimal() and len(text) < _INT64_DIGITS for text in table.labels.tolist()) else None
+    )
     plain = numbers is not None and bool((numbers.astype(np.str_) == table.labels).all())
     labels = numbers if plain and numbers is not None else table.labels
     if table.splits is None:
@@ -210,14 +214,15 @@ def _check_pair(pictures: _File, labels: _File) -> None:
     if not len(pictures.array):
         raise DataError(f"{pictures.name} holds 0 pictures; write it again, or move it and its labels away")
     if labels.array.dtype.kind == "U":
+        if (empty := np.flatnonzero(np.char.strip(labels.array) == "")).size:
+            raise DataError(f"{labels.name} has no label at place {empty[0]} ({len(empty)} in all); add them, or remove these pictures")
         return
     if not np.issubdtype(labels.array.dtype, np.integer):
         raise DataError(f"{labels.name} holds {labels.array.dtype.name} values; labels are whole numbers")
-    negative = np.flatnonzero(np.asarray(labels.array) < 0)
-    if len(negative):
-        raise DataError(
-            f"{labels.name} holds labels out of range: {labels.array[negative[0]]} at place {negative[0]}; labels are 0 or more"
-        )
+    values = np.asarray(labels.array)
+    beyond = np.flatnonzero((values < 0) | (values > np.iinfo(np.int64).max))
+    if len(beyond):
+        raise DataError(f"{labels.name} holds labels out of range: {values[beyond[0]]} at place {beyond[0]}; labels are 0 to 2**63 - 1")
 
 
 def _check_range(pairs: dict[SplitName | None, tuple[_File, _File]]) -> None:

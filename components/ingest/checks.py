@@ -9,6 +9,7 @@ pixels are equal, whatever their files and names:
 - Copies within one split are used and reported; what is split off keeps all copies of a picture in one split (see split.py).
 """
 
+import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,11 +23,12 @@ from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection, blocks
 from components.readers.listing import counted, quoted, some
 from components.readers.table import SPLIT_COLUMN, SPLIT_NAMES
+from components.settings.ingest import IngestSettings
 
 MAX_CONSTANT, MAX_CONSTANT_OF_CLASS = 0.1, 0.5
 """Shares of all pictures, and of one class' pictures, that may have one colour only."""
 
-
+_USUAL_WEIGHTS = ("weight", "sample_weight")
 MAX_CONTRADICTIONS = 0.1
 """Share of the pictures that may have the pixels of another with another label."""
 
@@ -250,11 +252,12 @@ def _groups(collection: Collection, keep: npt.NDArray[np.bool_]) -> list[list[in
 
 def _leaks(collection: Collection, keep: npt.NDArray[np.bool_], groups: list[list[int]], limit: int) -> Check:
     lines, dropped = [], []
+    given = np.maximum(collection.given, SPLIT_CODE["train"])  # what has no split of its own is trained on where others have one
     for group in groups:
-        last = max(int(collection.given[k]) for k in group)
-        leaks = [k for k in group if collection.given[k] < last]
+        last = max(int(given[k]) for k in group)
+        leaks = [k for k in group if given[k] < last]
         if leaks:
-            kept = next(k for k in group if collection.given[k] == last)
+            kept = next(k for k in group if given[k] == last)
             dropped += [(k, kept) for k in leaks]
             lines += [_line(collection, k, kept) for k in leaks]
     if len(dropped) > limit:
@@ -271,7 +274,8 @@ def _leaks(collection: Collection, keep: npt.NDArray[np.bool_], groups: list[lis
 
 
 def _contradictions(collection: Collection, keep: npt.NDArray[np.bool_], groups: list[list[int]]) -> Check:
-    found = [group for group in groups if len({int(collection.labels[k]) for k in group if keep[k]}) > 1]
+    left = [[k for k in group if keep[k]] for group in groups]
+    found = [group for group in left if len({int(collection.labels[k]) for k in group}) > 1]
     if not found:
         return Check("contradicting labels", True, "no picture has two labels")
     lines = [" and ".join(_told(collection, k) for k in group[:4]) for group in found]
@@ -314,3 +318,41 @@ def _told(collection: Collection, k: int) -> str:
     """A picture's name, with its class where the name does not show it."""
     name, label = collection.names[k], collection.classes[collection.labels[k]]
     return quoted(name) if f"/{label}/" in f"/{name}" else f"{quoted(name)} ({label})"
+
+
+def check_weights(collection: Collection, splits: npt.NDArray[np.int8], settings: IngestSettings) -> list[Check]:
+    """Check the weights of pictures in the loss: each value of `weight_column` is a number of 0 or more, and none counts 1.
+
+    Raises DataError for a column that is not there, another value, and a class whose training pictures all count 0.
+    """
+    column = settings.weight_column
+    if not column:
+        unused = [name for name in _USUAL_WEIGHTS if name in collection.columns]
+        told = f"column {some(unused)} is not used in training; if it is a picture's weight in the loss, set weight_column={some(unused)}"
+        return [Check("weights", False, told)] if unused else []
+    if column not in collection.columns:
+        raise DataError(f"there is no column {column!r} of weights; the columns are: {some(collection.columns) or 'none'}")
+    values = collection.columns[column]
+    weights = np.array([_weight(value, name, column) for value, name in zip(values, collection.names, strict=True)])
+    train = splits == SPLIT_CODE["train"]
+    totals = np.bincount(collection.labels[train], weights[train], len(collection.classes))
+    if not totals.all():
+        empty = some(name for name, total in zip(collection.classes, totals, strict=True) if not total)
+        raise DataError(
+            f"all training pictures of {empty} have weight 0 in column {column}; give some of them a weight, or remove the class"
+        )
+    without = sum(not values[k] for k in np.flatnonzero(train))
+    missing = f"; {counted(without, 'picture')} without a value count 1" if without else ""
+    least, most = weights[train].min(), weights[train].max()
+    told = f"training pictures count {least:g} to {most:g} by column {column}{missing}; metrics count each picture once"
+    return [Check("weights", True, told)]
+
+
+def _weight(value: str | None, name: str, column: str) -> float:
+    try:
+        number = float(value or 1)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise DataError(f"{quoted(name)} has {value!r} in column {column}; a weight is a number of 0 or more")
+    return number

@@ -48,6 +48,8 @@ def add_groups(collection: Collection, settings: IngestSettings) -> None:
         if without:
             collection.notes.append(f"{counted(without, 'picture')} have no value in column {collection.group}: each is a group of its own")
     elif settings.group_pattern:
+        if PATTERN_COLUMN in collection.columns:
+            raise DataError(f"the source has a column {PATTERN_COLUMN!r} already; set group_column={PATTERN_COLUMN}, or rename the column")
         collection.group = PATTERN_COLUMN
         collection.columns[PATTERN_COLUMN] = _found(settings.group_pattern, collection.names)
     if collection.group:

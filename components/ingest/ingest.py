@@ -1,5 +1,6 @@
 """From a source to a dataset version: read, check, split, write."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,19 +27,18 @@ from components.ingest.checks import (
     check_constant,
     check_levels,
     check_names,
+    check_weights,
     resolve_duplicates,
 )
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
 from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
-from components.ingest.weights import check_weights
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.readers.listing import counted, quoted, some
 from components.registry import kept_dataset
 from components.report.dataset import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
-from components.storage.files import write_file
 
 SCRATCH = ".scratch"
 
@@ -72,27 +72,28 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
 def _make(source: str, path: Path, options: IngestSettings, log: Log) -> DatasetInfo:
     with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options, scratch)
+        _keep_apart(collection)
         add_groups(collection, options)
         _tell_found(source, collection, log)
         keep = np.ones(len(collection), bool)
         checks = _check(collection, keep, options)
         splits = split.assign(collection, keep, options)
         checks += check_groups(collection, splits, bool(options.extra_training_source))
-        checks += check_weights(collection, options)
+        checks += check_weights(collection, splits, options)
         more = _extra(collection, options, scratch, log) if options.extra_training_source else None
         pictures = _pictures(collection, splits, more)
         alike = likeness.find(pictures, scratch / "thumbnails", log)
         checks += [likeness.check_likeness(pictures, alike, options.max_near_duplicates), *([more.check] if more else [])]
-        info = _write(source, path, collection, splits, checks, options, more)
         shown = [(pictures.shown(match.k), pictures.shown(match.other), match.correlation) for match in alike[:MAX_PAIRS]]
-        write_file(path / dataset.REPORT, [render_dataset(info, shown, len(alike)).encode()])
+        report = partial(render_dataset, alike=shown, found=len(alike))
+        info = _write(source, path, collection, splits, checks, options, report, more)
         _tell_result(info, checks, log)
         return info
 
 
 @contextmanager
 def _workspace(path: Path) -> Iterator[Path]:
-    """An empty folder in `path`, gone afterwards; a full disk there is said as such."""
+    """An empty folder in `path`, gone afterwards; raises DataError where that, or the source, is not to be written or read."""
     scratch = path / SCRATCH
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -100,11 +101,20 @@ def _workspace(path: Path) -> Iterator[Path]:
         (path / "dataset.json").unlink(missing_ok=True)
         yield scratch
     except OSError as error:
+        if error.filename and not Path(os.fsdecode(error.filename)).absolute().is_relative_to(path.absolute()):
+            raise DataError(f"{error.filename} cannot be read ({error.strerror}); give the right to read it, or another source") from error
         raise DataError(
             f"the dataset cannot be written to {path} ({error.strerror or error}); free space or give another folder"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep_apart(collection: Collection) -> None:
+    """Rename a column `file` of the source: in a dataset that is where a picture came from."""
+    if "file" in collection.columns:
+        collection.columns["source_file"] = collection.columns.pop("file")
+        collection.notes.append("column file is kept as source_file, since file says where a picture came from")
 
 
 def _as_wanted(collection: Collection, options: IngestSettings, scratch: Path) -> Collection:
@@ -166,7 +176,8 @@ def _write(
     splits: npt.NDArray[np.int8],
     checks: list[Check],
     options: IngestSettings,
-    more: extra.Extra | None = None,
+    report: Callable[[DatasetInfo], str],
+    more: extra.Extra | None,
 ) -> DatasetInfo:
     parts: dict[SplitName, tuple[dataset.Rows, dataset.Labels]] = {}
     columns: dict[SplitName, dict[str, list[Any]]] = {}
@@ -196,7 +207,7 @@ def _write(
         checks=[check.as_dict() for check in checks],
         set_aside=[*collection.set_aside, *(more.set_aside if more else [])],
     )
-    return dataset.write(path, info, parts, columns)
+    return dataset.write(path, info, parts, columns, report)
 
 
 def _tell_found(source: str, collection: Collection, log: Log) -> None:

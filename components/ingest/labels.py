@@ -26,7 +26,7 @@ from components.readers.listing import Listing, SourceFile, counted, holds_pictu
 from components.readers.places import InputSource, refuse_stand_ins
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
-from components.readers.table import Table, is_table, read_table
+from components.readers.table import SPLIT_NAMES, Table, is_table, read_table
 
 COLUMNS_FILE = "columns.csv"
 LABELS_AT_ONCE = 2000
@@ -101,18 +101,19 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
             f"({len(differ)} of {len(named)} differ); correct the table, remove it, or give it as the source, so that it decides alone"
         )
     for name, row in named.items():
-        place = layout.places[name]
-        split = tables.split(table, name, row)
-        if split and place.split and split != place.split:
-            raise DataError(
-                f"{table.name} puts {name} into the {split} split, and it lies in that of {place.split}; correct one of the two"
-            )
-        layout.places[name] = place_of(place.class_name, place.split or split)
+        _add_split(layout, table, name, row)
         layout.attributes[name] = tables.attributes(table, row)
     layout.notes += found.notes
     labelled = class_folders(source, listing, layout)
     labelled.read_too |= found.files
     return labelled
+
+
+def _add_split(layout: Layout, table: Table, name: str, row: dict[str, str | None]) -> None:
+    place, split = layout.places[name], tables.split(table, name, row)
+    if split and place.split and split != place.split:
+        raise DataError(f"{table.name} puts {name} into the {split} split, and it lies in that of {place.split}; correct one of the two")
+    layout.places[name] = place_of(place.class_name, place.split or split)
 
 
 def _are_other_names(pairs: set[tuple[str, str | None]]) -> bool:
@@ -236,7 +237,7 @@ def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadabl
 
 
 def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> None:
-    """Read columns.csv beside the class folders: attributes that become columns of the dataset."""
+    """Read columns.csv beside the class folders: splits, and attributes that become columns of the dataset."""
     layout = labelled.layout
     file = next(iter(listing.files.where((layout.root + COLUMNS_FILE).__eq__)), None)
     if file is None:
@@ -244,8 +245,13 @@ def _add_columns(source: InputSource, listing: Listing, labelled: Labelled) -> N
     table = read_table(file.name, content(source, file))
     assert table is not None
     rows = {layout.root + path.lstrip("/"): row for path, row in table.rows.items()}
+    says_splits = {(row.get(table.split or "") or "").strip().casefold() for row in rows.values()} <= {"", *SPLIT_NAMES}
     for name in layout.places:
         if name in rows:
-            layout.attributes[name] = layout.attributes.get(name, {}) | rows[name]
+            row = dict(rows[name])
+            if table.split and says_splits:
+                _add_split(layout, table, name, row)
+                del row[table.split]
+            layout.attributes[name] = layout.attributes.get(name, {}) | row
     labelled.attributes_of = (file.name, set(rows))
     labelled.read_too.add(file.name)

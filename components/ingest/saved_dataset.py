@@ -74,7 +74,7 @@ def _data_files(source: InputSource, files: dict[str, SourceFile], folder: str) 
 def _json(source: InputSource, file: SourceFile) -> dict[str, Any]:
     try:
         found = json.loads(load(record_of(source, file)))
-    except (ImageError, ValueError) as error:
+    except (ImageError, ValueError, RecursionError) as error:
         raise DataError(f"{file.name} cannot be read as JSON ({error}); copy it again") from error
     if not isinstance(found, dict):
         raise DataError(f"{file.name} is not a JSON object; copy it again")

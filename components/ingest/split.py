@@ -1,4 +1,4 @@
-"""Assigns each picture to a split: a given split stays, the rest is decided by each picture's content and the seed.
+"""Assigns each picture to a split: given test and validation splits stay, the rest is decided by each picture's content and the seed.
 
 Within a class the different pictures are ranked by a keyed hash of their pixels; the first become test, the next validation.
 So shares are exact per class (stratified), copies of a picture stay together, names and order of files do not matter, and

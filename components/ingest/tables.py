@@ -12,9 +12,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from pathlib import Path
 
 from components.bundle.dataset import SPLITS, SplitName
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, ImageError
 from components.ingest.layout import Labelled, Layout, place_of, record_of, split_like
 from components.readers import webdataset
 from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, looks_like_picture, readable, some, suffix
@@ -311,11 +312,18 @@ def _locate(source: InputSource, files: dict[str, SourceFile], name: str, table:
         return Encoded(name, 0, partial(_read_object, address))
     if not isinstance(source, LocalSource):
         raise DataError(f"{table.name} names the local file {name}, but does not lie on this machine itself; use paths relative to it")
-    return Encoded(name, 0, local_path(address).read_bytes)
+    path = local_path(address)
+    return Encoded(name, 0, partial(_read_file, path), path.stat().st_size if path.is_file() else 0)
 
 
 def _is_address(path: str) -> bool:
     return "://" in path or path.startswith("/")
+
+
+def _read_file(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise ImageError("neither a file nor a folder, but a device, pipe or socket")
+    return path.read_bytes()
 
 
 def _read_object(address: str) -> bytes:

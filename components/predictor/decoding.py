@@ -49,6 +49,7 @@ class DecoderProcess:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
+        self._closed = False
 
     def decode(self, data: bytes, spec: ImageSpec, max_pixels: int, gone: Callable[[], bool]) -> Decoded:
         """Decode a picture to what the model takes.
@@ -60,6 +61,8 @@ class DecoderProcess:
                 return self._ask(data, spec, max_pixels, gone)
             except (EOFError, OSError):  # it ended for want of work, or was killed for what it took of memory
                 self._end()
+            if self._closed:
+                raise Disconnected
             try:
                 return self._ask(data, spec, max_pixels, gone)
             except (EOFError, OSError) as error:
@@ -67,7 +70,8 @@ class DecoderProcess:
                 raise ImageError("the picture takes more memory or time than there is; make it smaller") from error
 
     def close(self) -> None:
-        """End the process, in the middle of a picture too."""
+        """End the process, in the middle of a picture too, for which nobody waits any more."""
+        self._closed = True
         if (process := self._process) is not None:
             process.kill()
 

@@ -166,9 +166,10 @@ class Follower:
         """What an earlier process noted of this ledger: its newest record, so that its removal is noticed, and the version that served."""
         try:
             seen = json.loads(self._head_file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            known = seen["store"] == self._registry.store.url and {"sequence", "sha256"} <= seen.keys()
+            return dict(seen) if known else {}
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not there, or not what this process writes
             return {}
-        return dict(seen) if seen["store"] == self._registry.store.url else {}
 
     def _remember(self) -> None:
         head, loaded = self._registry.ledger.head, self._server.model.loaded if self._server else None

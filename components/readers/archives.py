@@ -24,6 +24,7 @@ from components.readers.members import (
     cut_error,
     judged,
     opened_tar,
+    refuse_full_disk,
     tar_members,
 )
 from components.readers.places import InputSource
@@ -201,5 +202,6 @@ def _uncompressed(path: Path, address: str, workspace: Path) -> tuple[Path, bool
             except EOFError:
                 cut = True
     except (zlib.error, lzma.LZMAError, OSError) as error:
+        refuse_full_disk(error, address, workspace)
         raise DataError(f"{address} is a cut or damaged archive ({one_line(error)}); copy it again") from error
     return plain, cut

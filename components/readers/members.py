@@ -4,6 +4,7 @@ A member that could do harm or mean two things is refused by name (see the table
 as a whole.
 """
 
+import errno
 import lzma
 import re
 import stat
@@ -37,6 +38,14 @@ _PLAIN_HEADER = re.compile(
 """A tar's header of a plain file whose name needs neither a prefix nor another header."""
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 _PLAIN_ONLY = "make it again with plain files and folders only"
+
+
+def refuse_full_disk(error: BaseException, address: str, folder: Path) -> None:
+    """Raise DataError for an error that a full disk makes while an archive is unpacked, which tells nothing about the archive."""
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        raise DataError(
+            f"{address} cannot be unpacked to {folder} ({error.strerror}); free space, or set TMPDIR to a larger place"
+        ) from error
 
 
 @dataclass(frozen=True)

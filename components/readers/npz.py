@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from components.classifier.errors import DataError, one_line
 from components.readers import npy
-from components.readers.members import MEMBER_ERRORS, check_limits, open_zip
+from components.readers.members import MEMBER_ERRORS, check_limits, open_zip, refuse_full_disk
 from components.readers.records import PassedOver, Reading, Record
 
 
@@ -24,6 +24,8 @@ def unpack(path: Path, name: str, folder: Path) -> dict[str, npt.NDArray[Any]]:
     found: dict[str, npt.NDArray[Any]] = {}
     with open_zip(path, name) as archive:
         members = archive.infolist()
+        if not members:
+            raise DataError(f"{name} holds no arrays; save it again with np.savez")
         check_limits(name, path.stat().st_size, sum(member.file_size for member in members), len(members))
         for number, member in enumerate(members):
             array, target = member.filename.removesuffix(".npy"), folder / f"{number}.npy"
@@ -33,6 +35,7 @@ def unpack(path: Path, name: str, folder: Path) -> dict[str, npt.NDArray[Any]]:
                 with archive.open(member) as source, target.open("wb") as file:
                     shutil.copyfileobj(source, file)
             except MEMBER_ERRORS as error:
+                refuse_full_disk(error, name, folder)
                 raise DataError(f"{name} is damaged at its array {array} ({one_line(error)}); copy or save it again") from error
             found[array] = npy.map_array(target, f"{name}/{array}")
     return found

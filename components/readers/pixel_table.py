@@ -177,8 +177,8 @@ def _label_place(path: Path, name: str, columns: list[str], separator: str) -> s
 def _shape(name: str, names: list[str], count: int) -> tuple[int, int]:
     """Height and width, by the columns' names or as a square."""
     places = [tuple(int(part) for part in found.groups() if part) for column in names if (found := _PIXEL.fullmatch(column))]
-    if places and len(places[0]) == 2:
-        rows, columns = (sorted({place[axis] for place in places}) for axis in (0, 1))
+    if pairs := [place for place in places if len(place) == 2]:
+        rows, columns = (sorted({pair[axis] for pair in pairs}) for axis in (0, 1))
         if places != [(row, column) for row in rows for column in columns]:
             raise DataError(
                 f"{name} names its pixels {names[0]} to {names[-1]}, and not all of them in the order of rows; put them in order"

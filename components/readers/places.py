@@ -17,6 +17,7 @@ from components.readers.cloud import PACKAGES, CloudObjects
 from components.readers.listing import HIDDEN, Fault, Folder, Found, Listing, SourceFile, is_hidden, is_system, readable
 from components.readers.records import PassedOver
 from components.storage import Store, open_store
+from components.storage.files import user_path
 
 MAX_DEPTH = 40
 """Folders within folders: links that make a loop of new names end there."""
@@ -125,7 +126,7 @@ def refuse_stand_ins(source: InputSource, files: Iterable[SourceFile]) -> None:
 
 def local_path(address: str) -> Path:
     """The path that an address without a scheme, or one with `file://`, stands for."""
-    return Path(unquote(address.removeprefix("file://")) if address.startswith("file://") else address).expanduser()
+    return user_path(unquote(address.removeprefix("file://")) if address.startswith("file://") else address)
 
 
 class LocalSource(InputSource):
@@ -135,7 +136,7 @@ class LocalSource(InputSource):
 
     def __init__(self, path: Path, address: str = "") -> None:
         """Raises DataError when there is neither a file nor a folder."""
-        self._path, self.address = path.expanduser().absolute(), address or str(path)
+        self._path, self.address = user_path(path).absolute(), address or str(path)
         try:
             status = self._path.stat()
         except OSError as error:

@@ -179,7 +179,7 @@ def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[s
             continue
         try:
             found = json.loads(line, object_pairs_hook=_object)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{name} line {number} is not JSON ({error}); write one object per line") from error
         if not isinstance(found, dict):
             raise DataError(f'{name} line {number} is not a JSON object; write one per line, such as {{"file": "a.png", "label": "cat"}}')

@@ -45,13 +45,13 @@ def read_label(member: str, data: bytes) -> dict[str, str | None] | None:
     Raises DataError for a `.cls` that is not one line of text.
     """
     try:
-        text = data.decode("utf-8").strip()
+        text = data.decode("utf-8-sig").strip()
         if label_suffix(member) == ".cls":
             if not text or len(text.splitlines()) > 1:
                 raise DataError(f"{member} is not one label; write one line, the class' name or number")
             return {"label": text}
         found: Any = json.loads(text)
-    except (UnicodeDecodeError, ValueError) as error:
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
         raise DataError(f"{member} cannot be read as {'text' if member.endswith('.cls') else 'JSON'} ({error}); write it again") from error
     if not isinstance(found, dict):
         return None

@@ -11,7 +11,7 @@ from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of, not_a
 from components.readers.archive_rows import index_archive
 from components.readers.decoding import in_order
 from components.readers.listing import MAX_STREAMED, Fault, Folder, SourceFile, check_count, looks_like_picture, without_twins
-from components.readers.places import InputSource
+from components.readers.places import InputSource, local_path
 from components.readers.records import PassedOver, Reading
 from components.readers.spool import Spool
 from components.score.plan import Source
@@ -51,7 +51,9 @@ def classify_inputs(source: InputSource, reading: Reading, folder: Path) -> Clas
     for passed in unlisted:
         passed_over.add(PassedOver(passed.input, passed.reason))
     for file, kind, problem in _kinds(source, without_twins(files, source.address)):
-        if problem and not source.single:
+        if problem and source.single:
+            raise DataError(f"{file.name} is {problem}")
+        if problem:
             refused.append([file.name, f"{file.name} is {problem}"])
         elif kind is None and not source.single:
             passed_over.add(PassedOver(file.name, "neither its content nor its name is a picture's"))
@@ -76,7 +78,7 @@ def refuse_output_in_input(input: str, output: str) -> None:
     if "://" in input.removeprefix("file://") or "://" in output.removeprefix("file://"):
         inside = f"{output.rstrip('/')}/".startswith(f"{input.rstrip('/')}/")
     else:
-        source, target = (Path(value.removeprefix("file://")).expanduser().resolve() for value in (input, output))
+        source, target = (local_path(value).resolve() for value in (input, output))
         inside = target.is_relative_to(source)
     if inside:
         raise UsageError(f"the output {output} lies in the input {input}, and would be scored by the next run; name another place")

@@ -178,7 +178,7 @@ def _answers(plan: Plan, pieces: list[Piece], work: _Work) -> Iterator[tuple[int
     gpus = int(resources.get("GPU", 0)) if work.device != "cpu" else 0
     if work.device == "cuda" and not gpus:
         raise UsageError("device=cuda, but the Ray cluster has no GPU; add nodes with GPUs, or set device=cpu")
-    actors = gpus or max(1, int(resources["CPU"]) - 1)
+    actors = gpus or max(1, int(resources.get("CPU", 1)) - 1)
     context = data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.target_max_block_size = BLOCK_BYTES

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from components.classifier.errors import UsageError
 from components.integrations.settings import missing
+from components.readers.places import local_path
 from components.readers.records import Reading
 from components.score.classify_inputs import classify_inputs, refuse_output_in_input
 from components.score.merge import committed
@@ -46,8 +47,8 @@ def make_plan(
     refuse_output_in_input(input, output)
     output = open_store(output).url
     Output(output).manifest()  # a store that does not answer is known before the work
-    if "://" not in input and Path(input).expanduser().exists():
-        input = str(Path(input).expanduser().absolute())
+    if "://" not in input and local_path(input).exists():
+        input = str(local_path(input).absolute())
     model = Model(store, name, version)
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")

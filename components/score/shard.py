@@ -101,7 +101,7 @@ def _on_this_machine(
 
 
 def _note(outcome: Outcome, result: ShardResult, started: float) -> None:
-    result.device = outcome.device
+    result.device = outcome.device or result.device
     if outcome.problem:
         print(f"piece {outcome.number} failed: {outcome.problem}")
         result.failed += 1

@@ -2,7 +2,6 @@
 
 import difflib
 import re
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
@@ -10,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from components.classifier.errors import UsageError
 from components.settings.base import NameEncoding, Settings
+from components.storage.files import user_path
 
 NAMED_SOURCES = ("digits", "mnist", "fashion_mnist", "kmnist", "cifar10")
 """Sets that Penstock knows by name."""
@@ -111,6 +111,6 @@ def check_source(source: str, parameter: str = "source") -> None:
     scheme, separator, rest = source.partition("://")
     if source in NAMED_SOURCES or (separator and scheme != "file"):
         return
-    if not source.strip() or not Path(unquote(rest) if separator else source).expanduser().exists():
+    if not source.strip() or not user_path(unquote(rest) if separator else source).exists():
         close = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED_SOURCES, n=1)
         raise UsageError(f"{parameter} {source!r} does not exist; {f'did you mean {close[0]!r}?' if close else f'give {SOURCE_FORMS}'}")

@@ -24,6 +24,14 @@ _REMEDIES = {
 }
 
 
+def user_path(text: str | Path) -> Path:
+    """Return the path that a person writes, `~` being the home folder; it stays where there is no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        return Path(text)
+
+
 @contextmanager
 def explain_os_errors(action: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
     """Turn an OSError into a StoreError, or `kind`, that says what was being done and what helps; AccessDenied where a right is missing."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
-from components.storage.files import explain_os_errors, write_file
+from components.storage.files import explain_os_errors, user_path, write_file
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key
 
 _TEMPORARY = ".tmp"
@@ -29,7 +29,7 @@ class LocalStore(Store):
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root.expanduser().absolute()
+        self.root = user_path(root).absolute()
         self.url = str(self.root)
         self._swept = False
 

@@ -105,7 +105,9 @@ class Nodes:
             count, rank, host, port = (environment[f"PET_{name}"] for name in ("NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"))
             return cls(int(count), int(rank), f"{host}:{int(port)}")
         except (KeyError, ValueError) as error:
-            raise UsageError(f"not started by Kubeflow Trainer: {error} in the environment; use a runtime with mlPolicy.torch") from error
+            raise UsageError(
+                f"not started by Kubeflow Trainer: {error} is missing or wrong in the environment; use a runtime with mlPolicy.torch"
+            ) from error
 
 
 def launch(processes: int, function: Callable[..., T], *arguments: object, nodes: Nodes | None = None) -> T:

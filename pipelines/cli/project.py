@@ -11,6 +11,7 @@ from pydantic import Field
 
 from components.classifier.errors import UsageError
 from components.settings.base import Settings
+from components.storage.files import user_path
 from pipelines.catalogue import PIPELINES
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def name_of_source(source: str) -> str:
     """
     last = _SUFFIXES.sub("", source.rstrip("/").rpartition("/")[2].lower())
     if last in {"", ".", ".."}:
-        last = Path(source).expanduser().resolve().name.lower()
+        last = user_path(source).resolve().name.lower()
     name = re.sub(r"[^a-z0-9]+", "-", last).strip("-").lstrip("0123456789-")[:40].rstrip("-")
     if not name:
         raise UsageError(f"no model name can be made of {source!r}; give one by --name")

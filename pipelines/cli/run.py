@@ -9,6 +9,7 @@ from rich.text import Text
 
 from components.classifier.errors import PenstockError
 from components.classifier.extras import with_remedy
+from components.storage.files import user_path
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
 from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
@@ -109,7 +110,7 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
     given = parse_settings(loaded, [*project_settings(pipeline), *settings])
     arguments = defaults | {key: value for key, value in options.items() if key in defaults and value} | given
     if "://" not in arguments["store"]:
-        arguments["store"] = str(Path(arguments["store"]).expanduser().absolute())
+        arguments["store"] = str(user_path(arguments["store"]).absolute())
     unnamed = not name and "name" not in given
     if unnamed:
         arguments["name"] = _name_of(pipeline, arguments)

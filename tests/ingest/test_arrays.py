@@ -144,6 +144,11 @@ REFUSED = {
     ),
     "other order": (table(np.full((2, 8, 8), 9), np.array([1, 2])).replace(b"pixel7,", b"pixel99,", 1), "not all of them in order"),
     "nothing": (table(np.zeros((0, 8, 8), np.uint8), np.zeros(0)), "holds no pictures below its first line"),
+    "a hole among the labels": (table(np.full((2, 8, 8), 9), np.array(["cat", ""])), "has no label at place 1"),
+    "two ways of naming pixels": (
+        table(np.full((2, 4, 4), 9), np.array([1, 2]), "label,{}").replace(b"label,0", b"label,1x1", 1),
+        "and not all of them in the order of rows",
+    ),
     "no labels": (table(np.full((2, 8, 8), 9), None), "has no column of labels"),
 }
 
@@ -170,6 +175,7 @@ def test_archives_of_arrays_that_are_no_pictures_are_refused_by_name(
         ),
         ("hot", npz(images=pictures, labels=np.eye(3)[labels % 3]), r"hot\.npz/labels has shape \(36, 3\), .* a\.argmax\(axis=1\)"),
         ("alone", npz(images=pictures), r"alone\.npz/images has no labels beside it; add them"),
+        ("empty", npz(), "empty.npz holds no arrays; save it again"),
         ("scaled", npz(images=pictures / 255, labels=labels), r"scaled\.npz/images"),
         ("cut", npz(images=pictures, labels=labels)[:-30], "cut or damaged zip"),
     ):

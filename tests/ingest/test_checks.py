@@ -62,6 +62,27 @@ def test_a_given_validation_split_wins_over_training(tmp_path: Path, run: Run) -
     assert "train/cat/cat_000.png" not in found.files("train")
 
 
+def test_what_has_no_split_is_trained_on_where_others_have_one_and_a_copy_there_is_no_leak(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data", {"cat": 12, "dog": 12})
+    put(tmp_path / "data" / "cat" / "copy.png", encode(pixels(0, 5)))
+    names = [f"{label}/{label}_{k:03d}.png" for label in ("cat", "dog") for k in range(12)]
+    split = {0: "test", 1: "test", 5: "train"}
+    put(tmp_path / "data" / "columns.csv", "file,split\n" + "".join(f"{name},{split.get(k % 12, '')}\n" for k, name in enumerate(names)))
+    found = run(tmp_path / "data")
+    assert found.check("pictures across splits")["passed"] is True
+    assert {"cat/copy.png", "cat/cat_005.png"} <= set(found.files("train")) | set(found.files("validation"))
+
+
+def test_a_dropped_leak_is_set_aside_once_though_its_label_contradicts_another(tmp_path: Path, run: Run) -> None:
+    folder(tmp_path / "data" / "train", {"cat": 22, "dog": 22})
+    folder(tmp_path / "data" / "val", {"cat": 4, "dog": 4}, 100)
+    folder(tmp_path / "data" / "test", {"cat": 4, "dog": 4}, 500)
+    for place in ("val/cat/a.png", "val/dog/b.png"):  # the pixels of train/cat/cat_000.png under two labels
+        put(tmp_path / "data" / place, encode(pixels(0, 0)))
+    aside = [entry["file"] for entry in run(tmp_path / "data", max_duplicates=1).info.set_aside]
+    assert sorted(aside) == ["train/cat/cat_000.png", "val/cat/a.png", "val/dog/b.png"]
+
+
 def test_copies_in_a_flat_folder_stay_in_one_split(tmp_path: Path, run: Run) -> None:
     data = folder(tmp_path / "data", {"cat": 30, "dog": 30})
     for k in range(30):

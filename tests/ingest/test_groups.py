@@ -93,6 +93,9 @@ def test_options_that_cannot_be_meant_are_refused(tmp_path: Path, run: Run) -> N
         run(data, group_column="person")
     with pytest.raises(DataError, match=r"finds nothing in 72 of 72 names, such as ill/p000_0\.png"):
         run(data, group_pattern="scan-([0-9]+)")
+    put(data / "columns.csv", (data / "columns.csv").read_text().replace("patient", "group"))
+    with pytest.raises(DataError, match="the source has a column 'group' already; set group_column=group, or rename the column"):
+        run(data, group_pattern="(p[0-9]+)")
     with pytest.raises(UsageError, match="not a regular expression"):
         run(data, group_pattern="(")
     with pytest.raises(UsageError, match="both say what a group is"):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import unicodedata
 from pathlib import Path
@@ -111,6 +112,30 @@ def test_a_table_names_pictures_elsewhere_by_their_address(tmp_path: Path, run: 
         run("memory://labels-table/labels.csv")
     store.replace("relative.csv", table(below="pictures/").encode())
     assert labels(run("memory://labels-table/relative.csv")) == WANTED
+
+
+def test_an_address_in_a_table_that_is_no_file_is_named_and_never_opened(tmp_path: Path, run: Run) -> None:
+    flat(tmp_path / "far")
+    os.mkfifo(tmp_path / "far" / "pipe.png")
+    with (tmp_path / "far" / "large.png").open("wb") as file:
+        file.truncate(256 * 2**20 + 1)
+    rows = "".join(f"{tmp_path}/far/{name},cat\n" for name in ("pipe.png", "large.png"))
+    found = run(put(tmp_path / "t" / "paths.csv", table(below=f"{tmp_path}/far/") + rows))
+    reasons = {Path(entry["file"]).name: entry["reason"] for entry in found.info.set_aside}
+    assert reasons == {
+        "pipe.png": "neither a file nor a folder, but a device, pipe or socket",
+        "large.png": "the file has 268435457 bytes, more than the limit of 268435456",
+    }
+
+
+def test_a_column_called_file_does_not_hide_where_a_picture_came_from(tmp_path: Path, run: Run) -> None:
+    path = tmp_path / "set.parquet"
+    rows = [{"image": data, "label": label, "file": f"original-{name}"} for name, (label, data) in PICTURES.items()]
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    found = run(path)
+    assert "column file is kept as source_file" in found.said
+    assert {row["source_file"] for row in columns(found).values()} == {f"original-{name}" for name in PICTURES}
+    assert all(origin.startswith("set.parquet") for origin in found.files())
 
 
 def test_decomposed_names_in_tables_and_folders_find_each_other(tmp_path: Path, run: Run) -> None:
@@ -244,6 +269,8 @@ def samples(suffix: str = ".cls", **more: Any) -> dict[str, bytes]:
 def test_a_webdataset_has_its_labels_beside_the_pictures(tmp_path: Path, run: Run, suffix: str, apart: bool) -> None:
     content = samples(suffix)
     members = sorted(content.items(), key=lambda item: item[0].endswith(suffix)) if apart else list(content.items())
+    if suffix == ".cls":  # Windows' editors put a byte order mark before the text
+        members[-1] = (members[-1][0], b"\xef\xbb\xbf" + members[-1][1])
     found = run(tar_of(tmp_path / "a.tar", members))
     assert {file: label for file, (label, _) in found.files().items()} == {
         f"{number:03d}.png": label for number, label in enumerate(WANTED.values())
@@ -400,6 +427,8 @@ def test_arrays_with_splits_and_numbers_as_labels(tmp_path: Path, run: Run) -> N
         ("images.npy", lambda p: p[:-1], "holds 11 pictures and labels.npy 12 labels"),
         ("extra.npy", lambda p: p.reshape(12, -1), r"extra\.npy has shape .* neither pictures .* nor labels"),
         ("labels.npy", lambda p: np.linspace(0, 1, 12), "float64 values; labels are whole numbers"),
+        ("labels.npy", lambda p: np.array(["cat", " "] * 6), r"labels\.npy has no label at place 1 \(6 in all\)"),
+        ("labels.npy", lambda p: np.array([0, 2**64 - 1] * 6, np.uint64), r"18446744073709551615 at place 1; labels are 0 to 2\*\*63 - 1"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(tmp_path: Path, run: Run, name: str, array: Any, message: str) -> None:

@@ -27,7 +27,7 @@ def test_the_column_is_checked_and_its_values_lie_beside_the_pictures(tmp_path: 
     ran = run(data, weight_column="weight")
     assert ran.info.weight == "weight"
     assert ran.check("weights")["detail"] == (
-        "training pictures count 0 to 3 by column weight; 13 pictures without a value count 1; metrics count each picture once"
+        "training pictures count 0 to 1 by column weight; 8 pictures without a value count 1; metrics count each picture once"
     )
     found: dict[str, float] = {}
     for split in ("train", "validation", "test"):
@@ -52,13 +52,26 @@ def test_a_column_that_is_called_weight_is_not_used_unasked_and_that_is_told(tmp
         ({"cat/cat_000.png": "-1"}, "weight", r"cat/cat_000\.png has '-1' in column weight; a weight is a number of 0 or more"),
         ({"cat/cat_000.png": "nan"}, "weight", "has 'nan' in column weight"),
         ({"cat/cat_000.png": "heavy"}, "weight", "has 'heavy' in column weight"),
-        ({f"cat/cat_{k:03d}.png": "0" for k in range(8)}, "weight", "all pictures of cat have weight 0 in column weight"),
+        ({f"cat/cat_{k:03d}.png": "0" for k in range(8)}, "weight", "all training pictures of cat have weight 0 in column weight"),
         ({}, "importance", "there is no column 'importance' of weights; the columns are: "),
     ],
 )
 def test_what_is_not_a_weight_is_refused_by_name(tmp_path: Path, run: Run, weights: dict[str, str], column: str, told: str) -> None:
     with pytest.raises(DataError, match=told):
         run(weighted(tmp_path / "data", weights), weight_column=column)
+
+
+def test_a_class_that_training_would_not_see_is_refused_though_its_test_pictures_weigh_something(tmp_path: Path, run: Run) -> None:
+    data = weighted(tmp_path / "data", {f"cat/cat_{k:03d}.png": "0" for k in range(8)})
+    rows = [f"cat/cat_{k:03d}.png,{'test' if k < 2 else 'train'},{2 if k < 2 else 0}" for k in range(8)]
+    rows += [f"dog/dog_{k:03d}.png,{'test' if k < 2 else 'train'},{9 if k < 2 else 1}" for k in range(8)]
+    put(data / "columns.csv", "\n".join(["file,split,weight", *rows]))
+    with pytest.raises(DataError, match="all training pictures of cat have weight 0"):
+        run(data, weight_column="weight")
+    assert run(data).info.counts["test"] == {"cat": 2, "dog": 2}
+    put(data / "columns.csv", (data / "columns.csv").read_text().replace("train,0", "train,1"))
+    ran = run(data, weight_column="weight")
+    assert str(ran.check("weights")["detail"]).startswith("training pictures count 1 to 1 by column weight")
 
 
 def test_other_weights_and_other_levels_make_another_dataset_that_can_be_kept(tmp_path: Path, run: Run) -> None:

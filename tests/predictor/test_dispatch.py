@@ -176,6 +176,19 @@ def test_a_decode_that_takes_too_long_or_whose_client_is_gone_is_ended() -> None
         decoder.close()
 
 
+def test_a_decoder_that_is_closed_in_the_middle_of_a_picture_begins_no_other_process() -> None:
+    decoder = DecoderProcess(60)
+    closing = threading.Timer(1.5, decoder.close)
+    closing.start()
+    try:
+        with pytest.raises(Disconnected):
+            decoder.decode(SLOW, SPEC, 25_000_000, never)
+        assert decoder._process is None
+    finally:
+        closing.join()
+        decoder.close()
+
+
 def test_work_is_handed_over_until_somebody_can_do_it_and_dropped_when_it_is_too_late() -> None:
     async def scenario() -> None:
         settings = PredictorSettings(queue_seconds=0.2)

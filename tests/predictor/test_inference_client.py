@@ -154,6 +154,8 @@ def test_only_addresses_far_away_go_through_a_proxy(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("address", ["", "nonsense", "ftp://host", "127.0.0.1:8080"])
 def test_an_address_must_be_http(address: str) -> None:
+    with pytest.raises(UsageError, match="is not an address of a predictor"):
+        InferenceClient("http://[::1", NAME)
     with pytest.raises(UsageError, match="http://"):
         InferenceClient(address, NAME)
 

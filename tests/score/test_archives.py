@@ -120,8 +120,9 @@ def test_a_file_that_is_not_the_container_that_its_name_says_makes_the_run_red(
 ) -> None:
     cases.put(tmp_path / "in" / "1.png", cases.png(1))
     cases.put(tmp_path / "in" / name, data)
-    with pytest.raises(DataError, match=rf"{name} is {says}"):
-        score(tmp_path / "in")
+    for source in (tmp_path / "in", tmp_path / "in" / name):
+        with pytest.raises(DataError, match=rf"{name} is {says}"):
+            score(source)
     (tmp_path / "in" / name).rename(tmp_path / "in" / "notes.txt")
     assert score(tmp_path / "in").names == ["1.png"]
 

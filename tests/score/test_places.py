@@ -118,6 +118,8 @@ def test_an_output_inside_the_input_is_refused(score: Score, tmp_path: Path) -> 
     folder = cases.folder(tmp_path / "in", 1)
     with pytest.raises(UsageError, match="lies in the input"):
         score(folder, output=folder / "scores")
+    with pytest.raises(UsageError, match="lies in the input"):
+        score(cases.folder(tmp_path / "my pics", 1).as_uri(), output=tmp_path / "my pics" / "scores")
     (tmp_path / "link").symlink_to(folder)
     with pytest.raises(UsageError, match="lies in the input"):
         score(folder, output=tmp_path / "link" / "scores")

@@ -143,6 +143,10 @@ def test_a_file_where_the_store_should_be_is_told(tmp_path: Path) -> None:
         open_store(str(tmp_path / "file")).create("a/b", b"")
 
 
+def test_the_home_of_a_user_who_is_not_there_is_a_folder_of_that_name() -> None:
+    assert LocalStore(Path("~nobody-of-this-name/store")).root.name == "store"
+
+
 def test_a_file_system_without_links_is_unsuitable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
