@@ -4,7 +4,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -122,26 +121,27 @@ def fingerprint(pixels: Pixels) -> bytes:
     """
     if pixels.shape[2] == 3 and _is_grey(pixels[:1]) and _is_grey(pixels):  # the first row decides nearly always
         pixels = pixels[..., :1]
-    sha = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
-    sha.update(np.ascontiguousarray(pixels).data)
-    return sha.digest()
+    return hashlib.blake2b(b"%b%b" % (str(pixels.shape[:2]).encode(), pixels.tobytes()), digest_size=16).digest()
 
 
 def _is_grey(pixels: Pixels) -> bool:
     return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all())
 
 
-def is_constant(pixels: Pixels) -> bool:
-    """Say whether all pixels of a picture, uint8 (H, W, C), have one colour."""
-    return bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all())
+def are_constant(pixels: Pixels) -> npt.NDArray[np.bool_]:
+    """Say of pictures, uint8 (N, H, W, C), whether all pixels of each have one colour: bool (N,)."""
+    found = np.asarray((pixels[:, 0] == pixels[:, 0, :1]).all(axis=(1, 2)))  # the first row decides nearly always
+    for k in np.flatnonzero(found).tolist():
+        found[k] = (pixels[k] == pixels[k, 0, 0]).all()
+    return found
 
 
 def from_arrays(images: Rows, labels: Labels, classes: list[str], given: npt.NDArray[np.int8], names: list[str]) -> Collection:
     """Make a collection of decoded pictures."""
     prints, constant = bytearray(), bytearray()
-    for image in chain.from_iterable(blocks(images)):
-        prints += fingerprint(image)
-        constant.append(is_constant(image))
+    for block in blocks(images):
+        prints += b"".join(map(fingerprint, block))
+        constant += are_constant(block).tobytes()
     return Collection(
         images=images,
         labels=labels.astype(np.int64),

@@ -155,9 +155,9 @@ def _tree(listing: Listing) -> _Tree:
     filled: set[str] = set()
     for name in listing.files.names:
         folder, separator, base = name.rpartition("/")
-        if looks_like_picture(base):
+        if is_picture := looks_like_picture(base):
             pictures[folder + separator].append(name)
-        if looks_like_picture(base) or not suffix(base):
+        if is_picture or not suffix(base):
             filled.update(_above(folder + separator, filled))
     return _Tree({folder: sorted(children) for folder, children in folders.items()}, pictures, filled)
 

@@ -40,7 +40,7 @@ MIN_CORRELATION = 0.99
 """Of their grey thumbnails: of MNIST's 10,000 test pictures 2 have one in training that reaches it."""
 MAX_CANDIDATES = 16
 """Pictures of the other splits that are compared with each, nearest hashes first."""
-SIDE = 32
+SIDE, _FILTER = 32, Image.Resampling.LANCZOS
 _LOW = 8
 _BANDS, _BAND_BITS = 4, 16
 _NEAR = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], np.int32)
@@ -62,6 +62,7 @@ _FORMS = tuple(itertools.starmap(_Form, itertools.product((False, True), repeat=
 _AS_IT_IS, _OTHER_FORMS = _FORMS[:1], _FORMS[1:]
 Hashes = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.intp]
+Ranges = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,24 @@ def _frequencies(thumbnails: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
 
 def _hashes(frequencies: npt.NDArray[np.float64]) -> Hashes:
     low = frequencies.reshape(len(frequencies), -1)
-    bits = np.packbits(low > np.median(low, axis=1, keepdims=True), axis=1)
+    middle = np.sort(low, axis=1)[:, low.shape[1] // 2 - 1 : low.shape[1] // 2 + 1]  # NumPy sorts rows faster than it takes their median
+    bits = np.packbits(low > middle.mean(axis=1, keepdims=True), axis=1)
     return bits.view(">u8")[:, 0].astype(np.uint64)
 
 
-def thumbnail(pixels: Pixels) -> npt.NDArray[np.uint8]:
-    """A picture, uint8 (H, W, 1 or 3), as a grey thumbnail (32, 32)."""
-    image = as_image(pixels)
-    image = image if image.mode == "L" else image.convert("L")
-    return np.asarray(image.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+def thumbnails(pixels: Pixels) -> npt.NDArray[np.uint8]:
+    """Pictures of one size, uint8 (N, H, W, 1 or 3), as grey thumbnails (N, 32, 32), as Pillow's `resize` makes each.
+
+    It changes the width first and then the height, but in high pictures; so all others lie below each other for the one, and side by
+    side for the other: a call costs more than a small picture does.
+    """
+    count, height, width, channels = pixels.shape
+    if height > max(width, SIDE):
+        return np.stack([np.asarray(as_image(picture).convert("L").resize((SIDE, SIDE), _FILTER)) for picture in pixels])
+    column = as_image(pixels.reshape(count * height, width, channels)).convert("L").resize((SIDE, count * height), _FILTER)
+    row = np.asarray(column).reshape(count, height, SIDE).swapaxes(0, 1).reshape(height, count * SIDE)
+    squares = np.asarray(Image.fromarray(row).resize((count * SIDE, SIDE), _FILTER))
+    return np.ascontiguousarray(squares.reshape(SIDE, count, SIDE).swapaxes(0, 1))
 
 
 def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Hashes:
@@ -176,7 +186,7 @@ def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Ha
 
 
 def _hash_rows(images: Rows, path: Path, rows: int, start: int) -> Hashes:
-    small = np.stack([thumbnail(pixels) for pixels in images[start : start + rows]])
+    small = thumbnails(images[start : start + rows])
     with path.open("r+b", buffering=0) as file:
         file.seek(start * SIDE * SIDE)
         file.write(small.data)
@@ -223,30 +233,33 @@ def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
     if not len(known) or not len(asked):
         return
     bands = [_Band(known, band) for band in range(_BANDS)]
-    counts = np.sum([band.counts(asked) for band in bands], axis=0)
-    work = np.minimum(counts, len(known))  # where bands hold more than all there are, all are compared instead
-    choose = partial(_nearest, asked, known, bands)
     with ThreadPoolExecutor(cpus := available_cpus()) as pool:
-        for at, to in in_order(pool, _pieces(work, counts > len(known)), choose, cpus):
+        for at, to in in_order(pool, range(0, len(asked), _ROWS), partial(_nearest, asked, known, bands), cpus):
             yield at, kept[to]
 
 
-def _pieces(work: Index, crowded: npt.NDArray[np.bool_]) -> Iterator[tuple[Index, bool]]:
-    """Rows that make some _PAIRS candidates together, either crowded ones or others, and which of the two they are."""
-    start = 0
-    while start < len(work):
-        stop = start + max(1, int(np.searchsorted(np.cumsum(work[start : start + _PAIRS]), _PAIRS, side="right")))
-        for kind in (False, True):
-            rows = start + np.flatnonzero(crowded[start:stop] == kind)
-            if len(rows):
-                yield rows, kind
-        start = stop
-
-
-def _nearest(asked: Hashes, known: Hashes, bands: list["_Band"], piece: tuple[Index, bool]) -> tuple[Index, Index]:
-    rows, crowded = piece
-    at, to = (_nearest_of_all if crowded else _nearest_of_bands)(asked[rows], known, bands)
-    return rows[at], to
+def _nearest(asked: Hashes, known: Hashes, bands: list["_Band"], start: int) -> tuple[Index, Index]:
+    """The candidates of _ROWS asked hashes, from `start` on."""
+    asked = asked[start : start + _ROWS]
+    ranges = [band.ranges(asked) for band in bands]
+    counts = np.sum([(high - low).sum(axis=1) for low, high in ranges], axis=0)
+    crowded, work = (
+        counts > len(known),
+        np.minimum(counts, len(known)),
+    )  # where bands hold more than all there are, all are compared instead
+    found = []
+    for kind in (False, True):
+        rows = np.flatnonzero(crowded == kind)
+        pieces = np.cumsum(work[rows]) // _PAIRS
+        for part in np.split(rows, np.flatnonzero(np.diff(pieces)) + 1):
+            if kind:
+                at, to = _nearest_of_all(asked[part], known)
+            else:
+                near = [band.near(asked[part], low[part], high[part]) for band, (low, high) in zip(bands, ranges, strict=True)]
+                at, to = _nearest_of_bands(*map(np.concatenate, zip(*near, strict=True)))
+            found.append((start + part[at], to))
+    at, to = map(np.concatenate, zip(*found, strict=True))
+    return at, to
 
 
 class _Band:
@@ -255,40 +268,39 @@ class _Band:
     def __init__(self, known: Hashes, band: int) -> None:
         self._shift = np.uint64(band * _BAND_BITS)
         keys = self._keys(known)
-        self.order = np.argsort(keys, kind="stable").astype(np.int32)
-        self._begins = np.searchsorted(keys[self.order], np.arange(2**_BAND_BITS + 1)).astype(np.int32)
+        self._order = np.argsort(keys, kind="stable")
+        self._hashes = known[self._order]
+        self._begins = np.searchsorted(keys[self._order], np.arange(2**_BAND_BITS + 1)).astype(np.int32)
 
     def _keys(self, hashes: Hashes) -> npt.NDArray[np.int32]:
         return ((hashes >> self._shift) & np.uint64(2**_BAND_BITS - 1)).astype(np.int32)
 
-    def ranges(self, asked: Hashes) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Places in `order`, from and to, of hashes whose band is near that of each asked one: (n, 17) each."""
+    def ranges(self, asked: Hashes) -> tuple[Ranges, Ranges]:
+        """Places from and to, in this band's order, of hashes whose band is near that of each asked one: (n, 17) each."""
         keys = self._keys(asked)[:, None] ^ _NEAR
         return self._begins[keys], self._begins[keys + 1]
 
-    def counts(self, asked: Hashes) -> Index:
-        edges = (self.ranges(asked[start : start + _PAIRS]) for start in range(0, len(asked), _PAIRS))
-        return np.concatenate([np.asarray((high - low).sum(axis=1), np.intp) for low, high in edges])
+    def near(self, asked: Hashes, low: Ranges, high: Ranges) -> tuple[Index, Index, Index]:
+        """Of those, the ones that differ in at most MAX_BITS: places in `asked` and in the known ones, and the bits that differ."""
+        lengths = high - low
+        of_each = lengths.sum(axis=1)
+        length = lengths.ravel()
+        ends = np.cumsum(length, dtype=np.int32)
+        places = np.arange(of_each.sum(), dtype=np.int32) + np.repeat(low.ravel() - ends + length, length)
+        bits = np.bitwise_count(np.repeat(asked, of_each) ^ self._hashes[places])
+        near = np.flatnonzero(bits <= MAX_BITS)
+        return np.searchsorted(np.cumsum(of_each), near, "right"), self._order[places[near]], bits[near].astype(np.intp)
 
 
-def _nearest_of_all(asked: Hashes, known: Hashes, _: list[_Band]) -> tuple[Index, Index]:
+def _nearest_of_all(asked: Hashes, known: Hashes) -> tuple[Index, Index]:
     bits = np.bitwise_count(asked[:, None] ^ known[None, :])
     nearest = np.argpartition(bits, min(MAX_CANDIDATES, len(known)) - 1, axis=1)[:, :MAX_CANDIDATES]
     at, place = np.nonzero(np.take_along_axis(bits, nearest, axis=1) <= MAX_BITS)
     return at, nearest[at, place]
 
 
-def _nearest_of_bands(asked: Hashes, known: Hashes, bands: list[_Band]) -> tuple[Index, Index]:
-    ats, tos = [], []
-    for band in bands:
-        low, high = (edge.ravel().astype(np.intp) for edge in band.ranges(asked))
-        length = high - low
-        ats.append(np.repeat(np.arange(len(length)) // len(_NEAR), length))
-        tos.append(band.order[np.arange(length.sum()) + np.repeat(low - np.cumsum(length) + length, length)])
-    at, to = np.concatenate(ats), np.concatenate(tos)
-    bits = np.bitwise_count(asked[at] ^ known[to])
-    near = np.flatnonzero(bits <= MAX_BITS)
-    pairs = np.unique(np.stack([at[near], bits[near].astype(np.intp), to[near]], axis=1), axis=0)  # in order; bands share pairs
+def _nearest_of_bands(at: Index, to: Index, bits: Index) -> tuple[Index, Index]:
+    pairs = np.unique(np.stack([at, bits, to], axis=1), axis=0)  # in order; bands share pairs
     pairs = pairs[_ranks(pairs[:, 0]) < MAX_CANDIDATES]
     return pairs[:, 0], pairs[:, 2]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from math import prod
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,12 @@ import numpy as np
 from components.bundle.dataset import Rows
 from components.classifier import images
 from components.classifier.cpu import available_cpus
-from components.classifier.decode import decode_picture, is_picture
+from components.classifier.decode import Picture, decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.classifier.metadata import Unread
 from components.classifier.progress import Progress
-from components.ingest.collection import FileRows, blocks, fingerprint, is_constant
+from components.ingest.collection import FileRows, are_constant, blocks, fingerprint
 from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import MAX_FILE_BYTES, looks_like_picture
 from components.readers.processes import in_processes, processes_for
@@ -49,15 +49,6 @@ class Workers:
 
     remote: bool
     shared: bool
-
-
-@dataclass(frozen=True)
-class _Picture:
-    pixels: Pixels
-    print: bytes
-    constant: bool
-    peak: int | None
-    unread: tuple[Unread, ...]
 
 
 @dataclass(frozen=True)
@@ -251,19 +242,30 @@ def _decode_batch(batch: list[Encoded | Unreadable] | _Packed, settings: IngestS
         with ThreadPoolExecutor(threads) as pool:
             batch = list(pool.map(_loaded, batch))
     found = [_decode(record, settings, all_pictures) if isinstance(record, Encoded) else record.reason for record in batch]
-    pictures = [outcome for outcome in found if isinstance(outcome, _Picture)]
+    pictures = [outcome for outcome in found if isinstance(outcome, Picture)]
+    prepared = [_prepare(picture.pixels, settings) for picture in pictures]
+    shapes = iter([pixels.shape for pixels in prepared])
+    runs = (np.stack(list(run)) for _, run in groupby(prepared, key=attrgetter("shape")))
     return _Batch(
-        [outcome.pixels.shape if isinstance(outcome, _Picture) else outcome for outcome in found],
-        b"".join(picture.pixels.tobytes() for picture in pictures),
-        b"".join(picture.print for picture in pictures),
-        bytes(picture.constant for picture in pictures),
+        [next(shapes) if isinstance(outcome, Picture) else outcome for outcome in found],
+        b"".join(pixels.tobytes() for pixels in prepared),
+        b"".join(map(fingerprint, prepared)),
+        b"".join(are_constant(run).tobytes() for run in runs),
         len(peaks := [picture.peak for picture in pictures if picture.peak is not None]),
         max(peaks, default=0),
-        [(what, place) for place, outcome in enumerate(found) if isinstance(outcome, _Picture) for what in outcome.unread],
+        [(what, place) for place, outcome in enumerate(found) if isinstance(outcome, Picture) for what in outcome.unread],
     )
 
 
-def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _Picture | str | None:
+def _prepare(pixels: Pixels, settings: IngestSettings) -> Pixels:
+    """Bring a picture to the size and channels that are set."""
+    if settings.image_size is None and settings.channels is None:
+        return pixels
+    height, width = settings.image_size or pixels.shape[:2]
+    return images.prepare(pixels, ImageSpec(height, width, settings.channels or pixels.shape[2]))
+
+
+def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> Picture | str | None:
     """A picture, or the reason why it cannot be read, or None for a file that does not claim to be one."""
     claims = all_pictures or looks_like_picture(record.input)
     if record.size > MAX_FILE_BYTES and not claims:
@@ -272,12 +274,9 @@ def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> _P
         data = load(record)
         if not claims and not is_picture(data):
             return None
-        picture = decode_picture(data, levels=settings.levels)
+        return decode_picture(data, levels=settings.levels)
     except ImageError as error:
         return str(error)
-    height, width = settings.image_size or picture.pixels.shape[:2]
-    pixels = images.prepare(picture.pixels, ImageSpec(height, width, settings.channels or picture.pixels.shape[2]))
-    return _Picture(pixels, fingerprint(pixels), is_constant(pixels), picture.peak, picture.unread)
 
 
 class _Sizes:

@@ -89,7 +89,8 @@ class Files:
         return len(self.names)
 
     def __iter__(self) -> Iterator[SourceFile]:
-        return map(self.__getitem__, range(len(self)))
+        stamps = ("" if stamp == -1 else str(stamp) for stamp in self._stamps)
+        return map(SourceFile, self.names, self._sizes, stamps, map(self._keys.get, range(len(self)), self.names), self._offsets)
 
     def __getitem__(self, place: int) -> SourceFile:
         """One file."""

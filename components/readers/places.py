@@ -156,7 +156,7 @@ class LocalSource(InputSource):
             yield from self._walk("", (os.path.realpath(self._root),))
 
     def read(self, key: str) -> bytes:  # noqa: D102
-        with open(self._prefix + key, "rb") as file:  # noqa: PTH123
+        with open(self._prefix + key, "rb", buffering=0) as file:  # noqa: PTH123
             return file.read()
 
     def head(self, file: SourceFile, size: int) -> bytes:  # noqa: D102

@@ -15,7 +15,7 @@ from sklearn.datasets import load_sample_images
 from components.bundle.dataset import REPORT
 from components.classifier.errors import DataError, UsageError
 from components.ingest import likeness
-from components.ingest.likeness import MAX_BITS, MAX_CANDIDATES, Pictures, find, perceptual_hashes, thumbnail
+from components.ingest.likeness import MAX_BITS, MAX_CANDIDATES, Pictures, find, perceptual_hashes, thumbnails
 from components.settings.ingest import IngestSettings
 from tests.ingest.cases import encode, pixels, put
 from tests.ingest.conftest import Run
@@ -87,9 +87,22 @@ def test_a_look_alike_under_another_label_and_one_of_the_extra_source_are_told(t
     assert "like train cat/again.png" in detail
 
 
+def one_thumbnail(picture: np.ndarray) -> np.ndarray:
+    """As Pillow makes it of a picture alone."""
+    image = Image.fromarray(picture[..., 0] if picture.shape[2] == 1 else picture).convert("L")
+    return np.asarray(image.resize((32, 32), Image.Resampling.LANCZOS))
+
+
+@pytest.mark.parametrize("size", [(28, 28), (32, 32), (32, 20), (9, 32), (1, 1), (33, 33), (64, 64), (70, 33), (5, 200)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_thumbnails_of_many_pictures_at_once_are_those_of_each(size: tuple[int, int], channels: int) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (7, *size, channels), dtype=np.uint8)
+    assert thumbnails(pictures).tolist() == [one_thumbnail(picture).tolist() for picture in pictures]
+
+
 def test_the_hash_is_that_of_imagehash() -> None:
     pictures = [np.asarray(picture) for picture in crops(40)] + [pixels(k, k, (9, 13), channels=1)[..., None] for k in range(20)]
-    ours = perceptual_hashes(np.stack([thumbnail(picture) for picture in pictures]))
+    ours = perceptual_hashes(np.stack([one_thumbnail(picture) for picture in pictures]))
     theirs = [imagehash.phash(Image.fromarray(p[..., 0] if p.shape[2] == 1 else p)) for p in pictures]
     assert ours.tolist() == [int(str(value), 16) for value in theirs]
 
@@ -128,7 +141,7 @@ def test_mirrored_and_turned_pictures_are_found_and_told_as_such(tmp_path: Path,
 
 
 def test_the_hashes_of_all_forms_are_those_of_the_turned_pictures() -> None:
-    small = np.stack([thumbnail(np.asarray(picture)) for picture in crops(20)])
+    small = np.stack([one_thumbnail(np.asarray(picture)) for picture in crops(20)])
 
     class InMemory:
         def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
