@@ -222,7 +222,9 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
     """
     held = [set(tree.folders.get(top, ())) for top in _tops(tree, layout.root, list(like))]
     shared = set.intersection(*held)
-    if len(shared) > 1 or (shared and all(len(names) == 1 for names in held)):
+    if len(shared) == 1 and all(len(names) == 1 for names in held):
+        _refuse_one_folder(tree, layout.root, like, shared.pop(), listing)
+    if len(shared) > 1:
         told = ", ".join(f"{name}/ is the {split} split" for name, split in like.items())
         layout.notes.append(f"{told}: the same class folders lie in them ({some(sorted(shared))})")
         return like
@@ -239,6 +241,20 @@ def _refuse_without_classes(root: str, names: list[str], listing: Listing) -> No
         f"{' and '.join(root + name for name in names)} look like splits, and no class folders are in all of them; {WANTED}"
         f"{found}. Where these are the classes, rename them"
     )
+
+
+def _refuse_one_folder(tree: _Tree, root: str, like: dict[str, SplitName], inner: str, listing: Listing) -> None:
+    """Refuse splits in each of which all lies in one folder, with class folders in some and pictures alone in others, as GTSRB has them."""
+    inside = {name: tree.folders.get(f"{root}{name}/{inner}/", []) for name in like}
+    classes = [f"{root}{name}/{inner}" for name, folders in inside.items() if folders]
+    alone = [f"{root}{name}/{inner}" for name, folders in inside.items() if not folders]
+    tables = [name for name in _tables(listing) if any(name.startswith(f"{folder}/") for folder in alone)]
+    if classes and alone:
+        raise DataError(
+            f"{some(classes)} holds class folders, and {some(alone)} pictures alone; put those into folders of the same classes"
+            + (f" (by {some(tables, 2)})" if tables else "")
+            + f", or give {classes[0]} as the source, of which a test split is split off"
+        )
 
 
 def _tables(listing: Listing) -> list[str]:

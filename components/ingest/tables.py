@@ -4,14 +4,19 @@
   which say their split by their name or their folder (`train_labels.csv`, `train.csv`, `test/metadata.csv`) and are read as one.
 - Paths start at the table's folder. Where none of a table's paths is there so, they may be written from another folder, without
   endings (as identifiers) or with backslashes: each that is there must be there once, and not in the folder of another split.
+- Absolute paths none of which is there were written on another machine. Their beginning is left out where all rows are then found below
+  the table's folder, and nothing in it says another split; else the table is refused.
 - A table without a column of labels whose other columns are 0 or 1, with one 1 in each row, names the class by the column (one-hot).
 """
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
+from itertools import takewhile
+from operator import eq
 from pathlib import Path
 
 from components.bundle.dataset import SPLITS, SplitName
@@ -28,6 +33,8 @@ STEMS = ("labels", "metadata")
 _SPLIT_STEM = re.compile(r"[_\W]*(labels?|metadata|classes)?[_\W]*", re.IGNORECASE)
 """What the name of a split's table may hold beside the split."""
 _BOXES = frozenset(["xmin", "x_min", "x1", "bbox"])
+_ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:[\\/]")
+"""How a path begins that no folder of the table leads to: on Linux and macOS, on Windows a share or a drive."""
 _ONE, _ZERO = frozenset(["1", "1.0"]), frozenset(["0", "0.0", ""])
 
 
@@ -49,9 +56,9 @@ def content(source: InputSource, file: SourceFile) -> bytes:
 
 
 def only_addresses(source: InputSource, file: SourceFile) -> bool:
-    """Say whether a table names no picture by a path relative to its own folder; raises DataError for one that is not a table."""
+    """Say whether a table names no picture that may lie below its own folder; raises DataError for one that is not a table."""
     table = read_table(file.name, content(source, file))
-    return table is not None and all(map(_is_address, table.rows))
+    return table is not None and all(map(_is_address, table.rows)) and not _are_of_another_machine(table)
 
 
 def given(source: InputSource, listing: Listing, file: SourceFile) -> LabelTable:
@@ -240,7 +247,10 @@ def _placed(listing: Listing, table: Table, part: SplitName | None) -> LabelTabl
     prefix = f"{root}/" if root else ""
     names = {path: path if _is_address(path) else prefix + path for path in table.rows}
     notes: list[str] = []
-    relative = [path for path in names if not _is_address(path)]
+    if _are_of_another_machine(table):
+        names, told = _moved(listing, table, prefix, part)
+        notes.append(told)
+    relative = [path for path in table.rows if not _ABSOLUTE.match(path) and not _is_address(path)]
     there = set(listing.files.names) if relative else set()
     if relative and not any(names[path] in there for path in relative):
         elsewhere = _elsewhere(listing, table.name, relative, prefix, part)
@@ -255,6 +265,35 @@ def _placed(listing: Listing, table: Table, part: SplitName | None) -> LabelTabl
         twice, count = Counter(names.values()).most_common(1)[0]
         raise DataError(f"{table.name} names {twice} {count} times, in several spellings; keep one of them")
     return LabelTable(replace(table, rows=rows), {table.name}, root, notes)
+
+
+def _are_of_another_machine(table: Table) -> bool:
+    """Say whether all paths are absolute, and none is there."""
+    paths = [table.spelled.get(path, path) for path in table.rows]
+    return bool(paths) and all(map(_ABSOLUTE.match, paths)) and not any(map(os.path.lexists, paths))
+
+
+def _moved(listing: Listing, table: Table, prefix: str, part: SplitName | None) -> tuple[dict[str, str], str]:
+    """The pictures that paths of another machine mean, by as little of their beginning left out as finds them all, and a line that says so.
+
+    Raises DataError where no beginning does, or it speaks of another split than the table or its folder.
+    """
+    parts = {path: path.replace("\\", "/").strip("/").split("/") for path in table.rows}
+    first = next(iter(parts.values()))
+    there, above = set(listing.files.names), [folders[:-1] for folders in parts.values()]
+    shared = list(takewhile(bool, map(eq, min(above), max(above))))
+    own = part or next(filter(None, map(_split_of_words, reversed(prefix.split("/")))), None)
+    for dropped in range(1, len(shared) + 1):
+        found = {path: prefix + "/".join(folders[dropped:]) for path, folders in parts.items()}
+        if there.issuperset(found.values()):
+            if {_split_of_words(folder) for folder in first[:dropped]} <= {None, own}:
+                path, name = next(iter(found.items()))
+                return found, f"{table.name} has paths of another machine, whose beginning is left out: {path} is {name}"
+            break
+    raise DataError(
+        f"{table.name} has paths of another machine ({next(iter(parts))}), none of which is there; write paths from the table's folder, "
+        f"such as {first[-1]}"
+    )
 
 
 def _elsewhere(listing: Listing, table: str, paths: list[str], prefix: str, part: SplitName | None) -> dict[str, str]:

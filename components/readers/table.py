@@ -19,7 +19,7 @@ from components.classifier.errors import DataError
 from components.readers.listing import looks_like_picture, readable, some, suffix
 
 PATH_COLUMNS = ("file", "path", "file_name", "filename", "image", "uri", "file_path", "filepath", "image_path", "image_name", "image_id")
-LABEL_COLUMNS = ("label", "class", "cls", "class_name")
+LABEL_COLUMNS = ("label", "class", "cls", "class_name", "class_id", "classid")
 SPLIT_COLUMN = "split"
 SPLIT_NAMES: dict[str, SplitName] = {
     "train": "train",

@@ -20,7 +20,7 @@ from components.bundle.dataset import SPLITS
 from components.classifier.errors import DataError
 from components.readers.table import read_table
 from components.storage.memory import MemoryStore
-from tests.ingest.cases import encode, folder, pixels, put, tar_of
+from tests.ingest.cases import encode, files, folder, pixels, put, tar_of
 from tests.ingest.conftest import Ingested, Run
 
 PICTURES = {f"{name}_{k}.png": (name, encode(pixels(kind, k))) for kind, name in enumerate(("cat", "dog")) for k in range(6)}
@@ -71,7 +71,7 @@ def test_a_table_in_the_folder_gives_the_labels(tmp_path: Path, run: Run, separa
 
 
 @pytest.mark.parametrize("path", ["file", "path", "file_name", "filename", "image", "uri"])
-@pytest.mark.parametrize("label", ["label", "class", "class_name"])
+@pytest.mark.parametrize("label", ["label", "class", "class_name", "class_id", "ClassId"])
 def test_columns_are_known_by_their_usual_names(tmp_path: Path, run: Run, path: str, label: str) -> None:
     assert labels(run(put(flat(tmp_path) / "any name.csv", table(path, label)))) == WANTED
 
@@ -438,3 +438,37 @@ def test_arrays_that_do_not_fit_are_refused_by_name(tmp_path: Path, run: Run, na
     np.save(tmp_path / name, array(pictures))
     with pytest.raises(DataError, match=message):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("beginning", ["/home/alice/pets/", "C:\\Users\\alice\\pets\\", "D:/pets/", "\\\\server\\share\\pets\\"])
+@pytest.mark.parametrize("kind", ["the source", "in a folder", "in a tar"])
+def test_paths_of_another_machine_are_read_where_all_are_there_without_their_beginning(
+    tmp_path: Path, run: Run, beginning: str, kind: str
+) -> None:
+    data = flat(tmp_path / "data", "images")
+    written = put(data / "labels.csv", table(below=f"{beginning}images{'/' if '/' in beginning else chr(92)}"))
+    source = {"the source": written, "in a folder": data, "in a tar": tar_of(tmp_path / "pets.tar", files(data))}[kind]
+    found = run(source)
+    assert labels(found) == WANTED
+    assert f"note: labels.csv has paths of another machine, whose beginning is left out: {beginning}images" in found.said
+
+
+@pytest.mark.parametrize(("below", "beginning"), [("", "/home/alice/train/"), ("test/", "/data/train/"), ("", "/data/gone/")])
+def test_paths_of_another_machine_are_refused_where_a_picture_is_not_there_or_they_speak_of_another_split(
+    tmp_path: Path, run: Run, below: str, beginning: str
+) -> None:
+    data = flat(tmp_path, below)
+    if "gone" in beginning:
+        (data / "cat_0.png").unlink()
+    with pytest.raises(DataError, match=r"labels.csv has paths of another machine \(.*cat_0.png\), none of which is there; write paths"):
+        run(put(data / below / "labels.csv", table(below=beginning)))
+
+
+def test_absolute_paths_of_this_machine_are_taken_as_they_are(tmp_path: Path, run: Run) -> None:
+    flat(tmp_path / "elsewhere")
+    flat(tmp_path / "data")
+    text = table(below=f"{tmp_path}/elsewhere/").replace("elsewhere/cat_0.png", "elsewhere/gone.png")
+    found = run(put(tmp_path / "data" / "labels.csv", text))
+    (entry,) = found.info.set_aside
+    assert entry == {"file": f"{tmp_path}/elsewhere/gone.png", "reason": "cannot be read (No such file or directory)"}
+    assert "another machine" not in found.said

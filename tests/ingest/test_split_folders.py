@@ -1,11 +1,12 @@
 """Folders that look like splits are splits or are refused, and never classes."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from components.classifier.errors import DataError
-from tests.ingest.cases import folder, put
+from tests.ingest.cases import files, folder, put
 from tests.ingest.conftest import Run
 
 LIKE_SPLITS = [
@@ -98,3 +99,16 @@ def test_one_shared_folder_is_told_and_so_are_several_beside_pictures_of_the_cla
     found = run(tmp_path / "several")
     assert f"note: folders of the same names (2024, 2025) {told}" in found.lines
     assert found.counts() == {"cat": 18, "dog": 24}
+
+
+def test_splits_of_which_one_has_class_folders_and_the_other_pictures_alone_are_refused(tmp_path: Path, run: Run) -> None:
+    """As GTSRB is published."""
+    folder(tmp_path / "Final_Training" / "Images", {"00000": 12, "00001": 12})
+    for name, data in files(folder(tmp_path / "more", {"00000": 2, "00001": 2}, seed=300)).items():
+        put(tmp_path / "Final_Test" / "Images" / name.replace("/", "_"), data)
+    put(tmp_path / "Final_Test" / "Images" / "GT-final_test.csv", "Filename;ClassId\n00000_0.png;0\n")
+    shutil.rmtree(tmp_path / "more")
+    told = r"Final_Training/Images holds class folders, and Final_Test/Images pictures alone; .* \(by Final_Test/Images/GT-final_test.csv\)"
+    with pytest.raises(DataError, match=f"{told}, or give Final_Training/Images as the source"):
+        run(tmp_path)
+    assert run(tmp_path / "Final_Training" / "Images").info.classes == ["00000", "00001"]

@@ -8,6 +8,7 @@ import pytest
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
+from components.readers.table import LABEL_COLUMNS
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_of, zip_of
 from tests.ingest.conftest import Ingested, Run
 
@@ -124,7 +125,7 @@ def test_a_test_set_without_labels_is_told_and_not_used(tmp_path: Path, run: Run
     put(tmp_path / "sample_submission.csv", csv([(path, "cat") for path, _ in others]))
     found = run(tmp_path)
     assert set(found.files()) == {f"train_images/{path}" for path, _ in rows}
-    assert "test.csv has no column for the picture, or none of labels (label, class, cls, class_name), and is not used" in found.said
+    assert f"test.csv has no column for the picture, or none of labels ({', '.join(LABEL_COLUMNS)}), and is not used" in found.said
     assert "train.csv has no line for 4 pictures, which are not used: test_images/0.png" in found.said
 
 
