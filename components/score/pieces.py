@@ -9,7 +9,7 @@ Pixels and answers never leave the process that made them: what a process gives 
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -76,7 +76,7 @@ class PieceScorer:
             self._folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-pieces-")))
             self._source = stack.enter_context(Model(self._plan.store, self._plan.name, self._plan.version).open_input(self._plan.input))
             threads = REMOTE_WORKERS if self._source.remote else available_cpus()
-            self._threads = max(1, (settings.workers or threads) // processes)
+            self._threads = max(1, (settings.workers or threads) // (processes if self.device == "cpu" else 1))
             self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="decode")
             stack.callback(self._pool.shutdown, cancel_futures=True)
             self._open = stack.pop_all()
@@ -90,6 +90,10 @@ class PieceScorer:
     def close(self) -> None:
         """End the threads and close the input."""
         self._open.close()
+
+    def stop(self) -> None:
+        """Let `score`, where another thread is in it, end with an error at its next batch: the rest of its piece may be long."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def score(self, piece: Piece, step: Callable[[int], object] = lambda rows: None) -> Outcome:
         """Score a piece and keep it, or the reason why its input cannot be used; calls `step` with the rows of each batch."""
@@ -228,21 +232,35 @@ def _prepare_all(pixels: Pixels, spec: ImageSpec) -> Pixels:
     return np.stack([prepare(np.ascontiguousarray(picture), spec) for picture in pixels])
 
 
-def in_processes(plan_folder: Path, bundle: Path, pieces: list[Piece], processes: int) -> Iterator[Outcome]:
-    """Score pieces on the CPU in several processes; yields what became of each as it ends, in any order.
+def in_processes(scorer: PieceScorer, plan_folder: Path, bundle: Path, pieces: Iterable[Piece], processes: int) -> Iterator[Outcome]:
+    """Score pieces on the CPU in several processes, of which this one is the first: with `scorer` it works while the others start.
 
-    Raises EvaluationError when one of the processes is ended from outside; what is complete is kept.
+    Yields what became of each piece as it ends, in any order. Raises EvaluationError when one of the other processes is ended from
+    outside; what is complete is kept.
     """
-    pool = process_pool(processes, PROCESS_MODULES, interruptible=True)
+    pool, own = process_pool(processes - 1, PROCESS_MODULES, interruptible=True), ThreadPoolExecutor(1)
+    waiting = iter(pieces)
+    free: list[Callable[[Piece], Future[Outcome]]] = [partial(own.submit, scorer.score)]
+    free += [partial(pool.submit, _score, plan_folder, bundle, processes)] * (processes - 1)
+    under_way: dict[Future[Outcome], Callable[[Piece], Future[Outcome]]] = {}
     try:
-        for future in as_completed([pool.submit(_score, plan_folder, bundle, processes, piece) for piece in pieces]):
-            yield future.result()
+        while True:
+            for submit, piece in zip(free, waiting, strict=False):
+                under_way[submit(piece)] = submit
+            if not under_way:
+                break
+            ended = wait(under_way, return_when=FIRST_COMPLETED).done
+            free = [under_way.pop(future) for future in ended]
+            for future in ended:
+                yield future.result()
     except BrokenProcessPool as error:
         raise EvaluationError(
             "a process that scores was ended from outside, probably for its memory; give the step more memory, or set workers=1"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        scorer.stop()
+        own.shutdown()
+        pool.shutdown()
 
 
 def _score(plan_folder: Path, bundle: Path, processes: int, piece: Piece) -> Outcome:

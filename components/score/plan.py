@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError
@@ -132,7 +131,8 @@ class Plan:
 
     def slices(self, piece: Piece) -> list[Slice]:
         """Return what makes a piece, in order."""
-        table = pq.read_table(self.folder / "slices.parquet", filters=pc.field("piece") == piece.number)
+        with pq.ParquetFile(self.folder / "slices.parquet") as file:
+            table = file.read_row_group(piece.number)  # each piece was written as one
         return [Slice(row.pop("name").decode("utf-8", "surrogateescape"), **row) for row in table.drop_columns("piece").to_pylist()]
 
     def pictures(self, pieces: Iterable[Piece]) -> int:

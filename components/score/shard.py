@@ -89,15 +89,14 @@ def _on_this_machine(
 ) -> Iterator[Outcome]:
     processes = _processes(plan, pieces, pictures) if device != "cuda" else 1
     prepare(processes, PROCESS_MODULES)
-    with PieceScorer(plan.folder, bundle, device) as scorer:
-        processes = processes if scorer.device == "cpu" else 1
-        if processes == 1:
+    with PieceScorer(plan.folder, bundle, device, processes) as scorer:
+        if processes == 1 or scorer.device != "cpu":
             for piece in pieces:
                 yield scorer.score(piece, step)
-    if processes > 1:
-        for outcome in in_processes(plan.folder, bundle, pieces, processes):
-            step(outcome.rows)
-            yield outcome
+        else:
+            for outcome in in_processes(scorer, plan.folder, bundle, pieces, processes):
+                step(outcome.rows)
+                yield outcome
 
 
 def _note(outcome: Outcome, result: ShardResult, started: float) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from multiprocessing import active_children
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from components.classifier.errors import DataError, EvaluationError
 from components.score import plan as planning
 from components.score import shard as sharding
 from components.score.model import Model as Version
-from components.score.pieces import in_processes
+from components.score.output import Output
+from components.score.pieces import PieceScorer, in_processes
 from components.score.plan import Plan
 from tests.score import cases
 from tests.score.conftest import Model, Score, plan_of
@@ -31,7 +33,7 @@ def killed(*_):
     print("children", *(child.pid for child in active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
-shard.MIN_PICTURES, shard.available_cpus, shard._note = 1, lambda: 2, killed
+shard.MIN_PICTURES, shard.available_cpus, shard._note = 1, lambda: 3, killed
 shard.score_shard(Plan.load(sys.argv[1]), "0")
 """
 
@@ -56,9 +58,9 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """How many processes each call used."""
     used: list[int] = []
 
-    def counted(folder: Path, bundle: Path, pieces: list[planning.Piece], processes: int) -> Iterator[object]:
+    def counted(scorer: PieceScorer, folder: Path, bundle: Path, pieces: list[planning.Piece], processes: int) -> Iterator[object]:
         used.append(processes)
-        return in_processes(folder, bundle, pieces, processes)
+        return in_processes(scorer, folder, bundle, pieces, processes)
 
     monkeypatch.setattr(sharding, "in_processes", counted)
     yield used
@@ -94,12 +96,22 @@ def test_few_pictures_are_scored_in_this_process(score: Score, pictures: Path, s
 def test_a_process_that_scores_may_not_vanish_in_silence(model: Model, pictures: Path, tmp_path: Path) -> None:
     plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=1, batch_size=1)
     bundle = Version(model.store, "digits", model.version).fetch(tmp_path / "bundle")
-    outcomes = in_processes(plan.folder, bundle, plan.pieces * 40, 2)
-    next(outcomes)
-    for child in active_children():
-        child.kill()
-    with pytest.raises(EvaluationError, match=r"ended from outside, probably for its memory; give the step more memory, or set workers=1"):
-        list(outcomes)
+    with PieceScorer(plan.folder, bundle, "cpu", 2) as scorer:
+        outcomes = in_processes(scorer, plan.folder, bundle, plan.pieces * 100, 2)
+        next(outcomes)
+        for child in active_children():
+            child.kill()
+        with pytest.raises(EvaluationError, match=r"ended from outside, .*; give the step more memory, or set workers=1"):
+            list(outcomes)
+
+
+def test_a_scorer_that_is_stopped_does_not_end_its_piece_and_says_nothing_bad_of_it(model: Model, pictures: Path, tmp_path: Path) -> None:
+    plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=1, batch_size=1)
+    bundle = Version(model.store, "digits", model.version).fetch(tmp_path / "bundle")
+    with PieceScorer(plan.folder, bundle, "cpu", 2) as scorer, pytest.raises((RuntimeError, CancelledError)):
+        scorer.score(plan.pieces[0], lambda _: scorer.stop())
+    assert Output(plan.output).complete() == set()
+    assert Output(plan.output).failure(plan.pieces[0]) == "shard 0 ended before it scored piece 0"
 
 
 def test_when_the_shard_is_killed_its_processes_end_and_a_repeated_run_has_the_same_bytes(
