@@ -44,7 +44,7 @@ def read_trigger(cron: str, every: str) -> Trigger:
     Raises UsageError unless exactly one of both is given, and for another form; what the fields hold is checked by the server.
     """
     if bool(cron) == bool(every):
-        raise UsageError('say when it runs: --cron "0 6 * * 1", or --every 6h')
+        raise UsageError(f'say when it runs{", by one of the two" if cron else ""}: --cron "0 6 * * 1", or --every 6h')
     if every:
         return Trigger(seconds=read_duration(every, "--every"))
     fields = cron.split()

@@ -214,9 +214,9 @@ def _errors_of(server: Server) -> Iterator[None]:
     except kfp_server_api.ApiException as error:
         raise SubmissionFailed(f"{server.host} answered {error.status} {_reason(error)}; {_remedy(error.status)}") from error
     except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
-        raise SubmissionFailed(
-            f"{server.host} cannot be reached ({first_line(error)}); check the address, a port-forward and --ca"
-        ) from error
+        tried = error.args[0] if error.args and isinstance(error.args[0], urllib3.exceptions.MaxRetryError) else error
+        cause = first_line(getattr(tried, "reason", None) or error)  # without the retries around it
+        raise SubmissionFailed(f"{server.host} cannot be reached ({cause}); check the address, a port-forward and --ca") from error
 
 
 def _address(server: Server, run_id: str) -> str:

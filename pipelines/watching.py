@@ -77,7 +77,7 @@ def reasons(live: LiveAccuracy | None, observed: Sequence[ObservedDrift], bounds
     """
     found = []
     if live is not None and live.accuracy is not None:
-        labelled = live.audit.labelled + live.audit.doubtful + (live.needing_review.n if live.method == "stratified" else 0)
+        labelled = _labels(live)
         if labelled >= bounds.min_pictures and live.accuracy.high < bounds.min_accuracy:
             found.append(f"live accuracy is at most {live.accuracy.high:.4f} (95%), below {bounds.min_accuracy:g}, by {labelled:,} labels")
     for seen in observed:
@@ -91,6 +91,22 @@ def reasons(live: LiveAccuracy | None, observed: Sequence[ObservedDrift], bounds
             moved = f" ({features} drifted)" if features else ""
             found.append(f"accuracy without labels is {figures}, by {seen.pictures:,} pictures of {seen.where}{moved}")
     return found
+
+
+def known_by(live: LiveAccuracy | None, observed: Sequence[ObservedDrift], bounds: Bounds) -> str:
+    """Say by how many labels and pictures a version is judged, in one line, and what to do where these are too few to say anything."""
+    counts = {"labels": _labels(live)} | {f"pictures of {seen.where}": seen.pictures for seen in observed}
+    line = "judged by " + ", ".join(f"{count:,} {what}" for what, count in counts.items())
+    if max(counts.values()) >= bounds.min_pictures:
+        return line
+    remedy = "name predictors or --scores, or label pictures by `penstock review`"
+    return f"{line}: too few to say anything, {bounds.min_pictures:,} are needed; {remedy}"
+
+
+def _labels(live: LiveAccuracy | None) -> int:
+    if live is None:
+        return 0
+    return live.audit.labelled + live.audit.doubtful + (live.needing_review.n if live.method == "stratified" else 0)
 
 
 def reason_to_wait(last: tuple[Start, Started | None] | None, active: bool, cool_down: timedelta, now: datetime) -> str:
@@ -169,7 +185,7 @@ def start_once(
     start that gave no run is noted as failed, and the next pass may start again.
     """
     if not why:
-        return "all is within the bounds: nothing to do"
+        return "nothing calls for a training"
     number, last, now = watches.count() + 1, watches.last(), datetime.now(UTC)
     active = bool(last and last[1] and last[1].run and last[0].where == where and is_active(last[1].run))
     if obstacle := reason_to_wait(last, active, cool_down, now):

@@ -72,12 +72,13 @@ def watch(
     launch = None if dry_run else _launch(pipeline, arguments, server, experiment, service_account, quiet=as_json)
 
     def look() -> None:
-        from pipelines.watching import Watches, reasons, start_once
+        from pipelines.watching import Watches, known_by, reasons, start_once
 
         version = registry.resolve("champion")
-        why = reasons(_live(registry, version), _observed(registry, version, predictors or [], scores or []), bounds)
+        live, observed = _live(registry, version), _observed(registry, version, predictors or [], scores or [])
+        why, known = reasons(live, observed, bounds), known_by(live, observed, bounds)
         if not as_json:
-            for line in why:
+            for line in (known, *why):
                 console.print(Text(line), soft_wrap=True)
         watches = Watches(registry.store, registry.name)
         done = start_once(
@@ -91,7 +92,7 @@ def watch(
             launch=launch,
         )
         if as_json:
-            print_json({"version": version, "reasons": why, "done": done})
+            print_json({"version": version, "known": known, "reasons": why, "done": done})
         else:
             console.print(Text(f"{version}: {done}"), soft_wrap=True)
 
@@ -139,6 +140,7 @@ def _observed(registry: "Registry", version: str, predictors: list[str], scores:
     from components.score.summary import read_summary
     from components.score.traffic import live_drift
     from components.storage import open_store
+    from pipelines.lineage import read_scores
     from pipelines.watching import ObservedDrift
 
     observed = []
@@ -146,6 +148,7 @@ def _observed(registry: "Registry", version: str, predictors: list[str], scores:
         live = live_drift(version, reference_of(registry, version), counted(predictors, version))
         observed.append(ObservedDrift("the predictors", live.watched, live.drift, live.expected_accuracy))
     for output in scores:
+        read_scores(output)  # which says what is wrong with an output that is none
         summary = read_summary(open_store(output).read(SUMMARY))
         if summary.version == version:
             observed.append(ObservedDrift(output, summary.scored, summary.drift, summary.expected_accuracy))

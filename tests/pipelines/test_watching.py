@@ -18,7 +18,7 @@ from components.score.drift import Drift, ExpectedAccuracy
 from components.storage import Store, open_store
 from pipelines.cli import app
 from pipelines.submit import Server, SubmissionFailed, is_active
-from pipelines.watching import Bounds, ObservedDrift, Start, Started, Watches, reason_to_wait, reasons, start_once
+from pipelines.watching import Bounds, ObservedDrift, Start, Started, Watches, known_by, reason_to_wait, reasons, start_once
 from tests import tiny
 from tests.cli.test_refusals import penstock
 from tests.pipelines.kubeflow_api import Kubeflow
@@ -44,6 +44,18 @@ def expected(change: float, width: float = 0.005) -> ExpectedAccuracy:
 
 def drifted(*features: str) -> list[Drift]:
     return [Drift(name, 0.4, 1e-9, drifted=True) for name in features] + [Drift("contrast", 0.01, 0.5, drifted=False)]
+
+
+def test_what_too_few_pictures_say_is_told_with_the_remedy(tmp_path: Path) -> None:
+    queue = ReviewQueue(open_store(str(tmp_path)), "digits")
+    labelled(queue, queue_of.FIRST, 10, 5)
+    live = live_accuracy(queue_of.FIRST, queue.entries())
+    few, enough = (ObservedDrift("the predictors", number, drifted(), None) for number in (19, 1_200))
+    assert known_by(None, [], BOUNDS) == (
+        "judged by 0 labels: too few to say anything, 20 are needed; name predictors or --scores, or label pictures by `penstock review`"
+    )
+    assert known_by(live, [few], BOUNDS).startswith("judged by 15 labels, 19 pictures of the predictors: too few to say anything, 20 are")
+    assert known_by(live, [enough], BOUNDS) == "judged by 15 labels, 1,200 pictures of the predictors"
 
 
 def test_live_accuracy_counts_by_the_upper_end_of_its_interval(tmp_path: Path) -> None:
