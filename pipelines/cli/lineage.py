@@ -41,14 +41,15 @@ def lineage(
         return
     table = view.table("", "", heads=False)
     rows = [("data", f"{found.source or 'unknown source'}  sha256:{found.dataset_digest}"), ("run", found.run or "unknown")]
-    rows += [("version", f"{found.model} {found.version}  trained {found.trained_at}  sha256:{found.content_digest}")]
+    rows += [("version", f"{found.model} {found.version}  trained {view.when(found.trained_at)}  sha256:{found.content_digest}")]
     if found.made:
         rows += [("made as", f"{found.made.kind}: {found.made.how}")]
         rows += [("made of", f"{parent.version}  sha256:{parent.sha256}") for parent in found.made.parents]
-    rows += [("ledger", f"{r['sequence']}  {r['time']}  {r['action']}  {r['reason']}".rstrip()) for r in found.decisions]
-    rows += [("served", f"{period.since} to {period.until or 'now'} on {period.target}") for period in found.served] or [
-        ("served", "never")
-    ]
+    rows += [("ledger", f"{r['sequence']}  {view.when(r['time'])}  {r['action']}  {r['reason']}".rstrip()) for r in found.decisions]
+    rows += [
+        ("served", f"{view.when(period.since)} to {view.when(period.until) if period.until else 'now'} on {period.target}")
+        for period in found.served
+    ] or [("served", "never")]
     rows += [("scores", f"{output.output}: {_rows(output.rows)} of {output.input}") for output in found.scores]
     for title, text in rows:
         table.add_row(f"[bold]{title}[/]", escape(text))

@@ -167,9 +167,8 @@ def history(
         return
     for record in shown:
         colour = _COLOURS[record.action]
-        time = record.time[:16].replace("T", " ")
         by = f"by {record.actor} ({record.strategy})" if record.actor else f"({record.strategy})"
-        view.say(f"{record.sequence:>4}  {time} UTC  [{colour}]{record.action:<11}[/]  {record.version}  {escape(by)}")
+        view.say(f"{record.sequence:>4}  {view.when(record.time)}  [{colour}]{record.action:<11}[/]  {record.version}  {escape(by)}")
         if record.champion != record.version:
             view.say(f"      [bold]{record.champion or 'nothing'}[/] goes on serving" if record.champion else "      nothing serves")
         if record.reason:

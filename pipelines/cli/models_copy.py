@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from components.classifier.errors import PenstockError, RegistryError, StoreError, UsageError, one_line
 from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
-from pipelines.cli.project import open_registry, read_project
+from pipelines.cli.project import chosen_name, open_registry, read_project
 
 if TYPE_CHECKING:
     from components.registry import ModelVersion, Registry
@@ -125,10 +125,15 @@ def regions(
                 table.add_row(escape(region), f"[red]{escape(unread[region])}[/]")
                 continue
             it = found[region]
-            behind = f"{it.behind} {'version' if it.behind == 1 else 'versions'}, {_short(it.lag)}" if it.lag else "0"
             there = [newest[region] or "nothing"] if wide else []
-            table.add_row(escape(region), it.champion or "nothing", it.since[:16].replace("T", " "), behind, *there)
+            table.add_row(escape(region), it.champion or "nothing", view.when(it.since) if it.since else "–", _behind(it), *there)
         console.print(table)
+        for region, it in found.items():
+            if newest[region] and not it.champion:
+                options = f"--store {stores[region]} --name {chosen_name(stores[region], name)} --set version={newest[region]}"
+                view.say(
+                    f"Nothing serves in {escape(region)}, which has versions; deploy one there: penstock run deployment {escape(options)}"
+                )
     if unread:
         raise RegistryError(
             f"{', '.join(unread)} cannot be read; what is said of the others holds without {'it' if len(unread) == 1 else 'them'}"
@@ -156,6 +161,12 @@ def _row(name: str, store: str, region: "Region | None", newest: str, error: str
     lag = int(region.lag.total_seconds())
     facts = {"champion": region.champion or None, "since": region.since or None, "newest": newest or None}
     return {"region": name, "store": store, **facts, "versions_behind": region.behind, "seconds_behind": lag}
+
+
+def _behind(region: "Region") -> str:
+    if not region.lag:
+        return "0" if region.champion else "–"
+    return f"{region.behind} {'version' if region.behind == 1 else 'versions'}, {_short(region.lag)}"
 
 
 def _short(lag: timedelta) -> str:

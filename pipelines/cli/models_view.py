@@ -142,7 +142,7 @@ def table(*columns: str, heads: bool = True) -> Table:
         table.add_column(
             column,
             overflow="fold",
-            no_wrap=column in {"version", "champion", "serves"},
+            no_wrap=column in {"version", "champion", "serves", "since", "added", "size", "SHA-256"},
             justify="right" if column in {"size", "#", "accuracy"} else "left",
         )
     return table
@@ -175,6 +175,11 @@ def change(first: Any, second: Any) -> str:
         value for value in (first, second) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     ]
     return f"{numbers[1] - numbers[0]:+.4g}" if len(numbers) == 2 else ""
+
+
+def when(time: str) -> str:
+    """Return a time of the store, ISO 8601 in UTC, for people: 2026-11-29 14:22 UTC."""
+    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def size_text(size: int) -> str:

@@ -62,9 +62,8 @@ def list_weights(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
         return
     table = view.table("name", "architecture", "size", "SHA-256", "added")
     for record in records:
-        table.add_row(
-            escape(record.name), escape(record.architecture or "–"), view.size_text(record.size), record.sha256[:12], record.added_at
-        )
+        architecture, added = escape(record.architecture or "–"), view.when(record.added_at)
+        table.add_row(escape(record.name), architecture, view.size_text(record.size), record.sha256[:12], added)
     console.print(table)
 
 

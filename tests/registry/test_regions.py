@@ -112,6 +112,15 @@ def test_regions_are_shown_with_what_serves_and_how_far_they_lag(home: Registry,
     text = call("regions").stdout
     assert "1 version, 0 min" in text
     assert "us" not in text
+    assert "Nothing serves" not in text
+
+
+def test_a_region_that_has_a_copy_and_no_deployment_says_what_is_missing(home: Registry) -> None:
+    (version, _) = home.versions()
+    assert call("copy", version, "--to", "eu").exit_code == 0
+    text = call("regions", "--at", "eu=eu").stdout
+    assert text.splitlines()[1].split() == ["eu", "nothing", "–", "–"]
+    assert f"deploy one there: penstock run deployment --store eu --name digits --set version={version}" in text
 
 
 def test_a_region_that_cannot_be_read_does_not_hide_the_others(home: Registry, tmp_path: Path) -> None:
