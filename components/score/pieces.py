@@ -240,8 +240,8 @@ def in_processes(scorer: PieceScorer, plan_folder: Path, bundle: Path, pieces: I
     """
     pool, own = process_pool(processes - 1, PROCESS_MODULES, interruptible=True), ThreadPoolExecutor(1)
     waiting = iter(pieces)
-    free: list[Callable[[Piece], Future[Outcome]]] = [partial(own.submit, scorer.score)]
-    free += [partial(pool.submit, _score, plan_folder, bundle, processes)] * (processes - 1)
+    free: list[Callable[[Piece], Future[Outcome]]] = [lambda piece: own.submit(scorer.score, piece)]
+    free += [lambda piece: pool.submit(_score, plan_folder, bundle, processes, piece)] * (processes - 1)
     under_way: dict[Future[Outcome], Callable[[Piece], Future[Outcome]]] = {}
     try:
         while True:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
+from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
 from pipelines.cli.project import open_registry
 
@@ -165,7 +166,8 @@ def _history(ledger: "Ledger", decision: "Decision") -> list[str]:
     """What the ledger says about the version, and whether the comparison is still with what serves."""
     records = ledger.records()
     lines = [
-        f"record {record.sequence}: {record.action} by {record.strategy}{f' of {record.actor}' if record.actor else ''} on {record.time}"
+        f"record {record.sequence}: {record.action} by {record.strategy}{f' of {record.actor}' if record.actor else ''} at "
+        f"{view.when(record.time)}"
         for record in records
         if record.version == decision.version
     ]

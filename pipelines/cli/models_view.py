@@ -19,6 +19,10 @@ MAX_EPOCHS = 20
 """Rows of the table of a training."""
 
 
+_WHOLE = {"run", "pipeline", "status", "ended", "starts", "version", "champion", "serves", "since", "added", "size", "SHA-256"}
+"""Columns of tables that are never broken, however narrow the terminal is."""
+
+
 def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | None:
     """Return a version's row of the list; where its manifest is damaged, `problem` instead of its facts.
 
@@ -142,8 +146,8 @@ def table(*columns: str, heads: bool = True) -> Table:
         table.add_column(
             column,
             overflow="fold",
-            no_wrap=column in {"version", "champion", "serves", "since", "added", "size", "SHA-256"},
-            justify="right" if column in {"size", "#", "accuracy"} else "left",
+            no_wrap=column in _WHOLE,
+            justify="right" if column in {"size", "#", "accuracy", "seconds", "trials"} else "left",
         )
     return table
 

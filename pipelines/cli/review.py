@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
+from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, console, print_json, written_to
 from pipelines.cli.project import chosen_name, open_registry
 
@@ -71,12 +70,13 @@ def list_entries(
     if as_json:
         print_json([_row(entry) for entry in entries])
         return
-    table = Table("picture", "predicted", "reason", "label", "version", box=SIMPLE_HEAD, padding=(0, 1))
+    table = view.table("picture", "predicted", "reason", "label", "version")
     for entry in entries[:limit]:
         predicted = f"{entry.prediction.label} {entry.prediction.confidence:.4f}"
         reasons = " ".join(sorted(reason.removesuffix("_confidence") for reason in entry.reasons))
         table.add_row(Text(entry.id[:_ID_SHOWN]), Text(predicted), reasons, Text(_labels(entry.labels)), Text(entry.version))
-    console.print(table)
+    if entries:
+        console.print(table)
     shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
     conflicting = len({entry.id for entry in entries if entry.labels.state == "conflicting"})
     _say(shown + (f"; {conflicting} with conflicting labels: resolve them with `penstock review label … --resolve`" if conflicting else ""))

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
 from pipelines import local_runs
-from pipelines.cli.models_view import size_text
+from pipelines.cli import models_view as view
 from pipelines.cli.output import JsonOption, console, print_json
 from pipelines.local_runs import RUNS, LocalRun
 
@@ -44,9 +44,7 @@ def list_all(
     if not runs:
         console.print(f"No run in {RUNS} yet: `penstock demo` makes one.", soft_wrap=True)
         return
-    table = Table(
-        Column("run", no_wrap=True), "pipeline", "model", "status", Column("seconds", justify="right"), "outcome", header_style="bold"
-    )
+    table = view.table("run", "pipeline", "model", "status", "seconds", "outcome")
     for run in runs:
         status = Text(run.status, style=_COLOURS[run.status])
         table.add_row(run.id, run.pipeline, Text(str(run.arguments.get("name", ""))), status, f"{run.seconds:.0f}", Text(run.result))
@@ -66,13 +64,13 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
         return
     table = Table.grid(padding=(0, 2))
     table.add_row(Text("run", "bold"), found.id)
-    table.add_row(Text("started", "bold"), found.time[:19].replace("T", " ") + " UTC")
+    table.add_row(Text("started", "bold"), view.when(found.time))
     table.add_row(Text("status", "bold"), Text(f"{found.status} after {found.seconds:.1f} s", style=_COLOURS[found.status]))
     for key, value in [*found.outcome.items(), *([("error", found.error)] if found.error else [])]:
         table.add_row(Text(key, "bold"), Text(str(value)))
     for key, value in _changed(found).items():
         table.add_row(Text(key, "bold"), Text(str(value)))
-    table.add_row(Text("folder", "bold"), Text(f"{RUNS / found.id}  {size_text(size)}"))
+    table.add_row(Text("folder", "bold"), Text(f"{RUNS / found.id}  {view.size_text(size)}"))
     console.print(table)
     for step in found.steps:
         console.print(Text.assemble(("  " + step.name).ljust(22), f"{step.state:<12}{step.seconds:8.1f} s"))
@@ -140,7 +138,7 @@ def prune(
     if as_json:
         print_json({"removed": [found.id for found in removed], "bytes": size})
     else:
-        console.print(f"{len(removed)} runs removed, {size_text(size)} free.")
+        console.print(f"{len(removed)} runs removed, {view.size_text(size)} free.")
 
 
 def _changed(run: LocalRun) -> dict[str, object]:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 from rich.text import Text
 
+from pipelines.cli import models_view as view
 from pipelines.cli.output import JsonOption, SettingsOption, console, print_json, warn_of_default_image
 from pipelines.cli.project import DEFAULT_NAME
 from pipelines.cli.submit import (
@@ -125,9 +125,10 @@ def list_all(
     if not found:
         console.print('No schedule yet; `penstock schedule training --cron "0 6 * * 1"` makes one.', soft_wrap=True)
         return
-    table = Table("name", "state", "starts", Column("ID", no_wrap=True), header_style="bold")
+    wide = max(len(f"{one.name} {one.trigger} {one.id}") for one in found) + len("active") + 6 <= console.width  # a name is enough
+    table = view.table("name", "state", "starts", *(["ID"] if wide else []))
     for one in found:
-        table.add_row(Text(one.name), one.state, Text(str(one.trigger)), Text(one.id))
+        table.add_row(Text(one.name), one.state, Text(str(one.trigger)), *([Text(one.id)] if wide else []))
     console.print(table)
 
 

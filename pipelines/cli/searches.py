@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Column, Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
+from pipelines.cli import models_view as view
 from pipelines.cli.output import JsonOption, NameOption, StoreOption, console, local_only, print_json
 from pipelines.cli.project import DEFAULT_STORE, chosen_name
 
@@ -35,11 +35,11 @@ def list_all(store: StoreOption = DEFAULT_STORE, name: NameOption = "", as_json:
     if not records:
         console.print("No search yet: `penstock run search` makes one.")
         return
-    table = Table(Column("run", no_wrap=True), "ended", Column("trials", justify="right"), "won", "accuracy", header_style="bold")
+    table = view.table("run", "ended", "trials", "accuracy", "won")
     for record in records:
         won = ", ".join(f"{key} {shown(value)}" for key, value in record.winner.settings.items())
         accuracy = f"{record.winner.validation_accuracy:.4f}"
-        table.add_row(Text(record.run), record.time[:19].replace("T", " "), str(len(record.last_results())), Text(won), accuracy)
+        table.add_row(Text(record.run), view.when(record.time), str(len(record.last_results())), accuracy, Text(won))
     console.print(table)
 
 
