@@ -8,6 +8,7 @@ from components.bundle.variant import Variant
 from components.classifier.errors import DataError
 from components.registry import Record
 from components.registry.manifest import Manifest
+from components.storage import Store
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,13 @@ def serving_periods(records: Iterable[Record]) -> list[tuple[Record, str]]:
     """The records that made another version the champion, oldest first, each with the time at which it ceased to serve, "" for the last."""
     changes = [record for record in records if record.champion != record.previous]
     return list(zip(changes, [*(record.time for record in changes[1:]), ""], strict=False))
+
+
+def scores_in(store: Store, model: str, version: str) -> list[Scores]:
+    """The outputs of a version's scorings that named none: they lie in the model store. Those that are not complete are left out."""
+    folder = f"scores/{model}/"
+    places = [f"{folder}{name}" for name in store.names(folder) if name.startswith(f"{version}-")]
+    return [read_scores(f"{store.url.rstrip('/')}/{place}") for place in places if store.exists(f"{place}/manifest.json")]
 
 
 def read_scores(output: str) -> Scores:

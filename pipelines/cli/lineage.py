@@ -26,15 +26,15 @@ def lineage(
 ) -> None:
     """Tell where a version comes from and what came of it: data, run, decisions, when it served, and the scores that it made.
 
-    Scoring keeps its outputs where you said; name them by --scores, and those that another version made are left out.
+    Outputs of scoring in the model store are found; name others by --scores, and those that another version made are left out.
 
     Example: `penstock models lineage champion --scores s3://data/scores`
     """
-    from pipelines.lineage import read_scores, trace
+    from pipelines.lineage import read_scores, scores_in, trace
 
     registry = open_registry(store, name)
     manifest = registry.get(registry.select(version)).manifest
-    outputs = [read_scores(output) for output in scores or []]
+    outputs = scores_in(registry.store, registry.name, manifest.version) + [read_scores(output) for output in scores or []]
     found = trace(manifest, _source(registry, manifest), registry.ledger.records(), outputs)
     if as_json:
         print_json(asdict(found) | {"made": found.made.model_dump() if found.made else None})

@@ -38,7 +38,9 @@ def test_the_lineage_names_data_run_service_and_the_scores_of_this_version_alone
     registry = Registry(open_store(store), "digits")
     version = publish_directory(registry, bundles.quick(tmp_path / "one", b"1"), run="run-7").version
     registry.ledger.append(Record(action="deployed", version=version, strategy="quality", actor="ann"))
-    for folder, by in (("mine", version), ("other", "20260101-000000-000000000000")):
+    unnamed = f"store/scores/digits/{version}-0123abcd"
+    (tmp_path / "store" / "scores" / "digits" / f"{version}-goes-on").mkdir(parents=True)
+    for folder, by in (("mine", version), ("other", "20260101-000000-000000000000"), (unnamed, version)):
         (tmp_path / folder).mkdir()
         content = {
             "plan": "p",
@@ -53,7 +55,9 @@ def test_the_lineage_names_data_run_service_and_the_scores_of_this_version_alone
     assert (found["dataset_digest"], found["run"], found["version"]) == ("0" * 64, "run-7", version)
     assert [(record["action"], record["actor"]) for record in found["decisions"]] == [("deployed", "ann")]
     assert [period["until"] for period in found["served"]] == [""]
-    assert [(output["output"], output["rows"]) for output in found["scores"]] == [(str(tmp_path / "mine"), 1797)]
+    assert [(output["output"], output["rows"]) for output in found["scores"]] == [
+        (str(tmp_path / place), 1797) for place in (unnamed, "mine")
+    ]
     assert "1,797 rows of in" in CliRunner().invoke(app, ["models", "lineage", version, *options], env={"COLUMNS": "400"}).stdout
 
 
