@@ -38,6 +38,11 @@ MAX_DARK = 16
 _TEST = SPLIT_CODE["test"]
 _IS_SPLIT, _YES_NO = re.compile(r"(is_?)?(train|valid|val|test)", re.IGNORECASE), frozenset(["true", "false", "0", "1", "yes", "no"])
 _COMPANION = re.compile(r".+(?=[ _-](masks?|seg|segmentation|gt|thumb|thumbnail|overlay|annotated)([ _-]?\d+)?\.\w+$)", re.IGNORECASE)
+_PICTURES = frozenset(["image", "images", "img", "imgs", "picture", "pictures", "photos", "frames", "input", "inputs"])
+_MASKS = frozenset(
+    ["mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "seg", "segmentation", "target"]
+)
+_WITHOUT_LABEL = frozenset(["unlabeled", "unlabelled", "unsorted", "undecided", "unclassified", "unsup", "todo"])
 _SLIPS, _LIST = re.compile(r"[\s._-]"), re.compile(r"\s*[,;|]\s*")
 
 
@@ -163,7 +168,16 @@ def _shallow(collection: Collection, levels: int) -> str:
 
 
 def check_names(collection: Collection) -> Check:
-    """Report class names that hardly differ, and those that are several other classes' names in one, as lists of labels are."""
+    """Report class names that hardly differ, those that are several other classes' names in one, and those of pictures without a label.
+
+    Raises DataError where the classes are called like pictures and their masks.
+    """
+    names = {name.casefold() for name in collection.classes}
+    if names <= _PICTURES | _MASKS and names & _PICTURES and names & _MASKS:
+        raise DataError(
+            f"the classes would be {some(collection.classes)}: these folders hold pictures and their masks, and a classifier takes one "
+            "label per picture; give class folders, or a table of labels"
+        )
     alike: dict[str, list[str]] = defaultdict(list)
     for name in collection.classes:
         alike[_rough(name)].append(name)
@@ -171,6 +185,8 @@ def check_names(collection: Collection) -> Check:
     lists = [name for name in collection.classes if len(parts := _LIST.split(name)) > 1 and set(parts) <= set(collection.classes)]
     told = [f"classes differ only in case, spaces or punctuation, or as numbers: {some(pairs)}; are they meant to be one?"] if pairs else []
     told += [f"classes are lists of others: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
+    if without := [name for name in collection.classes if _SLIPS.sub("", name.casefold()) in _WITHOUT_LABEL]:
+        told.append(f"{some(without)} is a class like the others; if its pictures have no label, move them out of the source")
     return Check("class names", not told, "; ".join(told) or "all class names are clearly different")
 
 

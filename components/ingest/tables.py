@@ -229,13 +229,18 @@ def _with_classes(listing: Listing, table: Table, part: SplitName | None) -> Lab
     classes = [column for column in table.columns if column != table.split]
     if len(classes) < 2 or not table.rows:
         return None
-    rows = {}
+    rows, several = {}, ""
     for name, row in table.rows.items():
         values = {column: (row.get(column) or "").strip() for column in classes}
+        if any(value not in _ONE | _ZERO for value in values.values()):
+            return None
         ones = [column for column, value in values.items() if value in _ONE]
-        if len(ones) != 1 or any(value not in _ONE | _ZERO for value in values.values()):
+        several = several or (f"{name} ({some(ones)})" if len(ones) > 1 else "")
+        if not ones:
             return None
         rows[name] = {"label": ones[0], SPLIT_COLUMN: row.get(table.split or "")}
+    if several:
+        raise DataError(f"{table.name} gives a picture several classes, such as {several}, and a classifier takes one label per picture")
     found = _placed(listing, Table(table.name, ["label", SPLIT_COLUMN], rows, table.spelled), part)
     found.notes.append(f"{table.name} has a column for each class, with one 1 in each line: {some(classes)}")
     return found
@@ -326,10 +331,10 @@ def _in_other_split(name: str, part: SplitName | None) -> bool:
 
 
 def _meant(missing: list[str], files: Iterable[str]) -> str:
-    """Which picture the first missing name that is like one may mean: in another folder, by another ending, or in other letters."""
+    """Which picture the first missing name that is like one may mean: elsewhere, by another ending, in other letters or with zeros."""
 
     def rough(name: str) -> str:
-        base = re.split(r"[/\\]", name)[-1].casefold()
+        base = re.split(r"[/\\]", name)[-1].casefold().lstrip("0")  # which spreadsheets leave out
         return base.removesuffix(suffix(base)) if suffix(base) in PICTURE_SUFFIXES else base
 
     known: dict[str, list[str]] = {}

@@ -143,12 +143,27 @@ def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, s
     if _column(header, PATH_COLUMNS) is None and sum(map(looks_like_picture, header)) == 1:
         found = [(number, first), *lines]
         header, lines = _names_of_columns(name, header, [row for _, row in found]), iter(found)
+    if "" in header:
+        header, lines = _without_unnamed(header, list(lines))
     rows: list[tuple[int, dict[str, str | None]]] = []
     for number, row in lines:
         if len(row) != len(header):
             raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; correct it")
         rows.append((number, dict(zip(header, row, strict=True))))
     return header, rows
+
+
+def _without_unnamed(header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Leave out columns without a name that say nothing: empty ones, as of spreadsheets, and the rows' numbers, as of pandas and R."""
+    if any(len(row) != len(header) for _, row in rows):
+        return header, iter(rows)
+
+    def says_something(place: int) -> bool:
+        values = [row[place].strip() for _, row in rows]
+        return any(values) and not (len(set(values)) == len(values) and all(map(str.isdecimal, values)))
+
+    kept = [place for place, column in enumerate(header) if column or says_something(place)]
+    return [header[place] for place in kept], ((number, [row[place] for place in kept]) for number, row in rows)
 
 
 def _names_of_columns(name: str, first: list[str], rows: list[list[str]]) -> list[str]:

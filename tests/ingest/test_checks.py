@@ -272,3 +272,18 @@ def test_versions_of_a_picture_in_several_splits_are_told_with_the_setting_that_
     together = run(tmp_path / "data", group_pattern=found[2])
     assert "versions" not in {check["name"] for check in together.info.checks}
     assert together.check("groups")["passed"]
+
+
+@pytest.mark.parametrize("names", [("images", "masks"), ("Images", "annotations"), ("img", "gt")])
+@pytest.mark.parametrize("split", ["", "train"])
+def test_pictures_and_their_masks_are_not_two_classes(tmp_path: Path, run: Run, names: tuple[str, str], split: str) -> None:
+    folder(tmp_path / "data" / split, dict.fromkeys(names, 6))
+    with pytest.raises(DataError, match=r"the classes would be .*: these folders hold pictures and their masks"):
+        run(tmp_path / "data")
+
+
+def test_a_class_of_pictures_without_a_label_is_told(tmp_path: Path, run: Run) -> None:
+    check = run(folder(tmp_path / "data", {"cat": 6, "dog": 6, "un-labeled": 6})).check("class names")
+    assert check["detail"] == "un-labeled is a class like the others; if its pictures have no label, move them out of the source"
+    assert not check["passed"]
+    assert run(folder(tmp_path / "more", {"images": 6, "dog": 6, "masks": 6})).check("class names")["passed"]

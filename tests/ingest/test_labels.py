@@ -54,7 +54,7 @@ def labels(found: Ingested) -> dict[str, str]:
 WANTED = {name: label for name, (label, _) in PICTURES.items()}
 
 
-@pytest.mark.parametrize("written", ["cat_0", "cat_0.png", "Images/cat_0.PNG", "images\\cat_0.png", "C:\\data\\cat_0.png"])
+@pytest.mark.parametrize("written", ["cat_0", "cat_0.png", "Images/cat_0.PNG", "images\\cat_0.png", "C:\\data\\cat_0.png", "000cat_0"])
 def test_a_path_that_may_mean_a_picture_that_is_there_is_told_so(tmp_path: Path, run: Run, written: str) -> None:
     text = table(below="images/").replace("images/cat_0.png", written)
     put(flat(tmp_path, "images") / "labels.csv", text)
@@ -74,6 +74,25 @@ def test_a_table_in_the_folder_gives_the_labels(tmp_path: Path, run: Run, separa
 @pytest.mark.parametrize("label", ["label", "class", "class_name", "class_id", "ClassId"])
 def test_columns_are_known_by_their_usual_names(tmp_path: Path, run: Run, path: str, label: str) -> None:
     assert labels(run(put(flat(tmp_path) / "any name.csv", table(path, label)))) == WANTED
+
+
+@pytest.mark.parametrize("unnamed", [lambda k: str(k), lambda k: str(k + 1), lambda k: str(97 * k), lambda _: "", lambda _: " "])
+@pytest.mark.parametrize("last", [False, True])
+def test_columns_without_a_name_that_are_empty_or_the_numbers_of_the_rows_are_left_out(
+    tmp_path: Path, run: Run, unnamed: Any, last: bool
+) -> None:
+    """As pandas, R and spreadsheets write them."""
+    lines = table().splitlines()
+    fields = ["", *map(unnamed, range(len(lines) - 1))]
+    text = "\n".join(f"{line},{field}" if last else f'"{field}",{line}' for line, field in zip(lines, fields, strict=True))
+    assert labels(run(put(flat(tmp_path) / "labels.csv", f"{text}\n,,\n"))) == WANTED
+
+
+@pytest.mark.parametrize("field", ["left", "1"])
+def test_a_column_without_a_name_that_says_something_is_refused(tmp_path: Path, run: Run, field: str) -> None:
+    lines = [f"{line},{field if k else ''}" for k, line in enumerate(table().splitlines())]
+    with pytest.raises(DataError, match="each once and with a name"):
+        run(put(flat(tmp_path) / "labels.csv", "\n".join(lines)))
 
 
 def test_json_lines_give_labels_splits_and_groups(tmp_path: Path, run: Run) -> None:

@@ -231,8 +231,12 @@ def test_columns_of_zeros_and_ones_are_classes_only_where_each_row_has_one(tmp_p
     found = run(put(tmp_path / "rows.csv", one_hot(rows)))
     assert found.counts() == {"cat": 6, "dog": 6}
     assert "rows.csv has a column for each class, with one 1 in each line: cat, dog, none" in found.said
-    with pytest.raises(DataError, match=r"rows\.csv has the columns cat, dog, none and none of labels; call it label"):
+    with pytest.raises(
+        DataError, match=r"rows\.csv gives a picture several classes, such as 3\.png \(cat, dog\), and a classifier takes one"
+    ):
         run(put(tmp_path / "rows.csv", one_hot(rows).replace("3.png, 0, 1", "3.png, 1, 1")))
+    with pytest.raises(DataError, match=r"rows\.csv has the columns cat, dog, none and none of labels; call it label"):
+        run(put(tmp_path / "rows.csv", one_hot(rows).replace("3.png, 0, 1", "3.png, 0, 0")))
 
 
 def test_boxes_beside_the_labels_are_told(tmp_path: Path, run: Run) -> None:
