@@ -12,10 +12,12 @@ _MAX_WAITING = 256
 
 
 class Turns:
-    """Gives a few turns at a time: to the connection that has the fewest, and of several calls to the one that came last.
+    """Gives a few turns at a time: to the address that has the fewest, of its connections to the one that has the fewest, and of
+    several calls to the one that came last.
 
-    So a connection with many calls waits behind the others, and many calls that take long do not hold up a new one: it is not
-    the last of a long queue. When too many wait, the connection with most of them loses its oldest.
+    So a client with many calls, or with many connections, waits behind the others, and many calls that take long do not hold up a
+    new one: it is not the last of a long queue. When too many wait, the address with most of them loses the oldest of the connection
+    with most of them.
     """
 
     def __init__(self, number: int, seconds: float) -> None:
@@ -24,6 +26,7 @@ class Turns:
         self._waiting: dict[asyncio.Future[bool], str] = {}
         """The oldest first, each with its connection; becomes true where it is given a turn, false where it is refused."""
         self._taken: Counter[str] = Counter()
+        """Turns of each connection, and of each address."""
 
     @property
     def wanted(self) -> bool:
@@ -32,7 +35,10 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, connection: str) -> AsyncIterator[None]:
-        """Wait for a turn and have it while the block lasts; raises grpc_interceptor's Unavailable and ResourceExhausted."""
+        """Wait for a turn and have it while the block lasts; `connection` is an address, a colon and a port.
+
+        Raises grpc_interceptor's Unavailable and ResourceExhausted.
+        """
         if len(self._waiting) >= _MAX_WAITING:
             self._refuse_one()
         given: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -48,19 +54,24 @@ class Turns:
         finally:
             self._waiting.pop(given, None)
             if given.done() and given.result():
-                self._taken -= Counter([connection])  # which forgets a connection that has none
+                self._taken -= Counter(_with_address(connection))  # which forgets who has none
                 self._free += 1
                 self._give()
 
     def _give(self) -> None:
         while self._free and self._waiting:
-            chosen = min(reversed(self._waiting), key=lambda it: self._taken[self._waiting[it]])
-            self._taken[self._waiting.pop(chosen)] += 1
+            chosen = min(reversed(self._waiting), key=lambda it: [self._taken[who] for who in _with_address(self._waiting[it])])
+            self._taken.update(_with_address(self._waiting.pop(chosen)))
             self._free -= 1
             chosen.set_result(True)
 
     def _refuse_one(self) -> None:
-        crowd, _ = Counter(self._waiting.values()).most_common(1)[0]
+        waiting = Counter(who for connection in self._waiting.values() for who in _with_address(connection))
+        crowd = max(self._waiting.values(), key=lambda it: [waiting[who] for who in _with_address(it)])
         oldest = next(given for given, connection in self._waiting.items() if connection == crowd)
         del self._waiting[oldest]
         oldest.set_result(False)
+
+
+def _with_address(connection: str) -> tuple[str, str]:
+    return connection.rpartition(":")[0] + ":", connection

@@ -12,7 +12,7 @@ from components.predictor.turns import Turns
 
 
 class Calls:
-    """Calls that take turns; each has its turn until it is told to end."""
+    """Calls that take turns; each has its turn until it is told to end. A name is an address, its connection's number and the call's."""
 
     def __init__(self, number: int, seconds: float = 30) -> None:
         self.turns = Turns(number, seconds)
@@ -21,7 +21,7 @@ class Calls:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def open(self, *names: str) -> None:
-        """Open calls, each on the connection that is its name's first letter."""
+        """Open calls."""
         for name in names:
             self._ends[name] = asyncio.Event()
             self._tasks[name] = asyncio.create_task(self._call(name))
@@ -29,7 +29,7 @@ class Calls:
         await settle()
 
     async def _call(self, name: str) -> None:
-        async with self.turns.turn(name[0]):
+        async with self.turns.turn(f"ipv4:10.0.0.{name[0]}:{name[:-1]}"):
             self.began.append(name)
             await self._ends[name].wait()
 
@@ -70,10 +70,10 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 def test_a_connection_with_many_calls_waits_behind_one_with_few() -> None:
     async def scenario() -> None:
         calls = Calls(2)
-        await calls.open("a1", "a2", "a3", "b1", "a4", "a5")
-        assert calls.began == ["a1", "a2"]
-        assert await calls.end("a1") == "b1"
-        assert await calls.end("a2") == "a5"
+        await calls.open("a11", "a12", "a13", "b11", "a14", "a15")
+        assert calls.began == ["a11", "a12"]
+        assert await calls.end("a11") == "b11"
+        assert await calls.end("a12") == "a15"
         await calls.close()
 
     run(scenario())
@@ -82,9 +82,36 @@ def test_a_connection_with_many_calls_waits_behind_one_with_few() -> None:
 def test_many_calls_of_many_connections_do_not_hold_up_a_new_one() -> None:
     async def scenario() -> None:
         calls = Calls(1)
-        await calls.open("a1", "b1", "c1", "d1")
-        assert await calls.end("a1") == "d1"
-        assert await calls.end("d1") == "c1"
+        await calls.open("a11", "b11", "c11", "d11")
+        assert await calls.end("a11") == "d11"
+        assert await calls.end("d11") == "c11"
+        await calls.close()
+
+    run(scenario())
+
+
+def test_an_address_with_many_connections_waits_behind_one_with_few() -> None:
+    async def scenario() -> None:
+        calls = Calls(2)
+        await calls.open("a11", "a21", "a31", "b11", "a41", "a51")
+        assert calls.began == ["a11", "a21"]
+        assert await calls.end("a11") == "b11"
+        assert await calls.end("a21") == "a51"
+        assert await calls.end("b11") == "a41"
+        await calls.close()
+
+    run(scenario())
+
+
+def test_where_too_many_wait_the_address_with_most_of_them_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "_MAX_WAITING", 4)
+
+    async def scenario() -> None:
+        calls = Calls(1)
+        await calls.open("c11", "b11", "b12", "a11", "a21", "a31")
+        assert isinstance(await calls.error("b11"), exceptions.ResourceExhausted), "two of each wait, and this is the busiest connection"
+        await calls.open("c12")
+        assert isinstance(await calls.error("a11"), exceptions.ResourceExhausted)
         await calls.close()
 
     run(scenario())
@@ -93,14 +120,14 @@ def test_many_calls_of_many_connections_do_not_hold_up_a_new_one() -> None:
 def test_turns_of_clients_that_leave_are_given_to_others() -> None:
     async def scenario() -> None:
         calls = Calls(2)
-        await calls.open("a1", "b1", "c1", "d1")
+        await calls.open("a11", "b11", "c11", "d11")
         assert calls.turns.wanted
-        await calls.cancel("d1")  # while it waits
-        await calls.cancel("a1")  # in its turn
-        assert calls.began == ["a1", "b1", "c1"]
+        await calls.cancel("d11")  # while it waits
+        await calls.cancel("a11")  # in its turn
+        assert calls.began == ["a11", "b11", "c11"]
         assert not calls.turns.wanted
-        await calls.open("d2")
-        assert await calls.end("b1") == "d2"
+        await calls.open("d12")
+        assert await calls.end("b11") == "d12"
         await calls.close()
 
     run(scenario())
@@ -111,9 +138,9 @@ def test_where_too_many_wait_the_connection_with_most_of_them_loses_its_oldest(m
 
     async def scenario() -> None:
         calls = Calls(1)
-        await calls.open("a1", "b1", "a2", "a3", "c1")
-        assert isinstance(await calls.error("a2"), exceptions.ResourceExhausted)
-        assert [await calls.end("a1"), await calls.end("c1"), await calls.end("a3")] == ["c1", "a3", "b1"]
+        await calls.open("a11", "b11", "a12", "a13", "c11")
+        assert isinstance(await calls.error("a12"), exceptions.ResourceExhausted)
+        assert [await calls.end("a11"), await calls.end("c11"), await calls.end("a13")] == ["c11", "a13", "b11"]
         await calls.close()
 
     run(scenario())
@@ -122,12 +149,12 @@ def test_where_too_many_wait_the_connection_with_most_of_them_loses_its_oldest(m
 def test_a_call_waits_for_its_turn_for_a_time_only() -> None:
     async def scenario() -> None:
         calls = Calls(1, seconds=0.1)
-        await calls.open("a1", "b1")
-        assert isinstance(await calls.error("b1"), exceptions.Unavailable)
+        await calls.open("a11", "b11")
+        assert isinstance(await calls.error("b11"), exceptions.Unavailable)
         assert not calls.turns.wanted
-        assert await calls.end("a1") == ""
-        await calls.open("b2")
-        assert calls.began == ["a1", "b2"]
+        assert await calls.end("a11") == ""
+        await calls.open("b12")
+        assert calls.began == ["a11", "b12"]
         await calls.close()
 
     run(scenario())
