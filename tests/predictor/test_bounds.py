@@ -120,6 +120,7 @@ def test_the_connections_beyond_the_limit_are_bounded_too_and_are_there_again_wh
 def test_the_port_for_probes_answers_when_the_other_has_no_room_and_takes_no_other_requests(bounded_urls: tuple[str, str]) -> None:
     url, probes = bounded_urls
     with ExitStack() as stack:
+        client = stack.enter_context(httpx.Client(timeout=30))  # before the others, whose headers are waited for 10 seconds only
         for _ in range(200):  # more than are held for probes there
             with suppress(OSError):
                 stack.enter_context(closing(connect(url))).sendall(b"GET /v2/hea")
@@ -127,9 +128,9 @@ def test_the_port_for_probes_answers_when_the_other_has_no_room_and_takes_no_oth
         for _ in range(200):
             stack.enter_context(closing(connect(probes)))  # silent ones make room
         for probe in ("/", "/v2/health/live", "/v2/health/ready", "/v1/models/digits", "/v2/models/digits/ready"):
-            assert httpx.get(f"{probes}{probe}").status_code == 200
+            assert client.get(f"{probes}{probe}").status_code == 200
         for path in (PREDICT, INFER, "/metrics", "/v2"):
-            assert "health checks only" in error_of(httpx.get(f"{probes}{path}"), 404)
+            assert "health checks only" in error_of(client.get(f"{probes}{path}"), 404)
         assert refused(f"{url}/v2/health/live")
     wait_for(lambda: httpx.get(f"{url}/v2/health/live").status_code == 200)
 
@@ -255,6 +256,35 @@ def test_large_bodies_are_worked_on_one_at_a_time_and_small_ones_together(served
 
     assert asyncio.run(highest(small)) == 3
     assert asyncio.run(highest(small.ljust(1_100_000))) == 1
+
+
+def test_a_request_that_finds_the_queue_full_is_refused_before_its_body_is_read(served_dir: Path) -> None:
+    read: list[str] = []
+
+    async def scenario() -> list[int]:
+        async def receive() -> dict[str, Any]:
+            read.append("a part")
+            return {"type": "http.request", "body": b"{}", "more_body": False}
+
+        statuses: list[int] = []
+
+        async def send(message: Any) -> None:
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        scope = {"type": "http", "method": "POST", "path": PREDICT, "headers": [(b"content-length", b"2")]}
+        with in_this_process(served_dir) as app:
+            ends = threading.Event()
+            held = [asyncio.ensure_future(app._dispatcher.run(lambda limits: ends.wait(60), 2)) for _ in range(3 + 128)]
+            await asyncio.sleep(0)
+            await app(dict(scope), receive, send)
+            assert read == []
+            ends.set()
+            await asyncio.gather(*held)
+            await app(dict(scope), receive, send)
+        return statuses
+
+    assert asyncio.run(scenario()) == [503, 400]
+    assert read == ["a part"]
 
 
 class Rounds:

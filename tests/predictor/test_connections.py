@@ -250,6 +250,33 @@ def test_connections_that_are_idle_after_long_headers_leave_room_for_those_of_ot
     run(scenario())
 
 
+def test_idle_connections_are_not_looked_for_again_and_again_where_none_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking costs time for each connection that is open: clients that open them as fast as possible would take all of it."""
+    looked, close_idle = list[int](), limits._close_idle
+
+    def look(connections: set[Any], *rest: Any) -> int:
+        looked.append(len(connections))
+        return close_idle(connections, *rest)
+
+    monkeypatch.setattr(limits, "_close_idle", look)
+    monkeypatch.setattr(limits, "_FULL_SECONDS", 60)
+    monkeypatch.setattr(GuardedProtocol, "max_connections", 4)
+    monkeypatch.setattr(GuardedProtocol, "_full_until", 0.0)
+
+    async def nothing(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+
+    async def scenario() -> None:
+        async with await serve(ServerState(), nothing) as server:
+            busy = [await connect(server, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n") for _ in range(20)]
+            await asyncio.sleep(0.1)
+            for connection in busy:
+                connection.close()
+
+    run(scenario())
+    assert len(looked) == 1
+
+
 def test_a_request_with_too_many_trailers_is_refused_before_it_is_worked_on() -> None:
     complete = list[str]()
 

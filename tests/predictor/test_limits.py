@@ -86,6 +86,12 @@ def test_a_chunked_body_without_end_does_not_fill_the_memory(
     assert client.post(PREDICT, json=body).status_code == 200
 
 
+def test_a_damaged_picture_is_called_so_without_what_a_library_says_of_it(client: httpx.Client) -> None:
+    whole = png(np.arange(4096, dtype=np.uint8).reshape(64, 64, 1))
+    refused = error_of(client.post(PREDICT, json={"instances": [{"b64": b64(whole[: len(whole) // 2])}]}))
+    assert refused == "instances[0]: the picture is cut or damaged"
+
+
 def test_too_many_pictures_are_413_naming_the_limit(strict: httpx.Client, client: httpx.Client, pictures: np.ndarray) -> None:
     assert "limit is 4" in error_of(strict.post(PREDICT, json={"instances": pictures[:5].tolist()}), 413)
     assert "limit is 4" in error_of(strict.post(INFER, json={"inputs": [tensor([5, 8, 8, 1], data=pictures[:5].ravel().tolist())]}), 413)

@@ -6,19 +6,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from components.classifier.arrays import to_pictures, to_uint8
-from components.classifier.errors import ImageError, IntegrityError, ServingError
+from components.classifier.errors import ImageError, IntegrityError, RequestError, ServingError
 from components.classifier.images import ImageSpec
-from components.predictor.dispatch import Worker
-from components.predictor.errors import Unavailable
+from components.predictor.dispatch import Dispatcher, Worker
+from components.predictor.errors import HandOver, Unavailable
 from components.predictor.loaded_model import check_golden, load
-from components.predictor.protocol.request import max_images, to_array
-from tests.predictor.versions import NAME
+from components.predictor.protocol import v1, v2
+from components.predictor.protocol.request import _SLICE, RequestLimits, decode_base64, max_images, to_array
+from components.predictor.settings import PredictorSettings
+from tests.predictor.versions import NAME, b64
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -102,6 +105,32 @@ def test_golden_pictures_must_give_their_probabilities(served_dir: Path) -> None
 def test_a_request_holds_fewer_pictures_where_the_model_takes_large_ones() -> None:
     for side, limit in ((28, 256), (224, 222), (1024, 10), (5000, 1)):
         assert max_images(ImageSpec(side, side, 3), 256) == limit
+
+
+def test_base64_that_is_padded_before_its_end_is_refused_in_long_text_too() -> None:
+    """Long text is decoded in slices; the first one ends with padding here, as if two pictures were joined."""
+    text = b64(bytes(_SLICE // 4 * 3 - 1)) + b64(b"more")
+    assert text[_SLICE - 1] == "="
+    with pytest.raises(RequestError, match="not base64"):
+        decode_base64(text, "here")
+    whole = bytes(range(256)) * 300
+    assert decode_base64(b64(whole), "here") == whole
+
+
+def test_the_event_loop_leaves_requests_of_many_pictures_to_a_thread() -> None:
+    dispatcher, spec = Dispatcher(PredictorSettings(), 1), ImageSpec(8, 8, 1)
+    dispatcher.close()
+    picture = np.zeros((8, 8, 1), np.uint8).tolist()
+    assert len(v1.parse(orjson.dumps({"instances": [picture] * 4}), spec, dispatcher.quick_limits).images) == 4
+    with pytest.raises(HandOver):
+        v1.parse(orjson.dumps({"instances": [picture] * 5}), spec, dispatcher.quick_limits)
+
+
+def test_elements_beyond_the_number_that_a_v2_shape_says_are_not_decoded() -> None:
+    limits = RequestLimits(max_images=8, max_pixels=10_000, images_here=8, cost_here=10_000)
+    data = [b64(b"a")] * 2 + ["this is not base64"]
+    with pytest.raises(RequestError, match="1 elements, but more came"):
+        v2.read_images(v2.Tensor("BYTES", [1], data=data), ImageSpec(8, 8, 1), limits)
 
 
 def test_a_worker_that_is_closed_ends_its_threads_when_their_work_is_done() -> None:

@@ -104,6 +104,7 @@ def wrong_binary(picture: np.ndarray) -> dict[str, tuple[dict, str]]:
         "header length a word": (binary(head, raw, "many"), "whole number"),
         "header length zero": (binary(head, raw, 0), str(size + 64)),
         "header length too short": (binary(head, raw, 20), "JSON"),
+        "header length of many digits": (binary(head, raw, "1" * 5000), "whole number"),
         "header length as float": (binary(head, raw, "1e2"), "whole number"),
         "header length in superscript": (binary(head, raw, "\u00b2".encode("latin-1")), "whole number"),
         "one byte less": (binary(head, raw[:-1]), "63"),
