@@ -15,6 +15,8 @@ from components.classifier.images import Pixels
 
 MAX_PICTURES = 256
 """Of one run; a single request may have more, and then runs alone, in parts."""
+MAX_TOGETHER = 16
+"""Pictures of small requests in one run on the CPU, up to which a model's answers are the same bits as alone (loaded_model.py)."""
 
 
 class _Turn:
@@ -62,7 +64,11 @@ class Batcher:
             self._came.wait_for(self._complete, self._window)
             turns = self._take(first)
         try:
-            _run(first.classifier, turns)
+            for turn, answers in zip(turns, run_together(first.classifier, [turn.images for turn in turns]), strict=True):
+                turn.answers = answers
+        except BaseException as error:  # noqa: BLE001 - raised again where each waits
+            for turn in turns:
+                turn.error = error
         finally:
             with self._lock:
                 self._led = bool(self._waiting)
@@ -86,17 +92,13 @@ class Batcher:
         return turns
 
 
-def _run(classifier: Classifier, turns: list[_Turn]) -> None:
-    try:
-        together = turns[0].images if len(turns) == 1 else np.concatenate([turn.images for turn in turns])
-        answers = classifier.answer(together, MAX_PICTURES)
-    except BaseException as error:  # noqa: BLE001 - raised again where each waits
-        for turn in turns:
-            turn.error = error
-        return
+def run_together(classifier: Classifier, requests: list[Pixels]) -> list[Answers]:
+    """Answer the pictures of several requests in one run, each request as `classifier.answer` does; raises what the run raises."""
+    answers = classifier.answer(requests[0] if len(requests) == 1 else np.concatenate(requests), MAX_PICTURES)
+    found: list[Answers] = []
     start = 0
-    for turn in turns:
-        part = slice(start, start + len(turn.images))
-        familiarity = None if answers.familiarity is None else answers.familiarity[part]
-        turn.answers = Answers(answers.probabilities[part], familiarity)
+    for images in requests:
+        part = slice(start, start + len(images))
+        found.append(Answers(answers.probabilities[part], None if answers.familiarity is None else answers.familiarity[part]))
         start = part.stop
+    return found

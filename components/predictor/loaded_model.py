@@ -16,7 +16,7 @@ from components.bundle.reference import Reference, Sureness
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import IntegrityError, ServingError
 from components.classifier.images import ImageSpec, Pixels
-from components.predictor.batching import MAX_PICTURES
+from components.predictor.batching import MAX_PICTURES, MAX_TOGETHER, run_together
 from components.predictor.speed import QUICK_SECONDS
 
 Floats = npt.NDArray[np.float32]
@@ -43,6 +43,8 @@ class LoadedModel:
     """Of onnxruntime."""
     quick: bool
     """Whether one picture takes so little time that the event loop may run the model."""
+    together: bool
+    """Whether it is a small model that gives a picture the same answer, bit for bit, alone and in a batch."""
     example: Pixels = field(repr=False)
     """A picture for examples, uint8 (H, W, C)."""
     sureness: Sureness | None = None
@@ -74,10 +76,12 @@ def load(name: str, directory: Path, threads: int = 0, device: str = "cpu", batc
     if classifier.device != "cpu":
         _warm_up(classifier)
     check_golden(classifier, pictures, expected, load_golden_familiarity(directory))
-    quick = _seconds(classifier, pictures[:1]) < QUICK_SECONDS
+    seconds = _seconds(classifier, pictures[:1])
+    together = seconds < _SMALL_SECONDS and same_in_batches(classifier, pictures)
     reference = Reference.find(directory)
     sureness = reference.sureness if reference and reference.classes == classifier.classes else None
-    return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, pictures[0], sureness)
+    quick = seconds < QUICK_SECONDS
+    return LoadedModel(name, version, classifier, classifier.spec, classifier.classes, used, quick, together, pictures[0], sureness)
 
 
 def _await_modelcar(directory: Path) -> None:
@@ -124,6 +128,20 @@ def _seconds(classifier: Classifier, picture: Pixels) -> float:
         if now > end:
             break
     return best
+
+
+def same_in_batches(classifier: Classifier, pictures: Pixels) -> bool:
+    """Whether pictures get the same bits alone and in every batch of up to MAX_TOGETHER.
+
+    Libraries choose their way of computing by the shape of a batch, not by the pixels.
+    """
+    some = np.resize(pictures, (MAX_TOGETHER, *pictures.shape[1:]))
+    alone = [classifier.answer(some[index : index + 1]) for index in range(MAX_TOGETHER)]
+    for number in range(2, MAX_TOGETHER + 1):
+        for one, found in zip(alone, run_together(classifier, [some[index : index + 1] for index in range(number)]), strict=False):
+            if any(a is not None and b is not None and a.tobytes() != b.tobytes() for a, b in zip(one, found, strict=True)):
+                return False
+    return True
 
 
 def check_golden(classifier: Classifier, pictures: Pixels, expected: Floats, familiarity: Floats | None = None) -> None:

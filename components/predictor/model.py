@@ -2,6 +2,7 @@
 
 import math
 
+from components.bundle.model import Answers
 from components.classifier.errors import RequestError
 from components.predictor.batching import Batcher
 from components.predictor.dispatch import Dispatcher
@@ -75,14 +76,19 @@ class ServingModel:
         return self.loaded
 
     def predict(self, loaded: LoadedModel, request: PredictRequest, request_id: str) -> Predictions:
-        """Classify a request's pictures with a version, count the predictions, and queue those that need review.
-
-        Raises ModelFailure when the model gives a probability that is not finite.
-        """
+        """Classify a request's pictures with a version; the rest as `conclude`."""
         if self._batcher is None:
-            probabilities, familiarity = loaded.classifier.answer(request.images, _BATCH_SIZE)
+            answers = loaded.classifier.answer(request.images, _BATCH_SIZE)
         else:
-            probabilities, familiarity = self._batcher.answer(loaded.classifier, request.images)
+            answers = self._batcher.answer(loaded.classifier, request.images)
+        return self.conclude(loaded, request, answers, request_id)
+
+    def conclude(self, loaded: LoadedModel, request: PredictRequest, answers: Answers, request_id: str) -> Predictions:
+        """Say what a version's answers mean, count the predictions, and queue the pictures that need review.
+
+        Raises ModelFailure when the model gave a probability that is not finite.
+        """
+        probabilities, familiarity = answers
         confidence: list[float] = probabilities.max(axis=1).tolist()
         familiar: list[float] = [] if familiarity is None else familiarity.tolist()
         if not math.isfinite(sum(confidence) + sum(familiar)):

@@ -117,6 +117,9 @@ def test_request_ids_come_back(client: httpx.Client, pictures: np.ndarray) -> No
     body = {"instances": [pictures[0].tolist()]}
     assert client.post(PREDICT, json=body, headers={"x-request-id": "abc-1"}).headers["x-request-id"] == "abc-1"
     made = {client.post(PREDICT, json=body).headers["x-request-id"] for _ in range(3)}
+    good, wrong = client.post(PREDICT, json=body), client.post(PREDICT, json={})
+    assert (good.status_code, wrong.status_code) == (200, 400)
+    assert set(good.headers) == set(wrong.headers) == {"date", "content-type", "content-length", "x-request-id"}
     assert len(made) == 3
     for odd in ("a b", "x" * 200, "ü"):
         answer = client.post(PREDICT, json=body, headers={"x-request-id": odd.encode()})

@@ -1,5 +1,6 @@
 """Pictures of several requests in one run of the model: the same answers, in fewer runs, each to who asked."""
 
+import asyncio
 import re
 import threading
 from collections.abc import Iterator
@@ -12,11 +13,13 @@ import numpy as np
 import pytest
 
 from components.bundle.model import Answers, Classifier
-from components.predictor.batching import MAX_PICTURES, Batcher
+from components.predictor.batching import MAX_PICTURES, MAX_TOGETHER, Batcher
+from components.predictor.dispatch import Runner
+from components.predictor.loaded_model import load, same_in_batches
 from components.predictor.settings import PredictorSettings
 from components.validate_serving.predictor_process import predictor
 from tests import tiny
-from tests.predictor.versions import INFER, NAME, PREDICT, binary, tensor
+from tests.predictor.versions import INFER, NAME, PREDICT, binary, model_dir, tensor
 
 THREADS = 12
 
@@ -24,11 +27,12 @@ THREADS = 12
 class Held:
     """A real classifier whose first run goes on until `release` is set."""
 
-    def __init__(self, classifier: Classifier, error: Exception | None = None) -> None:
-        self._classifier, self._error = classifier, error
+    def __init__(self, classifier: Classifier, error: Exception | None = None, runs: list[int] | None = None) -> None:
+        self._classifier, self._error, self._runs = classifier, error, [] if runs is None else runs
         self.began, self.release = threading.Event(), threading.Event()
 
     def answer(self, images: np.ndarray, batch_size: int) -> Answers:
+        self._runs.append(len(images))
         first = not self.began.is_set()
         self.began.set()
         if first:
@@ -115,6 +119,73 @@ def test_the_first_waits_for_the_others_that_are_being_read(classifier: Classifi
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda number: batcher.answer(classifier, tiny.digits()[0][:number]), (1, 2, 3)))
     assert runs == [6]
+
+
+async def ask_while_it_runs(runner: Runner, held: Any, requests: list[tuple[Any, np.ndarray]]) -> list[Any]:
+    """Ask the runner about one picture, and while that runs about the requests' pictures."""
+    first = asyncio.ensure_future(runner.answer(held, tiny.digits()[0][:1]))
+    await asyncio.to_thread(held.began.wait, 60)
+    others = [asyncio.ensure_future(runner.answer(classifier, images)) for classifier, images in requests]
+    await asyncio.sleep(0)
+    assert runner.depth == len(requests) + 1
+    held.release.set()
+    found = await asyncio.gather(first, *others, return_exceptions=True)
+    assert runner.depth == 0
+    runner.close()
+    return found[1:]
+
+
+def test_requests_that_the_event_loop_reads_while_the_model_runs_share_runs_and_get_the_same_bits(tmp_path: Path) -> None:
+    loaded, runs = load(NAME, model_dir(tmp_path, familiarity=True), 1), list[int]()
+    assert loaded.together
+    held, images = Held(loaded.classifier, runs=runs), tiny.digits()[0]
+    requests = [(held, images[number : number + 1 + number % 4]) for number in range(THREADS)]
+    found = asyncio.run(ask_while_it_runs(Runner(), held, requests))
+    assert sum(runs) == 1 + sum(len(request) for _, request in requests)
+    assert len(runs) == 4
+    assert max(runs) <= MAX_TOGETHER
+    for (_, request), answers in zip(requests, found, strict=True):
+        alone = loaded.classifier.answer(request)
+        assert answers.probabilities.tobytes() == alone.probabilities.tobytes()
+        assert alone.familiarity is not None
+        assert answers.familiarity.tobytes() == alone.familiarity.tobytes()
+
+
+def test_the_event_loop_gets_what_a_run_raises_and_versions_are_not_mixed(classifier: Classifier) -> None:
+    broken, images = Held(classifier, ValueError("broken")), tiny.digits()[0]
+    found = asyncio.run(ask_while_it_runs(Runner(), broken, [(broken, images[:1]), (classifier, images[:2]), (broken, images[:1])]))
+    assert [str(error) for error in found[::2]] == ["broken"] * 2
+    np.testing.assert_array_equal(found[1].probabilities, classifier.probabilities(images[:2]))
+
+
+def test_many_clients_at_once_get_what_one_alone_gets(url: str, pictures: np.ndarray) -> None:
+    bodies = [{"instances": pictures[index : index + 1 + index % 4].tolist(), "return_probabilities": True} for index in range(8)]
+
+    def ask(number: int) -> list[Any]:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            return [client.post(PREDICT, json=bodies[(number + step) % len(bodies)]).json() for step in range(len(bodies))]
+
+    alone = ask(0)
+    with ThreadPoolExecutor(16) as pool:
+        for number, found in enumerate(pool.map(ask, range(16))):
+            assert found == [alone[(number + step) % len(bodies)] for step in range(len(bodies))]
+
+
+class Uneven:
+    """A classifier whose last bits depend on the size of the batch, as some libraries' do."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+
+    def answer(self, images: np.ndarray, batch_size: int = 256) -> Answers:
+        probabilities, familiarity = self._classifier.answer(images, batch_size)
+        return Answers(np.nextafter(probabilities, np.float32(len(images) > 7)), familiarity)
+
+
+def test_a_model_whose_bits_depend_on_the_batch_is_not_run_for_several_requests(classifier: Classifier) -> None:
+    images = tiny.digits()[0][:5]
+    assert same_in_batches(classifier, images)
+    assert not same_in_batches(Uneven(classifier), images)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -234,22 +234,33 @@ def test_small_requests_do_not_wait_for_medium_ones() -> None:
     asyncio.run(scenario())
 
 
-def test_the_event_loop_answers_what_is_alone_and_beside_larger_work_one_request_per_round() -> None:
+def test_the_event_loop_reads_small_requests_for_some_milliseconds_a_round() -> None:
+    async def scenario() -> None:
+        dispatcher = Dispatcher(PredictorSettings(), 1)
+        for _ in range(2):
+            assert not dispatcher.may_read_here(100_000), "it is not small"
+            assert dispatcher.may_read_here(100)
+            time.sleep(0.01)  # as a request of pictures would take
+            assert not dispatcher.may_read_here(100), "the round has taken long enough"
+            await asyncio.sleep(0)
+        dispatcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_the_event_loop_runs_the_model_for_what_is_alone_or_beside_larger_work() -> None:
     async def scenario() -> None:
         dispatcher, ends = Dispatcher(PredictorSettings(), 1), threading.Event()
-        assert dispatcher.may_answer_here(100, 1)
-        assert not dispatcher.may_answer_here(100_000, 1), "it is not small"
-        assert not dispatcher.may_answer_here(100, 2), "others are in hand, and all are small"
-        large = asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), 2_000_000))
-        await asyncio.sleep(0)
-        for _ in range(2):
-            assert [dispatcher.may_answer_here(100, 5) for _ in range(3)] == [True, False, False]
-            await asyncio.sleep(0)
+        assert dispatcher.may_run_here(1)
+        assert not dispatcher.may_run_here(2), "others are in hand, and all are small"
         small = asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), 100))
         await asyncio.sleep(0)
-        assert not dispatcher.may_answer_here(100, 5), "another small one is before it"
+        assert not dispatcher.may_run_here(2)
+        large = asyncio.ensure_future(dispatcher.run(lambda limits: ends.wait(60), 2_000_000))
+        await asyncio.sleep(0)
+        assert dispatcher.may_run_here(5)
         ends.set()
-        await asyncio.gather(large, small)
+        await asyncio.gather(small, large)
         dispatcher.close()
 
     asyncio.run(scenario())

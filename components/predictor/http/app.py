@@ -6,6 +6,7 @@ Limits on bodies and on waiting are kept here. A client's mistake is a 4xx with 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sized
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol import v1, v2
-from components.predictor.protocol.request import RequestLimits
+from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits
 from components.predictor.speed import new_id
 
 Scope = MutableMapping[str, Any]
@@ -101,7 +102,7 @@ class InferenceApp:
             )
         if response.status != 200 and b"expect" in headers:  # the announced body may or may not still come
             response.headers.append(_CLOSE)
-        await self._send(send, response, request_id)
+        await self._send(send, response, request_id, scope)
 
     def _parse_path(self, path: str) -> tuple[str, str]:
         """Return which protocol a path belongs to ("" for none), and the version it asks for."""
@@ -118,7 +119,7 @@ class InferenceApp:
         try:
             self._check_open(scope["path"])
         except RequestError as error:
-            await self._send(send, error_response(error.status, str(error)), _request_id(dict(scope["headers"])))
+            await self._send(send, error_response(error.status, str(error)), _request_id(dict(scope["headers"])), scope)
         else:
             if _is_pipelined(scope):
                 await self._take_turn()
@@ -162,33 +163,29 @@ class InferenceApp:
             return error_response(500, f"the server failed; its log has more under request id {request_id}")
 
     async def _work(self, request: InferenceRequest, scope: Scope) -> Response:
-        """Answer a quick request at once, and others on a thread, so that the server stays responsive."""
-        if request.loaded.quick and self._dispatcher.may_answer_here(len(request.body), len(self._tasks)):
-            response = self._answer(request, self._dispatcher.quick_limits)
-            if response is not None:
-                return response
-        return await self._dispatcher.run(lambda limits: self._answer(request, limits), len(request.body), _gone(scope))
+        """Answer a quick request here, and others on a thread, so that the server stays responsive."""
+        loaded, dispatcher = request.loaded, self._dispatcher
+        runs_here = dispatcher.may_run_here(len(self._tasks))
+        if loaded.quick and (runs_here or (loaded.together and dispatcher.runner.has_room)) and dispatcher.may_read_here(len(request.body)):
+            with suppress(HandOver):
+                asked, options = _parse(request, dispatcher.quick_limits)
+                if runs_here:
+                    predictions = self._model.predict(loaded, asked, request.id)
+                else:
+                    answers = await dispatcher.runner.answer(loaded.classifier, asked.images)
+                    predictions = self._model.conclude(loaded, asked, answers, request.id)
+                return _render(request, asked, options, predictions)
+        return await dispatcher.run(lambda limits: self._answer(request, limits), len(request.body), _gone(scope))
 
     def _answer(self, request: InferenceRequest, limits: RequestLimits) -> Response | None:
         """Do all the work of a request, or return None; mistakes are caught here, for a traceback would keep the parsed body alive."""
         try:
-            return self._predict(request, limits)
+            asked, options = _parse(request, limits)
+            return _render(request, asked, options, self._model.predict(request.loaded, asked, request.id))
         except HandOver:
             return None
         except RequestError as error:
             return error_response(error.status, str(error))
-
-    def _predict(self, request: InferenceRequest, limits: RequestLimits) -> Response:
-        """Parse, classify and write; raises RequestError and HandOver."""
-        loaded = request.loaded
-        if request.protocol == "v1":
-            predict_request = v1.parse(request.body, loaded.spec, limits)
-            predictions = self._model.predict(loaded, predict_request, request.id)
-            return Response(200, v1.render(predictions, predict_request.return_probabilities), _JSON)
-        predict_request, options = v2.parse(request.body, request.header_length, loaded.spec, limits)
-        predictions = self._model.predict(loaded, predict_request, request.id)
-        data, json_length = v2.render(predictions, options, request.id)
-        return Response(200, data, _JSON) if json_length is None else Response(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
 
     async def _read(self, headers: dict[bytes, bytes], receive: Receive, pipelined: bool) -> bytes:
         """Read a body within the limits; its bytes count as pending until the caller subtracts them."""
@@ -219,12 +216,29 @@ class InferenceApp:
         async with self._turns:
             await asyncio.sleep(0)
 
-    async def _send(self, send: Send, response: Response, request_id: str) -> None:
+    async def _send(self, send: Send, response: Response, request_id: str, scope: Scope) -> None:
         headers = [*response.headers, (b"content-length", str(len(response.body)).encode()), (b"x-request-id", request_id.encode())]
         if self._model.draining:
             headers.append(_CLOSE)
+        elif response.status == 200 and "respond" in (state := scope.get("state", ())) and state["respond"](headers, response.body):
+            return
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
+
+
+def _parse(request: InferenceRequest, limits: RequestLimits) -> tuple[PredictRequest, v2.OutputOptions | None]:
+    """Read a request's body; raises RequestError and HandOver."""
+    if request.protocol == "v1":
+        return v1.parse(request.body, request.loaded.spec, limits), None
+    return v2.parse(request.body, request.header_length, request.loaded.spec, limits)
+
+
+def _render(request: InferenceRequest, asked: PredictRequest, options: v2.OutputOptions | None, predictions: Predictions) -> Response:
+    """Write the response to a request; `options` are those of V2."""
+    if options is None:
+        return Response(200, v1.render(predictions, asked.return_probabilities), _JSON)
+    data, json_length = v2.render(predictions, options, request.id)
+    return Response(200, data, _JSON) if json_length is None else Response(200, data, [*_BINARY, (_HEADER_LENGTH, b"%d" % json_length)])
 
 
 def error_response(status: int, message: str, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
