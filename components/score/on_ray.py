@@ -5,6 +5,7 @@ device is one. Between them go groups of records (pieces.py), so that every piec
 keeps their order and repeats what a lost worker had; a piece is kept once all of its groups are there.
 """
 
+import logging
 import os
 import pickle
 import socket
@@ -41,9 +42,12 @@ STORE_BYTES = 2 * 2**30
 MAX_FOLDER = 28
 """Characters of a folder for temporary files in which Ray's sockets can lie."""
 ANSWER_SECONDS = 10.0
+START_SECONDS = 600
+"""For so long a CPU, and then the first actor, is waited for: a cluster that grows by itself needs minutes for a node."""
 DECODE_CPUS, ANSWER_CPUS = 1, 0.999
 """CPUs of a task and of an actor: not the same, or else Ray puts both kinds of work into the actors."""
 
+_TOKEN = "asks for its token; set RAY_AUTH_MODE=token, and give the token by ~/.ray/auth_token, RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
 _SCHEMA = pa.schema([pa.field("piece", pa.int64()), pa.field("message", pa.large_binary())])
 
 
@@ -128,8 +132,10 @@ def _cluster(workers: int) -> Iterator[None]:
     if address := os.environ.get("RAY_ADDRESS"):
         _require_answer(address)
         try:
-            ray.init(address=address, log_to_driver=False)
-        except (ConnectionError, ValueError) as error:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.AuthenticationError) as error:
+            if "authentication" in f"{error} {error.__cause__}".lower():
+                raise EvaluationError(f"the Ray cluster that RAY_ADDRESS names, {address}, {_TOKEN}") from error
             raise EvaluationError(f"the Ray cluster that RAY_ADDRESS names, {address}, does not answer: {one_line(error)}") from error
     else:
         memory = max(2**27, min(STORE_BYTES, available_memory() // 4))
@@ -150,7 +156,8 @@ def _start(cpus: int, memory: int, folder: str) -> None:
     import ray
 
     ray.shutdown()
-    ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, log_to_driver=False, _temp_dir=folder)
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
+    ray.init("local", num_cpus=cpus, include_dashboard=False, object_store_memory=memory, _temp_dir=folder, **quiet)
 
 
 def _require_answer(address: str) -> None:
@@ -183,22 +190,33 @@ def _answers(plan: Plan, pieces: list[Piece], work: _Work) -> Iterator[tuple[int
     context.execution_options.preserve_order = True
     context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
-    rows = (
-        data.from_arrow([_message(piece.number, plan.slices(piece)) for piece in pieces])
-        .map_batches(_decode, batch_size=1, batch_format="pyarrow", num_cpus=DECODE_CPUS, fn_kwargs={"work": work})
-        .map_batches(
-            _Answering,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=ANSWER_CPUS,
-            num_gpus=1 if gpus else 0,
-            compute=data.ActorPoolStrategy(min_size=1, max_size=actors),
-            fn_constructor_args=[replace(work, device=work.device if gpus else "cpu")],
-        )
-    )
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    context.wait_for_min_actors_s = START_SECONDS
     try:
+        ray.get(ray.remote(num_cpus=DECODE_CPUS)(lambda: None).remote(), timeout=START_SECONDS)  # what comes next waits without end
+        rows = (
+            data.from_arrow([_message(piece.number, plan.slices(piece)) for piece in pieces])
+            .map_batches(_decode, batch_size=1, batch_format="pyarrow", num_cpus=DECODE_CPUS, fn_kwargs={"work": work})
+            .map_batches(
+                _Answering,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=ANSWER_CPUS,
+                num_gpus=1 if gpus else 0,
+                compute=data.ActorPoolStrategy(min_size=1, max_size=actors),
+                fn_constructor_args=[replace(work, device=work.device if gpus else "cpu")],
+            )
+        )
         for row in rows.iter_rows():
             yield row["piece"], pickle.loads(row["message"])
+    except (ray.exceptions.GetTimeoutError, data.exceptions.ExecutionTimeoutError) as error:
+        kinds, free = ("CPU", "GPU") if gpus else ("CPU",), ray.available_resources()
+        there = ", ".join(f"{free.get(kind, 0):g} of {resources.get(kind, 0):g} {kind}s" for kind in kinds)
+        needed = f"one CPU to decode and {'a GPU' if gpus else 'another'} to answer"
+        raise EvaluationError(
+            f"the scoring waits on Ray in vain: it needs {needed}, and {there} are free; end what holds them or add nodes, and run again: "
+            "what is complete is kept"
+        ) from error
     except ray.exceptions.RayError as error:
         raise EvaluationError(f"Ray ended the scoring: {one_line(error, MAX_REASON)}; what is complete is kept") from error
 

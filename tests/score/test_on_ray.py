@@ -113,6 +113,26 @@ def test_a_gpu_that_the_cluster_does_not_have_is_refused(model: Model, pictures:
         score_shard(plan, "0")
 
 
+def test_a_cluster_whose_cpus_others_hold_is_waited_for_a_while_and_named(
+    model: Model, pictures: Path, tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr(on_ray, "START_SECONDS", 3)
+    holder = ray.remote(num_cpus=2)(type("Holder", (), {"begin": lambda self: True})).remote()
+    assert ray.get(holder.begin.remote())
+    plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output", shards=1, engine="ray")
+    with pytest.raises(EvaluationError, match=r"needs one CPU to decode and another to answer, and 0 of 2 CPUs are free; end what holds"):
+        score_shard(plan, "0")
+    ray.kill(holder)
+
+
+def test_a_cluster_that_asks_for_a_token_says_how_it_is_given(cluster: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_AUTH_MODE"} | {"RAY_ADDRESS": cluster}
+    code = "from components.score.on_ray import _cluster\nwith _cluster(0): pass"
+    asked = subprocess.run([sys.executable, "-c", code], check=False, env=environment, stderr=subprocess.PIPE, text=True)
+    assert f"{cluster}, asks for its token; set RAY_AUTH_MODE=token, and give the token by ~/.ray/auth_token" in asked.stderr
+
+
 def test_a_run_that_is_killed_goes_on_where_it_was_on_the_cluster_of_RAY_ADDRESS(
     model: Model, score: Score, pictures: Path, tmp_path: Path, cluster: str
 ) -> None:
