@@ -183,8 +183,9 @@ def check_names(collection: Collection) -> Check:
         alike[_rough(name)].append(name)
     pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
     lists = [name for name in collection.classes if len(parts := _LIST.split(name)) > 1 and set(parts) <= set(collection.classes)]
+    lists += [name for name in collection.classes if name.startswith("[") and name.endswith("]")]
     told = [f"classes differ only in case, spaces or punctuation, or as numbers: {some(pairs)}; are they meant to be one?"] if pairs else []
-    told += [f"classes are lists of others: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
+    told += [f"classes are lists: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
     if without := [name for name in collection.classes if _SLIPS.sub("", name.casefold()) in _WITHOUT_LABEL]:
         told.append(f"{some(without)} is a class like the others; if its pictures have no label, move them out of the source")
     return Check("class names", not told, "; ".join(told) or "all class names are clearly different")

@@ -18,6 +18,7 @@ from functools import lru_cache, partial
 from itertools import takewhile
 from operator import eq
 from pathlib import Path
+from urllib.parse import unquote
 
 from components.bundle.dataset import SPLITS, SplitName
 from components.classifier.errors import DataError, ImageError
@@ -33,6 +34,7 @@ STEMS = ("labels", "metadata")
 _SPLIT_STEM = re.compile(r"[_\W]*(labels?|metadata|classes)?[_\W]*", re.IGNORECASE)
 """What the name of a split's table may hold beside the split."""
 _BOXES = frozenset(["xmin", "x_min", "x1", "bbox"])
+_WEB = ("http://", "https://")
 _ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:[\\/]")
 """How a path begins that no folder of the table leads to: on Linux and macOS, on Windows a share or a drive."""
 _ONE, _ZERO = frozenset(["1", "1.0"]), frozenset(["0", "0.0", ""])
@@ -334,7 +336,7 @@ def _meant(missing: list[str], files: Iterable[str]) -> str:
     """Which picture the first missing name that is like one may mean: elsewhere, by another ending, in other letters or with zeros."""
 
     def rough(name: str) -> str:
-        base = re.split(r"[/\\]", name)[-1].casefold().lstrip("0")  # which spreadsheets leave out
+        base = unquote(re.split(r"[/\\]", name)[-1]).casefold().lstrip("0")  # which spreadsheets leave out
         return base.removesuffix(suffix(base)) if suffix(base) in PICTURE_SUFFIXES else base
 
     known: dict[str, list[str]] = {}
@@ -352,6 +354,10 @@ def _locate(source: InputSource, files: dict[str, SourceFile], name: str, table:
     if not _is_address(name):
         return record_of(source, files[name]) if name in files else None
     address = table.spelled.get(name, name)
+    if name.startswith(_WEB):
+        raise DataError(
+            f"{table.name} names {name}: pictures are not fetched from the web; download them, and write paths in place of URLs"
+        )
     if "://" in name and not name.startswith("file://"):
         return Encoded(name, 0, partial(_read_object, address))
     if not isinstance(source, LocalSource):

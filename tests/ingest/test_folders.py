@@ -328,7 +328,8 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, run: Run) -> Non
     [
         (["1", "1.0"], "or as numbers: '1' and '1.0'"),
         (["hot-dog", "hot dog"], "punctuation, or as numbers: 'hot dog' and 'hot-dog'"),
-        (["cat", "dog", "cat;dog"], "classes are lists of others: 'cat;dog'"),
+        (["cat", "dog", "cat;dog"], "classes are lists: 'cat;dog'"),
+        (["['cat']", "['dog']"], "classes are lists: \"['cat']\", \"['dog']\""),
         (["-1", "1"], ""),
         (["a", "b", "c;d"], ""),
     ],

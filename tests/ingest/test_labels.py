@@ -54,7 +54,9 @@ def labels(found: Ingested) -> dict[str, str]:
 WANTED = {name: label for name, (label, _) in PICTURES.items()}
 
 
-@pytest.mark.parametrize("written", ["cat_0", "cat_0.png", "Images/cat_0.PNG", "images\\cat_0.png", "C:\\data\\cat_0.png", "000cat_0"])
+@pytest.mark.parametrize(
+    "written", ["cat_0", "cat_0.png", "Images/cat_0.PNG", "images\\cat_0.png", "C:\\data\\cat_0.png", "000cat_0", "images/cat%5F0.png"]
+)
 def test_a_path_that_may_mean_a_picture_that_is_there_is_told_so(tmp_path: Path, run: Run, written: str) -> None:
     text = table(below="images/").replace("images/cat_0.png", written)
     put(flat(tmp_path, "images") / "labels.csv", text)
@@ -491,3 +493,10 @@ def test_absolute_paths_of_this_machine_are_taken_as_they_are(tmp_path: Path, ru
     (entry,) = found.info.set_aside
     assert entry == {"file": f"{tmp_path}/elsewhere/gone.png", "reason": "cannot be read (No such file or directory)"}
     assert "another machine" not in found.said
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_pictures_of_the_web_are_refused_by_name(tmp_path: Path, run: Run, scheme: str) -> None:
+    text = table(below=f"{scheme}://example.invalid/")
+    with pytest.raises(DataError, match=rf"labels.csv names {scheme}://example.invalid/cat_0.png: .* download them, and write paths"):
+        run(put(tmp_path / "data" / "labels.csv", text))
