@@ -13,7 +13,7 @@ from pathlib import Path
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
 from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
-from components.storage.files import explain_os_errors, user_path, write_file
+from components.storage.files import explain_os_errors, user_path
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key
 
 _TEMPORARY = ".tmp"
@@ -44,9 +44,6 @@ class LocalStore(Store):
 
     def create(self, key: str, data: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(data), self._link)
-
-    def require_create_only(self) -> None:
-        return None  # a link, or a lock, never overwrites
 
     def replace(self, key: str, data: bytes) -> None:
         self._write(key, lambda temporary: temporary.write_bytes(data), os.replace)
@@ -89,9 +86,6 @@ class LocalStore(Store):
     def copy(self, source: str, key: str) -> None:
         with self._reading(source) as path, path.open("rb"):
             self._write(key, lambda temporary: _link_or_copy(path, temporary), os.replace)
-
-    def download(self, key: str, destination: Path) -> None:
-        write_file(destination, self.chunks(key))
 
     def _path(self, key: str) -> Path:
         return self.root / check_key(key)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from components.classifier.errors import ObjectExists, ObjectNotFound
-from components.storage.files import write_file
 from components.storage.store import Entry, Progress, Store, check_key, without_markers
 
 
@@ -43,9 +42,6 @@ class MemoryStore(Store):
                 raise ObjectExists(f"object {key!r} is in {self.url} already")
             self._objects[key] = bytes(data)
 
-    def require_create_only(self) -> None:
-        return None  # a link, or a lock, never overwrites
-
     def replace(self, key: str, data: bytes) -> None:
         with self._lock:
             self._objects[check_key(key)] = bytes(data)
@@ -74,6 +70,3 @@ class MemoryStore(Store):
 
     def copy(self, source: str, key: str) -> None:
         self.replace(key, self.read(source))
-
-    def download(self, key: str, destination: Path) -> None:
-        write_file(destination, self.chunks(key))

@@ -26,7 +26,7 @@ from components.classifier.errors import (
     StoreUnsuitable,
     UsageError,
 )
-from components.storage.files import explain_os_errors, write_file
+from components.storage.files import explain_os_errors
 from components.storage.nearby import is_nearby
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal
 from components.storage.s3_messages import DeadlinePassed, explain, no_bucket, status_of
@@ -193,9 +193,6 @@ class S3Store(Store):
             self._client.copy(place, self._bucket, self._key(key), ExtraArgs=self._options, Config=_COPY)
         except (aws.ClientError, aws.BotoCoreError) as error:
             raise self._explained(error, doing) from error
-
-    def download(self, key: str, destination: Path) -> None:
-        write_file(destination, self.chunks(key))
 
     def _put_new(self, key: str, data: bytes, writer: str) -> Refusal | None:
         """Send one conditional write; returns what came in place of success."""
