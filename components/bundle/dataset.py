@@ -12,7 +12,7 @@ SPLIT is `train`, `validation` or `test`. The test split is sealed: only evaluat
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -216,7 +216,7 @@ def write(
         _write_columns(path / name / "columns.parquet", (columns or {}).get(name))
     if info.weight:
         sha.update(_as_weights((columns or {})["train"][info.weight]).astype("<f4").data)
-    complete = DatasetInfo(**{**asdict(info), "digest": sha.hexdigest()})
+    complete = replace(info, digest=sha.hexdigest())
     if report is not None:
         write_file(path / REPORT, [report(complete).encode()])
     write_file(path / "dataset.json", [(json.dumps(asdict(complete), indent=1, allow_nan=False) + "\n").encode()])

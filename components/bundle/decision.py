@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.bundle.numbers import plain
 from components.classifier.errors import IntegrityError, UsageError
 
 STRATEGIES = ("quality", "force")
@@ -122,11 +121,6 @@ class Decision(BaseModel):
 
 
 HEADINGS: dict[Verdict, str] = {"promote": "Promote", "hold": "Hold", "insufficient_data": "Hold: insufficient data"}
-
-
-def bound_text(rule: RuleResult) -> str:
-    """The bound as its author wrote it, or nothing."""
-    return "" if rule.bound is None else plain(rule.bound)
 
 
 def read_decision(metadata: Mapping[str, Any], version: str) -> Decision:

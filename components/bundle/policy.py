@@ -113,10 +113,10 @@ class Policy(BaseModel):
 
 
 def bound_text(bound: Any) -> str:
-    """A rule's bound as its author wrote it: `0.9`, of floors by name `site 0.9, site=north 0.8`, of a switch nothing."""
+    """A rule's bound as its author wrote it: `0.9`, of floors by name `site 0.9, site=north 0.8`, of a switch or of none nothing."""
     if isinstance(bound, Mapping):
         return ", ".join(f"{name} {plain(floor)}" for name, floor in bound.items())
-    return "" if isinstance(bound, bool) else plain(bound)
+    return "" if bound is None or isinstance(bound, bool) else plain(bound)
 
 
 def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) -> bool:

@@ -1,7 +1,7 @@
 """predictions.npz: both models' probabilities for each test picture; the gate, the report and comparisons can be run again from it."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from components.bundle.formats import read_arrays, unreadable
 from components.bundle.model import Probabilities
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels
+
+REQUIRED = ("labels", "probabilities", "mistake_images")
+"""The arrays that every version has, in their order within the file."""
 
 
 @dataclass(frozen=True)
@@ -48,24 +51,10 @@ class Predictions:
 
     def save(self, directory: str | Path) -> None:
         """Write predictions.npz into a directory."""
-        optional: dict[str, npt.NDArray[Any] | None] = {
-            "champion_probabilities": self.champion_probabilities,
-            "familiarity": self.familiarity,
-            "files": None if self.files is None else np.frombuffer(json.dumps(self.files).encode(), np.uint8),
-            "thumbnails": self.thumbnails,
-            "thumbnail_rows": self.thumbnail_rows,
-            "label_quality": self.label_quality,
-            "occluded": self.occluded,
-            "groups": self.groups,
-        }
-        np.savez_compressed(
-            Path(directory) / PREDICTIONS,
-            allow_pickle=False,
-            labels=self.labels,
-            probabilities=self.probabilities,
-            mistake_images=self.mistake_images,
-            **{name: array for name, array in optional.items() if array is not None},
-        )
+        arrays = {name: array for name, array in vars(self).items() if array is not None}
+        if self.files is not None:
+            arrays["files"] = np.frombuffer(json.dumps(self.files).encode(), np.uint8)
+        np.savez_compressed(Path(directory) / PREDICTIONS, allow_pickle=False, **{name: arrays[name] for name in (*REQUIRED, *arrays)})
 
     @classmethod
     def load(cls, directory: str | Path) -> "Predictions":
@@ -77,18 +66,8 @@ class Predictions:
         except (ValueError, AttributeError) as error:
             raise unreadable(path, f"its file names are damaged: {error}", EvaluationError) from error
         try:
-            return cls(
-                labels=arrays["labels"],
-                probabilities=arrays["probabilities"],
-                champion_probabilities=arrays.get("champion_probabilities"),
-                mistake_images=arrays["mistake_images"],
-                familiarity=arrays.get("familiarity"),
-                files=names,
-                thumbnails=arrays.get("thumbnails"),
-                thumbnail_rows=arrays.get("thumbnail_rows"),
-                label_quality=arrays.get("label_quality"),
-                occluded=arrays.get("occluded"),
-                groups=arrays.get("groups"),
-            )
+            required: dict[str, Any] = {name: arrays[name] for name in REQUIRED}
         except KeyError as error:
             raise unreadable(path, f"it has no {error}", EvaluationError) from error
+        optional: dict[str, Any] = {field.name: arrays.get(field.name) for field in fields(cls) if field.name not in REQUIRED}
+        return cls(**required, **{**optional, "files": names})

@@ -18,6 +18,7 @@ from components.integrations import steps
 from components.integrations.observe import observed
 from components.registry import Registry
 from components.report.markdown import evaluation_markdown
+from components.report.views import most_confused
 from components.storage import open_store
 
 ROC_POINTS = 200
@@ -75,10 +76,7 @@ def figures(evaluation: Evaluation) -> dict[str, float]:
 def shown_matrix(evaluation: Evaluation) -> tuple[list[str], list[list[int]]]:
     """The confusion matrix with its labels; of very many classes, those with the most mistakes."""
     matrix = np.array(evaluation.confusion_matrix)
-    if len(matrix) <= MATRIX_CLASSES:
-        return evaluation.classes, evaluation.confusion_matrix
-    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
-    chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MATRIX_CLASSES])
+    chosen = most_confused(matrix, MATRIX_CLASSES)
     return [evaluation.classes[k] for k in chosen], matrix[np.ix_(chosen, chosen)].tolist()
 
 

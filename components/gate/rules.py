@@ -14,12 +14,10 @@ from components.classifier.intervals import (
     calibration_error,
     effective_interval,
     macro_f1_interval,
+    normal_quantile,
     p_below,
     proportion_interval,
 )
-
-QUANTILE = 1.959963984540054
-"""Of the standard normal distribution, 2.5% lie beyond."""
 
 
 def accuracy(bound: float, evaluation: Evaluation) -> RuleResult:
@@ -76,7 +74,7 @@ def ece(bound: float, evaluation: Evaluation) -> RuleResult:
     if bins:
         error, standard_error = calibration_error([b.n for b in bins], [b.confidence or 0 for b in bins], [b.accuracy or 0 for b in bins])
     figure, limit = as_computed(error), as_written(bound)
-    shown = as_computed(error - QUANTILE * standard_error) > limit
+    shown = as_computed(error - normal_quantile() * standard_error) > limit
     detail = f" ({evaluation.calibration.ece_after:.4f} less what chance adds)" if bins else ""
     what = f"expected calibration error {show(figure, bound)}{detail}"
     return _judged("maximum_ece", what, figure, bound, met=figure <= limit, shown=shown, words=("is within", "exceeds"))

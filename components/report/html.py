@@ -31,20 +31,21 @@ def render(
     """
     from markupsafe import Markup
 
-    champion = evaluation.champion
+    champion, classes = evaluation.champion, views.classes_by_recall(evaluation)
     wrong, thumbnails = wrong_pictures(evaluation, predictions), thumbnails_by_row(predictions)
     return template(TEMPLATE).render(
         e=evaluation,
         version=version,
         navigation=navigation,
         banner=views.banner(evaluation, decision),
-        weakest=views.weakest_class(evaluation),
+        tones=views.OUTCOME_TONES,
+        weakest=classes[0],
         paired=champion.paired if champion else None,
         standing=views.against_champion(champion.paired) if champion and champion.paired else None,
         moved=views.moved_classes(champion.paired) if champion and champion.paired else [],
         slices=views.weak_slices(evaluation),
         floor=views.recall_floor(evaluation),
-        classes=views.classes_by_recall(evaluation),
+        classes=classes,
         heatmap=views.heatmap(evaluation),
         pictures=views.pictures(evaluation, predictions.mistake_images, predictions.occluded),
         suspects=views.suspects(wrong, thumbnails),

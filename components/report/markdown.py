@@ -1,8 +1,10 @@
 """The evaluation and the gate's decision as Markdown, which Kubeflow shows in a run."""
 
-from components.bundle.decision import HEADINGS, SIGNS, Decision, bound_text
+from components.bundle.decision import HEADINGS, SIGNS, Decision
 from components.bundle.evaluation import Evaluation
 from components.bundle.markdown import escape, table
+from components.bundle.policy import bound_text
+from components.report.views import classes_by_recall
 
 MAX_CLASSES = 20
 MAX_CONFUSIONS = 5
@@ -18,7 +20,9 @@ def decision_markdown(decision: Decision) -> str:
         "Asked for by": decision.actor,
         "Because": decision.reason,
     }
-    rules = [(f"{SIGNS[rule.outcome]} {rule.outcome}", rule.rule, rule.shown, bound_text(rule), rule.reason) for rule in decision.rules]
+    rules = [
+        (f"{SIGNS[rule.outcome]} {rule.outcome}", rule.rule, rule.shown, bound_text(rule.bound), rule.reason) for rule in decision.rules
+    ]
     lines = [f"# {HEADINGS[decision.verdict]}", "", escape(decision.summary), ""]
     lines += [*table(("", ""), [(key, value) for key, value in facts.items() if value]), ""]
     lines += table(("", "Rule", "Value", "Bound", "Reason"), rules)
@@ -30,7 +34,7 @@ def decision_markdown(decision: Decision) -> str:
 def evaluation_markdown(evaluation: Evaluation) -> str:
     """Write figures, weakest classes, most frequent confusions, the champion and warnings."""
     a = evaluation.accuracy
-    weakest = sorted(evaluation.per_class, key=lambda c: (c.recall is None, c.recall or 0.0))[:MAX_CLASSES]
+    weakest = classes_by_recall(evaluation)[:MAX_CLASSES]
     lines = [
         f"# {escape(evaluation.name)}: {a.value:.2%} of {a.n:,} sealed test pictures right",
         "",

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from components.bundle.dataset import Labels
+from components.bundle.decision import HEADINGS, Outcome, RuleResult, Verdict
 from components.bundle.evaluation import ClassResult, Evaluation, Mistake, Paired, PairedClass, Slice
 from components.bundle.mistakes import MAX_SUSPECT, THUMBNAIL_SIDE, WrongPicture, most_suspect
 from components.classifier.images import Pixels, as_image
@@ -21,6 +23,8 @@ MAX_PICTURE_BYTES = 2_500_000
 """Of all wrong pictures in the report together; the report stays below 5 MB."""
 MIN_FALL = 0.1
 """A confidence that falls by less than this is not coloured as deeply as others: no part decides by itself."""
+VERDICT_TONES: dict[Verdict, str] = {"promote": "good", "hold": "bad", "insufficient_data": "warn"}
+OUTCOME_TONES: dict[Outcome, str] = {"pass": "good", "fail": "bad", "insufficient": "warn", "skipped": "plain"}
 MARK_COLOUR, MARK_DEPTH, MARK_TONES = (255, 120, 0), 0.75, 64
 MAX_LISTED = 5_000
 """Wrong pictures that the report lists, the most confident."""
@@ -84,28 +88,13 @@ class Mistakes:
 
 
 @dataclass(frozen=True)
-class ShownRule:
-    """One rule of the gate: its name, `outcome` (pass, fail, insufficient, skipped), reason, and what would change a hold."""
-
-    name: str
-    outcome: str
-    reason: str
-    remedy: str = ""
-
-    @property
-    def tone(self) -> str:
-        """How the outcome is coloured: good, bad, warn or plain."""
-        return _MARKS.get(self.outcome, "plain")
-
-
-@dataclass(frozen=True)
 class Banner:
     """What stands at the head of the report; `tone` is good, bad, warn or plain."""
 
     tone: str
     title: str
     text: str
-    rules: list[ShownRule] = field(default_factory=list)
+    rules: list[RuleResult] = field(default_factory=list)
     about: str = ""
 
 
@@ -113,10 +102,7 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
     """Choose the classes to show and normalise their rows over all classes."""
     matrix = np.array(evaluation.confusion_matrix)
     totals = matrix.sum(axis=1)
-    chosen = np.arange(len(matrix))
-    if len(matrix) > MAX_CLASSES:
-        mistakes = totals + matrix.sum(axis=0) - 2 * np.diag(matrix)
-        chosen = np.sort(np.argsort(-mistakes, kind="stable")[:MAX_CLASSES])
+    chosen = most_confused(matrix, MAX_CLASSES)
     names = [evaluation.classes[k] for k in chosen]
     rows = []
     for i in chosen:
@@ -128,6 +114,12 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
             cells.append(Cell(int(matrix[i, j]), share, round(strength, 3), bool(i == j), evaluation.classes[j]))
         rows.append((evaluation.classes[i], int(totals[i]), cells))
     return Heatmap(names, rows, len(matrix) - len(chosen))
+
+
+def most_confused(matrix: Labels, most: int) -> Labels:
+    """Return which classes have the most mistakes in a confusion matrix, int64 (K, K): at most so many, in their own order."""
+    mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    return np.sort(np.argsort(-mistakes, kind="stable")[:most])
 
 
 def pictures(evaluation: Evaluation, images: Pixels, occluded: npt.NDArray[np.float32] | None) -> list[Picture]:
@@ -180,11 +172,6 @@ def recall_floor(evaluation: Evaluation) -> float:
     return min(0.9, math.floor(10 * min(c.recall_low for c in evaluation.per_class if c.recall_low is not None)) / 10)
 
 
-def weakest_class(evaluation: Evaluation) -> ClassResult:
-    """The class with the lowest recall; there is always one that has pictures."""
-    return classes_by_recall(evaluation)[0]
-
-
 def moved_classes(paired: Paired) -> list[PairedClass]:
     """The classes on which champion and challenger differ most in pictures, largest first."""
     moved = [c for c in paired.per_class if c.only_challenger != c.only_champion]
@@ -209,26 +196,20 @@ def _standing(evaluation: Evaluation) -> tuple[str, str, str]:
     return tone, f"Evaluated: {words}", f"{right}, the champion {champion.paired.accuracy.correct:,}. The gate has not judged it yet."
 
 
-_TITLES = {"promote": ("good", "Promote"), "hold": ("bad", "Hold"), "insufficient_data": ("warn", "Hold: insufficient data")}
-_MARKS = {"pass": "good", "fail": "bad", "insufficient": "warn", "skipped": "plain"}
-
-
 def _judged(decision: Mapping[str, Any]) -> Banner:
-    name = str(decision["verdict"])
-    tone, title = _TITLES.get(name, ("plain", name))
-    rules = [
-        ShownRule(str(r["rule"]), str(r["outcome"]), str(r["reason"]), str(r.get("remedy") or "")) for r in decision.get("rules") or ()
-    ]
-    rules = rules or [_rule(str(line)) for line in decision.get("reasons") or ()]
+    verdict = decision["verdict"]
+    rules = [RuleResult.model_validate(rule) for rule in decision.get("rules") or ()]
+    rules = rules or [_rule(line) for line in decision.get("reasons") or ()]
     about = {"environment": "environment", "strategy": "strategy", "actor": "asked for by", "reason": "because"}
     text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key))
-    return Banner(tone, title, str(decision.get("summary") or ""), rules, text)
+    return Banner(VERDICT_TONES.get(verdict, "plain"), HEADINGS.get(verdict, verdict), str(decision.get("summary") or ""), rules, text)
 
 
-def _rule(line: str) -> ShownRule:
-    """The ledger keeps a rule's name, outcome and reason in one line."""
-    parts = line.split(": ", 2)
-    return ShownRule(*parts) if len(parts) == 3 and parts[1] in _MARKS else ShownRule("", "skipped", line)
+def _rule(line: str) -> RuleResult:
+    try:
+        return RuleResult.parse(line)
+    except ValueError:
+        return RuleResult(rule="", outcome="skipped", reason=line)
 
 
 def _shown(wrong: Sequence[WrongPicture], images: Mapping[int, Pixels], room: int) -> list[ShownWrong]:

@@ -1,12 +1,11 @@
 """What a user chooses for one scoring run."""
 
 import importlib.util
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from components.bundle.environment import Serving, load_environment
-from components.bundle.numbers import parse_share
+from components.bundle.environment import Serving, Share, load_environment
 from components.classifier.errors import UsageError
 from components.settings.base import Memory, NameEncoding, Settings
 
@@ -15,7 +14,7 @@ class ScoringSettings(Settings):
     """How pictures are scored; refused with UsageError when that cannot work."""
 
     group: ClassVar[str] = "scoring"
-    review_threshold: Annotated[float, BeforeValidator(parse_share)] = Serving().review_threshold
+    review_threshold: Share = Serving().review_threshold
     """Answers with less confidence than this are marked needs_review. Not set: what the environment says."""
     batch_size: int = Field(64, ge=1)
     """Pictures per call of the model: on CPUs more is slower, a GPU wants 256 or more."""

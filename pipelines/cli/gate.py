@@ -93,19 +93,10 @@ def plan(
     from components.gate.plan import plan as plan_pictures
     from components.gate.scenarios import Setting
 
-    needs = plan_pictures(load_environment(policy).policy, Setting(classes, discordance, group_size, group_correlation, slices))
+    setting = Setting(classes, discordance, group_size, group_correlation, slices)
+    needs = plan_pictures(load_environment(policy).policy, setting)
     if as_json:
-        print_json(
-            {
-                "policy": policy,
-                "classes": classes,
-                "discordance": discordance,
-                "group_size": group_size,
-                "group_correlation": group_correlation,
-                "slices": slices,
-                "rules": [asdict(need) for need in needs],
-            }
-        )
+        print_json({"policy": policy, **asdict(setting), "rules": [asdict(need) for need in needs]})
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rule", no_wrap=True)
@@ -148,7 +139,8 @@ def _show(decision: "Decision", history: list[str]) -> None:
 
 
 def _table(decision: "Decision") -> Table:
-    from components.bundle.decision import SIGNS, bound_text
+    from components.bundle.decision import SIGNS
+    from components.bundle.policy import bound_text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("rule", no_wrap=True)
@@ -158,7 +150,7 @@ def _table(decision: "Decision") -> Table:
     table.add_column("reason", ratio=1)
     for rule in decision.rules:
         outcome = Text(f"{SIGNS[rule.outcome]} {rule.outcome}", _STYLES[rule.outcome])
-        table.add_row(rule.rule, outcome, rule.shown, bound_text(rule), Text(rule.reason))
+        table.add_row(rule.rule, outcome, rule.shown, bound_text(rule.bound), Text(rule.reason))
     return table
 
 
