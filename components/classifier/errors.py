@@ -46,6 +46,18 @@ def one_line(told: object, limit: int | None = 200) -> str:
     return " ".join(str(told).split())[:limit] or (type(told).__name__ if isinstance(told, BaseException) else "")
 
 
+def listed(names: Iterable[str], most: int = 4) -> str:
+    """Return names for a message: the first `most`, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def near(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+    """Return ` (did you mean 'epochs'?)` for a misspelt name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
 def did_you_mean(name: str, known: Iterable[str], otherwise: str, prefix: str = "", cutoff: float = 0.5) -> str:
     """Return `did you mean A or B?` with the known names that are near, each behind the prefix, or `otherwise`."""
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=cutoff)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+from components.classifier.errors import listed
 from components.doctor.registry import Results, broken, check, ok, warning
 from components.doctor.seen import Object, Seen, amount, apply
 from components.lint.values import at
@@ -139,7 +140,7 @@ def _against_quota(quota: Object, demands: list[tuple[str, Object]], ranges: lis
             least = "1" if resource == "cpu" else "1Gi"
             enough = max((least, *(value for _, it in demands if (value := (it.get("requests") or {}).get(resource)))), key=amount)
             yield broken(
-                f"{namespace}: ResourceQuota {name} counts {key}, and {_some(without)} have none",
+                f"{namespace}: ResourceQuota {name} counts {key}, and {listed(without)} have none",
                 "their pods are refused (must specify …); the run waits for ever",
                 apply(
                     {
@@ -180,12 +181,8 @@ def _human(value: float, resource: str) -> str:
     return f"{value / 1024**2:.0f}Mi" if resource == "memory" else f"{value:g}"
 
 
-def _some(who: list[str]) -> str:
-    return ", ".join(who[:4]) + (f" and {len(who) - 4} more" if len(who) > 4 else "")
-
-
 def _with_amounts(asked: list[tuple[str, str]]) -> str:
-    return _some([f"{who} ({it})" for who, it in dict(asked).items()])
+    return listed([f"{who} ({it})" for who, it in dict(asked).items()])
 
 
 @check()

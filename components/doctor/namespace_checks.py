@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, listed
 from components.doctor.registry import Result, Results, broken, check, ok, warning
 from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, NotSeen, Object, Seen, Unseen, apply
 from components.lint.values import at
@@ -98,9 +98,9 @@ def _rights(seen: Seen, namespace: str, wanted: tuple[tuple[str, str, str], ...]
     if not missing:
         yield ok(f"{who} has all {len(wanted)} rights in namespace {namespace}")
         return
-    said = ", ".join(f"{verb} {resource}" for _, resource, verb in missing[:6])
+    said = listed((f"{verb} {resource}" for _, resource, verb in missing), 6)
     yield broken(
-        f"{who} may not {said}{f' and {len(missing) - 6} more' if len(missing) > 6 else ''} in namespace {namespace}",
+        f"{who} may not {said} in namespace {namespace}",
         breaks,
         apply(*_role(seen.scope.account, namespace, wanted, role)),
     )

@@ -1,19 +1,21 @@
 """The rules over every class, or every slice, at once, corrected for multiple comparisons."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple, Self
 
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import ClassResult, Evaluation
 from components.bundle.numbers import as_written, plain, show
+from components.classifier.errors import listed
 from components.classifier.intervals import FAMILY, holm, p_below
 from components.gate.rules import figure_result
 
 MAX_NAMES = 10
 """Classes named in one reason; the rest are counted."""
+_names = partial(listed, most=MAX_NAMES)
 RECALL, SUPPORT, SLICES = "minimum_class_recall", "minimum_class_support", "slice_floors"
 
 
@@ -149,9 +151,3 @@ def _result(rule: str, judged: list[_Judged], words: tuple[str, str, str], bound
     if nearest is None:
         return RuleResult(rule=rule, outcome=outcome, reason=reason, bound=bound)
     return figure_result(rule, outcome, reason, nearest.share, nearest.floor)
-
-
-def _names(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = len(listed) - MAX_NAMES
-    return ", ".join(listed[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

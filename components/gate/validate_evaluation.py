@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from components.bundle.evaluation import Evaluation
+from components.classifier.errors import listed
 
 MAX_PROBLEMS = 10
 READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_bytes", "champion")
@@ -27,8 +28,7 @@ def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | lis
     )
     problems = [_problem(problem) for problem in found if problem["type"] != "missing"]
     if missing:
-        named = ", ".join(missing[:MAX_PROBLEMS]) + (f" and {len(missing) - MAX_PROBLEMS} more" if len(missing) > MAX_PROBLEMS else "")
-        problems.append(f"missing, so not a finite number: {named}; evaluate the model again")
+        problems.append(f"missing, so not a finite number: {listed(missing, MAX_PROBLEMS)}; evaluate the model again")
     return problems[:MAX_PROBLEMS]
 
 

@@ -4,8 +4,9 @@ import json
 import re
 from collections.abc import Iterator
 
+from components.classifier.errors import listed
 from components.lint.manifest import Manifest
-from components.lint.pipeline import Pipeline, names, split_image
+from components.lint.pipeline import Pipeline, split_image
 from components.lint.registry import Hit, Level, rule
 from components.lint.values import at, mapping, sequence
 
@@ -65,7 +66,7 @@ def container_without_resources(manifest: Manifest) -> Iterator[Hit]:
     """
     found = [it for it in manifest.containers() if not it.init and it.spec.get("image") and not mapping(it.spec, "resources")]
     if found:
-        yield Hit(found[0].at(), f"no requests or limits: {names([it.name for it in found])}")
+        yield Hit(found[0].at(), f"no requests or limits: {listed(it.name for it in found)}")
 
 
 @rule(Level.WARNING)
@@ -101,7 +102,7 @@ def may_run_as_root(manifest: Manifest) -> Iterator[Hit]:
         if container.spec.get("image") and not container.init and not said and own.get("privileged") is not True:
             found.append(container)
     if found:
-        yield Hit(found[0].at(), f"may run as root: {names([it.name for it in found])}")
+        yield Hit(found[0].at(), f"may run as root: {listed(it.name for it in found)}")
 
 
 @rule(Level.ERROR)

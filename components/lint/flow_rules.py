@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from components.lint.pipeline import Pipeline, Task, names
+from components.classifier.errors import listed
+from components.lint.pipeline import Pipeline, Task
 from components.lint.registry import Hit, Level, rule
 from components.lint.values import at, mapping, sequence, text
 
@@ -191,7 +192,7 @@ def optional_without_default(pipeline: Pipeline) -> Iterator[Hit]:
         if at(it, "isOptional") is True and "defaultValue" not in mapping(it) and text(it, "parameterType") not in _TEXT_TYPES
     ]
     if found:
-        yield Hit(pipeline.at("root", "inputDefinitions", "parameters", found[0]), f"optional, without a default: {names(found)}")
+        yield Hit(pipeline.at("root", "inputDefinitions", "parameters", found[0]), f"optional, without a default: {listed(found)}")
 
 
 @rule(Level.ERROR)

@@ -1,5 +1,6 @@
 """What was found, as text for people, JSON and SARIF for programs; and the page that describes the rules."""
 
+from dataclasses import asdict
 from typing import Any
 
 from components.lint.linter import Finding, Report
@@ -53,10 +54,7 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for it in report.findings
         ],
-        "unreadable": [
-            {"file": it.file, "line": it.line, "column": it.column, "reason": it.reason, "template": it.template}
-            for it in report.unreadable
-        ],
+        "unreadable": [asdict(it) for it in report.unreadable],
         "pipelines": report.pipelines,
         "manifests": report.manifests,
     }

@@ -181,9 +181,3 @@ def seconds(value: Any) -> float | None:
     """A duration as protobuf writes it ("600s"), in seconds; None when it is none."""
     match = _SECONDS.fullmatch(value) if isinstance(value, str) else None
     return float(match[1]) if match else None
-
-
-def names(found: list[str], most: int = 4) -> str:
-    """A list for people, cut when it is long."""
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return ", ".join(found[:most]) + more

@@ -4,7 +4,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from components.lint.pipeline import Pipeline, Task, is_image, names, parameters_in, seconds, split_image
+from components.classifier.errors import listed
+from components.lint.pipeline import Pipeline, Task, is_image, parameters_in, seconds, split_image
 from components.lint.registry import Hit, Level, rule
 from components.lint.values import at, mapping, number, sequence, text
 
@@ -186,7 +187,7 @@ def retry_of_lost_pods_only(pipeline: Pipeline) -> Iterator[Hit]:
     """
     found = [task for task in pipeline.steps if number(task.spec, "retryPolicy", "maxRetryCount")]
     if found:
-        yield Hit(found[0].at("retryPolicy"), f"retries are set on {names([it.name for it in found])}")
+        yield Hit(found[0].at("retryPolicy"), f"retries are set on {listed(it.name for it in found)}")
 
 
 @rule(Level.WARNING)
@@ -226,7 +227,7 @@ def no_timeout(pipeline: Pipeline) -> Iterator[Hit]:
     """
     found = [task for task in pipeline.steps if at(pipeline.settings(task.executor), "activeDeadlineSeconds") is None]
     if found:
-        yield Hit(found[0].at(), f"no timeout: {names([it.name for it in found])}")
+        yield Hit(found[0].at(), f"no timeout: {listed(it.name for it in found)}")
 
 
 @rule(Level.NOTE)
@@ -239,7 +240,7 @@ def step_without_resources(pipeline: Pipeline) -> Iterator[Hit]:
     """
     found = [task for task in pipeline.steps if not _has_resources(mapping(pipeline.executors, task.executor, "container", "resources"))]
     if found:
-        yield Hit(pipeline.executor_at(found[0].executor), f"no requests or limits: {names([it.name for it in found])}")
+        yield Hit(pipeline.executor_at(found[0].executor), f"no requests or limits: {listed(it.name for it in found)}")
 
 
 def _has_resources(resources: dict[str, object]) -> bool:
@@ -298,6 +299,6 @@ def unpinned_packages(pipeline: Pipeline) -> Iterator[Hit]:
         for line in re.findall(r"pip install ([^\n&|;]*)", pipeline.source(task.executor)):
             loose = [it for it in re.findall(r"'([^']+)'", line) if re.fullmatch(r"[A-Za-z0-9][\w.-]*(\[[\w,-]+\])?", it)]
             if loose:
-                found.setdefault(task.executor, f"task {task.name} installs {names(loose)}")
+                found.setdefault(task.executor, f"task {task.name} installs {listed(loose)}")
     for executor, seen in found.items():
         yield Hit(pipeline.executor_at(executor), seen)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, listed
 from components.readers.records import PassedOver
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -298,9 +298,7 @@ def quoted(name: str) -> str:
 
 def some(items: Iterable[str], limit: int = 8) -> str:
     """Join names for a message; of many, the first few and how many more."""
-    items = list(items)
-    shown = ", ".join(map(quoted, items[:limit]))
-    return f"{shown} and {len(items) - limit} more" if len(items) > limit else shown
+    return listed(map(quoted, items), limit)
 
 
 def counted(number: int, noun: str) -> str:

@@ -20,7 +20,7 @@ from importlib import resources
 from itertools import zip_longest
 from pathlib import Path
 
-from components.classifier.errors import DataError, ObjectNotFound
+from components.classifier.errors import DataError, ObjectNotFound, listed
 from components.classifier.images import encode_png
 from components.readers.listing import some
 from components.readers.table import csv_rows
@@ -104,37 +104,26 @@ def write_for_review(queue: ReviewQueue, entries: Iterable[QueuedPicture], direc
 
     Raises UsageError when the directory is there and not empty: filled-in labels are never overwritten.
     """
-
-    def fill(folder: Path) -> ExportReport:
+    with new_directory(directory) as folder:
         written, missing = _write_pictures(
             newest_by_picture(entries), partial(_shown, queue), lambda entry: folder / PICTURES / _shown_name(entry)
         )
         write_page(folder, [_card(entry) for entry in written])
-        return ExportReport(_counts(entry.prediction.label for entry in written), missing)
-
-    return write_folder(directory, fill)
+    return ExportReport(counts(entry.prediction.label for entry in written), missing)
 
 
 def write_labelled(queue: ReviewQueue, entries: Iterable[QueuedPicture], directory: Path) -> ExportReport:
     """Write the pictures on whose label people agree as `train/CLASS/ID.png`.
 
     There is no `test` folder on purpose: pictures selected by the model's low confidence must not be used to evaluate it.
+    Raises UsageError when the directory is there and not empty.
     """
     chosen = [entry for entry in newest_by_picture(entries) if entry.labels.label not in {None, UNUSABLE}]
-
-    def fill(folder: Path) -> ExportReport:
+    with new_directory(directory) as folder:
         written, missing = _write_pictures(
             chosen, queue.picture, lambda entry: folder / "train" / _folder_name(str(entry.labels.label)) / entry.file_name
         )
-        return ExportReport(_counts(str(entry.labels.label) for entry in written), missing)
-
-    return write_folder(directory, fill)
-
-
-def write_folder(directory: Path, fill: Callable[[Path], ExportReport]) -> ExportReport:
-    """Let `fill` write into a folder that appears when it is complete; raises UsageError when the directory is there and not empty."""
-    with new_directory(directory) as folder:
-        return fill(folder)
+    return ExportReport(counts(str(entry.labels.label) for entry in written), missing)
 
 
 def read_labels(path: Path) -> list[tuple[str, str]]:
@@ -196,24 +185,19 @@ def classes_of(identity: str, entries: Iterable[QueuedPicture]) -> list[str]:
 def _check_rows(rows: Sequence[tuple[str, str]], classes: dict[str, list[str]]) -> None:
     unknown = [identity for identity, _ in rows if identity not in classes]
     if unknown:
-        raise DataError(f"not in the review queue: {_some(unknown)}; nothing was recorded. Is it the right --store and --name?")
+        raise DataError(f"not in the review queue: {listed(unknown, _NAMED)}; nothing was recorded. Is it the right --store and --name?")
     wrong = [f"{identity} {label!r}" for identity, label in rows if label and label not in {*classes[identity], UNUSABLE}]
     if wrong:
         names = ", ".join(classes[wrong[0].split()[0]][:20])
         raise DataError(
-            f"labels that are not a class: {_some(wrong)}; nothing was recorded. Classes: {names}; {UNUSABLE!r} for none of them"
+            f"labels that are not a class: {listed(wrong, _NAMED)}; nothing was recorded. Classes: {names}; {UNUSABLE!r} for none of them"
         )
     by_picture: dict[str, set[str]] = {}
     for identity, label in rows:
         by_picture.setdefault(identity, set()).update({label} - {""})
     twice = [f"{identity} ({', '.join(sorted(labels))})" for identity, labels in by_picture.items() if len(labels) > 1]
     if twice:
-        raise DataError(f"labelled twice in one file, differently: {_some(twice)}; nothing was recorded")
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+        raise DataError(f"labelled twice in one file, differently: {listed(twice, _NAMED)}; nothing was recorded")
 
 
 def _card(entry: QueuedPicture) -> Card:
@@ -249,7 +233,8 @@ def _shown(queue: ReviewQueue, entry: QueuedPicture) -> bytes:
     return encode_png(queue.pixels(entry)) if again else queue.picture(entry)
 
 
-def _counts(labels: Iterable[str]) -> dict[str, int]:
+def counts(labels: Iterable[str]) -> dict[str, int]:
+    """Count labels, in the order of their names."""
     return dict(sorted(Counter(labels).items()))
 
 

@@ -1,6 +1,5 @@
 """Test pictures whose label may be wrong, as a folder for people to label: the one that the queue's pictures get."""
 
-from collections import Counter
 from pathlib import Path
 
 from components.bundle.evaluation import Evaluation
@@ -8,7 +7,8 @@ from components.bundle.mistakes import WrongPicture, most_suspect, thumbnails_by
 from components.bundle.predictions import Predictions
 from components.classifier.errors import UsageError
 from components.classifier.images import encode_png
-from components.review.export import LABEL_SO_FAR, PICTURES, Card, ExportReport, write_folder, write_page
+from components.review.export import LABEL_SO_FAR, PICTURES, Card, ExportReport, counts, write_page
+from components.storage.files import new_directory
 
 
 def write_suspects(version: str, evaluation: Evaluation, predictions: Predictions, directory: Path, limit: int) -> ExportReport:
@@ -24,16 +24,13 @@ def write_suspects(version: str, evaluation: Evaluation, predictions: Prediction
     shown = [wrong for wrong in chosen if wrong.row in thumbnails]
     if not shown:
         raise UsageError(f"nothing to export: {version} has no wrong test picture that it keeps, so no label is suspect")
-
-    def fill(folder: Path) -> ExportReport:
+    with new_directory(directory) as folder:
         (folder / PICTURES).mkdir()
         for wrong in shown:
             (folder / PICTURES / _name(wrong)).write_bytes(encode_png(thumbnails[wrong.row]))
         write_page(folder, [_card(wrong, version, evaluation.classes, predictions) for wrong in shown])
-        missing = [wrong.file or _name(wrong) for wrong in chosen if wrong.row not in thumbnails]
-        return ExportReport(dict(sorted(Counter(wrong.label for wrong in shown).items())), missing)
-
-    return write_folder(directory, fill)
+    missing = [wrong.file or _name(wrong) for wrong in chosen if wrong.row not in thumbnails]
+    return ExportReport(counts(wrong.label for wrong in shown), missing)
 
 
 def _name(wrong: WrongPicture) -> str:
