@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from components.classifier.errors import UsageError
-from components.settings.base import Settings, near, refuse_unknown
+from components.classifier.errors import UsageError, near
+from components.settings.base import Settings, refuse_unknown
 from pipelines.descriptions import GROUPS, settings
 
 _TYPES = {

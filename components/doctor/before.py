@@ -24,17 +24,8 @@ def refuse_what_breaks(settings: KServeSettings, service: str) -> str:
     What the account may not read is passed over, and so is a cluster that does not answer: the deployment itself reports that.
     Raises RolloutError, naming all that would break.
     """
-    scope = Scope(
-        namespace=settings.namespace,
-        run_namespace=settings.namespace,
-        service=service,
-        runtime=settings.runtime,
-        model_format=settings.model_format,
-        mode=settings.mode,
-        predictor=settings.service_account,
-    )
     try:
-        seen = gather(scope, names=_READ)
+        seen = gather(Scope.of(settings, service, settings.namespace), names=_READ)
     except UsageError as error:
         return f"the cluster was not examined: {error}"
     results = examine(seen, "deploy")

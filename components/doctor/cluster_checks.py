@@ -8,6 +8,7 @@ import yaml
 from components.doctor.registry import Results, broken, check, ok, warning
 from components.doctor.seen import NotSeen, Seen
 from components.lint.values import at
+from components.settings.serving import canonical
 
 _CLOCK_WARNING, _CLOCK_BROKEN = 60, 15 * 60  # S3 servers refuse requests that are 15 minutes off
 _ENFORCING_GROUPS = ("crd.projectcalico.org", "projectcalico.org", "cilium.io", "crd.antrea.io", "k8s.ovn.org", "networking.antrea.io")
@@ -58,7 +59,7 @@ def kserve_installed(seen: Seen) -> Results:
 @check("deploy")
 def deployment_mode(seen: Seen) -> Results:
     """The deployment mode that is asked for, what the cluster can do, and the mode of a service that is there."""
-    wanted = {"RawDeployment": "Standard", "Serverless": "Knative"}.get(seen.scope.mode, seen.scope.mode)
+    wanted = canonical(seen.scope.mode)
     if wanted == "Knative" and "serving.knative.dev" not in seen.groups():
         yield broken(
             "mode Knative, and no Knative in the cluster",
@@ -68,8 +69,7 @@ def deployment_mode(seen: Seen) -> Results:
         return
     service = seen.find("InferenceService")
     now = at(service, "metadata", "annotations", "serving.kserve.io/deploymentMode") or at(service, "status", "deploymentMode") or ""
-    present = {"RawDeployment": "Standard", "Serverless": "Knative"}.get(now, now)
-    if now and present != wanted:
+    if now and canonical(now) != wanted:
         yield broken(
             f"{seen.scope.service} runs in mode {now}, {wanted} is asked for",
             "the webhook refuses to change a service's mode",

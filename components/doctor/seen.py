@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import yaml
+
+from components.settings.serving import KServeSettings
 
 Object = dict[str, Any]
 Right = tuple[str, str, str, str]
@@ -55,6 +57,14 @@ class Scope:
     mode: str = "Standard"
     predictor: str = "penstock-predictor"
     steps: Mapping[str, Object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, settings: KServeSettings, service: str, run_namespace: str, **more: Any) -> Self:
+        """What the deploy step's settings name; `more` are other fields."""
+        return cls(
+            settings.namespace, run_namespace, service=service, runtime=settings.runtime, model_format=settings.model_format,
+            mode=settings.mode, predictor=settings.service_account, **more,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from components.classifier.errors import UsageError
 from components.registry import Registry
 from components.registry.parents import Chosen, choose
 from components.registry.weights import find_weights
+from components.settings.base import check_model_name
 from components.settings.ingest import IngestSettings, check_source
-from components.settings.names import check_model_name
 from components.settings.resources import Resources, check_batches
 from components.settings.scoring import ScoringSettings, check_engine, check_pods
 from components.settings.search import SearchSettings, settings_of_trial

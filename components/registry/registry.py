@@ -28,7 +28,7 @@ from components.registry.manifest import (
     size_problems,
     verify_directory,
 )
-from components.settings.names import check_model_name
+from components.settings.base import check_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file
 

@@ -1,6 +1,5 @@
-"""A group of settings: a frozen model that reads a mapping and tells every mistake in one line, and the types that groups share."""
+"""A group of settings: a frozen model that reads a mapping and tells every mistake in one line; the types and names that groups share."""
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -8,7 +7,13 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, near
+
+MAX_LABEL = 63
+"""Characters of one part of a host name, and of most names in Kubernetes."""
+
+_MODEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 _ABOUT_NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
 _MEMORY = re.compile(r"[1-9]\d*([EPTGM]i?|Ki)?")
@@ -86,12 +91,6 @@ def refuse_unknown(group: str, values: Mapping[str, Any], known: Iterable[str]) 
         raise UsageError(f"{group} has no setting {name!r}{near(name, names)}; it takes {', '.join(names)}")
 
 
-def near(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'epochs'?)` for a misspelt name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def explain(error: ValidationError, fields: Mapping[str, FieldInfo]) -> str:
     """Tell what pydantic found in one line: the setting, its bounds and the value."""
     return "; ".join(_explain(found, fields) for found in error.errors())
@@ -127,3 +126,40 @@ def bounds(field: FieldInfo) -> str:
         return f"from {shown['ge']} to {shown['le']}"
     words = {"ge": "at least", "le": "at most", "gt": "above", "lt": "below"}
     return " and ".join(f"{words[key]} {bound}" for key, bound in shown.items())
+
+
+def check_model_name(name: str) -> str:
+    """Return the name of a model; raises UsageError where no InferenceService could have it."""
+    if not _MODEL.fullmatch(name) or len(name) > MAX_LABEL:
+        raise UsageError(
+            f"name {name!r} cannot name an InferenceService; take small letters, digits and hyphens, a letter first, {MAX_LABEL} at most"
+        )
+    return name
+
+
+def check_namespace(namespace: str) -> str:
+    """Return the name of a namespace; raises UsageError where Kubernetes would refuse it."""
+    if not _NAMESPACE.fullmatch(namespace) or len(namespace) > MAX_LABEL:
+        raise UsageError(f"namespace {namespace!r} is not possible; take small letters, digits and hyphens, {MAX_LABEL} at most")
+    return namespace
+
+
+def check_service_name(service: str, namespace: str, canary: bool = False) -> str:
+    """Return the name of an InferenceService.
+
+    Raises UsageError where KServe would refuse it: KServe makes Services called NAME-predictor (and tries a version as
+    NAME-canary), and host names whose first part is NAME-predictor-NAMESPACE.
+    """
+    longest = MAX_LABEL - len("-canary-predictor")
+    if not _MODEL.fullmatch(service) or len(service) > longest:
+        raise UsageError(
+            f"an InferenceService cannot be called {service!r}: small letters, digits and '-', a letter first, "
+            f"{longest} at most; name one by serving.service"
+        )
+    host = f"{service}{'-canary' if canary else ''}-predictor-{namespace}"
+    if len(host) > MAX_LABEL:
+        raise UsageError(
+            f"an InferenceService {service!r} in namespace {namespace!r} needs the host name {host!r}, which has {len(host)} characters "
+            f"of {MAX_LABEL} at most; name a shorter one by serving.service"
+        )
+    return service

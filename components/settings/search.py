@@ -5,8 +5,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from components.classifier.errors import UsageError
-from components.settings.base import Settings, near
+from components.classifier.errors import UsageError, near
+from components.settings.base import Settings
 from components.settings.training import TrainingSettings
 
 MAX_TRIALS = 64

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from components.classifier.errors import UsageError
-from components.settings.base import refuse_unknown
-from components.settings.names import check_namespace, check_service_name
+from components.classifier.errors import UsageError, validation_problems
+from components.settings.base import check_namespace, check_service_name, refuse_unknown
 
 TARGETS = ("local", "kserve")
 """What a version can be deployed to: the deployment ledger that `penstock serve` follows, or an InferenceService."""
@@ -111,10 +110,7 @@ class KServeSettings(BaseSettings):
         try:
             return cls(**(given | ({"namespace": namespace} if namespace else {})))
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            message = str(first["msg"]).removeprefix("Value error, ")
-            raise UsageError(f"serving: {where + ': ' if where else ''}{message}") from error
+            raise UsageError(f"serving: {validation_problems(error)[0]}") from error
 
     @property
     def standard(self) -> bool:

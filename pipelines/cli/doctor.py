@@ -40,17 +40,7 @@ def doctor(
 
     settings = KServeSettings.read({}, namespace)
     account = service_account if ":" in service_account or not service_account else f"{run_namespace}:{service_account}"
-    scope = Scope(
-        namespace=settings.namespace,
-        run_namespace=run_namespace,
-        account=account,
-        service=settings.service_name(name),
-        runtime=settings.runtime,
-        model_format=settings.model_format,
-        mode=settings.mode,
-        predictor=settings.service_account,
-        steps=requested_by_steps(),
-    )
+    scope = Scope.of(settings, settings.service_name(name), run_namespace, account=account, steps=requested_by_steps())
     results = examine(gather(scope, look_at_store(store, name, write) if store else None, host))
     if as_json:
         print_json(to_json(results))

@@ -28,7 +28,7 @@ def serve(
     """
     from pydantic import ValidationError
 
-    from components.classifier.errors import UsageError, VersionNotFound
+    from components.classifier.errors import UsageError, VersionNotFound, validation_problems
     from components.predictor.settings import PredictorSettings
 
     registry = open_registry(store, name)
@@ -36,8 +36,7 @@ def serve(
     try:
         settings = PredictorSettings(model_name=name, host=host, http_port=port)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}; see `penstock serve --help`") from error
+        raise UsageError(f"{validation_problems(error)[0]}; see `penstock serve --help`") from error
     if not registry.ledger.champion():  # checked before the server starts, which takes seconds
         raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
     sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.classifier.errors import UsageError
+from components.settings.base import check_service_name
 from components.settings.ingest import NAMED_SOURCES, IngestSettings, check_source
-from components.settings.names import check_service_name
 from components.settings.resources import Resources
 from components.settings.scoring import ScoringSettings
 from components.settings.training import TrainingSettings
