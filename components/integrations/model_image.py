@@ -10,14 +10,13 @@ import json
 import tarfile
 import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from components.bundle.files import MANIFEST
 from components.classifier.errors import RegistryError, UsageError, first_line
 from components.registry import Registry
-from components.registry.manifest import Manifest, hash_file
+from components.registry.manifest import Manifest, aware, hash_file
 from components.storage.files import write_file
 
 MODELS = "models"
@@ -121,7 +120,7 @@ def write_image(registry: Registry, version: str, folder: Path) -> Layout:
 
 def _write_layer(bundle: Path, manifest: Manifest, blobs: Path) -> Json:
     """The version's files as an uncompressed layer: compressed bytes differ from one zlib to the next, and weights hardly shrink."""
-    seconds = int(_trained(manifest).timestamp())
+    seconds = int(aware(manifest.trained_at).timestamp())
     scratch = blobs / "layer"
     with tarfile.open(scratch, "w", format=tarfile.GNU_FORMAT) as tar:
         folder = tarfile.TarInfo(MODELS)
@@ -146,7 +145,7 @@ def _write_platform(entry: Json, layer: Json, notes: dict[str, str], manifest: M
     """The base's image of one platform with the layer above it; returns what changes in its descriptor."""
     image = _read(blobs, entry)
     config = copy.deepcopy(_read(blobs, image["config"]))
-    created = _trained(manifest).isoformat()
+    created = aware(manifest.trained_at).isoformat()
     config["created"] = created
     config["config"] |= {"User": USER, "Labels": notes}
     config["rootfs"]["diff_ids"].append(layer["digest"])
@@ -161,17 +160,12 @@ def _annotations(manifest: Manifest) -> dict[str, str]:
     return {
         "org.opencontainers.image.title": manifest.name,
         "org.opencontainers.image.version": manifest.version,
-        "org.opencontainers.image.created": _trained(manifest).isoformat(),
+        "org.opencontainers.image.created": aware(manifest.trained_at).isoformat(),
         "org.opencontainers.image.description": f"{manifest.architecture} for {len(manifest.classes)} classes",
         "penstock.manifest.digest": f"sha256:{hashlib.sha256(manifest.to_bytes()).hexdigest()}",
         "penstock.content.digest": f"sha256:{manifest.content_digest}",
         "penstock.dataset.digest": manifest.dataset_digest,
     }
-
-
-def _trained(manifest: Manifest) -> datetime:
-    time = datetime.fromisoformat(manifest.trained_at)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _read(blobs: Path, descriptor: Json) -> Json:

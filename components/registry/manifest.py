@@ -115,11 +115,16 @@ def version_name(trained_at: str, digest: str) -> str:
     Raises DataError for a time of another form.
     """
     try:
-        time = datetime.fromisoformat(trained_at)
+        time = aware(trained_at)
     except ValueError as error:
         raise DataError(f"config.json says trained_at {trained_at!r}, which is not an ISO 8601 time; train again") from error
-    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    return f"{time:%Y%m%d-%H%M%S}-{digest[:12]}"
+    return f"{time.astimezone(UTC):%Y%m%d-%H%M%S}-{digest[:12]}"
+
+
+def aware(time: str) -> datetime:
+    """Read a time in ISO 8601, which without an offset is UTC; raises ValueError for another form."""
+    found = datetime.fromisoformat(time)
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def hash_file(path: Path) -> FileEntry:

@@ -38,11 +38,13 @@ def sign(data: bytes) -> dict[str, Any] | None:
 
     Raises UsageError for a key that cannot be used.
     """
+    key = SigningSettings().signing_key
+    if key is None:
+        return None
     with tempfile.TemporaryDirectory() as folder:
         body = Path(folder, "signed")
         body.write_bytes(data)
-        signature = _signed(body)
-    bundle: dict[str, Any] | None = json.loads(signature) if signature else None
+        bundle: dict[str, Any] = json.loads(_signed(body, key))
     return bundle
 
 
@@ -52,7 +54,8 @@ def sign_files(files: Mapping[str, Path], model: str) -> bytes | None:
     The manifest, which is written later, is not among them, and verifiers are told to pass it over. Raises UsageError for a key
     that cannot be used.
     """
-    if SigningSettings().signing_key is None:
+    key = SigningSettings().signing_key
+    if key is None:
         return None
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, model)  # the signature carries the folder's name as the model's
@@ -62,21 +65,17 @@ def sign_files(files: Mapping[str, Path], model: str) -> bytes | None:
                 (folder / name).hardlink_to(path.resolve())
             except OSError:  # another file system
                 shutil.copyfile(path, folder / name)
-        return _signed(folder)
+        return _signed(folder, key)
 
 
-def _signed(content: Path) -> bytes:
-    """Sign a file, or the files of a folder; nothing without a private key."""
-    settings = SigningSettings()
-    if settings.signing_key is None:
-        return b""
-    key = _readable(settings.signing_key, "PENSTOCK_SIGNING_KEY")
+def _signed(content: Path, key: Path) -> bytes:
+    """Sign a file, or the files of a folder."""
+    key, password = _readable(key, "PENSTOCK_SIGNING_KEY"), SigningSettings().signing_password
     with tempfile.TemporaryDirectory() as scratch:
         signature = Path(scratch, "signature")
         try:
-            password = settings.signing_password.encode() if settings.signing_password else None
             signing, hashing = _library().signing, _library().hashing
-            config = signing.Config().use_elliptic_key_signer(private_key=key, password=password)
+            config = signing.Config().use_elliptic_key_signer(private_key=key, password=password.encode() if password else None)
             if content.is_dir():
                 config.set_hashing_config(hashing.Config().set_ignored_paths(paths=[SIGNATURE, MANIFEST], ignore_git_paths=False))
             config.sign(content, signature)

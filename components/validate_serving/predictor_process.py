@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -94,15 +94,12 @@ class PredictorProcess:
 
     def events(self) -> list[dict[str, object]]:
         """The JSON lines that the predictor has logged so far."""
-        return list(self._events())
-
-    def _events(self) -> Iterator[dict[str, object]]:
+        found = []
         for line in self._text().splitlines():
             if line.startswith("{"):
-                try:
-                    yield json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the line is being written right now
+                with suppress(json.JSONDecodeError):  # of a line that is being written right now
+                    found.append(json.loads(line))
+        return found
 
     def _text(self) -> str:
         size = os.fstat(self._log.fileno()).st_size

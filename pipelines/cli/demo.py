@@ -3,14 +3,13 @@
 import base64
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from pipelines.cli.output import DEFAULT_STORE, SettingsOption, console
+from pipelines.cli.output import DEFAULT_STORE, SettingsOption, StoreOption, console
 from pipelines.cli.project import DEFAULT_NAME
 from pipelines.cli.run import check, execute, prepare
 from pipelines.cli.summary import print_training
@@ -24,7 +23,7 @@ _START_SECONDS = 60.0
 
 
 def demo(
-    store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
+    store: StoreOption = DEFAULT_STORE,
     settings: SettingsOption = None,
 ) -> None:
     """Train a classifier of handwritten digits, gate it, deploy it, and send the real predictor pictures it has never seen.

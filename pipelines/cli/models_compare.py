@@ -1,5 +1,6 @@
 """`penstock models diff` and `mistakes`: two versions beside each other, and the pictures that one got wrong."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,7 +48,7 @@ def diff(
             {
                 "first": a.version,
                 "second": b.version,
-                "differences": [{"section": d.section, "field": d.field, "first": d.first, "second": d.second} for d in found],
+                "differences": [asdict(difference) for difference in found],
                 "comparison": view.comparison_json(evaluated) if evaluated else {"reason": problem},
             }
         )

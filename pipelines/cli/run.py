@@ -10,7 +10,7 @@ from rich.text import Text
 from components.classifier.errors import PenstockError
 from components.classifier.extras import with_remedy
 from components.storage.files import user_path
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, errors, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, StoreOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
 from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
 from pipelines.local import RunResult, new_run_directory, run_local, trained_files
@@ -19,6 +19,7 @@ from pipelines.local_runs import RUNS
 CHECKPOINTS = Path(".penstock/checkpoints")
 """Where a training that was interrupted finds its checkpoint, unless PENSTOCK_CHECKPOINTS names another place."""
 
+EnvironmentOption = Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")]
 RunNameOption = Annotated[
     str,
     typer.Option(
@@ -44,8 +45,8 @@ class Interrupted(PenstockError):
 def run(
     pipeline: PipelineArgument,
     settings: SettingsOption = None,
-    env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")] = "",
-    store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
+    env: EnvironmentOption = "",
+    store: StoreOption = DEFAULT_STORE,
     name: RunNameOption = "",
     docker: Annotated[bool, typer.Option("--docker", help="Run the steps in containers of their images.")] = False,
     as_json: JsonOption = False,
@@ -80,8 +81,8 @@ def run_prepared(pipeline: str, arguments: dict[str, Any], *, as_json: bool, ver
 def train(
     source: Annotated[str, typer.Argument(help="A folder with one folder per class, or any other source.", metavar="DIR")],
     settings: SettingsOption = None,
-    env: Annotated[str, typer.Option("--env", help="Whose policy and thresholds hold: dev, staging, prod, or a YAML file.")] = "",
-    store: Annotated[str, typer.Option("--store", envvar="PENSTOCK_STORE", help="Where model versions lie.")] = DEFAULT_STORE,
+    env: EnvironmentOption = "",
+    store: StoreOption = DEFAULT_STORE,
     name: RunNameOption = "",
     as_json: JsonOption = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print every line that the steps print.")] = False,

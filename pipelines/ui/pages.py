@@ -9,6 +9,7 @@ from components.bundle.files import EVALUATION, REPORT
 from components.classifier.errors import EvaluationError, PenstockError, one_line
 from components.registry import differences
 from components.registry.ledger import deployments
+from components.registry.manifest import aware
 from components.report.html import template
 from components.review.accuracy import live_accuracy
 from pipelines import local_runs
@@ -197,7 +198,7 @@ def _plots(measured: tuple[tuple[str, tuple[tuple[str, float], ...], bool], ...]
 
     from components.report.plots import history_plot
 
-    times = [_utc(trained_at) for trained_at, _, _ in measured]
+    times = [aware(trained_at).astimezone(UTC) for trained_at, _, _ in measured]
     served = [mark for _, _, mark in measured]
     figures = [dict(metrics) for _, metrics, _ in measured]
     shown = [
@@ -210,8 +211,3 @@ def _plots(measured: tuple[tuple[str, tuple[tuple[str, float], ...], bool], ...]
         if any(value is not None for line in values.values() for value in line):
             drawn.append(Markup(history_plot(name, times, values, served, label)))  # numbers only: no name of the data gets there
     return drawn
-
-
-def _utc(time: str) -> datetime:
-    found = datetime.fromisoformat(time)
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
