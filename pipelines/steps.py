@@ -79,13 +79,12 @@ def configure(
     *,
     timeout: int,
     retries: int = 2,
-    storage: bool = True,
 ) -> dsl.PipelineTask:
     """Apply the settings that all steps share.
 
     `timeout` in seconds, after which Kubernetes ends the pod (a missing secret or an unschedulable pod waits for ever
-    otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. `storage`
-    gives the step the credentials of the object store, the public key of signatures and the cluster's own environments: the
+    otherwise). Nothing is cached: Kubeflow's key holds the ids of input artifacts, which every run makes anew. The step is
+    given the credentials of the object store, the public key of signatures and the cluster's own environments: the
     Secret and ConfigMaps are optional, so that a cluster with workload identity (IRSA) or a local run needs none. Requests,
     limits, nodes and labels are those of `step_resources`: a ResourceQuota refuses a pod that lacks one that it counts. Raises
     UsageError for what PENSTOCK_RESOURCES gets wrong about this step.
@@ -98,13 +97,12 @@ def configure(
     _ask(task)
     kubernetes.set_timeout(task, timeout)
     kubernetes.set_security_context(task, run_as_non_root=True)
-    if storage:
-        kubernetes.use_secret_as_env(task, STORAGE_SECRET, {key: key for key in _SECRET_KEYS}, optional=True)
-        kubernetes.use_config_map_as_env(task, STORAGE_CONFIG, {key: key for key in _CONFIG_KEYS}, optional=True)
-        kubernetes.use_config_map_as_volume(task, CA_CONFIG, CA_FOLDER, optional=True)
-        kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
-        kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
-        kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
+    kubernetes.use_secret_as_env(task, STORAGE_SECRET, {key: key for key in _SECRET_KEYS}, optional=True)
+    kubernetes.use_config_map_as_env(task, STORAGE_CONFIG, {key: key for key in _CONFIG_KEYS}, optional=True)
+    kubernetes.use_config_map_as_volume(task, CA_CONFIG, CA_FOLDER, optional=True)
+    kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
+    kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
+    kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
     _use_integrations(task)
     return task
 
@@ -173,11 +171,6 @@ def know_own_pod(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.use_field_path_as_env(task, POD_NAMESPACE, "metadata.namespace")
 
 
-def use_service_token(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Give the step the bearer token that golden requests need where an ingress asks for one; the Secret is optional."""
-    return kubernetes.use_secret_as_env(task, SERVICE_SECRET, {SERVICE_TOKEN: SERVICE_TOKEN}, optional=True)
-
-
 def use_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
     """Give the step the address to which the outcome is posted, and that of Kubeflow's UI; the Secret is optional."""
     names = ("PENSTOCK_WEBHOOK_URL", "PENSTOCK_KFP_UI")
@@ -185,9 +178,12 @@ def use_webhook(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def configure_rollout(task: dsl.PipelineTask, display_name: str, *, retries: int = 2) -> dsl.PipelineTask:
-    """Apply the settings of a step that changes what serves: it asks golden requests, and writes the ledger."""
+    """Apply the settings of a step that changes what serves: it asks golden requests, and writes the ledger.
+
+    It is given the bearer token that golden requests need where an ingress asks for one; the Secret is optional.
+    """
     configure(task, display_name, timeout=1 * HOUR, retries=retries)
-    use_service_token(task)
+    kubernetes.use_secret_as_env(task, SERVICE_SECRET, {SERVICE_TOKEN: SERVICE_TOKEN}, optional=True)
     return use_signing_key(task)
 
 

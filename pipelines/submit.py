@@ -69,7 +69,6 @@ def submit(
     *,
     experiment: str,
     service_account: str = "",
-    run_name: str = "",
     mlflow: str = "",
 ) -> Submission:
     """Compile a pipeline and start a run of it with these arguments.
@@ -84,7 +83,6 @@ def submit(
         started = client.create_run_from_pipeline_package(
             package,
             arguments=arguments,
-            run_name=run_name or None,
             experiment_name=experiment,
             namespace=server.namespace or None,
             service_account=service_account or None,

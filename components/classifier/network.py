@@ -21,7 +21,7 @@ from components.classifier.errors import UsageError, did_you_mean, first_line
 from components.classifier.images import ImageSpec
 from components.classifier.own_networks import is_import_path, own_builder
 from components.classifier.pretrained import check_pretrained, load_pretrained, models
-from components.classifier.timm_networks import MIN_SIDE, PREFIX, check_timm, create_timm, timm_heads, timm_size
+from components.classifier.timm_networks import MIN_SIDE, PREFIX, create_timm, timm_config, timm_heads, timm_size
 
 Builder = Callable[[ImageSpec, int], nn.Module]
 
@@ -55,7 +55,7 @@ def architectures() -> list[str]:
 def check_architecture(name: str) -> None:
     """Raise UsageError for an unknown name, with near matches, and for a network that is too large to be exported."""
     if name.startswith(PREFIX):
-        check_timm(name)
+        timm_config(name)
         return
     if is_import_path(name):
         own_builder(name)

@@ -12,21 +12,17 @@ from torch import nn
 from components.classifier.errors import TrainingError, UsageError, did_you_mean, first_line
 
 PREFIX = "timm/"
+_INSTEAD = "add their file to the store by `penstock weights add FILE --name NAME`, and set weights=NAME in place of pretrained=true"
 MIN_SIDE = 32
 """What networks without a smallest size of their own get at least: they halve a picture five times."""
-
-
-def check_timm(name: str) -> None:
-    """Raise UsageError when timm is not installed, or does not have this network or these weights of it; the nearest are named."""
-    _config(name)
 
 
 def create_timm(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     """Build a network with `classes` outputs: with random weights, or with those that its name stands for and a new last layer.
 
-    Raises what `check_timm` raises, and TrainingError when the weights cannot be loaded.
+    Raises what `timm_config` raises, and TrainingError when the weights cannot be loaded.
     """
-    _config(name)
+    timm_config(name)
     import timm
 
     try:
@@ -34,13 +30,13 @@ def create_timm(name: str, classes: int, pretrained: bool = False) -> nn.Module:
     except (OSError, RuntimeError) as error:  # whatever the hub raises is an OSError
         if not pretrained:
             raise
-        raise TrainingError(f"the pretrained weights of {name} cannot be loaded ({first_line(error)}); {_instead(name)}") from error
+        raise TrainingError(f"the pretrained weights of {name} cannot be loaded ({first_line(error)}); {_INSTEAD}") from error
     return network
 
 
 def timm_size(name: str) -> tuple[tuple[int, int], bool]:
     """Return the least height and width of a picture in pixels, and whether the network takes pictures of this size only."""
-    config = _config(name)
+    config = timm_config(name)
     if config.fixed_input_size:
         return config.input_size[1:], True
     smallest = max(MIN_SIDE, *(config.min_input_size or (3, 0, 0))[1:])
@@ -49,13 +45,13 @@ def timm_size(name: str) -> tuple[tuple[int, int], bool]:
 
 def timm_normalisation(name: str) -> tuple[list[float], list[float]]:
     """Return mean and standard deviation of the three channels, of pixels / 255, in the network's data config."""
-    config = _config(name)
+    config = timm_config(name)
     return list(config.mean), list(config.std)
 
 
 def timm_heads(name: str) -> tuple[str, ...]:
     """Return the names of the layers that classify, within the network."""
-    named = _config(name).classifier
+    named = timm_config(name).classifier
     return tuple(named) if isinstance(named, tuple | list) else (named,)
 
 
@@ -64,7 +60,7 @@ def timm_source(name: str) -> tuple[str, Path, Path | None]:
 
     Raises UsageError when timm has no weights for this network.
     """
-    config = _config(name)
+    config = timm_config(name)
     import timm
 
     if not config.hf_hub_id or not timm.models.is_model_pretrained(name.removeprefix(PREFIX)):
@@ -80,15 +76,14 @@ def timm_source(name: str) -> tuple[str, Path, Path | None]:
 
 def missing_timm_weights(name: str, problem: str, url: str) -> TrainingError:
     """The error for weights that are neither here nor can be downloaded."""
-    return TrainingError(f"the pretrained weights of {name} are missing and {problem}; {_instead(name)} (it is {url})")
+    return TrainingError(f"the pretrained weights of {name} are missing and {problem}; {_INSTEAD} (it is {url})")
 
 
-def _instead(name: str) -> str:
-    return "add their file to the store by `penstock weights add FILE --name NAME`, and set weights=NAME in place of pretrained=true"
+def timm_config(name: str) -> Any:
+    """timm's data config of a network.
 
-
-def _config(name: str) -> Any:
-    """timm's data config of a network."""
+    Raises UsageError when timm is not installed, or does not have this network or these weights of it; the nearest are named.
+    """
     if importlib.util.find_spec("timm") is None:
         raise UsageError(f"architecture {name!r} needs timm, which is not installed; run `pip install 'penstock[timm]'`")
     import timm

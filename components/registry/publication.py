@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from components.bundle.config import BundleConfig
 from components.bundle.files import CARD, CONFIG, EVALUATION, MANIFEST, SIGNATURE
@@ -20,30 +19,28 @@ from components.storage.files import explain_os_errors
 from components.storage.store import Progress
 
 
-def publish_directory(registry: Registry, directory: Path, *, run: str = "", parameters: Mapping[str, Any] | None = None) -> ModelVersion:
+def publish_directory(registry: Registry, directory: Path, *, run: str = "") -> ModelVersion:
     """Publish the files of a directory as a version; the same files again find the same version and change nothing.
 
-    `parameters` are added to those of config.json. A model card is written when the directory has none. Raises
-    DataError for a directory that is not a bundle, StoreError for a store that fails; then no reader sees a version.
+    A model card is written when the directory has none. Raises DataError for a directory that is not a bundle, StoreError for a store
+    that fails; then no reader sees a version.
     """
     with explain_os_errors(f"cannot read {directory}"):
         files = {path.name: path for path in sorted(directory.iterdir()) if not path.name.startswith(".")}
-    return publish_files(registry, files, run=run, parameters=parameters)
+    return publish_files(registry, files, run=run)
 
 
-def publish_files(
-    registry: Registry, files: Mapping[str, Path], *, run: str = "", parameters: Mapping[str, Any] | None = None
-) -> ModelVersion:
+def publish_files(registry: Registry, files: Mapping[str, Path], *, run: str = "") -> ModelVersion:
     """Publish files that lie in several places, by their names in the version; else like `publish_directory`."""
     files = {name: path for name, path in files.items() if name not in {MANIFEST, SIGNATURE}}
     for name, path in files.items():
         if not path.is_file():
             raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
-    draft = _draft(registry.name, files, run, parameters or {})
+    draft = _draft(registry.name, files, run)
     return _find(registry, draft) or _Publication(registry, draft, files).publish()
 
 
-def _draft(name: str, files: Mapping[str, Path], run: str, parameters: Mapping[str, Any]) -> Manifest:
+def _draft(name: str, files: Mapping[str, Path], run: str) -> Manifest:
     config = BundleConfig.load(files[CONFIG].parent if CONFIG in files else Path())
     with explain_os_errors("cannot read the files to publish"):
         entries = hash_files(files)
@@ -57,7 +54,7 @@ def _draft(name: str, files: Mapping[str, Path], run: str, parameters: Mapping[s
         code_version=config.code_version,
         architecture=config.architecture,
         classes=config.classes,
-        parameters={**config.parameters, **parameters},
+        parameters=config.parameters,
         metrics=Headline.read(files.get(EVALUATION)).figures,
         files=entries,
     )

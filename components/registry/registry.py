@@ -52,14 +52,6 @@ class Registry:
         self.store, self.name = store, check_model_name(name)
         self.ledger = Ledger(store, name)
 
-    def versions(self) -> Iterator[str]:
-        """Yield the names of the complete versions, oldest first; reads the names of all their files."""
-        prefix = f"models/{self.name}/"
-        for entry in self.store.list(prefix):
-            version, _, file = entry.key[len(prefix) :].partition("/")
-            if file == MANIFEST and VERSION_PATTERN.fullmatch(version):
-                yield version
-
     def newest(self) -> Iterator[str]:
         """Yield the names of the complete versions, newest first; quick for the first few of very many.
 

@@ -20,7 +20,6 @@ from components.classifier.errors import IntegrityError, ObjectExists, ObjectNot
 from components.registry.manifest import hash_file
 from components.storage import Store, open_store
 from components.storage.files import explain_os_errors
-from components.storage.store import Progress
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MAX_RECORD_BYTES = 100_000
@@ -53,7 +52,7 @@ class Weights:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def add(self, file: Path, tensors: int, name: str = "", progress: Progress | None = None) -> WeightRecord:
+    def add(self, file: Path, tensors: int, name: str = "") -> WeightRecord:
         """Keep a file of weights under a name, by default made of the file's; the same file under the same name is no error.
 
         Of a model.safetensors with its config.json beside it, architecture and normalisation are recorded too. Raises UsageError for a
@@ -74,7 +73,7 @@ class Weights:
             **_about(file),
         )
         self.store.require_create_only()
-        self.store.upload(file, _file_key(entry.sha256), progress)
+        self.store.upload(file, _file_key(entry.sha256))
         try:
             self.store.create(_name_key(name), record.model_dump_json(indent=1).encode())
         except ObjectExists:

@@ -156,13 +156,13 @@ class ReviewQueue:
         unsaid = {"levels"} if entry.levels == 16 else set()  # so that releases before it read the entry
         return self._create(key, prediction.model_dump_json(exclude=unsaid).encode())
 
-    def entries(self, version: str | None = None, reason: Reason | None = None) -> list[QueuedPicture]:
+    def entries(self, version: str | None = None) -> list[QueuedPicture]:
         """Return the entries, of one version or of all, least confident first.
 
         Raises IntegrityError for an entry that cannot be read.
         """
         prefix = f"{self._root}entries/{version}/" if version else f"{self._root}entries/"
-        return [entry for entry in self._read_entries(self._keys(prefix)) if reason is None or reason in entry.reasons]
+        return self._read_entries(self._keys(prefix))
 
     def get(self, identity: str) -> list[QueuedPicture]:
         """Return the entries of one picture, one per version, newest version first.

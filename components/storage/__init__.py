@@ -5,9 +5,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from components.classifier.errors import UsageError
-from components.storage.store import Entry, Store, check_key
+from components.storage.store import Entry, Store
 
-__all__ = ["Entry", "Store", "check_key", "open_store"]
+__all__ = ["Entry", "Store", "open_store"]
 
 _FORMS = "use a directory, file:///…, memory://NAME or s3://bucket/prefix"
 

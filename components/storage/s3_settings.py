@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -57,16 +56,15 @@ def split_address(address: str) -> tuple[str, str]:
     return bucket, "".join(f"{part}/" for part in parts)
 
 
-def endpoint(environment: Mapping[str, str] | None = None) -> str | None:
+def endpoint() -> str | None:
     """Return the endpoint that the AWS environment names, tidied: no blanks around it, no slash or dot at its end.
 
     None where it names none. Raises UsageError, naming the variable and its value, for one that cannot be an address: nothing
     should be sent to AWS, or to nowhere, because a variable was not filled in.
     """
-    environment = os.environ if environment is None else environment
     for name in _ENDPOINTS:
-        if name in environment:
-            return tidy_endpoint(environment[name], name)
+        if name in os.environ:
+            return tidy_endpoint(os.environ[name], name)
     return None
 
 
@@ -99,9 +97,9 @@ def tidy_endpoint(value: str, name: str) -> str:
     return f"{parts.scheme.lower()}://{host}{'' if port is None else f':{port}'}{parts.path}"
 
 
-def ca_bundle(environment: Mapping[str, str] | None = None) -> str | None:
+def ca_bundle() -> str | None:
     """Return AWS_CA_BUNDLE; raises UsageError when it names no readable file, which botocore would report late and dimly."""
-    path = (os.environ if environment is None else environment).get("AWS_CA_BUNDLE", "").strip()
+    path = os.environ.get("AWS_CA_BUNDLE", "").strip()
     if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
         raise UsageError(
             f"AWS_CA_BUNDLE {path!r} is not a readable file; name a PEM file with the certificate of your authority, or unset it"

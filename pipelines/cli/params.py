@@ -69,7 +69,7 @@ def document(pipelines: Iterable[str]) -> str:
             parts.append(f"The parameters of [{same}](#{same}).")
             continue
         written[pipeline] = defaults
-        for group, members in groupby(rows(_defaults(pipeline)), lambda row: row.group):
+        for group, members in groupby(rows(defaults), lambda row: row.group):
             parts += [f"### {group}\n\n{TEXTS[group]}." if group else "", _markdown(list(members))]
     return "\n\n".join(part for part in parts if part) + "\n"
 

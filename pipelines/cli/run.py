@@ -114,18 +114,13 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
         arguments["store"] = str(user_path(arguments["store"]).absolute())
     unnamed = not name and "name" not in given
     if unnamed:
-        arguments["name"] = _name_of(pipeline, arguments)
+        source = arguments.get("source")
+        arguments["name"] = chosen_name(arguments["store"], "") if source is None else name_of_source(source)
     for _ in CHECKS[pipeline](arguments, True):
         pass
     if unnamed and arguments["name"] != DEFAULT_NAME:
         errors.print(Text(f"The model is called {arguments['name']}; --name gives it another name."), soft_wrap=True)
     return arguments
-
-
-def _name_of(pipeline: str, arguments: dict[str, Any]) -> str:
-    if "source" not in arguments:
-        return chosen_name(arguments["store"], "")
-    return name_of_source(arguments["source"])
 
 
 def execute(

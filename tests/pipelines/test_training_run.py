@@ -179,7 +179,7 @@ def test_a_run_that_cannot_publish_keeps_the_model_and_says_how_to_go_on(tmp_pat
     done = penstock(*said[2].split(), "--json", cwd=tmp_path)
     assert done.code == 0, done.err
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    assert [done.json["version"]] == list(registry.versions())
+    assert [done.json["version"]] == list(registry.newest())
     assert registry.get(done.json["version"]).manifest.run == Path(said[2].split()[2]).name
 
 
@@ -228,8 +228,8 @@ def test_two_runs_at_once_both_end_in_an_order(tmp_path: Path) -> None:
     ]
     ended = [(*run.communicate(timeout=800), run.returncode) for run in runs]
     registry = Registry(open_store(str(tmp_path / "store")), "digits")
-    assert len(list(registry.versions())) == 2
-    assert all(registry.verify(version) == [] for version in registry.versions())
+    assert len(list(registry.newest())) == 2
+    assert all(registry.verify(version) == [] for version in registry.newest())
     records = registry.ledger.records()
     assert [record.sequence for record in records] == list(range(1, len(records) + 1))
     for out, err, code in ended:

@@ -27,7 +27,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean_environment:
         bundle = bundles.evaluated(tmp_path / str(number), samples=300 * number, trained_at=f"2026-0{number}-01T00:00:00+00:00")
         version = publish_directory(registry, bundle, run=f"run-{number}").version
         registry.ledger.append(Record(action="deployed", version=version, strategy="quality", actor="ci", reason="better [by 0.01]"))
-    registry.ledger.append(Record(action="held", version=next(registry.versions()), strategy="quality", reason="worse"))
+    registry.ledger.append(Record(action="held", version=min(registry.newest()), strategy="quality", reason="worse"))
     return registry
 
 
@@ -77,7 +77,7 @@ def test_strays_among_the_versions_are_passed_over(registry: Registry, tmp_path:
     shutil.copytree(models / versions[0], models / f"{versions[0]}.bak")
     (models / "notes.txt").write_text("keep")
     assert [row["version"] for row in printed("list")] == versions
-    assert list(registry.versions()) == versions[::-1]
+    assert sorted(registry.newest()) == versions[::-1]
     assert f"{versions[0]}.bak" not in call("verify", "unknown").output
 
 
@@ -137,7 +137,7 @@ def test_verify_names_each_bad_file_and_fails(registry: Registry) -> None:
 
 
 def test_rollback_one_command_then_by_name(registry: Registry) -> None:
-    one, two, three = registry.versions()
+    one, two, three = sorted(registry.newest())
     assert f"{two} serves now, in place of {three}" in call("rollback", "--reason", "night").stdout
     assert printed("rollback", "--actor", "me")["champion"] == one
     result = call("rollback")
@@ -157,15 +157,15 @@ def test_rollback_one_command_then_by_name(registry: Registry) -> None:
 
 
 def test_delete_asks_and_never_takes_the_champion(registry: Registry) -> None:
-    one, two, three = registry.versions()
+    one, two, three = sorted(registry.newest())
     assert "is the champion" in str(call("delete", three, "--yes").exception)
     assert "has nothing to bring back" in call("delete", two, answer="n\n").stdout
     left = call("delete", one, answer="n\n")
     assert left.exit_code == 1
     assert "bring back" not in left.stdout
-    assert one in list(registry.versions())
+    assert one in registry.newest()
     assert call("delete", one, answer="y\n").exit_code == 0
-    assert one not in list(registry.versions())
+    assert one not in registry.newest()
     assert "no version" in str(call("delete", one).exception)
 
 

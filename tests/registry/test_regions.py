@@ -97,7 +97,7 @@ def test_one_store_that_fails_says_why_as_before(home: Registry, tmp_path: Path)
 
 
 def test_regions_are_shown_with_what_serves_and_how_far_they_lag(home: Registry, tmp_path: Path) -> None:
-    first, second = home.versions()
+    first, second = sorted(home.newest())
     assert call("copy", first, "--to", "eu").exit_code == 0
     eu = Registry(open_store("eu"), "digits")
     eu.ledger.append(Record(action="deployed", version=first, strategy="manual"))

@@ -51,7 +51,7 @@ def test_a_full_disk_is_told_and_keeps_nothing_of_the_version(small_disk: Path, 
     bundle = bundles.quick(tmp_path / "bundle", b"0123456789" * 50_000)
     with pytest.raises(StoreError, match="the disk is full; free space"):
         publish_directory(registry, bundle)
-    assert list(registry.versions()) == [small]
+    assert list(registry.newest()) == [small]
     assert everything(small_disk) == before
     assert registry.verify(small) == []
     for act in (lambda s: s.create("big", bytes(2 << 20)), lambda s: s.replace("big", bytes(2 << 20))):
@@ -111,7 +111,6 @@ def _as_nobody(address: str, bundle: str) -> None:
     registry = Registry(open_store(address), "digits")
     for act in (
         lambda: publish_directory(registry, Path(bundle)),
-        lambda: list(registry.versions()),
         lambda: list(registry.newest()),
         lambda: registry.ledger.champion(),
         lambda: registry.store.exists("a"),
@@ -124,7 +123,7 @@ def _as_nobody(address: str, bundle: str) -> None:
 def _as_nobody_reading(address: str, bundle: str) -> None:
     os.setuid(65534)
     registry = Registry(open_store(address), "digits")
-    (version,) = registry.versions()
+    (version,) = registry.newest()
     assert registry.verify(version) == []
     assert publish_directory(registry, Path(bundle)).version == version
     for act in (

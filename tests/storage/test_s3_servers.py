@@ -69,7 +69,7 @@ def with_own_user(server: Server) -> Server:
 
 
 ACTS: list[Callable[[Registry, Path], object]] = [
-    lambda registry, _: list(registry.versions()),
+    lambda registry, _: list(registry.newest()),
     lambda registry, _: registry.ledger.champion(),
     lambda registry, bundle: publish_directory(registry, bundle),
     lambda registry, bundle: registry.store.upload(bundle / "config.json", "a"),
@@ -250,5 +250,4 @@ def test_thousands_of_versions_are_listed_with_a_request_for_each_thousand(thous
     assert asked == ["ListObjectsV2"] * 3
     assert len(names) == 2500
     assert names == sorted(names)
-    assert list(thousands.versions()) == names
     assert next(thousands.newest()) == names[-1]

@@ -56,7 +56,7 @@ def registry(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Registr
 
 @pytest.fixture(scope="module")
 def version(registry: Registry) -> str:
-    (version,) = registry.versions()
+    (version,) = registry.newest()
     return version
 
 
