@@ -62,7 +62,7 @@ def choose_version(
         version: A version's name, or previous: the one before the champion.
     """
     from components.deploy.step import select_version
-    from components.doctor.service import check_service
+    from components.doctor.before import check_service
 
     chosen = select_version(version, store, name, environment, actor, reason, target, serving)
     if said := check_service({"store": store, "name": name, "target": target, "namespace": namespace, "serving": serving}):

@@ -1,4 +1,4 @@
-"""Challenger against champion on the same pictures, paired."""
+"""Two models on the same pictures, paired: challenger and champion, or two published versions."""
 
 import numpy as np
 
@@ -7,6 +7,8 @@ from components.bundle.evaluation import Paired, PairedClass
 from components.bundle.model import Probabilities
 from components.classifier.intervals import difference_interval, effective_pairs, mcnemar
 from components.evaluate import calibration, metrics
+from components.registry.evaluated import Evaluated
+from components.report.comparison import Comparison, changed_pictures, common_predictions
 
 
 def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, classes: list[str], groups: Labels | None = None) -> Paired:
@@ -52,3 +54,13 @@ def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, 
             for k, result in enumerate(figures.per_class)
         ],
     )
+
+
+def compare_versions(first: Evaluated, second: Evaluated) -> Comparison:
+    """Pair two versions, the second as the challenger; where they have no test pictures in common the comparison says why."""
+    found = common_predictions(first, second)
+    if isinstance(found, str):
+        return Comparison(first, second, None, found)
+    mended, broken = changed_pictures(first, second, found.labels, (found.first, found.second), found.whose)
+    paired = compare(found.labels, found.second, found.first, first.evaluation.classes, found.groups)
+    return Comparison(first, second, paired, "", mended, broken)

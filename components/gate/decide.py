@@ -1,17 +1,24 @@
 """The decision that follows from a policy and an evaluation: pure, nothing is read or written."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from components.bundle.decision import Decision, Outcome, RuleResult, Verdict, check_strategy
 from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
+from components.classifier.errors import listed
 from components.classifier.intervals import ONE_SIDED
 from components.gate import champion_rules, class_rules, rules
 from components.gate.remedies import remedy
-from components.gate.validate_evaluation import check_evaluation
 
 Rule = Callable[[Any, Evaluation], RuleResult]
+MAX_PROBLEMS = 10
+READ = ("accuracy", "macro_f1", "per_class", "calibration", "latency", "size_bytes", "champion")
+"""What rules read; named first when much is missing."""
 REUSE = "test_split"
 MANY_VERSIONS = 10
 """From here on the decision warns that the test split wears out."""
@@ -152,3 +159,35 @@ def _with_versions(result: RuleResult) -> RuleResult:
 
 def _forced(result: RuleResult) -> RuleResult:
     return result.model_copy(update={"outcome": "skipped", "reason": f"by itself {result.outcome}: {result.reason}"})
+
+
+def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | list[str]:
+    """Return the evaluation, or what is wrong with it, one line per figure.
+
+    Even an Evaluation is validated again: a copy with changed fields skips pydantic's checks, and NaN must not reach a rule.
+    """
+    try:
+        return Evaluation.model_validate(raw.model_dump() if isinstance(raw, Evaluation) else dict(raw))
+    except ValidationError as error:
+        found = error.errors()
+    missing = sorted(
+        (_where(problem) for problem in found if problem["type"] == "missing"), key=lambda name: name.split(".")[0] not in READ
+    )
+    problems = [_problem(problem) for problem in found if problem["type"] != "missing"]
+    if missing:
+        problems.append(f"missing, so not a finite number: {listed(missing, MAX_PROBLEMS)}; evaluate the model again")
+    return problems[:MAX_PROBLEMS]
+
+
+def _where(problem: ErrorDetails) -> str:
+    return ".".join(str(part) for part in problem["loc"]) or "the evaluation"
+
+
+def _problem(problem: ErrorDetails) -> str:
+    value, where = problem["input"], _where(problem)
+    if value is None or isinstance(value, str) or (isinstance(value, float) and not math.isfinite(value)):
+        return f"{where} is {value!r}, not a finite number; evaluate the model again"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if isinstance(value, int | float):
+        return f"{where} is {value!r}, which no evaluation can give ({message}); evaluate the model again"
+    return f"{where}: {message}; evaluate the model again"

@@ -37,7 +37,7 @@ from components.integrations import steps
 from components.integrations.observe import observed
 from components.readers.listing import counted, quoted, some
 from components.registry import kept_dataset
-from components.report.dataset import MAX_PAIRS, render_dataset
+from components.report.html import MAX_PAIRS, render_dataset
 from components.settings.ingest import IngestSettings
 
 SCRATCH = ".scratch"

@@ -32,7 +32,7 @@ from components.ingest.pixels import PROCESS_MODULES
 from components.readers.decoding import in_order
 from components.readers.listing import quoted, some
 from components.readers.processes import in_processes, processes_for
-from components.report.dataset import PictureOfDataset
+from components.report.html import PictureOfDataset
 
 MAX_BITS = 6
 """Bits in which the hashes of near-duplicates may differ."""

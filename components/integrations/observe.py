@@ -1,26 +1,31 @@
 """`observed`: a step's work that tells the integrations when it starts, and how it ends."""
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from components.bundle.training import Epoch
-from components.integrations.safely import SECONDS, safely
+from components.classifier.errors import first_line
 from components.integrations.settings import MLFLOW, OPENLINEAGE, REGISTRY, active
 
 P = ParamSpec("P")
 T = TypeVar("T")
 State = Literal["START", "COMPLETE", "FAIL", "ABORT"]
+SECONDS = 10.0
+"""How long a step waits for an integration at most, each time that it tells it something without files."""
 FILES_SECONDS = 120.0
 """How long a step waits at most where it sends files, such as a model, to a server that answered when it started."""
 IMPORT_SECONDS = 60.0
 """How long a client library may take to be imported: two seconds on an idle machine, and many times that in a pod with little CPU."""
 ABORT_SECONDS = 3.0
 """How long a step waits at most where it is being ended from outside."""
+_given_up: set[str] = set()
 _LISTENERS = {OPENLINEAGE: "open_lineage", MLFLOW: "mlflow_run", REGISTRY: "model_registry"}
 
 
@@ -122,3 +127,36 @@ class _Listeners:
 
     def _tell(self, name: str, state: State, describe: Callable[[], Report], error: BaseException | None) -> None:
         self._listeners[name](Event(state, describe(), error))
+
+
+def safely(integration: str, work: Callable[[], object], seconds: float = SECONDS) -> bool:
+    """Call `work` in a thread of its own for at most `seconds`; returns whether it came to its end.
+
+    Whatever it raises, or a deadline that passes, is printed in one line, and the integration is then left alone as long as this process
+    lives: a server that is down costs a step one deadline, not one for each message.
+    """
+    if integration in _given_up:
+        return False
+    problems = [f"no answer within {seconds:g} s"]
+
+    def run() -> None:
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - other people's clients raise what they like, and none of it may end a step
+            problems[0] = f"{type(error).__name__}: {first_line(error)}"
+        else:
+            problems.clear()
+
+    thread = Thread(target=run, name=integration, daemon=True)  # the step's end does not wait for it
+    thread.start()
+    thread.join(seconds)
+    if not problems:
+        return True
+    _given_up.add(integration)
+    print(f"warning: {integration} is told nothing more in this step: {problems[0]}", file=sys.stderr, flush=True)
+    return False
+
+
+def forget() -> None:
+    """Try again all integrations that were given up."""
+    _given_up.clear()

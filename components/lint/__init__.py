@@ -4,8 +4,7 @@ The rules are small pure functions over what was read, in the modules called …
 the rule's id, and its docstring what the user reads (see `registry.rule`).
 """
 
-from components.lint.linter import Finding, Report, lint
+from components.lint.linter import Finding, Report, all_rules, lint
 from components.lint.registry import Level, Rule
-from components.lint.rules import all_rules
 
 __all__ = ["Finding", "Level", "Report", "Rule", "all_rules", "lint"]

@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.classifier.errors import UsageError
+from components.lint import container_rules, flow_rules, graph_rules, service_rules, step_rules
 from components.lint.documents import Document, Source, Unreadable, find_files, parse_source, read_source
 from components.lint.manifest import Manifest, Project
 from components.lint.pipeline import Pipeline
-from components.lint.registry import Hit, Level, Rule, Subject
-from components.lint.rules import all_rules, hits
+from components.lint.registry import REGISTERED, Hit, Level, Rule, Subject
 from components.lint.values import mapping, sequence, text
 
+MODULES = {  # the module's name -> what its rules are about
+    flow_rules.__name__: "Kubeflow pipelines: values, branches and loops",
+    step_rules.__name__: "Kubeflow pipelines: steps",
+    service_rules.__name__: "KServe services",
+    graph_rules.__name__: "KServe inference graphs",
+    container_rules.__name__: "Containers and images",
+}
 _IGNORE = re.compile(r"#\s*penstock:\s*ignore(?P<file>-file)?(?:\[(?P<rules>[^\]]*)\])?")
 _KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 
@@ -52,6 +59,12 @@ class Report:
         return any(it.rule.level != Level.NOTE for it in self.findings) or any(not it.template for it in self.unreadable)
 
 
+def all_rules() -> dict[str, Rule]:
+    """Every rule by its id: pipelines first, then services, then containers."""
+    order = list(MODULES)
+    return dict(sorted(REGISTERED.items(), key=lambda it: order.index(it[1].check.__module__)))
+
+
 def lint(paths: Iterable[str], ignore: Iterable[str] = (), level: Level = Level.NOTE) -> Report:
     """Report the traps in files, folders and standard input ("-"). `level`: the least that is reported.
 
@@ -71,9 +84,17 @@ def check(sources: list[Source], ignore: Iterable[str] = (), level: Level = Leve
     report = Report(sources=sources, unreadable=[it for source in sources for it in source.unreadable])
     patches, project = _kustomizations(sources)
     for source in sources:
-        found = [_finding(rule, hit) for subject in _subjects(source, patches, project, report) for rule, hit in hits(subject, ignored)]
+        found = [_finding(rule, hit) for subject in _subjects(source, patches, project, report) for rule, hit in _hits(subject, ignored)]
         report.findings += sorted(_without_ignored(source, found), key=lambda it: (it.line, it.column, it.rule.id))
     return report
+
+
+def _hits(subject: Subject, ignored: frozenset[str]) -> Iterator[tuple[Rule, Hit]]:
+    """What all rules find in one pipeline or manifest."""
+    for it in REGISTERED.values():
+        if it.id not in ignored and isinstance(subject, it.subjects):
+            for hit in it.check(subject):
+                yield it, hit
 
 
 def _finding(rule: Rule, hit: Hit) -> Finding:

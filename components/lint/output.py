@@ -3,9 +3,8 @@
 from dataclasses import asdict
 from typing import Any
 
-from components.lint.linter import Finding, Report
+from components.lint.linter import MODULES, Finding, Report, all_rules
 from components.lint.registry import Level, Rule
-from components.lint.rules import MODULES, all_rules
 
 _ABOUT = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/os/schemas/sarif-schema-2.1.0.json"
 

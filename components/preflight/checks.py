@@ -112,7 +112,7 @@ def check_variant(parameters: Mapping[str, Any], here: bool = False) -> Iterator
 
 def tell(checked: Iterator[str], parameters: Mapping[str, Any]) -> None:
     """Print what was checked, which integrations lack their extra, and what is to be known of the service; raises what the checks raise."""
-    from components.doctor.service import check_service
+    from components.doctor.before import check_service
     from components.integrations.settings import missing
 
     print(*checked, *missing(), sep="\n")

@@ -1,20 +1,40 @@
-"""The evaluation as one self-contained HTML file: no scripts, nothing fetched, every name escaped."""
+"""An evaluation, a training and a dataset as self-contained HTML files: no scripts, nothing fetched, every name escaped."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from components.bundle.dataset import SPLITS, DatasetInfo
 from components.bundle.evaluation import Evaluation
 from components.bundle.mistakes import thumbnails_by_row, wrong_pictures
 from components.bundle.predictions import Predictions
 from components.bundle.training import LearningCurves
+from components.classifier.images import Pixels
 from components.report import plots, views
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
 TEMPLATE = "report.html.jinja"
+MAX_PAIRS, MAX_FILES = 60, 200
+"""Of the pairs that look alike, and of the files that were set aside, what the page of a dataset shows at most."""
+
+
+@dataclass(frozen=True)
+class PictureOfDataset:
+    """One picture, uint8 (H, W, C), and where it is from."""
+
+    name: str
+    split: str
+    label: str
+    pixels: Pixels
+
+    @property
+    def address(self) -> tuple[str, bool]:
+        """The picture as a data address, and whether it is drawn larger than it is."""
+        return views.picture_address(self.pixels)
 
 
 def render(
@@ -63,6 +83,14 @@ def render_training(name: str, curves: LearningCurves) -> str:
     from markupsafe import Markup
 
     return template("training.html.jinja").render(name=name, curves=curves, learning=Markup(plots.learning_plot(curves)))
+
+
+def render_dataset(info: DatasetInfo, alike: Sequence[tuple[PictureOfDataset, PictureOfDataset, float]], found: int) -> str:
+    """Render the page; `alike`: a picture, the one of another split that it looks like, and their correlation; `found` are there in all."""
+    totals = {split: sum(info.counts[split].values()) for split in SPLITS}
+    return template("dataset.html.jinja").render(
+        info=info, splits=SPLITS, totals=totals, alike=alike, more=found - len(alike), max_files=MAX_FILES
+    )
 
 
 @cache

@@ -9,11 +9,10 @@ from rich.markup import escape
 
 from components.classifier.errors import IntegrityError
 from pipelines.cli import models_view as view
-from pipelines.cli.hub import push_hub
 from pipelines.cli.lineage import lineage
 from pipelines.cli.models_compare import diff, mistakes
 from pipelines.cli.models_copy import copy, regions
-from pipelines.cli.models_image import image
+from pipelines.cli.models_push import image, push_hub
 from pipelines.cli.output import (
     DEFAULT_STORE,
     JsonOption,

@@ -80,8 +80,8 @@ def _named_version(store: str, name: str, selector: str) -> "tuple[Registry, Man
 
 
 def _both_evaluated(first: "tuple[Registry, str]", second: "tuple[Registry, str]") -> "tuple[Comparison | None, str]":
+    from components.evaluate.comparison import compare_versions
     from components.registry.evaluated import read_evaluated
-    from pipelines.comparison import compare_versions
 
     try:
         return compare_versions(read_evaluated(*first), read_evaluated(*second)), ""

@@ -111,8 +111,8 @@ class Pages:
 
     def _comparison(self, first: tuple[str, str], second: tuple[str, str]) -> str:
         """Two versions beside each other, each as (name, version); without evaluations, only what they were made of differs."""
+        from components.evaluate.comparison import compare_versions
         from components.report.comparison import render_comparison
-        from pipelines.comparison import compare_versions
 
         a, b = (self.stored.manifest(*side) for side in (first, second))
         found = differences(a, b)

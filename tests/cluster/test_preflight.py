@@ -3,7 +3,7 @@
 import pytest
 
 from components.classifier.errors import UsageError
-from components.doctor.service import check_service
+from components.doctor.before import check_service
 from tests.cluster.place import Place
 
 

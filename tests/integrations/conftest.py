@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from components.integrations.safely import forget
+from components.integrations.observe import forget
 
 Serve = Callable[[FastAPI], str]
 

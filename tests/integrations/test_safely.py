@@ -6,8 +6,7 @@ import threading
 import pytest
 
 from components.integrations import settings
-from components.integrations.observe import Report, observed
-from components.integrations.safely import safely
+from components.integrations.observe import Report, observed, safely
 
 
 def test_what_a_library_raises_is_one_line_and_the_integration_is_left_alone_after_it(capfd: pytest.CaptureFixture[str]) -> None:

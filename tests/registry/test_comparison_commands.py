@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from components.bundle.evaluation import Champion
 from components.bundle.policy import Policy
 from components.classifier.errors import UsageError
+from components.evaluate.comparison import compare_versions
 from components.gate.decide import decide
 from components.registry import Record, Registry
 from components.registry.evaluated import read_evaluated
 from components.report.comparison import common_predictions
 from components.storage import open_store
 from pipelines.cli import models
-from pipelines.comparison import compare_versions
 from tests import tiny
 from tests.registry import evaluated
 

@@ -1,4 +1,4 @@
-"""`penstock models push-hub`: a version on the Hugging Face Hub."""
+"""`penstock models push-hub` and `image`: a version on the Hugging Face Hub, or as an OCI image, which KServe mounts by `oci://`."""
 
 import tempfile
 from pathlib import Path
@@ -44,3 +44,38 @@ def push_hub(
         print_json({"version": version, "address": address, "files": files})
         return
     console.print(f"[bold]{version}[/] is in {escape(address)}: {', '.join(files)}", soft_wrap=True)
+
+
+def image(
+    version: VersionArgument,
+    push: Annotated[
+        str, typer.Option("--push", help="Push to this repository, as HOST/PATH; the tag is the version's name.", show_default=False)
+    ] = "",
+    output: Annotated[str, typer.Option("--output", "-o", help="Write a tar file, an OCI layout.", show_default=False)] = "",
+    store: StoreOption = DEFAULT_STORE,
+    name: NameOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Make an OCI image of a version for KServe's oci:// addresses, without Docker; the same version gives the same digest.
+
+    Example: `penstock models image champion --push registry.example/team/pets`
+    """
+    from components.classifier.errors import UsageError
+    from components.integrations.model_image import write_image
+
+    if not push and not output:
+        raise UsageError("say where the image goes: --push HOST/PATH, --output FILE.tar, or both")
+    registry = open_registry(store, name)
+    with tempfile.TemporaryDirectory(prefix="penstock-image-") as folder:
+        layout = write_image(registry, registry.select(version), Path(folder))
+        if output:
+            with written_to(output) as path:
+                layout.archive(path)
+        reference = layout.push(push) if push else ""
+    if as_json:
+        print_json({"version": layout.version, "digest": layout.digest, "output": output, "reference": reference})
+        return
+    if output:
+        console.print(f"[bold]{layout.version}[/] is in {escape(output)}, image {layout.digest}", soft_wrap=True)
+    if reference:
+        console.print(f"storageUri: oci://{escape(reference)}", soft_wrap=True)
