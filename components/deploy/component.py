@@ -152,6 +152,5 @@ def conclude_run(
 
     request = DeployRequest(version.strip(), "manual", None, environment, actor, "", target, namespace, run, serving)
     outcome = conclude_and_notify(Registry(open_store(store), name), request, status.state)
-    Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
     Path(summary.path).write_text(outcome.markdown(), "utf-8")
     return outcome.decision

@@ -13,8 +13,8 @@ from components.evaluate.inference import score
 
 
 @dataclass(frozen=True)
-class ChampionFiles:
-    """Where the champion's files are; `path` is None where `problem` says why they could not be fetched."""
+class VersionFiles:
+    """A published version and where its files are; `path` is None where `problem` says why they could not be fetched."""
 
     version: str
     path: Path | None
@@ -22,7 +22,7 @@ class ChampionFiles:
 
 
 def score_champion(
-    files: ChampionFiles,
+    files: VersionFiles,
     challenger: Classifier,
     images: Pixels,
     labels: Labels,
@@ -77,7 +77,7 @@ def difference(mine: list[str], theirs: list[str]) -> str:
 
 
 def _not_compared(
-    files: ChampionFiles, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = ""
+    files: VersionFiles, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = ""
 ) -> Champion:
     return Champion(
         version=files.version,

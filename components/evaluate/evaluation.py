@@ -22,7 +22,7 @@ from components.bundle.training import LearningCurves
 from components.classifier.errors import EvaluationError
 from components.classifier.intervals import proportion_interval
 from components.evaluate import calibration, metrics, slices
-from components.evaluate.champion import ChampionFiles, difference, score_champion
+from components.evaluate.champion import VersionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
 from components.evaluate.occlusion import occlude
 from components.evaluate.tradeoff import candidates, measure_tradeoff
@@ -33,15 +33,13 @@ def evaluate(
     dataset_path: str | Path,
     model_path: str | Path,
     output_path: str | Path,
-    champion_path: str | Path | None = None,
-    champion_version: str = "",
-    champion_problem: str = "",
+    champion: VersionFiles | None = None,
     parents: Mapping[str, Path] | None = None,
 ) -> Evaluation:
     """Score the shipped ONNX on the test split and write files.EVALUATED_FILES into `output_path`, evaluation.json last.
 
-    The champion in `champion_path` is scored on the same pictures. Where it cannot be compared (another class list or shape,
-    or `champion_problem` says why it could not be fetched) that is recorded with its reason; it is not an error.
+    The champion is scored on the same pictures. Where it cannot be compared (another class list or shape, or it could not be fetched)
+    that is recorded with its reason; it is not an error.
     `parents`: the versions that the model was made of, by name, beside which it is timed; None for one that was trained.
     Raises EvaluationError for a test split or scores that would not mean anything, and DataError or IntegrityError for
     inputs that cannot be read.
@@ -56,18 +54,15 @@ def evaluate(
     scored = _Scored(
         dataset, classifier, test, labels, score(classifier, test.images), slices.measure_appearance(test.images), columns, groups
     )
-    champion, theirs = None, None
-    if champion_version or champion_path is not None:
-        path = Path(champion_path) if champion_path is not None else None
-        champion_files = ChampionFiles(champion_version or (path.name if path else ""), path, champion_problem)
-        champion, theirs = score_champion(champion_files, classifier, test.images, labels, scored.scores.probabilities, groups)
-    evaluation = _assemble(scored, champion, Path(model_path))
+    compared, theirs = None, None
+    if champion is not None:
+        compared, theirs = score_champion(champion, classifier, test.images, labels, scored.scores.probabilities, groups)
+    evaluation = _assemble(scored, compared, Path(model_path))
     if parents is not None:
-        served = Path(champion_path) if champion_path is not None else None
-        beside = candidates(Path(model_path), parents, champion_version, served)
+        beside = candidates(Path(model_path), parents, champion)
         doubts, known = list(evaluation.warnings), {"": scored.scores.probabilities}
-        if theirs is not None:
-            known[champion_version] = theirs
+        if champion is not None and theirs is not None:
+            known[champion.version] = theirs
         tradeoff = measure_tradeoff(beside, test.images, labels, known, doubts)
         evaluation = evaluation.model_copy(update={"tradeoff": tradeoff, "warnings": doubts})
     _write(scored, evaluation, theirs, Path(output_path))

@@ -13,6 +13,7 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError
+from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.integrations import steps
 from components.integrations.observe import observed
@@ -44,11 +45,10 @@ def run(dataset: str, model: str, evaluation: str, report: str, summary: str, st
     registry = Registry(open_store(store), name)
     version = registry.ledger.champion() or ""
     with tempfile.TemporaryDirectory(prefix="penstock-champion-") as scratch:
-        path, problem = _fetch(registry, version, Path(scratch) / "champion")
+        champion = _fetch(registry, version, Path(scratch) / "champion") if version else None
         parents = _fetch_parents(registry, Path(model), Path(scratch))
-        result = evaluate(dataset, model, evaluation, path, version, problem, parents)
-    _place(Path(evaluation) / files.REPORT, Path(report))
-    Path(summary).parent.mkdir(parents=True, exist_ok=True)
+        result = evaluate(dataset, model, evaluation, champion, parents)
+    shutil.copyfile(Path(evaluation) / files.REPORT, report)
     Path(summary).write_text(evaluation_markdown(result), "utf-8")
     categories, matrix = shown_matrix(result)
     return StepResult(version, figures(result), categories, matrix, roc_curve(Predictions.load(evaluation)))
@@ -103,14 +103,12 @@ def roc_curve(predictions: Predictions) -> tuple[list[float], list[float], list[
     return fpr[kept].tolist(), tpr[kept].tolist(), finite[kept].astype(float).tolist()
 
 
-def _fetch(registry: Registry, version: str, destination: Path) -> tuple[Path | None, str]:
-    if not version:
-        return None, ""
+def _fetch(registry: Registry, version: str, destination: Path) -> VersionFiles:
     try:
-        return registry.fetch(version, destination, (files.ONNX, files.CONFIG)), ""
+        return VersionFiles(version, registry.fetch(version, destination, (files.ONNX, files.CONFIG)))
     except RegistryError as error:
         # A champion whose files are gone or damaged must not keep a sound successor from being evaluated.
-        return None, str(error)
+        return VersionFiles(version, None, str(error))
 
 
 def _fetch_parents(registry: Registry, model: Path, scratch: Path) -> dict[str, Path] | None:
@@ -118,13 +116,8 @@ def _fetch_parents(registry: Registry, model: Path, scratch: Path) -> dict[str, 
     variant = Variant.of(BundleConfig.load(model).parameters)
     if variant is None:
         return None
-    found = {parent.version: _fetch(registry, parent.version, scratch / parent.version) for parent in variant.parents}
-    for version, (_, problem) in found.items():
-        if problem:
-            print(f"note: accuracy against latency is shown without {version}: {problem}")
-    return {version: path for version, (path, _) in found.items() if path is not None}
-
-
-def _place(source: Path, destination: Path) -> None:
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, destination)
+    found = [_fetch(registry, parent.version, scratch / parent.version) for parent in variant.parents]
+    for one in found:
+        if one.problem:
+            print(f"note: accuracy against latency is shown without {one.version}: {one.problem}")
+    return {one.version: one.path for one in found if one.path is not None}

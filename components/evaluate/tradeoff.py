@@ -17,6 +17,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.images import Pixels
 from components.classifier.intervals import proportion_interval
+from components.evaluate.champion import VersionFiles
 from components.evaluate.inference import score
 
 BATCH, THREADS = 64, 1
@@ -35,12 +36,13 @@ class Candidate:
     path: Path
 
 
-def candidates(model: Path, parents: Mapping[str, Path], champion: str, champion_path: Path | None) -> list[Candidate]:
+def candidates(model: Path, parents: Mapping[str, Path], champion: VersionFiles | None) -> list[Candidate]:
     """The model, its parents and the champion, each once; a champion that could not be fetched is left out."""
     found = [Candidate("", "this model", model)]
-    found += [Candidate(version, "parent and champion" if version == champion else "parent", path) for version, path in parents.items()]
-    if champion_path is not None and champion not in parents:
-        found.append(Candidate(champion, "champion", champion_path))
+    serves = champion.version if champion else ""
+    found += [Candidate(version, "parent and champion" if version == serves else "parent", path) for version, path in parents.items()]
+    if champion and champion.path and serves not in parents:
+        found.append(Candidate(serves, "champion", champion.path))
     return found
 
 
@@ -56,7 +58,7 @@ def measure_tradeoff(
     for one in chosen:
         without = f"accuracy against latency is shown without the {one.role} {one.version}"
         try:
-            classifier = Classifier(one.path, threads=THREADS)
+            classifier = first if one is chosen[0] else Classifier(one.path, threads=THREADS)
             if (classifier.spec, classifier.classes) != (first.spec, first.classes):
                 warnings.append(f"{without}: it takes other pictures, or knows other classes")
                 continue

@@ -38,7 +38,6 @@ def gate_model(
 
     found = deciding_environment(environment)
     result = judge(evaluation.path, Registry(open_store(store), name), version, found, environment, strategy, actor, reason, policy)
-    Path(decision.path).parent.mkdir(parents=True, exist_ok=True)
     Path(decision.path).write_text(decision_markdown(result), "utf-8")
     decision.metadata.update(result.for_artifact())
     Path(report.path).write_text(judged_report(evaluation.path, result.model_dump(), version), "utf-8")

@@ -24,6 +24,5 @@ def publish_model(
     from components.publish.publishing import page_of, publish
 
     version = publish(Path(model.path), Path(evaluation.path), store=store, name=name, run=run)
-    Path(summary.path).parent.mkdir(parents=True, exist_ok=True)
     Path(summary.path).write_text(page_of(version, store=store, name=name), "utf-8")
     return version

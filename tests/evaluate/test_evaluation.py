@@ -15,6 +15,7 @@ from components.bundle.model import Classifier
 from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError, IntegrityError
+from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate
 from tests import tiny
 from tests.evaluate import made
@@ -79,7 +80,7 @@ def test_a_champion_is_scored_on_the_same_pictures(tmp_path: Path) -> None:
     worse = labels.copy()
     worse[:12] = (worse[:12] + 1) % 3
     champion = made.write_model(tmp_path / "champion", made.guesses(worse, 3), CLASSES)
-    evaluation = run(tmp_path, labels, made.guesses(labels, 3), champion_path=champion, champion_version=CHAMPION)
+    evaluation = run(tmp_path, labels, made.guesses(labels, 3), champion=VersionFiles(CHAMPION, champion))
     assert evaluation.champion is not None
     assert evaluation.champion.same_images
     paired = evaluation.champion.paired
@@ -131,7 +132,7 @@ def test_a_champion_that_cannot_be_compared_is_recorded(tmp_path: Path, make: Ca
     labels = np.arange(30) % 3
     table = made.guesses(labels, 3)
     champion = make(tmp_path / "champion", table)
-    evaluation = run(tmp_path, labels, table, champion_path=champion, champion_version=CHAMPION)
+    evaluation = run(tmp_path, labels, table, champion=VersionFiles(CHAMPION, champion))
     assert evaluation.champion is not None
     assert evaluation.champion.paired is None
     assert not evaluation.champion.same_images
@@ -142,7 +143,7 @@ def test_a_champion_that_cannot_be_compared_is_recorded(tmp_path: Path, make: Ca
 
 def test_a_champion_that_could_not_be_fetched_is_recorded(tmp_path: Path) -> None:
     labels = np.arange(6) % 3
-    evaluation = run(tmp_path, labels, made.guesses(labels, 3), champion_version=CHAMPION, champion_problem="it is gone")
+    evaluation = run(tmp_path, labels, made.guesses(labels, 3), champion=VersionFiles(CHAMPION, None, "it is gone"))
     assert evaluation.champion is not None
     assert (evaluation.champion.reason, evaluation.champion.paired) == ("it is gone", None)
 

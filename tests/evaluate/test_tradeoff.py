@@ -13,6 +13,7 @@ from components.bundle.policy import Policy
 from components.bundle.predictions import Predictions
 from components.bundle.variant import KEY, Parent, Variant
 from components.evaluate import step
+from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.gate.decide import decide
 from components.registry import Registry
@@ -69,7 +70,7 @@ def test_a_parent_that_serves_is_shown_once_and_one_that_takes_other_pictures_is
 ) -> None:
     larger = tiny.write_bundle(tmp_path / "larger", size=9, samples=60)
     model = made_of(tmp_path / "model", "a", "b")
-    found = evaluate(digits_dataset.path, model, tmp_path / "out", tiny_bundle, "a", "", {"a": tiny_bundle, "b": larger})
+    found = evaluate(digits_dataset.path, model, tmp_path / "out", VersionFiles("a", tiny_bundle), {"a": tiny_bundle, "b": larger})
     assert found.tradeoff is not None
     assert [(m.role, m.version) for m in found.tradeoff.models] == [("this model", ""), ("parent and champion", "a")]
     assert "accuracy against latency is shown without the parent b: it takes other pictures, or knows other classes" in found.warnings

@@ -20,6 +20,7 @@ from PIL import Image
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.bundle.training import Epoch, LearningCurves, TrainingRecord
+from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.report.html import figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
@@ -41,8 +42,8 @@ def evaluated(root: Path, classes: list[str], n: int, champion: bool = False) ->
     made.write_dataset(root / "data", labels, classes)
     made.write_model(root / "model", made.softmax(logits), classes, temperature=1.2)
     other = made.write_model(root / "champion", made.softmax(logits + rng.normal(0, 1, logits.shape)), classes) if champion else None
-    version = "20260101-000000-aaaaaaaaaaaa" if champion else ""
-    return evaluate(root / "data", root / "model", root / "out", other, version), Predictions.load(root / "out")
+    serves = VersionFiles("20260101-000000-aaaaaaaaaaaa", other) if other else None
+    return evaluate(root / "data", root / "model", root / "out", serves), Predictions.load(root / "out")
 
 
 @pytest.fixture(scope="module")
