@@ -24,8 +24,7 @@ class Gate:
         self.registry = registry_in(directory)
         self.version, self.folder = publish(self.registry, directory / "model", evaluation)
         self.store = self.registry.store.url
-        self.decision = dsl.Markdown(uri=str(directory / "out" / "decision.md"))
-        self.report = dsl.HTML(uri=str(directory / "out" / "report.html"))
+        self.decision, self.report = dsl.Markdown(uri=str(directory / "decision.md")), dsl.HTML(uri=str(directory / "report.html"))
 
     def __call__(self, **changes: Any) -> str:
         parameters = {

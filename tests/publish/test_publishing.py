@@ -100,7 +100,7 @@ def test_the_page_of_the_step_says_where_the_version_lies_and_has_its_card(steps
         def __init__(self, path: Path) -> None:
             self.path = str(path)
 
-    store, page = str(tmp_path / "store"), tmp_path / "outputs" / "summary"
+    store, page = str(tmp_path / "store"), tmp_path / "summary"
     arguments = {"model": Given(steps[0]), "evaluation": Given(steps[1]), "summary": Given(page)}
     version = publish_model.python_func(**arguments, store=store, name="digits")
     registry = Registry(open_store(store), "digits")
