@@ -116,7 +116,7 @@ def test_regions_are_shown_with_what_serves_and_how_far_they_lag(home: Registry,
 
 
 def test_a_region_that_has_a_copy_and_no_deployment_says_what_is_missing(home: Registry) -> None:
-    (version, _) = home.versions()
+    version, _ = sorted(home.newest())
     assert call("copy", version, "--to", "eu").exit_code == 0
     text = call("regions", "--at", "eu=eu").stdout
     assert text.splitlines()[1].split() == ["eu", "nothing", "–", "–"]
