@@ -45,7 +45,7 @@ TEXTS = {
     "actor": "Who asks for this run, or approves; recorded.",
     "reason": "Why a version is approved, or deployed by hand or despite the policy; recorded.",
     "target": "local appends to the deployment ledger, which `penstock serve` follows; kserve changes an InferenceService.",
-    "namespace": "Where the InferenceService is, for target kserve. Empty: PENSTOCK_KSERVE_NAMESPACE, or default.",
+    "namespace": "Where the InferenceService is, for target kserve. Empty: default (on this machine PENSTOCK_KSERVE_NAMESPACE first).",
     "ingest": "How the source becomes a dataset",
     "training": "How the network is trained, beside what has a field of its own",
     "variant": "How a variant is made, beside what has a field of its own",

@@ -301,7 +301,7 @@ class S3Store(Store):
         return session.client(
             "s3",
             endpoint_url=address,
-            region_name=session.region_name or "us-east-1",
+            region_name=os.environ.get("AWS_REGION") or session.region_name or "us-east-1",  # botocore reads AWS_DEFAULT_REGION only
             verify=bundle,
             config=Config(
                 s3={"addressing_style": style},

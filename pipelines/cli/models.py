@@ -193,7 +193,7 @@ def rollback(
 
     registry = open_registry(store, name)
     before = registry.ledger.champion()
-    record = roll_back(registry, to=to, actor=actor or _user(), reason=reason)
+    record = roll_back(registry, to=registry.match(to) if to else "", actor=actor or _user(), reason=reason)
     if as_json:
         print_json({"changed": record.champion != before, **record.model_dump(mode="json")})
     elif record.champion == before:
@@ -220,7 +220,8 @@ def approve(
     """
     from components.deploy.approval import approve as give_approval
 
-    record = give_approval(open_registry(store, name), version, environment=env, actor=actor or _user(), reason=reason)
+    registry = open_registry(store, name)
+    record = give_approval(registry, registry.match(version), environment=env, actor=actor or _user(), reason=reason)
     if as_json:
         print_json(record.model_dump(mode="json"))
         return

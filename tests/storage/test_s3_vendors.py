@@ -178,6 +178,19 @@ def test_an_endpoint_from_the_aws_configuration_gets_it_too(served: Vendor, monk
     assert served.requests == ["HEAD /bucket", "PUT /bucket/a"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "region"), [({"AWS_REGION": "eu-west-1"}, "eu-west-1"), ({"AWS_DEFAULT_REGION": "eu-north-1"}, "eu-north-1")]
+)
+@habits(Habits())
+def test_the_region_is_that_of_either_variable(
+    served: Vendor, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], region: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    open_store("s3://bucket/x").replace("a", b"1")
+    assert served.regions == {region}
+
+
 @habits(Habits(base="/base"))
 def test_an_endpoint_may_have_a_path(served: Vendor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"{served.endpoint}/base/")

@@ -57,6 +57,8 @@ class Vendor:
         self.requests: list[str] = []
         self.headers: list[set[str]] = []
         """Names of each upload's headers, in small letters."""
+        self.regions: set[str] = set()
+        """For which uploads were signed."""
         self.busy: set[str] = set()
         self.endpoint = ""
 
@@ -97,6 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True if self._misfits() else super().handle_expect_100()
 
     def do_PUT(self) -> None:
+        self.vendor.regions.add(self.headers["Authorization"].split("/")[2])
         if refusal := self._misfits():
             self.close_connection = True
             return self._error(*refusal)
