@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
 from math import prod
@@ -243,13 +243,12 @@ def _decode_batch(batch: list[Encoded | Unreadable] | _Packed, settings: IngestS
             batch = list(pool.map(_loaded, batch))
     found = [_decode(record, settings, all_pictures) if isinstance(record, Encoded) else record.reason for record in batch]
     pictures = [outcome for outcome in found if isinstance(outcome, Picture)]
-    prepared = [_prepare(picture.pixels, settings) for picture in pictures]
-    shapes = iter([pixels.shape for pixels in prepared])
-    runs = (np.stack(list(run)) for _, run in groupby(prepared, key=attrgetter("shape")))
+    pixels = [picture.pixels for picture in pictures]
+    runs = (np.stack(list(run)) for _, run in groupby(pixels, key=attrgetter("shape")))
     return _Batch(
-        [next(shapes) if isinstance(outcome, Picture) else outcome for outcome in found],
-        b"".join(pixels.tobytes() for pixels in prepared),
-        b"".join(map(fingerprint, prepared)),
+        [outcome.pixels.shape if isinstance(outcome, Picture) else outcome for outcome in found],
+        b"".join(picture.tobytes() for picture in pixels),
+        b"".join(map(fingerprint, pixels)),
         b"".join(are_constant(run).tobytes() for run in runs),
         len(peaks := [picture.peak for picture in pictures if picture.peak is not None]),
         max(peaks, default=0),
@@ -274,9 +273,11 @@ def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> Pi
         data = load(record)
         if not claims and not is_picture(data):
             return None
-        return decode_picture(data, levels=settings.levels)
+        picture = decode_picture(data, levels=settings.levels)
     except ImageError as error:
         return str(error)
+    prepared = _prepare(picture.pixels, settings)  # at once, so that no batch holds pictures of their own size
+    return picture if prepared is picture.pixels else replace(picture, pixels=prepared)
 
 
 class _Sizes:

@@ -9,9 +9,11 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,8 +22,11 @@ from components.classifier.decode import WorkBudget
 from components.classifier.errors import DataError, StoreUnavailable
 from components.ingest.ingest import ingest
 from components.ingest.layout import arrange, class_folders
+from components.ingest.pixels import _decode_batch
 from components.readers import places, processes
 from components.readers.archives import ArchiveSource
+from components.readers.records import Encoded
+from components.settings.ingest import IngestSettings
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_of, zip_of
 
 SCRIPT = """
@@ -114,8 +119,6 @@ def test_the_dataset_is_that_of_one_process(kind: str, source: Path, tmp_path: P
 
 
 def run(address: Path, path: Path, said: list[str]) -> dict[str, bytes]:
-    from components.settings.ingest import IngestSettings
-
     ingest(str(address), path, IngestSettings(image_size=(12, 12)), said.append)
     return files(path)
 
@@ -214,3 +217,14 @@ def test_a_picture_takes_few_bytes_of_memory_until_it_is_decoded(tmp_path: Path,
     tracemalloc.stop()
     assert labelled.count == len(names) == len(data)
     assert taken < 220 * len(names)
+
+
+def test_pictures_that_are_made_smaller_are_not_in_memory_together_at_their_own_size() -> None:
+    data = encode(np.zeros((2000, 2000, 3), np.uint8))
+    batch = [Encoded(f"{number}.png", 0, partial(bytes, data), len(data)) for number in range(12)]
+    tracemalloc.start()
+    decoded = _decode_batch(batch, IngestSettings(image_size=(28, 28)), all_pictures=True)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert decoded.outcomes == [(28, 28, 3)] * 12
+    assert peak < 4 * 2000 * 2000 * 3
