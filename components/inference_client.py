@@ -17,7 +17,7 @@ import numpy.typing as npt
 import urllib3
 
 from components.bundle.files import INPUT_NAME, OUTPUT_NAME
-from components.classifier.errors import InferenceError, UsageError
+from components.classifier.errors import InferenceError, UsageError, one_line
 from components.classifier.images import Pixels, encode_png
 from components.storage.nearby import is_nearby
 
@@ -29,7 +29,6 @@ _MAX_BODY_BYTES = 2 * 1024 * 1024
 _BYTES_PER_VALUE = 4
 """Of a pixel in JSON, at most: three digits and a comma."""
 _CONNECT_SECONDS = 3.0
-_MAX_DETAIL = 200
 _JSON = {"content-type": "application/json"}
 
 
@@ -125,15 +124,15 @@ class InferenceClient:
             document = None
         if response.status != 200:
             detail = document.get("error") if isinstance(document, dict) else None
-            detail = _one_line(detail) if isinstance(detail, str) else ""
-            text = detail or _one_line(response.data.decode("utf-8", "replace"))
+            detail = one_line(detail) if isinstance(detail, str) else ""
+            text = detail or one_line(response.data.decode("utf-8", "replace"))
             raise InferenceError(f"{self.address} answers {response.status}: {text}", response.status, detail)
         if not isinstance(document, dict):
             raise self._unexpected(path[1:3].upper(), response.data.decode("utf-8", "replace"))
         return document
 
     def _unexpected(self, protocol: str, text: str) -> InferenceError:
-        return InferenceError(f"{self.address} answers something else than the {protocol} protocol: {_one_line(text)}", 200)
+        return InferenceError(f"{self.address} answers something else than the {protocol} protocol: {one_line(text)}", 200)
 
 
 def batches(images: Pixels) -> Iterator[slice]:
@@ -158,7 +157,3 @@ def _is_http(address: str) -> bool:
         return urlsplit(address).scheme in {"http", "https"}
     except ValueError:  # [ without ]
         return False
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_DETAIL]

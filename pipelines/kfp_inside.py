@@ -22,7 +22,7 @@ _EVENTS: dict[str, re.Pattern[str]] = {
     "succeeded": re.compile(r"INFO - Task '(?P<name>[^']+)' finished with status SUCCESS"),
     "failed": re.compile(r"ERROR - Task '(?P<name>[^']+)' finished with status FAILURE"),
     "skipped": re.compile(r"Skipping conditional task (?P<name>\S+)"),
-    "our_error": re.compile(r"^\s*components\.classifier\.errors\.\w+: (?P<name>.+)"),
+    "our_error": re.compile(r"^\s*components\.(?:classifier\.errors|deploy(?:\.\w+)+)\.\w+: (?P<name>.+)"),
     "no_executor": re.compile(r"(?P<name>Error while finding module specification for 'kfp\b)"),
     "error": re.compile(r"^\s*(?P<name>(?:\w+\.)*\w*(?:Error|Exception|Interrupt|Exit)\b.*)"),
 }

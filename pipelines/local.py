@@ -108,7 +108,10 @@ def run_local(
         from pipelines.docker import in_containers
 
         arguments, containers = in_containers(arguments, directory, checkpoints)
-        containers["environment"] |= {SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
+        given = containers["environment"] | {SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
+        # Of what the child inherits only the names are written: secrets are among it.
+        containers["environment"] = {key: value for key, value in given.items() if os.environ.get(key) != value}
+        containers["inherited"] = sorted(given.keys() - containers["environment"].keys())
     request = {
         "id": directory.name,
         "pipeline": pipeline,

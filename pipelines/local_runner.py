@@ -7,6 +7,7 @@ It lives in a session of its own, so that `pipelines.local` can end it with ever
 
 import json
 import logging
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -40,6 +41,7 @@ def _runner(containers: dict[str, Any] | None) -> Any:
         return local.SubprocessRunner(use_venv=False)
     from pipelines.docker import run_container
 
+    containers["environment"] |= {name: os.environ[name] for name in containers.pop("inherited")}
     return container_runner(containers, run_container)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.classifier.errors import PenstockError, UsageError, first_line
+from components.settings.serving import clean_token
 from pipelines.catalogue import load_pipeline
 from pipelines.kfp_inside import add_plugins
 
@@ -59,7 +60,7 @@ class Server:
     def bearer(self) -> str:
         """The token to show; a pod's is read anew each time, since the cluster renews it. Empty where there is none."""
         projected = Path(os.environ.get("KF_PIPELINES_SA_TOKEN_PATH", POD_TOKEN))
-        return self.token or (projected.read_text("utf-8").strip() if projected.is_file() else "")
+        return clean_token(self.token, "KFP_TOKEN") or (projected.read_text("utf-8").strip() if projected.is_file() else "")
 
 
 def submit(
@@ -146,11 +147,11 @@ def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds
     """
     from tenacity import Retrying, retry_if_result, wait_fixed
 
-    client, seen = _client(server), dict[str, str]()
+    seen = dict[str, str]()
 
     def state() -> str:
         with _errors_of(server):
-            run = client.get_run(run_id)
+            run = _client(server).get_run(run_id)  # a new client each time: the cluster renews a pod's token
         for task in (run.run_details and run.run_details.task_details) or []:
             name, now = str(task.display_name), str(task.state or "PENDING").lower()
             if name != "root" and not name.endswith("-driver") and seen.get(str(task.task_id)) != now:

@@ -104,9 +104,7 @@ def known_by(live: LiveAccuracy | None, observed: Sequence[ObservedDrift], bound
 
 
 def _labels(live: LiveAccuracy | None) -> int:
-    if live is None:
-        return 0
-    return live.audit.labelled + live.audit.doubtful + (live.needing_review.n if live.method == "stratified" else 0)
+    return 0 if live is None else live.labelled
 
 
 def reason_to_wait(last: tuple[Start, Started | None] | None, active: bool, cool_down: timedelta, now: datetime) -> str:

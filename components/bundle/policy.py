@@ -120,6 +120,11 @@ def bound_text(bound: Any) -> str:
 
 
 def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) -> bool:
+    # A floor that nothing can miss makes the family larger in which Holm's test looks for the others.
+    if name == "class_recall_floors" and theirs and other.minimum_class_recall is None and mine.keys() - theirs.keys():
+        return True
+    if name == "slice_floors" and theirs and any(key.partition("=")[0] not in theirs and key not in theirs for key in mine):
+        return True
     if name == "class_recall_floors":
         floors = [(policy.class_recall_floors.get(c, policy.minimum_class_recall), floor) for c, floor in theirs.items()]
         floors += [(floor, other.minimum_class_recall) for c, floor in mine.items() if c not in theirs]

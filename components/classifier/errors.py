@@ -28,6 +28,7 @@ PenstockError                      exit code 1
 """
 
 import difflib
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -41,9 +42,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What a terminal may take for an order: an error may hold what a server answered."""
+
+
 def one_line(told: object, limit: int | None = 200) -> str:
     """Return an error's text, or another, in one line of at most `limit` characters; an error without text gives its class' name."""
-    return " ".join(str(told).split())[:limit] or (type(told).__name__ if isinstance(told, BaseException) else "")
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(str(told).split()))[:limit] or (
+        type(told).__name__ if isinstance(told, BaseException) else ""
+    )
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

@@ -17,6 +17,7 @@ from kubernetes.config import ConfigException
 from components.classifier.errors import UsageError, one_line
 from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Object, Right, Scope, Seen, StoreSeen, Unseen
 from components.lint.values import at
+from components.settings.serving import clean_token
 
 SECONDS = (3.0, 10.0)
 """For connecting, and for an answer to come."""
@@ -184,7 +185,7 @@ def _without_values(secret: Any) -> Any:
 
 def ask_kubeflow(host: str) -> Object:
     """What a Kubeflow Pipelines server says of itself, or {"problem": …}."""
-    headers = {"Authorization": f"Bearer {token}"} if (token := os.environ.get("KFP_TOKEN")) else {}
+    headers = {"Authorization": f"Bearer {token}"} if (token := clean_token(os.environ.get("KFP_TOKEN", ""), "KFP_TOKEN")) else {}
     address = f"{host.rstrip('/')}/apis/v2beta1/healthz"
     try:
         answer = urllib3.request("GET", address, headers=headers, redirect=False, retries=False, timeout=urllib3.Timeout(*SECONDS))

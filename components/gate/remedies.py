@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 
 from components.bundle.decision import RuleResult
 from components.bundle.evaluation import Evaluation, Paired
-from components.bundle.numbers import plain
+from components.bundle.numbers import as_written, plain
 from components.bundle.policy import Policy
 from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, effective_interval, mcnemar, proportion_interval
 from components.gate.class_rules import Floored, slices_with_floors
@@ -23,7 +24,7 @@ def remedy(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
 
 def _accuracy(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
     n, correct = evaluation.n, evaluation.accuracy.correct
-    return f"{max(1, math.ceil((result.bound or 0) * n) - correct)} more of the {n} test pictures right"
+    return f"{max(1, math.ceil(as_written(result.bound or 0) * n) - correct)} more of the {n} test pictures right"
 
 
 def _lower_bound(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
@@ -57,11 +58,11 @@ def _floors(result: RuleResult, found: list[Floored], judged: int, what: str) ->
     """How many more pictures of each must be right; `found` are of `judged` that are judged together."""
     parts = []
     for name, correct, support, floor, sure in found:
-        if correct >= floor * support:
+        if Fraction(correct, support) >= as_written(floor):
             continue
         independent = math.log(FAMILY / judged) / math.log(1 - floor) if floor < 1 else 1
         enough = math.ceil(independent * support / sure)
-        more = f"{math.ceil(floor * support) - correct} more of the {support} pictures of {name!r} right"
+        more = f"{math.ceil(as_written(floor) * support) - correct} more of the {support} pictures of {name!r} right"
         parts.append(more + (f", or {enough} pictures to tell" if result.outcome == "insufficient" and enough > support else ""))
     return "; ".join(parts[:MAX_NAMES]) + (f"; and {len(parts) - MAX_NAMES} more {what}" if len(parts) > MAX_NAMES else "")
 

@@ -143,7 +143,8 @@ def safely(integration: str, work: Callable[[], object], seconds: float = SECOND
         try:
             work()
         except Exception as error:  # noqa: BLE001 - other people's clients raise what they like, and none of it may end a step
-            problems[0] = f"{type(error).__name__}: {first_line(error)}"
+            told = first_line(error)
+            problems[0] = f"{type(error).__name__}: {'a header cannot be sent' if 'header' in told.lower() else told}"  # with its token
         else:
             problems.clear()
 

@@ -37,7 +37,21 @@ def publish_files(registry: Registry, files: Mapping[str, Path], *, run: str = "
         if not path.is_file():
             raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
     draft = _draft(registry.name, files, run)
-    return _find(registry, draft) or _Publication(registry, draft, files).publish()
+    found = _find(registry, draft)
+    if found is None:
+        return _Publication(registry, draft, files).publish()
+    _mend(registry, found.manifest, draft, files)
+    return found
+
+
+def _mend(registry: Registry, manifest: Manifest, draft: Manifest, files: Mapping[str, Path]) -> None:
+    """Put back what a published version has lost since, or what was changed: that is what the errors about it ask for."""
+    sizes = registry.sizes(manifest.version)
+    for name, wanted in manifest.files.items():
+        key = registry.key(manifest.version, name)
+        damaged = sizes.get(name) != wanted.size or registry.store.sha256(key) != wanted.sha256
+        if damaged and name in files and draft.files[name].sha256 == wanted.sha256:
+            registry.store.upload(files[name], key)
 
 
 def _draft(name: str, files: Mapping[str, Path], run: str) -> Manifest:
@@ -79,14 +93,14 @@ class _Publication:
         self.store.require_create_only()
         before = self.registry.sizes(self.draft.version).keys()
         try:
-            return self._commit(self._upload())
+            return self._commit(*self._upload())
         except StoreUnavailable:
             raise  # what has arrived is kept for the next try
         except StoreError:
             self._take_back({*self.files, CARD, SIGNATURE} - before)
             raise
 
-    def _upload(self) -> Manifest:
+    def _upload(self) -> tuple[Manifest, dict[str, bytes]]:
         for name in sorted(self.files.keys() - {CARD}):
             self._put(name)
         made = {CARD: self._put_card()}
@@ -95,7 +109,7 @@ class _Publication:
         entries = {name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in made.items()}
         manifest = self.draft.model_copy(update={"files": dict(sorted({**self.draft.files, **entries}.items()))})
         self.registry.refuse(self.draft.version, size_problems(self.registry.sizes(self.draft.version), manifest))
-        return manifest.sealed(sign(manifest.body()))
+        return manifest.sealed(sign(manifest.body())), made
 
     def _put(self, name: str) -> None:
         self.store.upload(self.files[name], self._key(name))
@@ -121,12 +135,15 @@ class _Publication:
             return self.store.read(self._key(name), MAX_BYTES)
         return data
 
-    def _commit(self, manifest: Manifest) -> ModelVersion:
+    def _commit(self, manifest: Manifest, made: Mapping[str, bytes]) -> ModelVersion:
         with suppress(ObjectExists):  # another publisher of the same files was first
             self.store.create(self._key(MANIFEST), manifest.to_bytes())
         # One that failed may have taken its files back just now: they are ours as well.
-        for name in self.files.keys() - self.registry.sizes(manifest.version).keys() - {CARD}:
+        there = self.registry.sizes(manifest.version).keys()
+        for name in self.files.keys() - there - {CARD}:
             self._put(name)
+        for name in made.keys() - there:
+            self._put_once(name, made[name])
         return _find(self.registry, manifest) or self.registry.get(manifest.version)
 
     def _take_back(self, names: set[str]) -> None:

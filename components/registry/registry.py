@@ -231,7 +231,7 @@ class Registry:
     def _there_are(self) -> str:
         some = list(itertools.islice(self.newest(), 6))
         if not some:
-            return "there are none yet: run `penstock run` first"
+            return "there are none yet: run `penstock run training` first"
         return f"there {'is' if len(some) == 1 else 'are'} {', '.join(some[:5])}{' and older ones' if len(some) > 5 else ''}"
 
     def key(self, version: str, file: str) -> str:

@@ -101,6 +101,8 @@ class LiveAccuracy:
     needing_review: Counted
     others: float
     """Estimated number of pictures that need no review."""
+    labelled: int
+    """Pictures whose labels the estimate rests on, doubtful ones included."""
 
 
 def live_accuracy(version: str, entries: Iterable[QueuedPicture]) -> LiveAccuracy:
@@ -133,6 +135,7 @@ def live_accuracy(version: str, entries: Iterable[QueuedPicture]) -> LiveAccurac
         accuracy=_of_audit(audit) if why else stratified(counted, sampled),
         needing_review=counted,
         others=sampled.size,
+        labelled=sum(entry.labels.state != "unlabelled" for entry in fresh) if not why else audit.labelled + audit.doubtful,
     )
 
 

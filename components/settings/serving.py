@@ -22,6 +22,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])
 Percent = Annotated[int, Field(ge=1, le=99)]
 
 
+def clean_token(token: str, variable: str) -> str:
+    """Return a bearer token without the line end that a file or Secret often has.
+
+    Raises UsageError, which does not show it, for one that no HTTP header can carry.
+    """
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise UsageError(f"the token of {variable} holds characters that no HTTP header can carry; write it again, in one line")
+    return token
+
+
 class KServeSettings(BaseSettings):
     """The settings of target `kserve`; docs/rollout.md says what each is good for."""
 
@@ -50,7 +61,9 @@ class KServeSettings(BaseSettings):
     """Where the service is called, such as an ingress' address; empty: the address that the InferenceService names."""
     host: str = ""
     """The Host header, by which an ingress finds the service."""
-    token: SecretStr = SecretStr("")
+    token: Annotated[SecretStr, AfterValidator(lambda token: SecretStr(clean_token(token.get_secret_value(), "PENSTOCK_KSERVE_TOKEN")))] = (
+        SecretStr("")
+    )
     """A bearer token for the service."""
     ca: str = ""
     """A file of certificates of a private CA, for an https url."""

@@ -41,7 +41,13 @@ def drift(
     resolved = registry.select(version)
     reference = reference_of(registry, resolved)
     counts = counted(predictors, resolved)
-    seen = counts - _saved(since, resolved) if since else counts
+    seen = counts.copy()  # not `-` and `+=`: they drop buckets without a count, which a histogram needs
+    if since:
+        seen.subtract(_saved(since, resolved))
+        if any(n < 0 for n in seen.values()):
+            raise UsageError(
+                f"{since} counts more than these predictors do: they were started again, or are others; save a new one with --save"
+            )
     if save:
         save.write_text(json.dumps({"version": resolved, "counts": [[*key, n] for key, n in sorted(counts.items())]}) + "\n", "utf-8")
     found = live_drift(resolved, reference, seen)
@@ -61,7 +67,7 @@ def counted(predictors: list[str], version: str) -> "Counts":
     counts: Counts = Counter()
     for predictor in predictors:
         try:
-            counts += read_counts(_metrics(predictor), version)
+            counts.update(read_counts(_metrics(predictor), version))
         except ValueError as error:
             raise UsageError(f"{predictor} gives no metrics of a predictor ({error}); name its address, such as localhost:8080") from error
     return counts

@@ -1,6 +1,7 @@
 """`penstock models`: what is in the registry, what served when, and the ways to change it."""
 
 import itertools
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def list_versions(
         print_json(rows)
         return
     if not rows:
-        view.say(f"No version of {escape(registry.name)} in {escape(registry.store.url)} yet: run `penstock run` first.")
+        view.say(f"No version of {escape(registry.name)} in {escape(registry.store.url)} yet: run `penstock run training` first.")
         return
     wide = console.width >= _WIDE
     table = view.table("version", *(["architecture"] if wide else []), "accuracy", *(["classes", "size"] if wide else []), "serves")
@@ -228,7 +229,9 @@ def approve(
     view.say(
         f"[green]{record.version}[/] is approved for {escape(record.environment)} by {escape(record.actor)} (record {record.sequence})."
     )
-    view.say(f"Deploy it: penstock run deployment --env {escape(record.environment)} --set version={record.version}")
+    where = escape(f"--env {record.environment} --store {shlex.quote(store)} --name {registry.name}")
+    manual = " --set actor=YOU --set reason=WHY" if record.strategy == "manual" else ""
+    view.say(f"Deploy it: penstock run deployment {where} --set version={record.version}{manual}")
 
 
 @app.command()

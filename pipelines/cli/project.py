@@ -61,7 +61,7 @@ def default_map(project: Project, group: Any) -> dict[str, Any]:
         if hasattr(command, "commands"):
             found[name] = default_map(project, command)
         else:
-            options = {parameter.name for parameter in command.params}
+            options = {parameter.name for parameter in command.params if f"--{parameter.name}" in parameter.opts}
             found[name] = {key: value for key, value in given.items() if value and key in options}
     return found
 

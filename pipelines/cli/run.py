@@ -12,7 +12,7 @@ from components.classifier.extras import with_remedy
 from components.storage.files import user_path
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, PipelineArgument, SettingsOption, StoreOption, errors, print_json
 from pipelines.cli.progress import Printer, display_names
-from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings
+from pipelines.cli.project import DEFAULT_NAME, chosen_name, complete_name, name_of_source, project_settings, read_project
 from pipelines.local import RunResult, new_run_directory, run_local, trained_files
 from pipelines.local_runs import RUNS
 
@@ -108,8 +108,13 @@ def prepare(pipeline: str, settings: list[str], *, env: str, store: str, name: s
     loaded = load_pipeline(pipeline)
     defaults = parameter_defaults(loaded)
     options = {"store": store, "name": name, "target": "local", "environment": env}
-    given = parse_settings(loaded, [*project_settings(pipeline), *settings])
-    arguments = defaults | {key: value for key, value in options.items() if key in defaults and value} | given
+    options = {key: value for key, value in options.items() if key in defaults and value}
+    project = read_project()  # whose values typer hands over as the options' defaults
+    unsaid = {"store": project.store or DEFAULT_STORE, "name": project.name, "environment": project.environment, "target": "local"}
+    said = {key: value for key, value in options.items() if value != unsaid[key]}
+    from_file = parse_settings(loaded, project_settings(pipeline))
+    given = from_file | parse_settings(loaded, settings)
+    arguments = defaults | options | from_file | said | parse_settings(loaded, settings)
     if "://" not in arguments["store"]:
         arguments["store"] = str(user_path(arguments["store"]).absolute())
     unnamed = not name and "name" not in given

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from components.classifier.errors import UsageError
 from pipelines.cli.output import JsonOption, PipelineArgument, SettingsOption, console, errors, print_json, warn_of_default_image
 from pipelines.cli.project import DEFAULT_NAME, name_of_source, project_settings, read_project
 
@@ -76,6 +77,10 @@ def run_arguments(pipeline: str, settings: list[str] | None) -> dict[str, Any]:
         arguments["name"] = name_of_source(arguments["source"])
         errors.print(
             Text(f"The model is called {arguments['name']}, after its source; --set name=… gives it another name."), soft_wrap=True
+        )
+    if "://" not in arguments.get("store", "://"):
+        raise UsageError(
+            f"store {arguments['store']!r} is a folder of this machine, which no step on Kubeflow sees; give s3://bucket/prefix"
         )
     check_groups(arguments)
     return arguments

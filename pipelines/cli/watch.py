@@ -99,10 +99,12 @@ def watch(
     if not pause:
         look()
         return
+    from pipelines.cli.run import Interrupted
+
     while True:
         try:
             look()
-        except UsageError:
+        except (UsageError, Interrupted):
             raise
         except PenstockError as error:  # a predictor that restarts, or a store that is away, may be back at the next look
             fail(error)

@@ -20,7 +20,7 @@ def group() -> None:
 @app.command()
 def add(
     file: Annotated[Path, typer.Argument(help="A safetensors file, or what torch.save wrote of a state dict.", show_default=False)],
-    name: Annotated[str, typer.Option("--name", help="What they are called.", show_default="made of the file's name")] = "",
+    called: Annotated[str, typer.Option("--name", help="What they are called.", show_default="made of the file's name")] = "",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -33,7 +33,7 @@ def add(
     from components.storage import open_store
 
     tensors = len(read_weights(local_only(file)))
-    record = Weights(open_store(store)).add(file, tensors, name)
+    record = Weights(open_store(store)).add(file, tensors, called)
     if as_json:
         print_json(record.model_dump(mode="json"))
         return

@@ -4,12 +4,15 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from components.classifier.errors import UsageError
 from components.registry import Registry
 from components.registry.publication import publish_directory
 from components.storage import open_store
+from pipelines.cli.output import DEFAULT_STORE
 from pipelines.cli.project import chosen_name, name_of_source
 from pipelines.cli.run import prepare
 from tests.cli.test_refusals import penstock
@@ -66,9 +69,23 @@ def test_the_projects_file_says_what_the_command_line_does_not(project: Path, mo
     assert "mine in" in penstock(monkeypatch, capsys, "models", "show", "champion").text.replace("mine has no champion", "mine in")
     arguments = prepare("training", ["learning_rate=0.02"], env="", store="store", name="mine")
     assert (arguments["epochs"], arguments["training"], arguments["policy"]) == ("9", {"learning_rate": 0.02}, {"minimum_accuracy": 0.5})
+    (project / "penstock.yaml").write_text("environment: staging\nparameters:\n  training: {environment: prod, name: dogs, store: s}\n")
+    for env, wanted in (("dev", "dev"), ("", "prod"), ("staging", "prod")):  # the last is what typer hands over from the file itself
+        assert prepare("training", [], env=env, store=DEFAULT_STORE, name="")["environment"] == wanted
+    arguments = prepare("training", [], env="", store="other", name="cats")
+    assert (arguments["name"], Path(arguments["store"]).name) == ("cats", "other")
+    (project / "penstock.yaml").write_text("store: my/store\nname: mine\n")
     monkeypatch.setenv("PENSTOCK_NAME", "theirs")
     assert "theirs has no champion" in penstock(monkeypatch, capsys, "models", "show", "champion").text
     assert "ours has no champion" in penstock(monkeypatch, capsys, "models", "show", "champion", "--name", "ours").text
+
+
+def test_the_projects_name_is_that_of_the_model_and_of_nothing_else(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: Shell) -> None:
+    (project / "penstock.yaml").write_text("store: s1\nname: pets\n")
+    save_file({"a": np.zeros(1, np.float32)}, project / "resnet18.safetensors")
+    added = penstock(monkeypatch, capsys, "weights", "add", str(project / "resnet18.safetensors"))
+    assert "pets" not in added.text.split(" is in ")[0]
+    assert penstock(monkeypatch, capsys, "weights", "remove").code == 2
 
 
 @pytest.mark.parametrize(

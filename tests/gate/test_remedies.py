@@ -31,6 +31,16 @@ def test_so_many_more_right_answers_pass() -> None:
         assert not decide(policy, good(360, 353 + more - 1)).deploy
 
 
+def test_a_bound_is_the_decimal_number_that_was_written() -> None:
+    """0.55 is a little more than 55 hundredths in binary."""
+    matrix = [[27, 23], [23, 27]]
+    assert remedy(decide(Policy(minimum_accuracy=0.55), evaluation(matrix)), "minimum_accuracy") == "1 more of the 100 test pictures right"
+    policy = Policy(class_recall_floors={"class0": 0.55, "class1": 0.9})
+    told = remedy(decide(policy, evaluation([[55, 45], [60, 40]])), "minimum_class_recall")
+    assert "class1" in told
+    assert "class0" not in told
+
+
 def test_so_many_test_pictures_with_the_same_accuracy_pass() -> None:
     policy = Policy(minimum_accuracy_lower_bound=0.97)
     n = number(remedy(decide(policy, good(360, 353)), "minimum_accuracy_lower_bound"), "test pictures with the same shares")

@@ -67,7 +67,8 @@ def test_without_floors_slices_are_not_judged() -> None:
 @pytest.mark.parametrize(
     ("theirs", "mine", "looser"),
     [
-        ({"site": 0.9}, {"site": 0.9, "brightness": 0.5}, False),
+        ({"site": 0.9}, {"site": 0.9, "brightness": 0.5}, True),  # more slices are judged together, so each may miss by more
+        ({}, {"brightness": 0.5}, False),
         ({"site": 0.9}, {"site": 0.8}, True),
         ({"site": 0.9}, {}, True),
         ({"site": 0.9}, {"site": 0.9, "site=north": 0.8}, True),
@@ -77,6 +78,16 @@ def test_without_floors_slices_are_not_judged() -> None:
 def test_a_policy_is_looser_where_a_slice_has_a_lower_floor(theirs: dict[str, float], mine: dict[str, float], looser: bool) -> None:
     found = Policy.read({"slice_floors": mine}).looser_than(Policy.read({"slice_floors": theirs}))
     assert found == (["slice_floors"] if looser else [])
+
+
+def test_floors_that_nothing_misses_cannot_let_through_what_the_environment_holds() -> None:
+    site, north = Policy.read({"slice_floors": {"site": 0.9}}), evaluation(north=(80, 100), south=(300, 300))
+    assert decide(site, north).verdict == "hold"
+    padded = site.override({"slice_floors": {"site": 0.9, "class": 0, "hospital": 0}})
+    assert padded.looser_than(site) == ["slice_floors"]
+    cats = Policy.read({"class_recall_floors": {"cat": 0.9}})
+    assert cats.override({"class_recall_floors": {"cat": 0.9, "dog": 0}}).looser_than(cats) == ["class_recall_floors"]
+    assert cats.override({"class_recall_floors": {"cat": 0.95}}).looser_than(cats) == []
 
 
 def test_of_sound_slices_at_their_floor_one_fails_in_at_most_one_of_twenty_evaluations() -> None:

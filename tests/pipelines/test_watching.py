@@ -16,7 +16,9 @@ from components.review import ReviewQueue
 from components.review.accuracy import live_accuracy
 from components.score.drift import Drift, ExpectedAccuracy
 from components.storage import Store, open_store
+from components.storage.memory import MemoryStore
 from pipelines.cli import app
+from pipelines.cli.submit import run_arguments
 from pipelines.submit import Server, SubmissionFailed, is_active
 from pipelines.watching import Bounds, ObservedDrift, Start, Started, Watches, known_by, reason_to_wait, reasons, start_once
 from tests import tiny
@@ -122,7 +124,8 @@ def test_a_start_not_long_ago_or_a_run_that_goes_on_holds_the_next_back(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return open_store(str(tmp_path / "store"))
+    """One that a cluster could reach, by its address."""
+    return MemoryStore.named(tmp_path.name)
 
 
 def start(store: Store, launch: Callable[[Callable[[str], None]], None] | None, active: bool = False) -> str:
@@ -223,6 +226,8 @@ def test_the_command_starts_a_gated_training_on_kubeflow_once(
         said: dict[str, Any] = json.loads(capsys.readouterr().out)
         return said
 
+    with pytest.raises(UsageError, match="store 'here' is a folder of this machine, which no step on Kubeflow sees"):
+        run_arguments("training", ["store=here"])
     assert watch("--min-accuracy", "0.2")["reasons"] == []
     assert "would start now" in watch("--dry-run")["done"]
     assert kubeflow.runs == []

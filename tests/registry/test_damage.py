@@ -34,6 +34,38 @@ def intact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 NAMES = [*files.TRAINED_FILES, files.EVALUATION, files.PREDICTIONS, files.REFERENCE, files.GOLDEN, files.REPORT, files.CARD]
 
 
+def test_publishing_again_puts_back_what_is_missing_or_was_changed(intact: Path, tmp_path: Path) -> None:
+    store = Path(shutil.copytree(intact / "store", tmp_path / "store"))
+    registry = Registry(open_store(str(store)), "digits")
+    (version,) = [found for found in registry.newest() if (intact / "fetched" / files.ONNX).read_bytes() == read(registry, found)]
+    folder = store / "models" / "digits" / version
+    (folder / files.ONNX).write_bytes(b"damaged")
+    (folder / files.REPORT).unlink()
+    assert len(registry.verify(version)) == 2
+    assert publish_directory(registry, intact / "bundle").version == version
+    assert registry.verify(version) == []
+
+
+def read(registry: Registry, version: str) -> bytes:
+    return registry.store.read(registry.key(version, files.ONNX))
+
+
+def test_a_publisher_puts_back_the_card_that_another_one_took_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other failed after this one had found its card, and removed it just before the manifest was there."""
+    registry = Registry(open_store(str(tmp_path / "store")), "digits")
+    create = registry.store.create
+
+    def taken(key: str, data: bytes) -> None:
+        if key.endswith(files.MANIFEST):
+            registry.store.delete(key.replace(files.MANIFEST, files.CARD))
+            registry.store.delete(key.replace(files.MANIFEST, files.ONNX))
+        create(key, data)
+
+    monkeypatch.setattr(registry.store, "create", taken)
+    version = publish_directory(registry, bundles.evaluated(tmp_path / "bundle")).version
+    assert registry.verify(version) == []
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_region_of_each_file_flipped_is_named(intact: Path, tmp_path: Path, name: str) -> None:
     folder = Path(shutil.copytree(intact / "fetched", tmp_path / "fetched"))

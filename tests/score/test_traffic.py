@@ -46,7 +46,7 @@ def _metrics(bundle: Path, version: str, requests: Sequence[Pixels]) -> str:
     """What a predictor's /metrics says after these requests."""
     registry, classifier = CollectorRegistry(), Classifier(bundle)
     metrics, sureness = Metrics(registry), Reference.load(bundle).sureness
-    loaded = LoadedModel("digits", version, classifier, classifier.spec, classifier.classes, 1, True, requests[0][0], sureness)
+    loaded = LoadedModel("digits", version, classifier, classifier.spec, classifier.classes, 1, True, False, requests[0][0], sureness)
     metrics.serving(loaded)
     for pixels in requests:
         answers = classifier.answer(pixels)
@@ -113,8 +113,9 @@ def test_the_command_says_what_drifted_and_whether_it_is_harmful(bundle: Path, t
     random.seed(7)
     own = PICTURES[_order()[300:]]
     noisy = np.clip(own + np.random.default_rng(1).normal(0, 90, own.shape), 0, 255).astype(np.uint8)
-    for name, pixels in {"own": own, "both": np.concatenate([own, noisy])}.items():
-        (tmp_path / name).write_text(_metrics(bundle, version, _requests(pixels)))
+    for name, requests in {"own": _requests(own), "both": _requests(own) + _requests(noisy)}.items():
+        random.seed(7)  # the second begins as the first
+        (tmp_path / name).write_text(_metrics(bundle, version, requests))
 
     def penstock(*arguments: str) -> Any:
         return CliRunner().invoke(app, ["drift", *arguments, "--store", store, "--name", "digits", "--version", version])
@@ -126,6 +127,15 @@ def test_the_command_says_what_drifted_and_whether_it_is_harmful(bundle: Path, t
     both = penstock(str(tmp_path / "both"), "--since", saved, "--json")
     assert json.loads(both.output)["pictures"] == 4 * 297
     assert "HARMFUL" in penstock(str(tmp_path / "both"), "--since", saved).output
+    bright = np.full_like(own, 250) - own // 50
+    (tmp_path / "bright").write_text(_metrics(bundle, version, _requests(bright)))
+    result = penstock(str(tmp_path / "bright"), "--json")
+    assert result.exit_code == 0, result.exception
+    found = json.loads(result.output)
+    assert "brightness" in {row["feature"] for row in found["drift"] if row["drifted"]}  # though no picture is in a lower bucket
+    assert penstock(str(tmp_path / "both"), "--save", str(tmp_path / "later.json")).exit_code == 0
+    fewer = penstock(str(tmp_path / "own"), "--since", str(tmp_path / "later.json"))
+    assert "counts more than these predictors do" in str(fewer.exception)
     (tmp_path / "other").write_text("<html>not metrics")
     refused = penstock(str(tmp_path / "other"))
     assert refused.exception is not None

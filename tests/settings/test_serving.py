@@ -1,7 +1,7 @@
 import pytest
 
 from components.classifier.errors import UsageError
-from components.settings.serving import KServeSettings, check_owner, check_store
+from components.settings.serving import KServeSettings, check_owner, check_store, clean_token
 
 
 def test_a_run_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -12,6 +12,15 @@ def test_a_run_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (settings.mode, settings.host, settings.namespace, settings.min_replicas) == ("Standard", "digits.example", "team", 2)
     assert settings.token.get_secret_value() == "secret"
     assert "secret" not in repr(settings)
+
+
+def test_a_token_loses_its_line_end_and_one_that_no_header_carries_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_KSERVE_TOKEN", "sekret\n")
+    assert KServeSettings.read({}).token.get_secret_value() == "sekret"
+    for token in ("sek\nret", "sekret\x00", "sekrét"):
+        with pytest.raises(UsageError, match="token of X holds characters that no HTTP header can carry") as caught:
+            clean_token(token, "X")
+        assert "sek" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
