@@ -45,6 +45,18 @@ def describe(device: torch.device) -> str:
     return f"cpu, {torch.get_num_threads()} threads" if device.type == "cpu" else device.type
 
 
+def fast_type(device: torch.device, precision: str = "auto") -> torch.dtype | None:
+    """Return the type of 16 bits in which a device computes a training step faster, None where that is none or `precision` is float32.
+
+    bfloat16 on CUDA and on CPUs that multiply matrices of it (Intel's AMX), float16 on CUDA of before 2020.
+    """
+    if precision == "float32":
+        return None
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16") else None
+
+
 def _accelerator() -> torch.device | None:
     for kind, available in (("cuda", torch.cuda.is_available), ("mps", torch.backends.mps.is_available)):
         if available():

@@ -62,6 +62,8 @@ class TrainingSettings(Settings):
     """auto, none, light, affine or photo."""
     device: str = "auto"
     """auto, cpu, cuda, mps, or gpu for whichever accelerator is there; a missing device is an error."""
+    precision: Literal["auto", "float32"] = "auto"
+    """auto: 16 bits in a training step where that is faster (GPUs; CPUs with Intel's AMX), weights stay float32; float32: everywhere."""
     sync_batch_norm: Literal["auto", "on", "off"] = "auto"
     """Whether several processes share the statistics of batch normalisation; auto: where each has fewer than 32 pictures of a batch."""
     gpus: str = "0"

@@ -49,9 +49,10 @@ def _batch_norm(
 ) -> Tensor:
     if not training:
         return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
-    function = SyncBatchNorm if x.device.type == "cuda" else _SyncBatchNormOnCPU  # torch's needs CUDA
-    out: Tensor = function.apply(x, weight, bias, running_mean, running_var, eps, momentum, dist.group.WORLD, dist.get_world_size())
-    return out
+    on_gpu = x.device.type == "cuda"
+    function, wide = (SyncBatchNorm, x) if on_gpu else (_SyncBatchNormOnCPU, x.float())  # torch's needs CUDA, and takes 16 bits
+    out: Tensor = function.apply(wide, weight, bias, running_mean, running_var, eps, momentum, dist.group.WORLD, dist.get_world_size())
+    return out.to(x.dtype)
 
 
 class _SyncBatchNormOnCPU(torch.autograd.Function):

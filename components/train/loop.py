@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from components.bundle.training import Epoch
+from components.classifier.device import fast_type
 from components.classifier.errors import TrainingError
 from components.classifier.stopping import StopRequest
 from components.settings.training import MAX_EPOCHS, TrainingSettings
@@ -115,7 +116,7 @@ class Trainer:
         self.steps = max(train.per_pass(options.batch_size), MIN_STEPS_PER_EPOCH)
         self._optimizer = make_optimizer(network, options)
         self._average = WeightAverage(self.network, 10)
-        self._amp_type = _amp_type(device)
+        self._amp_type = fast_type(device, options.precision)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
 
     def fit(self, checkpoints: Checkpoints, show: TrainingProgress, stop: StopRequest | None = None, until: int | None = None) -> Fitted:
@@ -384,12 +385,6 @@ class Trainer:
         if self._stale(progress):
             return f"the validation loss was clearly higher for {self._options.patience} epochs"
         return "all epochs were run"
-
-
-def _amp_type(device: torch.device) -> torch.dtype | None:
-    if device.type != "cuda":
-        return None
-    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 def _mix(seed: int, epoch: int) -> int:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from components.classifier.device import choose_device, describe
+from components.classifier.device import choose_device, describe, fast_type
 from components.classifier.errors import TrainingError
 
 without_gpu = pytest.mark.skipif(
@@ -32,3 +32,13 @@ def test_cpu_is_cpu_everywhere() -> None:
 def test_a_gpu_and_the_cpu_at_once_is_a_contradiction() -> None:
     with pytest.raises(TrainingError, match="contradict each other"):
         choose_device("cpu", "1")
+
+
+@pytest.mark.parametrize(
+    ("able", "precision", "expected"), [(True, "auto", torch.bfloat16), (True, "float32", None), (False, "auto", None)]
+)
+def test_a_cpu_computes_in_16_bits_where_it_is_faster_so_and_may(
+    monkeypatch: pytest.MonkeyPatch, able: bool, precision: str, expected: torch.dtype | None
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": able})
+    assert fast_type(torch.device("cpu"), precision) == expected

@@ -47,6 +47,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Pat
     assert any((array != weights(other)[name]).any() for name, array in weights(first).items())
 
 
+def test_in_16_bits_the_weights_stay_float32_and_it_learns_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    fast, exact = (trainer(options(precision=precision), split(0, 300), split(300, 400)) for precision in ("auto", "float32"))
+    found, expected = (one.fit(checkpoints(tmp_path / str(number)), SHOW) for number, one in enumerate((fast, exact)))
+    assert found.history[0].train_loss != expected.history[0].train_loss  # 16 bits were really used
+    assert all(array.dtype != torch.bfloat16 for array in fast.network.state_dict().values())
+    losses = [fitted.history[-1].validation_loss or 0 for fitted in (found, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=0.1)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_training_that_is_killed_at_random_steps_ends_like_an_unbroken_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], seed: int, monkeypatch: pytest.MonkeyPatch

@@ -140,7 +140,7 @@ def start_nodes(work: NodeWork) -> list[subprocess.Popen[str]]:
 @pytest.mark.timeout(900)
 def test_two_nodes_end_with_the_weights_of_one(digits_dataset: Dataset, tmp_path: Path) -> None:
     options = TrainingSettings.read(
-        {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "batch_size": 95, "augmentation": "none"},
+        {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.05, "batch_size": 95, "augmentation": "none", "precision": "float32"},
         name="digits",
         device="cpu",
         architecture="tests.train.flat:two_layers",

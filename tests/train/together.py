@@ -64,6 +64,7 @@ def layers() -> list[tuple[nn.Module, Tensor]]:
         (nn.BatchNorm1d(3, affine=False, momentum=0.3), torch.randn(7, 3, 5)),
         (nn.BatchNorm2d(3, eps=0.01), (3 * torch.randn(7, 3, 4, 5)).contiguous(memory_format=torch.channels_last)),
         (Activated(3), torch.randn(7, 3, 2, 2)),
+        (nn.BatchNorm2d(3), torch.randn(7, 3, 4, 5).bfloat16()),
     ]
     for layer, _ in found:
         for parameter in layer.parameters():
