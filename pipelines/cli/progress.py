@@ -200,5 +200,7 @@ def figures_line(step: Step) -> str:
 
 
 def _short(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else " ".join(str(value).split())
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.4g}"
+    text = " ".join(str(value).split())
     return text if len(text) <= 60 else text[:59] + "…"

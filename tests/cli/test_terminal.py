@@ -119,3 +119,10 @@ def test_the_bar_names_the_unit_that_is_counted_now(monkeypatch: pytest.MonkeyPa
             printer("line", step, f"progress: {line}")
             shown.append((int(task.completed), task.fields["unit"]))
     assert shown == [(50, "files"), (90, "files"), (10, "thumbnails")]
+
+
+def test_large_figures_of_a_step_are_written_out() -> None:
+    figures = {"rows": 1_234_567.0, "errors": 0.0, "review_share": 0.03125, "images_per_second": 15442.3}
+    assert progress.figures_line(Step("merge-scores", 0.0, figures=figures)) == (
+        "rows 1234567  errors 0  review_share 0.03125  images_per_second 15442"
+    )
