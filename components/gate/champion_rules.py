@@ -138,9 +138,9 @@ def _p(p: Fraction, level: float = ONE_SIDED) -> str:
 
 
 def _counts(paired: Paired) -> str:
-    sure = "" if paired.effective is None else f", by groups as sure as {paired.effective:.0f} independent ones"
+    effective = "" if paired.effective is None else f", by groups an effective sample size of {paired.effective:.0f}"
     alone = f"{paired.only_challenger} right by the challenger alone, {paired.only_champion} by the champion alone"
-    return f"of {paired.n} pictures{sure}, {alone}"
+    return f"of {paired.n} pictures{effective}, {alone}"
 
 
 def _signed(figure: Fraction, bound: float | None = None) -> str:

@@ -20,13 +20,13 @@ RECALL, SUPPORT, SLICES = "minimum_class_recall", "minimum_class_support", "slic
 
 
 class Floored(NamedTuple):
-    """A class or slice with a floor; its pictures tell as much as `sure` independent ones, which groups make fewer."""
+    """A class or slice with a floor; `effective` is the sample size of its pictures, which groups make smaller."""
 
     name: str
     correct: int
     support: int
     floor: float
-    sure: float
+    effective: float
 
     @classmethod
     def of(cls, result: ClassResult, floor: float) -> Self:
@@ -99,7 +99,7 @@ class _Judged:
     correct: int
     support: int
     floor: float
-    sure: float
+    effective: float
     adjusted: float
     together: int
     """How many are judged together."""
@@ -112,9 +112,9 @@ class _Judged:
 
     @property
     def line(self) -> str:
-        sure = "" if self.sure == self.support else f", by groups as sure as {self.sure:.0f} independent ones"
+        effective = "" if self.effective == self.support else f", by groups an effective sample size of {self.effective:.0f}"
         own_floor = f", floor {plain(self.floor)}" if self.named else ""
-        return f"{self.name!r} {show(self.share, self.floor)} ({self.correct} of {self.support}{sure}{own_floor})"
+        return f"{self.name!r} {show(self.share, self.floor)} ({self.correct} of {self.support}{effective}{own_floor})"
 
     @cached_property
     def zone(self) -> str:
@@ -123,14 +123,14 @@ class _Judged:
             return "pass"
         if self.adjusted <= FAMILY:
             return "fail"
-        return "insufficient" if self.together * p_below(0, self.sure, self.floor) > FAMILY else "chance"
+        return "insufficient" if self.together * p_below(0, self.effective, self.floor) > FAMILY else "chance"
 
 
 _ZONES = ("fail", "insufficient", "chance", "pass")
 
 
 def _judge(present: list[Floored], named: bool) -> list[_Judged]:
-    adjusted = holm([p_below(one.correct * one.sure / one.support, one.sure, one.floor) for one in present])
+    adjusted = holm([p_below(one.correct * one.effective / one.support, one.effective, one.floor) for one in present])
     return [_Judged(*one, p, len(present), named) for one, p in zip(present, adjusted, strict=True)]
 
 

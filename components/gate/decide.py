@@ -122,7 +122,7 @@ def reuse(judged_before: int) -> RuleResult:
     if judged >= MANY_VERSIONS:
         chance = 1 - (1 - ONE_SIDED) ** judged
         reason += (
-            f": of so many that equal the champion, one is called significantly better with a chance of up to {chance:.0%}; "
+            f": with this many that equal the champion, the chance that one is called significantly better is up to {chance:.0%}; "
             "take new test pictures, or set correct_for_reuse"
         )
     return RuleResult(rule=REUSE, outcome="pass", reason=reason, value=judged, shown=str(judged))

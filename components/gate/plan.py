@@ -32,7 +32,7 @@ class Need:
 def plan(policy: Policy, setting: Setting) -> list[Need]:
     """Say for each rule how many test pictures it needs; simulated with the rules themselves, to about a fifth.
 
-    Pictures of groups are more by the design effect: so many tell as much as those that stand for themselves.
+    Of grouped pictures it needs more, by the design effect, for the same effective sample size.
     """
     effect = design_effect(setting.group_size, setting.group_correlation)
     needs = [

@@ -57,11 +57,11 @@ def _slices(result: RuleResult, evaluation: Evaluation, policy: Policy) -> str:
 def _floors(result: RuleResult, found: list[Floored], judged: int, what: str) -> str:
     """How many more pictures of each must be right; `found` are of `judged` that are judged together."""
     parts = []
-    for name, correct, support, floor, sure in found:
+    for name, correct, support, floor, effective in found:
         if Fraction(correct, support) >= as_written(floor):
             continue
         independent = math.log(FAMILY / judged) / math.log(1 - floor) if floor < 1 else 1
-        enough = math.ceil(independent * support / sure)
+        enough = math.ceil(independent * support / effective)
         more = f"{math.ceil(as_written(floor) * support) - correct} more of the {support} pictures of {name!r} right"
         parts.append(more + (f", or {enough} pictures to tell" if result.outcome == "insufficient" and enough > support else ""))
     return "; ".join(parts[:MAX_NAMES]) + (f"; and {len(parts) - MAX_NAMES} more {what}" if len(parts) > MAX_NAMES else "")
@@ -113,8 +113,8 @@ REMEDIES: dict[str, Callable[[RuleResult, Evaluation, Policy], str]] = {
     "slice_floors": _slices,
     "minimum_class_support": _support,
     "maximum_ece": _figure("a calibration error"),
-    "maximum_latency_ms": _figure("milliseconds for one picture, as of a smaller architecture"),
-    "maximum_size_mb": _figure("megabytes, as of a smaller architecture"),
+    "maximum_latency_ms": _figure("milliseconds per picture (a smaller architecture takes fewer)"),
+    "maximum_size_mb": _figure("megabytes (a smaller architecture has fewer)"),
     "maximum_accuracy_drop": _paired(lambda b, c, n, bound: c - b <= bound * n),
     "forbid_significant_drop": _paired(lambda b, c, n, _: mcnemar(b, c, "less") > ONE_SIDED),
     "non_inferiority_margin": _paired(lambda b, c, n, bound: difference_interval(b, c, n)[0] >= bound),

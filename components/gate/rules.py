@@ -43,7 +43,7 @@ def _groups(evaluation: Evaluation) -> str:
     groups = evaluation.groups
     if groups is None:
         return ""
-    return f", of {groups.n} groups by {groups.column}, as sure as {groups.effective:.0f} independent ones"
+    return f", of {groups.n} groups by {groups.column}, an effective sample size of {groups.effective:.0f}"
 
 
 def accuracy_lower_bound(bound: float, evaluation: Evaluation) -> RuleResult:

@@ -61,7 +61,7 @@ def test_groups_make_the_gate_less_sure_and_are_named(rule: str, bound: float, a
     assert judge(rule, bound, judged).outcome == alone
     grouped = judge(rule, bound, judged.model_copy(update={"groups": Groups(column="patient", n=12, effective=20.0)}))
     assert grouped.outcome == "insufficient"
-    assert rule == "minimum_macro_f1" or ", of 12 groups by patient, as sure as 20 independent ones" in grouped.reason
+    assert rule == "minimum_macro_f1" or ", of 12 groups by patient, an effective sample size of 20" in grouped.reason
 
 
 @pytest.mark.parametrize(("bound", "outcome"), [(0.95, "pass"), (0.97, "insufficient"), (0.995, "fail")])

@@ -1,12 +1,15 @@
 """What a run in containers may reach: the run's own folders and the given paths, the storage settings, and nothing more."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipelines import local_runner
 from pipelines.docker import in_containers
+from pipelines.local import run_local
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,31 @@ def test_keys_and_what_an_environment_allows_hold_in_containers_too(tmp_path: Pa
     assert (environment["PENSTOCK_SIGNING_PASSWORD"], environment["PENSTOCK_ENVIRONMENT"]) == ("secret", "prod")
     assert mounts(containers)[str(tmp_path / "signing.pem")] is True
     assert mounts(containers)[str(tmp_path / "verify.pem")] is True
+
+
+def test_secrets_go_to_the_containers_and_not_into_the_runs_folder(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "sekret")
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("pipelines.local_runner.container_runner", lambda containers, run: given.update(containers))
+
+    def begin(command: list[str], **_: Any) -> None:
+        local_runner._runner(json.loads(Path(command[-1]).read_text())["containers"])
+        raise OSError("begun")
+
+    monkeypatch.setattr("pipelines.local.subprocess.Popen", begin)
+    for folder in ("tmp", "artifacts"):
+        (tmp_path / "run" / folder).mkdir(parents=True)
+    with pytest.raises(OSError, match="begun"):
+        run_local(
+            "training",
+            {"store": str(tmp_path / "store")},
+            tmp_path / "run",
+            lambda kind, step, text: None,
+            str(tmp_path / "c"),
+            docker=True,
+        )
+    assert given["environment"]["AWS_SECRET_ACCESS_KEY"] == "sekret"
+    assert "sekret" not in "".join(path.read_text() for path in tmp_path.rglob("*.json"))
 
 
 def test_steps_run_as_the_user_and_locked_down(tmp_path: Path) -> None:
