@@ -32,7 +32,7 @@ def test_versions_that_were_judged_on_the_same_pictures_are_counted_once(tmp_pat
 def test_from_ten_versions_on_the_decision_warns_and_still_promotes() -> None:
     before, after = (decide(POLICY, good(), judged_before=MANY_VERSIONS - k) for k in (2, 1))
     assert "take new test pictures" not in before.reasons[-1]
-    assert "chance of up to 22%; take new test pictures" in after.reasons[-1]
+    assert "significantly better is up to 22%; take new test pictures" in after.reasons[-1]
     assert before.deploy
     assert after.deploy
     assert "rules passed" in after.summary
