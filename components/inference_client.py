@@ -19,7 +19,7 @@ import urllib3
 from components.bundle.files import INPUT_NAME, OUTPUT_NAME
 from components.classifier.errors import InferenceError, UsageError, one_line
 from components.classifier.images import Pixels, encode_png
-from components.storage.nearby import is_nearby
+from components.storage.nearby import is_http, is_nearby
 
 Form = Literal["binary", "json", "png"]
 """How V2 carries pictures: UINT8 as binary data or as JSON numbers, or BYTES of base64-encoded PNG."""
@@ -51,7 +51,7 @@ class InferenceClient:
     """
 
     def __init__(self, address: str, name: str, *, headers: Mapping[str, str] | None = None, ca: str = "", seconds: float = 30.0) -> None:
-        if not _is_http(address):
+        if not is_http(address):
             raise UsageError(f"{address!r} is not an address of a predictor; give one that begins with http:// or https:// (--url)")
         self.address = address.rstrip("/")
         self._name = name
@@ -83,7 +83,8 @@ class InferenceClient:
         body = json.dumps({"instances": instances, **options}).encode()
         document = self.ask("POST", f"/v1/models/{self._name}:predict", body)
         predictions, version = document.get("predictions"), document.get("model_version")
-        if not isinstance(predictions, list) or len(predictions) != len(instances) or not isinstance(version, str):
+        fits = isinstance(predictions, list) and len(predictions) == len(instances) and isinstance(version, str)
+        if not fits or not all(isinstance(prediction, dict) for prediction in predictions or []):
             raise self._unexpected("V1", json.dumps(document))
         return document
 
@@ -150,10 +151,3 @@ def proxy_for(address: str) -> str:
     """Return the proxy that the environment names for an address; empty for this machine's and a cluster's own addresses."""
     parts = urlsplit(address)
     return "" if is_nearby(address) or proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
-
-
-def _is_http(address: str) -> bool:
-    try:
-        return urlsplit(address).scheme in {"http", "https"}
-    except ValueError:  # [ without ]
-        return False

@@ -12,19 +12,21 @@ def compile_pipelines(output: Path) -> list[Path]:
 
     The images are what PENSTOCK_IMAGE, PENSTOCK_SLIM_IMAGE and PENSTOCK_PREDICTOR_IMAGE name, and what steps ask of the cluster is
     what the file PENSTOCK_RESOURCES says. Raises UsageError when the predictor's image is not known, when one ends in `:latest`, under
-    which a node may keep an old image and run old code, and when the file names steps that are not there.
+    which a node may keep an old image and run old code, and when the file names steps that are not there; StoreError when the directory
+    cannot be written to.
     """
     from kfp import compiler
+
+    from components.storage.files import explain_os_errors
 
     for name in PIPELINES:
         check_images(load_pipeline(name))
     check_resources()
-    output.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name in PIPELINES:
-        path = output / f"{name}.yaml"
-        compiler.Compiler().compile(load_pipeline(name), package_path=str(path))
-        written.append(path)
+    written = [output / f"{name}.yaml" for name in PIPELINES]
+    with explain_os_errors(f"cannot write to {output}"):
+        output.mkdir(parents=True, exist_ok=True)
+        for name, path in zip(PIPELINES, written, strict=True):
+            compiler.Compiler().compile(load_pipeline(name), package_path=str(path))
     return written
 
 

@@ -122,7 +122,7 @@ def _of_release_0_1(folder: Path) -> LocalRun | None:
             seconds=result.stat().st_mtime - started if result.exists() else 0.0,
             outcome=outcome,
         )
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

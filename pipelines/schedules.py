@@ -9,8 +9,9 @@ from components.classifier.errors import UsageError
 from pipelines.kfp_inside import add_plugins
 from pipelines.submit import Server, compiled, connected, mlflow_plugin
 
-_DURATION = re.compile(r"(\d+)([smhd])")
+_DURATION = re.compile(r"(\d{1,12})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MAX_DAYS = 3650
 _CRON_FIELDS = 5
 _PAGE = 100
 
@@ -56,11 +57,13 @@ def read_trigger(cron: str, every: str) -> Trigger:
 
 
 def read_duration(text: str, option: str) -> int:
-    """Read a duration such as 30m, 6h or 1d in seconds; raises UsageError, which names the option, for another form and for none."""
+    """Read a duration such as 30m, 6h or 1d in seconds; raises UsageError naming the option for another form, none or over ten years."""
     found = _DURATION.fullmatch(text)
     if not found or int(found[1]) == 0:
         raise UsageError(f"{option} {text!r} is not a duration; use one such as 30m, 6h or 1d")
-    return int(found[1]) * _SECONDS[found[2]]
+    if (seconds := int(found[1]) * _SECONDS[found[2]]) > _MAX_DAYS * _SECONDS["d"]:
+        raise UsageError(f"{option} {text!r} is too long; use {_MAX_DAYS}d at most")
+    return seconds
 
 
 def duration_text(seconds: int) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.classifier.errors import PenstockError, UsageError, first_line
 from components.settings.serving import clean_token
+from components.storage.nearby import is_http
 from pipelines.catalogue import load_pipeline
 from pipelines.kfp_inside import add_plugins
 
@@ -133,7 +134,7 @@ def connected(server: Server) -> Iterator["Client"]:
 
     Raises UsageError for a host of another form, SubmissionFailed when the server cannot be reached or refuses.
     """
-    if not server.host.startswith(("http://", "https://")):
+    if not is_http(server.host):
         raise UsageError(f"--host takes an address such as https://kubeflow.example/pipeline, got {server.host!r}")
     _check_answers(server)
     with _quiet(), _errors_of(server):

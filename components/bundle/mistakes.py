@@ -11,6 +11,7 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.classifier.errors import UsageError
 from components.classifier.images import Pixels, as_image
+from components.storage.files import explain_os_errors
 
 THUMBNAIL_SIDE = 112
 """Longest side of a thumbnail, in pixels."""
@@ -88,7 +89,7 @@ def thumbnails_by_row(predictions: Predictions) -> dict[int, Pixels]:
 
 
 def write_table(path: Path, pictures: Iterable[WrongPicture]) -> None:
-    """Write wrong pictures as CSV or Parquet, by the ending of `path`; raises UsageError for another ending."""
+    """Write wrong pictures as CSV or Parquet, by the ending of `path`; raises UsageError for another ending, and StoreError."""
     import pyarrow as pa
     import pyarrow.csv
     import pyarrow.parquet as pq
@@ -97,9 +98,7 @@ def write_table(path: Path, pictures: Iterable[WrongPicture]) -> None:
     types["label_quality"] = pa.float64()
     schema = pa.schema([(field.name, types.get(field.name, pa.string())) for field in fields(WrongPicture)])
     table = pa.Table.from_pylist([asdict(picture) for picture in pictures], schema=schema)
-    if path.suffix == ".parquet":
-        pq.write_table(table, path)
-    elif path.suffix == ".csv":
-        pyarrow.csv.write_csv(table, path)
-    else:
+    if path.suffix not in {".csv", ".parquet"}:
         raise UsageError(f"{path.name} ends in neither .csv nor .parquet; name a file that does")
+    with explain_os_errors(f"cannot write {path}"):
+        (pq.write_table if path.suffix == ".parquet" else pyarrow.csv.write_csv)(table, path)

@@ -87,7 +87,7 @@ def refuse_unknown(group: str, values: Mapping[str, Any], known: Iterable[str]) 
     if not isinstance(values, Mapping):
         raise UsageError(f"{group} takes a mapping of settings, not {values!r}")
     names = list(known)
-    for name in sorted(set(values) - set(names)):
+    for name in sorted(str(name) for name in values if name not in names):
         raise UsageError(f"{group} has no setting {name!r}{near(name, names)}; it takes {', '.join(names)}")
 
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from components.classifier.errors import UsageError, validation_problems
+from components.classifier.errors import UsageError, one_line, validation_problems
 from components.settings.base import check_namespace, check_service_name, refuse_unknown
 
 TARGETS = ("local", "kserve")
@@ -124,6 +124,8 @@ class KServeSettings(BaseSettings):
             return cls(**(given | ({"namespace": namespace} if namespace else {})))
         except ValidationError as error:
             raise UsageError(f"serving: {validation_problems(error)[0]}") from error
+        except SettingsError as error:
+            raise UsageError(f"a PENSTOCK_KSERVE_ variable: {one_line(error)}; write it as JSON, such as [10, 50]") from error
 
     @property
     def standard(self) -> bool:

@@ -1,9 +1,17 @@
-"""Which addresses are this machine's and a cluster's own: a proxy could not reach them, and must not see what goes there."""
+"""Which addresses are HTTP, and which are this machine's and a cluster's own: a proxy could not reach them, and must not see them."""
 
 import ipaddress
 from urllib.parse import urlsplit
 
 _CLUSTER_SUFFIXES = (".svc", ".local", ".localhost")
+
+
+def is_http(address: str) -> bool:
+    """Say whether a text is an address that begins with http:// or https://."""
+    try:
+        return address.partition("://")[1] != "" and urlsplit(address).scheme in {"http", "https"}
+    except ValueError:  # [ without ]
+        return False
 
 
 def is_nearby(address: str) -> bool:

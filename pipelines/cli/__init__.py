@@ -1,5 +1,6 @@
 """The `penstock` command: one module per group of commands, put together here."""
 
+import io
 import sys
 from importlib import metadata
 from typing import Annotated
@@ -80,6 +81,8 @@ def start(
 
 def main() -> None:
     """Run the command line; a PenstockError becomes one line and an exit code, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
         app()
     except PenstockError as error:

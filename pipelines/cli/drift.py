@@ -36,6 +36,7 @@ def drift(
     Example: `penstock drift localhost:8080 --save today.json`
     """
     from components.score.traffic import live_drift
+    from components.storage.files import write_file
 
     registry = open_registry(store, name)
     resolved = registry.select(version)
@@ -49,7 +50,7 @@ def drift(
                 f"{since} counts more than these predictors do: they were started again, or are others; save a new one with --save"
             )
     if save:
-        save.write_text(json.dumps({"version": resolved, "counts": [[*key, n] for key, n in sorted(counts.items())]}) + "\n", "utf-8")
+        write_file(save, [json.dumps({"version": resolved, "counts": [[*key, n] for key, n in sorted(counts.items())]}).encode() + b"\n"])
     found = live_drift(resolved, reference, seen)
     if as_json:
         print_json(asdict(found))

@@ -75,7 +75,9 @@ def plan(
     discordance: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="On which share of the pictures just one of champion and challenger is right.")
     ] = 0.05,
-    group_size: Annotated[float, typer.Option(min=1, help="How many test pictures a group has, such as a patient; 1 without groups.")] = 1,
+    group_size: Annotated[
+        float, typer.Option(min=1, max=1e6, help="How many test pictures a group has, such as a patient; 1 without groups.")
+    ] = 1,
     group_correlation: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="How far a group's pictures are right and wrong together: 0 not at all, 1 wholly.")
     ] = 0.5,

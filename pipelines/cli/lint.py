@@ -86,7 +86,7 @@ def _project_ignores(file: Path) -> list[str]:
         settings = tomllib.loads(file.read_text("utf-8")).get("tool", {}).get("penstock", {}).get("lint", {})
     except FileNotFoundError:
         return []
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise UsageError(f"cannot read {file} ({error}); mend it, or run the command in another folder") from error
     ignored = settings.get("ignore", [])
     if not isinstance(ignored, list) or not all(isinstance(it, str) for it in ignored):

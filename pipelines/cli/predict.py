@@ -73,13 +73,15 @@ def predict(
 
 
 def _pictures(path: Path) -> list[Path]:
-    """A file itself, the pictures below a folder, or what a glob matches, in order; raises UsageError where there are none."""
+    """A file itself, the pictures below a folder, or what a glob matches, in order; raises UsageError for none, and StoreError."""
     from components.readers.listing import looks_like_picture
+    from components.storage.files import explain_os_errors
 
-    if path.is_file():
-        return [path]
-    found = sorted(path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - may be absolute
-    pictures = [file for file in found if file.is_file() and looks_like_picture(file.name)]
+    with explain_os_errors(f"cannot look for {path}"):
+        if path.is_file():
+            return [path]
+        found = sorted(path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - may be absolute
+        pictures = [file for file in found if file.is_file() and looks_like_picture(file.name)]
     if not pictures:
         wrong = f"no picture in {path}" if path.is_dir() else f"no such file: {path}"
         raise UsageError(f"{wrong}; give the paths of pictures, folders or globs")
@@ -119,8 +121,12 @@ def _no_predictor(error: InferenceError) -> PenstockError:
 
 def _ask(client: "InferenceClient", path: Path, options: dict[str, Any]) -> Prediction:
     """Send one picture; returns the server's refusal as the picture's own, and raises PenstockError for anything worse."""
+    from components.storage.files import explain_os_errors
+
+    with explain_os_errors(f"cannot read {path}"):
+        content = path.read_bytes()
     try:
-        document = client.predict([{"b64": base64.b64encode(path.read_bytes()).decode()}], **options)
+        document = client.predict([{"b64": base64.b64encode(content).decode()}], **options)
         return Prediction(str(path), document["predictions"][0], document["model_version"])
     except InferenceError as error:
         if not error.status or not error.detail:

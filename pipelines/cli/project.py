@@ -45,7 +45,7 @@ def read_project() -> Project:
         content = yaml.safe_load(FILE.read_text("utf-8"))
     except FileNotFoundError:
         return Project()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"{FILE} cannot be read ({' '.join(str(error).split())}); write it as YAML, or remove it") from error
     project = Project.read(content or {})
     if unknown := sorted(set(project.parameters) - set(PIPELINES)):

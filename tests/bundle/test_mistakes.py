@@ -12,7 +12,7 @@ from components.bundle import files, mistakes
 from components.bundle.evaluation import Evaluation
 from components.bundle.mistakes import WrongPicture, thumbnails_of, write_table, wrong_pictures
 from components.bundle.predictions import Predictions
-from components.classifier.errors import EvaluationError, UsageError
+from components.classifier.errors import EvaluationError, StoreError, UsageError
 from components.evaluate.evaluation import evaluate
 from tests.evaluate import made
 
@@ -76,6 +76,8 @@ def test_tables_read_back_as_they_were(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "none.parquet").column_names == list(vars(pictures[0]))
     with pytest.raises(UsageError, match="neither"):
         write_table(tmp_path / "out.xlsx", pictures)
+    with pytest.raises(StoreError, match=r"cannot write .*nowhere/out.csv.* No such file or directory"):
+        write_table(tmp_path / "nowhere" / "out.csv", pictures)
 
 
 def test_damaged_file_names_are_refused_by_the_file_that_holds_them(evaluated: Path, tmp_path: Path) -> None:

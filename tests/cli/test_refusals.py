@@ -13,10 +13,10 @@ from tests.pipelines import runs
 
 
 class Refused:
-    """An ended command: exit code and what it said."""
+    """An ended command: exit code, what it said in one line, and the lines of its errors."""
 
-    def __init__(self, code: int, text: str) -> None:
-        self.code, self.text = code, text
+    def __init__(self, code: int, text: str, lines: list[str]) -> None:
+        self.code, self.text, self.lines = code, text, lines
 
 
 def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> Refused:
@@ -27,7 +27,7 @@ def penstock(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     assert "Traceback" not in said.err
     code = ended.value.code
     assert isinstance(code, int)
-    return Refused(code, " ".join((said.out + said.err).split()))
+    return Refused(code, " ".join((said.out + said.err).split()), said.err.splitlines())
 
 
 KSERVE = ["target=kserve", "store=s3://models/penstock"]
@@ -81,6 +81,46 @@ def test_a_run_that_cannot_work_is_refused_before_it_starts(
     for word in words:
         assert word in refused.text
     assert not (tmp_path / ".penstock" / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files", "words"),
+    [
+        (["doctor"], {}, 'PENSTOCK_KSERVE_ variable: error parsing value for field "canary_steps"'),
+        (["models", "list"], {"penstock.yaml": "5: 6\nname: a\n"}, "penstock.yaml has no setting '5'"),
+        (["models", "list"], {"penstock.yaml": "on:\nno: 1\n"}, "penstock.yaml has no setting 'False'"),
+        (["models", "list"], {"penstock.yaml": "[" * 3000}, "penstock.yaml cannot be read (maximum recursion depth"),
+        (["compile", "--output", "file"], {"file": ""}, "cannot write to file: a part of the path is a file"),
+        (["predict", "n" * 300, "--name", "digits"], {}, "the name is too long for this file system"),
+        (["predict", "/proc/self/mem", "--name", "digits"], {}, "cannot read /proc/self/mem: the disk reports an input/output error"),
+        (["watch", "a", "--set", "source=digits", "--cool-down", "99999999999d"], {}, "--cool-down '99999999999d' is too long; use 3650d"),
+        (["watch", "a", "--every", f"{'9' * 5000}d"], {}, "is not a duration"),
+        (["schedule", "list", "--host", "http://[::1"], {}, "--host takes an address such as"),
+        (["schedule", "list", "--host", "ftp://kubeflow"], {}, "--host takes an address such as"),
+        (["lint", "file"], {"file": "", "pyproject.toml": "tool = 1\n"}, "cannot read pyproject.toml"),
+    ],
+)
+def test_an_odd_input_ends_with_one_line(
+    arguments: list[str],
+    files: dict[str, str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_KSERVE_CANARY_STEPS", "10,50")
+    for name, content in files.items():
+        Path(name).write_text(content)
+    refused = penstock(monkeypatch, capsys, *arguments)
+    assert refused.code in {1, 2}
+    assert refused.text.startswith("error: ")
+    assert words in refused.text
+    assert len(refused.lines) == 1
+
+
+def test_a_group_is_not_endless(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert penstock(monkeypatch, capsys, "gate", "plan", "--group-size", "inf").code == 2
 
 
 @pytest.mark.parametrize("arguments", [["run"], ["run", "training", "--store"], ["nothing"], ["models", "show"], ["submit", "training"]])

@@ -34,6 +34,7 @@ def test_runs_are_listed_newest_first_and_one_whose_process_is_gone_is_lost(tmp_
     record(tmp_path, 2, status="running", pid=2**22 + 1)
     record(tmp_path, 3, status="running", pid=os.getpid())
     (tmp_path / "stray").mkdir()
+    (tmp_path / "stray" / "request.json").write_text("[]")
     assert [run.status for run in list_runs(tmp_path)] == ["running", "lost", "succeeded"]
 
 

@@ -91,7 +91,17 @@ def test_a_server_that_is_not_there_or_too_slow_is_status_0(pictures: np.ndarray
     assert caught.value.status == 0
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[1]", b"{}", b'{"outputs": [{"name": "probabilities"}]}', b'{"outputs": 1}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>",
+        b"[1]",
+        b"{}",
+        b'{"predictions": [[1.0]], "model_version": "v"}',
+        b'{"outputs": [{"name": "probabilities"}]}',
+        b'{"outputs": 1}',
+    ],
+)
 def test_a_server_that_speaks_something_else_is_told(pictures: np.ndarray, body: bytes) -> None:
     with recording(Recorder(body=body)) as other:
         client = InferenceClient(other.url, NAME)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from components.classifier.errors import PenstockError, UsageError
 from pipelines.cli import app
+from tests.pipelines import runs
 from tests.predictor.versions import png
 
 runner = CliRunner()
@@ -94,6 +96,16 @@ def test_the_table_fits_80_columns_with_all_probabilities_a_long_path_and_a_refu
     assert "into-its-column.png" in output
     for number, probability in enumerate(expected[0]):
         assert f"{probability:.4f} {number}" in output
+
+
+def test_a_name_that_is_no_text_is_escaped(url: str, files: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")
+    folder = Path(files[0]).parent
+    Path(files[0]).rename(folder / os.fsdecode(b"\xff.png"))
+    for form in ("--probabilities", "--csv", "--json"):
+        done = runs.penstock("predict", str(folder), "--url", url, form, cwd=folder)
+        assert (done.code, done.err) == (0, "")
+        assert "\\udcff.png" in done.out
 
 
 def test_a_missing_file_is_wrong_usage(url: str) -> None:

@@ -140,3 +140,6 @@ def test_the_command_says_what_drifted_and_whether_it_is_harmful(bundle: Path, t
     refused = penstock(str(tmp_path / "other"))
     assert refused.exception is not None
     assert "gives no metrics of a predictor" in str(refused.exception)
+    unsaved = penstock(str(tmp_path / "own"), "--save", str(tmp_path / "own" / "saved.json"))
+    assert "a part of the path is a file" in str(unsaved.exception)
+    assert penstock(str(tmp_path / "own"), "--save", str(tmp_path / "new" / "saved.json")).exit_code == 0
