@@ -66,7 +66,9 @@ def list_runs(root: Path = RUNS) -> list[LocalRun]:
 
 
 def find_run(selector: str, root: Path = RUNS) -> LocalRun:
-    """Return a run by its ID, a unique beginning of it, or `last`; raises UsageError where that is none, or several."""
+    """Return a run by its ID, a unique beginning of it, or `last`; raises UsageError where that is none, or several, or empty."""
+    if not selector:
+        raise UsageError("the run's ID is empty; give its beginning, or `last`")
     runs = list_runs(root)
     found = runs[:1] if selector == "last" else [run for run in runs if run.id.startswith(selector)]
     if len(found) == 1:
@@ -102,7 +104,8 @@ def _read(folder: Path) -> LocalRun | None:
         run = LocalRun.model_validate_json((folder / RECORD).read_bytes())
     except (OSError, ValidationError):
         return _of_release_0_1(folder)
-    return run.model_copy(update={"status": "lost"}) if run.status == "running" and not _lives(run.pid) else run
+    status = "lost" if run.status == "running" and not _lives(run.pid) else run.status
+    return run.model_copy(update={"id": folder.name, "status": status})  # the folder may have been renamed, or be a copy
 
 
 def _of_release_0_1(folder: Path) -> LocalRun | None:

@@ -28,12 +28,17 @@ from components.registry.manifest import (
     size_problems,
     verify_directory,
 )
-from components.settings.base import check_model_name
+from components.settings.base import check_model_name, is_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file
 
 MIN_PREFIX = 4
 """Characters that the beginning of a version's name has at least where it stands for the version."""
+
+
+def model_names(store: Store) -> list[str]:
+    """Return the models that a store holds versions of; what else lies beside them, such as .DS_Store, is left out."""
+    return [name for name in store.names("models/") if is_model_name(name)]
 
 
 @dataclass(frozen=True)

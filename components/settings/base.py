@@ -128,9 +128,14 @@ def bounds(field: FieldInfo) -> str:
     return " and ".join(f"{words[key]} {bound}" for key, bound in shown.items())
 
 
+def is_model_name(name: str) -> bool:
+    """Say whether an InferenceService could have this name."""
+    return _MODEL.fullmatch(name) is not None and len(name) <= MAX_LABEL
+
+
 def check_model_name(name: str) -> str:
     """Return the name of a model; raises UsageError where no InferenceService could have it."""
-    if not _MODEL.fullmatch(name) or len(name) > MAX_LABEL:
+    if not is_model_name(name):
         raise UsageError(
             f"name {name!r} cannot name an InferenceService; take small letters, digits and hyphens, a letter first, {MAX_LABEL} at most"
         )

@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -47,19 +48,29 @@ def explain_os_errors(action: str, kind: type[StoreError] = StoreError) -> Itera
 def write_file(destination: Path, chunks: Iterable[bytes]) -> None:
     """Write pieces to a file under a temporary name beside it, then rename; on failure nothing is left behind.
 
-    Makes the folder where it is missing. Raises DiskError where the disk does not let it.
+    Makes the folder where it is missing. A file that is there keeps its mode, and a link leads to it still. Raises DiskError where the
+    disk does not let it.
     """
-    temporary = destination.parent / f".tmp-{uuid.uuid4().hex}"
+    target = Path(os.path.realpath(destination))
+    temporary = target.parent / f".tmp-{uuid.uuid4().hex}"
     try:
         with explain_os_errors(f"cannot write {destination}", DiskError):
-            destination.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
+                _keep_mode(temporary, target)
                 for chunk in chunks:
                     file.write(chunk)
-            temporary.replace(destination)
+            temporary.replace(target)
     finally:
         with suppress(OSError):  # renamed, or never made; an error on the way is the one to tell
             temporary.unlink()
+
+
+def _keep_mode(temporary: Path, target: Path) -> None:
+    with suppress(FileNotFoundError):  # nothing is replaced
+        mode = stat.S_IMODE(target.stat().st_mode)
+        if mode != stat.S_IMODE(temporary.stat().st_mode):  # some file systems refuse chmod, and have one mode only
+            temporary.chmod(mode)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tenacity import retry, retry_if_exception, stop_after_attempt
 
-from components.classifier.errors import ObjectExists, ObjectNotFound, StoreUnsuitable
+from components.classifier.errors import ObjectExists, ObjectNotFound, StoreError, StoreUnsuitable
 from components.storage.files import explain_os_errors, user_path
 from components.storage.store import CHUNK, Entry, Progress, Store, check_key
 
@@ -63,9 +63,9 @@ class LocalStore(Store):
         yield from sorted(found, key=lambda entry: entry.key)
 
     def names(self, prefix: str = "") -> Iterator[str]:
-        folder, found = self._folder(prefix), list[str]()
+        found = list[str]()
         with explain_os_errors(f"cannot list {prefix!r} in {self.url}"), suppress(FileNotFoundError, NotADirectoryError):
-            found = [path.name for path in folder.iterdir() if prefix or path.name != _TEMPORARY]
+            found = [path.name for path in self._folder(prefix).iterdir() if prefix or path.name != _TEMPORARY]
         yield from sorted(found)
 
     def delete(self, key: str) -> None:
@@ -91,6 +91,8 @@ class LocalStore(Store):
         return self.root / check_key(key)
 
     def _folder(self, prefix: str) -> Path:
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(f"{self.url} is a file, not a store; name a directory or s3://bucket/prefix")
         folder = prefix.rpartition("/")[0]
         return self._path(folder) if folder else self.root
 

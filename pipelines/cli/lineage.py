@@ -1,8 +1,6 @@
 """`penstock models lineage`: from data to scores, by way of one version."""
 
-import tempfile
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -61,13 +59,11 @@ def _rows(rows: int | None) -> str:
 
 
 def _source(registry: "Registry", manifest: "Manifest") -> str:
-    """The address of the data as the evaluation tells it; empty where the version has none."""
+    """The address of the data as the evaluation tells it; empty where the version has none. Raises IntegrityError for a changed file."""
     from components.bundle.files import EVALUATION
     from components.bundle.headline import Headline
 
     if EVALUATION not in manifest.files:
         return ""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / EVALUATION
-        registry.fetch_file(manifest, EVALUATION, path)
-        return Headline.read(path).source or ""
+    with registry.opened(manifest.version, [EVALUATION]) as folder:
+        return Headline.read(folder / EVALUATION).source or ""

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from components.classifier.errors import PenstockError, RegistryError, StoreError, UsageError, one_line
 from pipelines.cli import models_view as view
 from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
-from pipelines.cli.project import chosen_name, open_registry, read_project
+from pipelines.cli.project import DEFAULT_NAME, chosen_name, model_names, open_registry, read_project
 
 if TYPE_CHECKING:
     from components.registry import ModelVersion, Registry
@@ -107,8 +107,11 @@ def regions(
     from components.registry.regions import compare_regions
 
     stores = _stores(at or [])
-    ledgers, unread, newest = {}, {}, {}
+    ledgers, unread, newest = {}, dict[str, str](), {}
+    name = name or _only_name(stores, unread)
     for region, address in stores.items():
+        if region in unread:
+            continue
         try:
             registry = open_registry(address, name)
             ledgers[region], newest[region] = registry.ledger.records(), next(registry.newest(), "")
@@ -130,7 +133,7 @@ def regions(
         console.print(table)
         for region, it in found.items():
             if newest[region] and not it.champion:
-                options = f"--store {stores[region]} --name {chosen_name(stores[region], name)} --set version={newest[region]}"
+                options = f"--store {stores[region]} --name {name} --set version={newest[region]}"
                 view.say(
                     f"Nothing serves in {escape(region)}, which has versions; deploy one there: penstock run deployment {escape(options)}"
                 )
@@ -138,6 +141,22 @@ def regions(
         raise RegistryError(
             f"{', '.join(unread)} cannot be read; what is said of the others holds without {'it' if len(unread) == 1 else 'them'}"
         )
+
+
+def _only_name(stores: Mapping[str, str], unread: dict[str, str]) -> str:
+    """The model that is meant in every store that holds any; those that cannot be read are added to `unread`, with the cause.
+
+    Raises UsageError when the stores hold different models, which cannot be compared.
+    """
+    chosen = set[str]()
+    for region, address in stores.items():
+        try:
+            chosen.update([chosen_name(address, "")] if model_names(address) else [])
+        except StoreError as error:
+            unread[region] = one_line(error, None)
+    if len(chosen) > 1:
+        raise UsageError(f"the stores hold different models ({', '.join(sorted(chosen))}); say which one by --name")
+    return chosen.pop() if chosen else DEFAULT_NAME
 
 
 def _stores(given: list[str]) -> dict[str, str]:

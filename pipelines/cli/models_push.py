@@ -27,19 +27,19 @@ def push_hub(
     """
     from components.classifier.errors import UsageError
     from components.integrations.hub import push, write_hub_folder
+    from components.storage.files import new_directory
 
     if bool(repository) == bool(output):
         raise UsageError("name a repository to push to (OWNER/NAME), or a folder to write to by --output, not both")
     registry = open_registry(store, name)
     version = registry.select(version)
     if output:
-        with written_to(output, new=True) as path:
-            path.mkdir(parents=True, exist_ok=True)
-            files, address = write_hub_folder(registry, version, path, license_name), output
+        with written_to(output, new=True) as path, new_directory(path) as folder:
+            files, address = write_hub_folder(registry, version, folder, license_name), output
     else:
-        with tempfile.TemporaryDirectory(prefix="penstock-hub-") as folder:
-            files = write_hub_folder(registry, version, Path(folder), license_name)
-            address = push(Path(folder), repository, f"{registry.name} {version}", private=private)
+        with tempfile.TemporaryDirectory(prefix="penstock-hub-") as temporary:
+            files = write_hub_folder(registry, version, Path(temporary), license_name)
+            address = push(Path(temporary), repository, f"{registry.name} {version}", private=private)
     if as_json:
         print_json({"version": version, "address": address, "files": files})
         return

@@ -79,6 +79,8 @@ def written_to(address: str, *, new: bool = False) -> Iterator[Path]:
 
     `new`: the address must be empty. Raises UsageError where it is not, or is not an address, and StoreError.
     """
+    if not address:
+        raise UsageError("--output is empty; name a path, or a store's address")
     if "://" not in address:
         yield Path(address)
         return

@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,17 +68,23 @@ def default_map(project: Project, group: Any) -> dict[str, Any]:
 
 
 def project_settings(pipeline: str) -> list[str]:
-    """The project's parameters of a pipeline, as `--set` takes them; those of training are retraining's too."""
+    """The project's parameters of a pipeline, as `--set` takes them; those of training are retraining's too, empty ones are left out."""
     known = read_project().parameters
     values = {**(known.get("training", {}) if pipeline == "retraining" else {}), **known.get(pipeline, {})}
-    return [f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in values.items()]
+    texts = {
+        key: value if isinstance(value, str | date) else json.dumps(value, default=str)
+        for key, value in values.items()
+        if value is not None
+    }
+    return [f"{key}={text}" for key, text in texts.items()]
 
 
 def model_names(store: str) -> list[str]:
     """The models that a store holds versions of."""
+    from components import registry
     from components.storage import open_store
 
-    return list(open_store(store).names("models/"))
+    return registry.model_names(open_store(store))
 
 
 def open_registry(store: str, name: str) -> "Registry":

@@ -228,7 +228,10 @@ def import_(
         return
     _say(f"{report.recorded} labels recorded, {report.unchanged} known before, {report.empty} rows without a label")
     if report.superseded:
-        _say(f"{len(report.superseded)} not applied, since a later label counts: {', '.join(report.superseded)}")
+        _say(
+            f"{len(report.superseded)} not applied, since you corrected or withdrew it, or it was resolved otherwise since; "
+            f"label it by `penstock review label`: {', '.join(report.superseded)}"
+        )
     if report.conflicting:
         _say(
             f"{len(report.conflicting)} with conflicting labels, left out until resolved with "

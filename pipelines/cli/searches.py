@@ -61,6 +61,8 @@ def show(
     from components.storage.files import write_file
     from pipelines.cli.summary import print_search
 
+    if not run:
+        raise UsageError("the run's ID is empty; give its beginning, or `last`")
     model = chosen_name(store, name)
     records = search_records(open_store(store), model)
     found = records[:1] if run == "last" else [record for record in records if record.run.startswith(run)]

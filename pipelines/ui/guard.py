@@ -43,7 +43,7 @@ def _netloc(address: str) -> str:
 def _is_ours(host: str, names: Collection[str]) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        if name in {"localhost", *names}:
+        if name in {"localhost", *(other.lower() for other in names)}:
             return True
         ipaddress.ip_address(name)
     except ValueError:

@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from components.classifier.errors import DataError, IntegrityError, PenstockError, StoreError, VersionNotFound
-from components.registry import Manifest, Record, Registry
+from components.registry import Manifest, Record, Registry, model_names
 from components.registry.evaluated import Evaluated, read_evaluated
 from components.registry.ledger import deployments
 from components.registry.manifest import VERSION_PATTERN
@@ -70,7 +70,7 @@ class Stored:
 
     def names(self) -> list[str]:
         """The models of the store."""
-        return list(self.store.names("models/"))
+        return model_names(self.store)
 
     def models(self) -> list[Model]:
         """Every model with its champion and the last record of its ledger."""

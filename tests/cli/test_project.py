@@ -13,8 +13,9 @@ from components.registry import Registry
 from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli.output import DEFAULT_STORE
-from pipelines.cli.project import chosen_name, name_of_source
+from pipelines.cli.project import chosen_name, name_of_source, project_settings
 from pipelines.cli.run import prepare
+from pipelines.ui.stored import Stored
 from tests.cli.test_refusals import penstock
 from tests.pipelines.runs import command, environment
 from tests.registry import bundles
@@ -88,6 +89,11 @@ def test_the_projects_name_is_that_of_the_model_and_of_nothing_else(project: Pat
     assert penstock(monkeypatch, capsys, "weights", "remove").code == 2
 
 
+def test_an_empty_value_is_none_and_a_date_is_its_text(project: Path) -> None:
+    (project / "penstock.yaml").write_text("parameters:\n  training: {actor: , reason: 2026-01-01, policy: {slice_floors: 2026-01-01}}\n")
+    assert project_settings("training") == ["reason=2026-01-01", 'policy={"slice_floors": "2026-01-01"}']
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [("stor: x", "did you mean 'store'"), ("- x", "takes a mapping"), ("a: [", "cannot be read"), ("parameters: {trainig: {}}", "trainig")],
@@ -109,7 +115,9 @@ def publish(project: Path, name: str, number: int = 1) -> str:
 def test_the_stores_only_model_is_meant_and_several_ask_for_a_name(project: Path) -> None:
     assert chosen_name("store", "") == "digits"
     publish(project, "pets")
+    (project / "store" / "models" / ".DS_Store").touch()
     assert chosen_name("store", "") == "pets"
+    assert Stored("store").names() == ["pets"]
     publish(project, "birds")
     with pytest.raises(UsageError, match=r"several models \(birds, pets\); say which one by --name"):
         chosen_name("store", "")

@@ -97,6 +97,10 @@ def test_a_run_that_cannot_work_is_refused_before_it_starts(
         (["watch", "a", "--every", f"{'9' * 5000}d"], {}, "is not a duration"),
         (["schedule", "list", "--host", "http://[::1"], {}, "--host takes an address such as"),
         (["schedule", "list", "--host", "ftp://kubeflow"], {}, "--host takes an address such as"),
+        (["searches", "show", ""], {}, "the run's ID is empty"),
+        (["compile", "--output", ""], {}, "--output is empty"),
+        (["models", "list", "--store", "file"], {"file": ""}, "is a file, not a store"),
+        (["models", "history", "--store", "file", "--name", "a"], {"file": ""}, "is a file, not a store"),
         (["lint", "file"], {"file": "", "pyproject.toml": "tool = 1\n"}, "cannot read pyproject.toml"),
     ],
 )

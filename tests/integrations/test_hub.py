@@ -82,6 +82,10 @@ def test_the_card_carries_what_the_hub_reads(store: str, tmp_path: Path) -> None
     assert (folder / ONNX).read_bytes() == (tmp_path / "bundle" / ONNX).read_bytes()
     assert json.loads((folder / "config.json").read_text())["id2label"]["3"] == "3"
     assert json.loads((folder / "preprocessor_config.json").read_text())["size"] == {"height": 8, "width": 8}
+    (tmp_path / "file").touch()
+    for there in (folder, tmp_path / "file"):
+        refused = invoke("2026", "--output", str(there), "--store", store)
+        assert "exists already; name a new folder" in str(refused.exception)
 
 
 @pytest.fixture

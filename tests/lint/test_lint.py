@@ -181,6 +181,16 @@ def test_fix_changes_one_value_and_nothing_else(rule: str, good: str, tmp_path: 
     assert (code, [it.strip() for it in changed]) == (0, [good])
 
 
+def test_fix_keeps_the_mode_of_a_file_and_what_leads_to_it(tmp_path: Path) -> None:
+    secret, link = tmp_path / "secret.yaml", tmp_path / "link.yaml"
+    secret.write_text(SERVICE)
+    secret.chmod(0o600)
+    link.symlink_to("secret.yaml")
+    assert run("--fix", str(link))[0] == 0
+    assert (link.is_symlink(), secret.stat().st_mode & 0o777) == (True, 0o600)
+    assert secret.read_text() != SERVICE
+
+
 def test_fix_keeps_quotes_and_comments() -> None:
     source = parse_source("a.yaml", SERVICE.replace("s3://models/digits/v1", "'s3://models/digits/v1' # mine").encode())
     assert "'s3://models/digits/v1/' # mine" in fix(check([source]))["a.yaml"]

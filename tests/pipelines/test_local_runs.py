@@ -1,6 +1,7 @@
 """The records of local runs, and how long their files are kept."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,26 @@ def test_a_run_is_found_by_its_beginning(tmp_path: Path) -> None:
         find_run("202601", tmp_path)
     with pytest.raises(UsageError, match="no run 'x'"):
         find_run("x", tmp_path)
+
+
+def test_an_empty_id_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = record(tmp_path / ".penstock/runs", 1)
+    refused = CliRunner().invoke(commands.app, ["rm", "", "--yes"])
+    assert isinstance(refused.exception, UsageError)
+    assert [it.id for it in list_runs()] == [run.id]
+
+
+def test_a_folder_that_was_renamed_or_copied_is_the_run_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / ".penstock/runs"
+    run = record(root, 2)
+    shutil.copytree(root / run.id, root / f"{run.id}-copy")
+    assert CliRunner().invoke(commands.app, ["rm", f"{run.id}-copy", "--yes"]).exit_code == 0
+    (root / run.id).rename(root / "kept")
+    assert [it.id for it in list_runs(root)] == ["kept"]
+    assert "1 runs removed" in CliRunner().invoke(commands.app, ["prune", "--keep", "0"]).stdout
+    assert list_runs(root) == []
 
 
 def test_outputs_are_kept_of_the_newest_runs_and_of_models_that_are_nowhere_else(tmp_path: Path) -> None:

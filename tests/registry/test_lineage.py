@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from components.classifier.errors import DataError
+from components.classifier.errors import DataError, IntegrityError
 from components.registry import Record, Registry
 from components.registry.publication import publish_directory
 from components.storage import open_store
@@ -59,6 +59,16 @@ def test_the_lineage_names_data_run_service_and_the_scores_of_this_version_alone
         (str(tmp_path / place), 1797) for place in (unnamed, "mine")
     ]
     assert "1,797 rows of in" in CliRunner().invoke(app, ["models", "lineage", version, *options], env={"COLUMNS": "400"}).stdout
+
+
+def test_a_changed_evaluation_is_not_told(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    version = publish_directory(Registry(open_store(str(store)), "digits"), bundles.evaluated(tmp_path / "one")).version
+    path = store / "models" / "digits" / version / "evaluation.json"
+    path.write_text(path.read_text().replace("digits", "FORGED"))
+    told = CliRunner().invoke(app, ["models", "lineage", version, "--store", str(store)])
+    assert isinstance(told.exception, IntegrityError)
+    assert "FORGED" not in told.output
 
 
 def test_a_folder_without_scores_is_refused(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_a_version_is_copied_to_all_stores_that_can_take_it_and_the_others_are_n
 
 def test_one_store_that_fails_says_why_as_before(home: Registry, tmp_path: Path) -> None:
     (tmp_path / "full").write_text("")
-    assert "a part of the path is a file" in str(call("copy", "champion", "--to", str(tmp_path / "full")).exception)
+    assert "full is a file, not a store" in str(call("copy", "champion", "--to", str(tmp_path / "full")).exception)
     assert "twice" in str(call("copy", "champion", "--to", "eu", "--to", "eu").exception)
 
 
@@ -131,6 +131,18 @@ def test_a_region_that_cannot_be_read_does_not_hide_the_others(home: Registry, t
     assert (done.exit_code, good["champion"]) == (1, home.resolve("champion"))
     assert "lacks record 000001" in bad["error"]
     assert "eu cannot be read" in str(done.exception)
+
+
+def test_different_models_are_not_compared(home: Registry, tmp_path: Path) -> None:
+    for store, name in (("cats", "cat"), ("pets", "pet")):
+        publish_directory(Registry(open_store(store), name), bundles.quick(tmp_path / f"of {store}", b"x"))
+    refused = call("regions", "--at", "eu=cats", "--at", "us=pets")
+    assert "different models (cat, pet); say which one by --name" in str(refused.exception)
+    shown = json.loads(call("regions", "--at", "eu=cats", "--at", "us=new", "--json").stdout)
+    assert [row["newest"] is None for row in shown] == [False, True]
+    (tmp_path / "file").touch()
+    unread = call("regions", "--at", "eu=cats", "--at", "us=file", "--json")
+    assert (unread.exit_code, "is a file, not a store" in json.loads(unread.stdout)[1]["error"]) == (1, True)
 
 
 def test_stores_must_be_said(home: Registry) -> None:

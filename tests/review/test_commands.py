@@ -78,13 +78,15 @@ def test_a_class_that_does_not_exist_is_refused_with_those_that_do(penstock: Any
     assert re.search(r"'cat' is not a class .* use one of 0, 1, 2", error)
 
 
-def test_the_last_label_is_withdrawn(penstock: Any) -> None:
+def test_the_last_label_is_withdrawn(penstock: Any, tmp_path: Path) -> None:
     picture = json.loads(penstock("list", "--json")[1])[0]["picture"]
     for label in ("3", "4"):
         penstock("label", picture, label, "--reviewer", "ann")
     assert "4 is withdrawn; now 3" in penstock("withdraw", picture[:8], "--reviewer", "ann")[1]
     assert json.loads(penstock("withdraw", picture, "--reviewer", "ann", "--json")[1])["state"] == "unlabelled"
     assert penstock("withdraw", picture, "--reviewer", "ann")[0] == 2
+    (tmp_path / "labels.csv").write_text(f"picture,label\n{picture},4\n")
+    assert "1 not applied, since you corrected or withdrew it" in penstock("import", str(tmp_path / "labels.csv"), "--reviewer", "ann")[1]
 
 
 def test_nothing_to_export_is_said(penstock: Any, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ from tests.ui.conftest import Site
 OURS = "http://127.0.0.1:8008"
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:8008", "localhost:8008", "[::1]:8008", "192.168.1.7", "models.example:8008"])
+@pytest.mark.parametrize("host", ["127.0.0.1:8008", "localhost:8008", "[::1]:8008", "192.168.1.7", "models.example:8008", "MODELS.example"])
 def test_addresses_localhost_and_the_given_name_are_answered(host: str) -> None:
-    assert guard.problem("GET", {"host": host}, {"models.example"}) == ""
+    assert guard.problem("GET", {"host": host}, {"Models.example"}) == ""
 
 
 @pytest.mark.parametrize("host", ["evil.example:8008", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "a@evil.example"])
