@@ -46,15 +46,17 @@ def describe(device: torch.device) -> str:
 
 
 def fast_type(device: torch.device, precision: str = "auto") -> torch.dtype | None:
-    """Return the type of 16 bits in which a device computes a training step faster, None where that is none or `precision` is float32.
+    """Return the type of 16 bits in which a device computes a training step; None for float32.
 
-    bfloat16 on CUDA and on CPUs that multiply matrices of it (Intel's AMX), float16 on CUDA of before 2020.
+    bfloat16 on CUDA, float16 on CUDA of before 2020. On CPUs that multiply matrices of bfloat16 (Intel's AMX) only where `precision` says
+    so: a training would else give another model on another CPU, and one that is resumed there would change in its middle.
     """
     if precision == "float32":
         return None
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16") else None
+    able = precision == "bfloat16" and device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16")
+    return torch.bfloat16 if able else None
 
 
 def _accelerator() -> torch.device | None:

@@ -35,7 +35,8 @@ def test_a_gpu_and_the_cpu_at_once_is_a_contradiction() -> None:
 
 
 @pytest.mark.parametrize(
-    ("able", "precision", "expected"), [(True, "auto", torch.bfloat16), (True, "float32", None), (False, "auto", None)]
+    ("able", "precision", "expected"),
+    [(True, "bfloat16", torch.bfloat16), (True, "auto", None), (True, "float32", None), (False, "bfloat16", None)],
 )
 def test_a_cpu_computes_in_16_bits_where_it_is_faster_so_and_may(
     monkeypatch: pytest.MonkeyPatch, able: bool, precision: str, expected: torch.dtype | None

@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path: Pat
 
 def test_in_16_bits_the_weights_stay_float32_and_it_learns_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    fast, exact = (trainer(options(precision=precision), split(0, 300), split(300, 400)) for precision in ("auto", "float32"))
+    fast, exact = (trainer(options(precision=precision), split(0, 300), split(300, 400)) for precision in ("bfloat16", "auto"))
     found, expected = (one.fit(checkpoints(tmp_path / str(number)), SHOW) for number, one in enumerate((fast, exact)))
     assert found.history[0].train_loss != expected.history[0].train_loss  # 16 bits were really used
     assert all(array.dtype != torch.bfloat16 for array in fast.network.state_dict().values())
