@@ -120,7 +120,7 @@ def test_unfamiliar_pictures_go_to_review_however_sure_the_answer_is(familiar_di
     model.predict(loaded, PredictRequest(both, [None, None]), "id")
     review.close(20)
     model.dispatcher.close()
-    (entry,) = ReviewQueue(open_store(str(tmp_path)), NAME).entries(reason="unfamiliar")
+    (entry,) = ReviewQueue(open_store(str(tmp_path)), NAME).entries()
     assert entry.prediction.familiarity is not None
     assert entry.prediction.familiarity < 0.5
 
