@@ -120,16 +120,16 @@ def bound_text(bound: Any) -> str:
 
 
 def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) -> bool:
-    # A floor that nothing can miss makes the family larger in which Holm's test looks for the others.
-    if name == "class_recall_floors" and theirs and other.minimum_class_recall is None and mine.keys() - theirs.keys():
-        return True
-    if name == "slice_floors" and theirs and any(key.partition("=")[0] not in theirs and key not in theirs for key in mine):
-        return True
+    # Floors for more classes or slices are looser too: the others are then tested by Holm's method among more.
     if name == "class_recall_floors":
+        if theirs and other.minimum_class_recall is None and mine.keys() - theirs.keys():
+            return True
         floors = [(policy.class_recall_floors.get(c, policy.minimum_class_recall), floor) for c, floor in theirs.items()]
         floors += [(floor, other.minimum_class_recall) for c, floor in mine.items() if c not in theirs]
         return any(_looser("minimum_class_recall", *pair, policy, other) for pair in floors)
     if name == "slice_floors":
+        if theirs and any(key not in theirs and key.partition("=")[0] not in theirs for key in mine):
+            return True
         return any(key not in mine or mine[key] < floor for key, floor in theirs.items()) or any(
             floor < theirs.get(key.partition("=")[0], 0.0) for key, floor in mine.items() if key not in theirs
         )

@@ -48,9 +48,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 def one_line(told: object, limit: int | None = 200) -> str:
     """Return an error's text, or another, in one line of at most `limit` characters; an error without text gives its class' name."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(str(told).split()))[:limit] or (
-        type(told).__name__ if isinstance(told, BaseException) else ""
-    )
+    text = _CONTROL.sub(lambda found: repr(found[0])[1:-1], " ".join(str(told).split()))[:limit]
+    return text or (type(told).__name__ if isinstance(told, BaseException) else "")
 
 
 def listed(names: Iterable[str], most: int = 4) -> str:

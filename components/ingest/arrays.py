@@ -153,11 +153,10 @@ def _from_table(name: str, table: pixel_table.PixelTable) -> list[_File]:
     """The pictures and labels of a table, per split where it has a column of splits."""
     if table.labels is None:
         raise DataError(f"{name} has no column of labels (label); add it, or give the table that has it as the source")
-    numbers = (
-        table.labels.astype(np.int64) if all(text.isdecimal() and len(text) < _INT64_DIGITS for text in table.labels.tolist()) else None
-    )
-    plain = numbers is not None and bool((numbers.astype(np.str_) == table.labels).all())
-    labels = numbers if plain and numbers is not None else table.labels
+    labels: npt.NDArray[Any] = table.labels
+    if all(text.isdecimal() and len(text) < _INT64_DIGITS for text in labels.tolist()):
+        numbers = labels.astype(np.int64)
+        labels = numbers if (numbers.astype(np.str_) == labels).all() else labels  # 07 is a name
     if table.splits is None:
         return [_File(name, split_of(name), array, "CSV") for array in (table.pixels, labels)]
     files = []

@@ -243,10 +243,8 @@ def _nearest(asked: Hashes, known: Hashes, bands: list["_Band"], start: int) -> 
     asked = asked[start : start + _ROWS]
     ranges = [band.ranges(asked) for band in bands]
     counts = np.sum([(high - low).sum(axis=1) for low, high in ranges], axis=0)
-    crowded, work = (
-        counts > len(known),
-        np.minimum(counts, len(known)),
-    )  # where bands hold more than all there are, all are compared instead
+    crowded = counts > len(known)  # the bands hold more than all there are: all are compared instead
+    work = np.minimum(counts, len(known))
     found = []
     for kind in (False, True):
         rows = np.flatnonzero(crowded == kind)

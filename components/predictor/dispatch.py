@@ -54,7 +54,7 @@ _MAX_WAITING = 64
 
 
 def never() -> bool:
-    """Whether a client has gone of whom that is not known."""
+    """Stands in where it cannot be seen that a client has left: always False."""
     return False
 
 
@@ -94,11 +94,11 @@ class Dispatcher:
         return sum(worker.running for worker in self._all)
 
     def check(self, size: int) -> None:
-        """Raise Unavailable when no more requests of so many bytes are taken."""
+        """Raise Unavailable when no more requests of `size` bytes are taken."""
         self._workers(size)[0][0].check()
 
     def may_read_here(self, size: int) -> bool:
-        """Say whether the event loop may work on a request of so many bytes: one that is small, while its round has time left."""
+        """Say whether the event loop may work on a request of `size` bytes: one that is small, while its round has time left."""
         if size > _QUICK_BYTES or self._batches:
             return False
         now = time.perf_counter()
@@ -132,7 +132,7 @@ class Dispatcher:
         raise RuntimeError("a request was handed over by the last that could take it")
 
     def _workers(self, size: int) -> list[tuple["Worker", RequestLimits]]:
-        """Who may work on a request of so many bytes, one after the other."""
+        """Who may work on a request of `size` bytes, one after the other."""
         return self._lines[(size > SMALL_BYTES) + (size > _LARGE_BYTES)]
 
     def _begin(self, work: Work[R], limits: RequestLimits, since: float, gone: Callable[[], bool]) -> R | None:

@@ -47,11 +47,10 @@ def publish_files(registry: Registry, files: Mapping[str, Path], *, run: str = "
 def _mend(registry: Registry, manifest: Manifest, draft: Manifest, files: Mapping[str, Path]) -> None:
     """Put back what a published version has lost since, or what was changed: that is what the errors about it ask for."""
     sizes = registry.sizes(manifest.version)
-    for name, wanted in manifest.files.items():
-        key = registry.key(manifest.version, name)
-        damaged = sizes.get(name) != wanted.size or registry.store.sha256(key) != wanted.sha256
-        if damaged and name in files and draft.files[name].sha256 == wanted.sha256:
-            registry.store.upload(files[name], key)
+    damaged = {name for name, entry in manifest.files.items() if sizes.get(name) != entry.size} | {*registry.changed(manifest, sizes)}
+    for name in damaged & files.keys():
+        if draft.files[name].sha256 == manifest.files[name].sha256:
+            registry.store.upload(files[name], registry.key(manifest.version, name))
 
 
 def _draft(name: str, files: Mapping[str, Path], run: str) -> Manifest:

@@ -6,7 +6,7 @@
 import hashlib
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,10 +127,12 @@ class Registry:
             return [str(error)]
         sizes = self.sizes(version)
         problems = size_problems(sizes, manifest)
+        return problems + [f"{name} was changed" for name in self.changed(manifest, sizes)]
+
+    def changed(self, manifest: Manifest, sizes: Mapping[str, int]) -> list[str]:
+        """Hash the files of a version whose sizes are right, and return the names of those with other content than its manifest says."""
         suspects = [name for name in sorted(manifest.files) if sizes.get(name) == manifest.files[name].size]
-        return problems + [
-            f"{name} was changed" for name in suspects if self.store.sha256(self.key(version, name)) != manifest.files[name].sha256
-        ]
+        return [name for name in suspects if self.store.sha256(self.key(manifest.version, name)) != manifest.files[name].sha256]
 
     def resolve(self, selector: str) -> str:
         """Return the version that "champion", "previous" or a version's name stands for.

@@ -117,7 +117,7 @@ def heatmap(evaluation: Evaluation) -> Heatmap:
 
 
 def most_confused(matrix: Labels, most: int) -> Labels:
-    """Return which classes have the most mistakes in a confusion matrix, int64 (K, K): at most so many, in their own order."""
+    """Return which classes have the most mistakes in a confusion matrix, int64 (K, K): at most `most` of them, in their own order."""
     mistakes = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
     return np.sort(np.argsort(-mistakes, kind="stable")[:most])
 

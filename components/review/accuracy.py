@@ -135,7 +135,7 @@ def live_accuracy(version: str, entries: Iterable[QueuedPicture]) -> LiveAccurac
         accuracy=_of_audit(audit) if why else stratified(counted, sampled),
         needing_review=counted,
         others=sampled.size,
-        labelled=sum(entry.labels.state != "unlabelled" for entry in fresh) if not why else audit.labelled + audit.doubtful,
+        labelled=audit.labelled + audit.doubtful if why else sum(entry.labels.state != "unlabelled" for entry in fresh),
     )
 
 

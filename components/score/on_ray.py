@@ -43,7 +43,7 @@ MAX_FOLDER = 28
 """Characters of a folder for temporary files in which Ray's sockets can lie."""
 ANSWER_SECONDS = 10.0
 START_SECONDS = 600
-"""For so long a CPU, and then the first actor, is waited for: a cluster that grows by itself needs minutes for a node."""
+"""Longest wait for a CPU, and then for the first actor: a cluster that grows by itself needs minutes for a node."""
 DECODE_CPUS, ANSWER_CPUS = 1, 0.999
 """CPUs of a task and of an actor: not the same, or else Ray puts both kinds of work into the actors."""
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
@@ -12,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from components.classifier.errors import UsageError, one_line
 from components.settings.base import Memory, Settings, refuse_unknown
 from components.settings.training import TrainingSettings
+from components.storage.files import user_path
 
 POD, POD_NAMESPACE = "PENSTOCK_POD", "PENSTOCK_POD_NAMESPACE"
 """The environment variables in which a step that makes pods like its own finds the name and the namespace of its pod."""
@@ -193,7 +193,7 @@ def read_steps(path: str) -> dict[str, dict[str, Any]]:
     if not path:
         return {}
     try:
-        raw = yaml.safe_load(Path(path).expanduser().read_text("utf-8")) or {}
+        raw = yaml.safe_load(user_path(path).read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"PENSTOCK_RESOURCES={path} cannot be read as YAML: {one_line(error, None)}") from error
     if not isinstance(raw, dict) or not all(isinstance(it, dict) for it in raw.values()):

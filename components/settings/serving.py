@@ -33,6 +33,10 @@ def clean_token(token: str, variable: str) -> str:
     return token
 
 
+def _clean(token: SecretStr) -> SecretStr:
+    return SecretStr(clean_token(token.get_secret_value(), "PENSTOCK_KSERVE_TOKEN"))
+
+
 class KServeSettings(BaseSettings):
     """The settings of target `kserve`; docs/rollout.md says what each is good for."""
 
@@ -61,9 +65,7 @@ class KServeSettings(BaseSettings):
     """Where the service is called, such as an ingress' address; empty: the address that the InferenceService names."""
     host: str = ""
     """The Host header, by which an ingress finds the service."""
-    token: Annotated[SecretStr, AfterValidator(lambda token: SecretStr(clean_token(token.get_secret_value(), "PENSTOCK_KSERVE_TOKEN")))] = (
-        SecretStr("")
-    )
+    token: Annotated[SecretStr, AfterValidator(_clean)] = SecretStr("")
     """A bearer token for the service."""
     ca: str = ""
     """A file of certificates of a private CA, for an https url."""

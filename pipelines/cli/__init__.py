@@ -82,7 +82,7 @@ def start(
 def main() -> None:
     """Run the command line; a PenstockError becomes one line and an exit code, never a traceback."""
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may not be text
     try:
         app()
     except PenstockError as error:

@@ -150,7 +150,7 @@ def _observed(registry: "Registry", version: str, predictors: list[str], scores:
         live = live_drift(version, reference_of(registry, version), counted(predictors, version))
         observed.append(ObservedDrift("the predictors", live.watched, live.drift, live.expected_accuracy))
     for output in scores:
-        read_scores(output)  # which says what is wrong with an output that is none
+        read_scores(output)  # raises for what is not an output of scoring
         summary = read_summary(open_store(output).read(SUMMARY))
         if summary.version == version:
             observed.append(ObservedDrift(output, summary.scored, summary.drift, summary.expected_accuracy))
