@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from components.classifier.errors import IntegrityError, ObjectNotFound
+from components.classifier.errors import DataError, IntegrityError, ObjectNotFound
 from components.readers.listing import readable
 from components.registry.manifest import hash_file
 from components.score.plan import Part, Piece, Plan, Slice
@@ -99,7 +99,7 @@ class Output:
         try:
             record = json.loads(self._store.read(_failure(piece)))
         except ObjectNotFound:
-            return f"shard {piece.shard} ended before it scored piece {piece.number}"
+            return f"shard {piece.shard} ended before it scored piece {piece.number}, or another scoring into the same output took it away"
         names, reason = ", ".join(record["inputs"]), record["reason"]
         named = reason if reason.startswith(tuple(record["inputs"])) else f"{names}: {reason}"
         return f"shard {piece.shard}: {named}"
@@ -154,8 +154,8 @@ class Output:
             try:
                 self._store.copy(source, name)
             except ObjectNotFound:  # another merge of the same plan was first, and tidied up
-                if digest != self._store.sha256(name):
-                    raise
+                if not self._store.exists(name) or digest != self._store.sha256(name):
+                    raise DataError(f"another scoring into {self.url} ended meanwhile, and replaced what lay there; run again") from None
         for name in (PASSED_OVER, SUMMARY):
             self._store.upload(folder / name, name)
         former = [PREDICTIONS, *FORMER, *(entry.key for entry in self._store.list(f"{DATASET}/"))]
@@ -171,7 +171,8 @@ class Output:
             "rows": {name: rows[name][1] for name in sorted(rows)},
         }
         self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        self._clear(plan.pieces, [part for part, _ in parts])
+        for place in (PIECES, ASSEMBLED, INCOMPLETE):  # of scorings too that were killed, and whose input has changed since
+            self._store.delete_all(f"{place}/")
 
     def clear_incomplete(self) -> None:
         """Remove what an earlier run left of the pieces that were complete."""

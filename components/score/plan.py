@@ -172,8 +172,7 @@ def write_plan(
     if settings.engine == "ray":
         shards = shards or 1  # Ray shares the work out by itself
     wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
-    basis = [FORMAT, version, settings.review_threshold, settings.probabilities, settings.image_column]
-    basis += [settings.names] if settings.names else []  # pieces of earlier releases are still found
+    basis = [FORMAT, version, input, settings.review_threshold, settings.probabilities, settings.image_column, settings.names]
     if not stamped:
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
     ids, weights, counted = list[str](), list[int](), list[bool]()

@@ -1,10 +1,12 @@
 """A run that is killed goes on where it was, and ends with the bytes of an unbroken one."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -142,6 +144,42 @@ def test_a_finished_run_is_found_and_a_changed_input_is_not(score: Score, model:
     changed = score(pictures, output=tmp_path / "output")
     assert changed.labels != labels
     assert score(pictures, output=tmp_path / "output", review_threshold=1.0).summary.needs_review == 25
+
+
+def test_another_input_of_the_same_names_sizes_and_times_is_scored(score: Score, tmp_path: Path) -> None:
+    for day in (1, 2):
+        cases.put(tmp_path / f"day-{day}" / "a.npy", b"")
+        np.save(tmp_path / f"day-{day}" / "a.npy", cases.digits(4)[:: 1 if day == 1 else -1])
+        os.utime(tmp_path / f"day-{day}" / "a.npy", (0, 0))
+    first, second = (score(tmp_path / f"day-{day}", output=tmp_path / "output").labels for day in (1, 2))
+    assert second == first[::-1] != first
+
+
+def test_what_a_killed_run_left_goes_with_the_next_commit_though_the_input_has_changed(
+    score: Score, model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    plan = plan_of(model, tmp_path / "plan", pictures, tmp_path / "output")
+    assert score_shard(plan, "0").scored == 25
+    (pictures / "0.png").unlink()
+    score(pictures, output=tmp_path / "output")
+    assert sorted(path.name for path in (tmp_path / "output").iterdir() if path.name != ".tmp") == [
+        *("_passed_over", MANIFEST, PREDICTIONS, SUMMARY)
+    ]
+
+
+def test_a_scoring_whose_output_another_one_took_over_is_red_and_says_so(
+    score: Score, model: Model, pictures: Path, tmp_path: Path
+) -> None:
+    from components.score.merge import merge
+
+    output = tmp_path / "output"
+    plan = plan_of(model, tmp_path / "plan", pictures, output)
+    result = score_shard(plan, "0").to_json()
+    other = score(cases.folder(tmp_path / "other", 3), output=output)
+    with pytest.raises(DataError, match=r"piece 0, or another scoring into the same output took it away; .*run again"):
+        merge(plan, [result], tmp_path / "merged")
+    assert len(other.rows) == 3
+    assert score(pictures, output=output).summary.rows == 25
 
 
 def test_an_unchanged_input_is_known_by_the_plan(
