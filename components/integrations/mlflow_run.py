@@ -58,20 +58,23 @@ def _write(client: MlflowClient, run: MlflowRun, report: Report) -> None:
     tags = [RunTag(f"penstock.{name}", value) for name, value in report.tags.items()]
     stamp = run.info.start_time
     metrics = [Metric(name, value, stamp, 0) for name, value in report.metrics.items() if known.metrics.get(name) != value]
-    client.log_batch(identifier, metrics + _epochs(client, run, report), params, tags)
+    metrics += _epochs(client, run, report)
+    for start in range(0, len(metrics), _BATCH):
+        client.log_batch(identifier, metrics[start : start + _BATCH])
+    client.log_batch(identifier, params=params, tags=tags)
     for name, content in report.files.items():
         _put(client, identifier, name, content)
 
 
 def _epochs(client: MlflowClient, run: MlflowRun, report: Report) -> list[Metric]:
-    """The curves, with the epoch as the step, less what is there already; the newest where there are more than MLflow takes at a time."""
+    """The curves, with the epoch as the step, less what is there already."""
     fields = ("train_loss", "validation_loss", "validation_accuracy", "learning_rate")
     found: list[Metric] = []
     for name in fields if report.epochs else ():
         told = {metric.step for metric in client.get_metric_history(run.info.run_id, f"epoch_{name}")}
         values = [(epoch.epoch, getattr(epoch, name)) for epoch in report.epochs if epoch.epoch not in told]
         found += [Metric(f"epoch_{name}", value, run.info.start_time + step, step) for step, value in values if value is not None]
-    return found[-(_BATCH - 100) :]
+    return found
 
 
 def _put(client: MlflowClient, identifier: str, name: str, content: Callable[[], bytes] | Path) -> None:
@@ -96,9 +99,18 @@ def _run(client: MlflowClient, model: str) -> MlflowRun:
         own = client.get_run(given)
         return client.get_run(own.data.tags.get("mlflow.parentRunId", given))
     experiment, run = _experiment(client, model), run_id() or _own_id()
-    if found := client.search_runs([experiment], f"tags.`{TAG}` = '{run}'", max_results=1):
-        return found[0]
-    return client.create_run(experiment, tags={TAG: run}, run_name=run, start_time=int(time.time() * 1000))
+    if found := _oldest(client, experiment, run):
+        return found
+    own = client.create_run(experiment, tags={TAG: run}, run_name=run, start_time=int(time.time() * 1000))
+    oldest = _oldest(client, experiment, run) or own
+    if oldest.info.run_id != own.info.run_id:  # shards of a scoring start at once
+        client.delete_run(own.info.run_id)
+    return oldest
+
+
+def _oldest(client: MlflowClient, experiment: str, run: str) -> MlflowRun | None:
+    found = client.search_runs([experiment], f"tags.`{TAG}` = '{run}'")
+    return min(found, key=lambda it: (it.info.start_time, it.info.run_id), default=None)
 
 
 def _experiment(client: MlflowClient, model: str) -> str:

@@ -1,6 +1,8 @@
 """MLflow's own store, by a folder in this process, or a server's where TEST_MLFLOW_SERVER names one."""
 
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,23 @@ def test_steps_of_a_run_share_one_mlflow_run_with_curves_by_epoch(client: Mlflow
     assert run.info.status == "RUNNING"
 
 
+def test_steps_that_start_at_once_share_one_mlflow_run(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.create_experiment(os.environ["MLFLOW_EXPERIMENT_NAME"])
+    search, all_have_looked = MlflowClient.search_runs, threading.Barrier(3)
+
+    def looked(self: MlflowClient, *arguments: Any, **options: Any) -> Any:
+        found = search(self, *arguments, **options)
+        if not found:
+            all_have_looked.wait(60)
+        return found
+
+    with monkeypatch.context() as slow, ThreadPoolExecutor(3) as pool:
+        slow.setattr(MlflowClient, "search_runs", looked)
+        list(pool.map(lambda shard: step(Report("score", "digits", metrics={f"rows_of_shard_{shard}": 10.0})), range(3)))
+    (run,) = runs(client)
+    assert run.data.metrics == {f"rows_of_shard_{shard}": 10.0 for shard in range(3)}
+
+
 def test_a_step_that_is_started_again_writes_nothing_twice_and_goes_on_where_a_longer_training_does(client: MlflowClient) -> None:
     step(TRAINED)
     step(TRAINED)
@@ -73,6 +92,13 @@ def test_a_step_that_is_started_again_writes_nothing_twice_and_goes_on_where_a_l
         for name in ("epoch_train_loss", "epoch_validation_loss", "seconds")
     }
     assert steps == {"epoch_train_loss": [1, 2, 3], "epoch_validation_loss": [1, 2], "seconds": [0]}
+
+
+def test_the_curves_of_a_long_training_are_whole(client: MlflowClient) -> None:
+    step(Report("train", "digits", epochs=[Epoch(number, 0.9, 0.8, 0.7, 3e-3, 1.0) for number in range(1, 301)]))
+    (run,) = runs(client)
+    for name in ("epoch_train_loss", "epoch_validation_loss", "epoch_validation_accuracy", "epoch_learning_rate"):
+        assert [metric.step for metric in client.get_metric_history(run.info.run_id, name)] == list(range(1, 301)), name
 
 
 def test_a_run_that_failed_says_at_which_step_and_is_reopened_when_it_goes_on(client: MlflowClient) -> None:
