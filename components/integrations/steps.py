@@ -16,6 +16,7 @@ from components.bundle.training import LearningCurves
 from components.integrations.observe import Data, Report
 from components.registry import Record, Registry
 from components.registry.manifest import hash_file
+from components.settings.scoring import GOLDEN_INPUT
 from components.settings.training import TrainingSettings
 from components.storage import open_store
 
@@ -290,7 +291,9 @@ def _service(registry: Registry, champion: str) -> Data:
 
 
 def _scored(plan: ScoringPlan) -> list[Data]:
-    return [Data(plan.input), _version(Registry(open_store(plan.store), plan.name), plan.version)]
+    registry = Registry(open_store(plan.store), plan.name)
+    own = f"{registry.uri(plan.version).rstrip('/')}/{files.GOLDEN}"
+    return [Data(own if plan.input == GOLDEN_INPUT else plan.input), _version(registry, plan.version)]
 
 
 def _address(path: str | Path) -> str:

@@ -13,10 +13,8 @@ from components.bundle.files import CONFIG, GOLDEN, ONNX, REFERENCE
 from components.bundle.golden import load_golden
 from components.readers.places import InputSource, LocalSource, open_source
 from components.registry import Registry
+from components.settings.scoring import GOLDEN_INPUT
 from components.storage import open_store
-
-GOLDEN_INPUT = "golden"
-"""The input that every model version brings along: its own golden pictures, for a first try."""
 
 
 class Model:

@@ -9,6 +9,9 @@ from components.bundle.environment import Serving, Share, load_environment
 from components.classifier.errors import UsageError
 from components.settings.base import Memory, NameEncoding, Settings
 
+GOLDEN_INPUT = "golden"
+"""The input that every model version brings along: its own golden pictures, for a first try."""
+
 
 class ScoringSettings(Settings):
     """How pictures are scored; refused with UsageError when that cannot work."""
@@ -79,7 +82,7 @@ def check_pods(settings: ScoringSettings, store: str, input: str, output: str, g
     if gpus not in {"", "0"}:
         raise UsageError(f"gpus={gpus} would be held by the step that only follows the pods which score; set ray_gpus instead")
     for name, address in (("store", store), ("input", input), ("output", output)):
-        if not address.startswith("s3://") and (name, address) not in {("input", "golden"), ("output", "")}:
+        if not address.startswith("s3://") and (name, address) not in {("input", GOLDEN_INPUT), ("output", "")}:
             raise UsageError(
                 f"ray_nodes={settings.ray_nodes} scores in pods that cannot reach {name}={address}; set {name} to one such as s3://bucket/prefix"
             )

@@ -5,6 +5,7 @@ import uuid
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema_rs
@@ -18,7 +19,7 @@ from components.deploy.request import DeployRequest
 from components.deploy.step import deploy
 from components.gate.step import judge
 from components.ingest.ingest import ingest
-from components.integrations import open_lineage
+from components.integrations import open_lineage, steps
 from components.integrations.open_lineage import identify, parent_id
 from components.publish.publishing import publish
 from components.registry import Registry
@@ -119,6 +120,14 @@ def test_force_that_the_environment_refuses_is_told_as_a_failure_and_never_as_a_
     with pytest.raises(UsageError, match="allows strategy quality, not force"):
         judge(bundle, registry, version, load_environment("prod"), "prod", "force", "ann", "a test")
     assert told(events) == ["START penstock.gate", "FAIL penstock.gate"]
+
+
+@pytest.mark.parametrize(("given", "told"), [("golden", "/models/digits/20260102-030405-0123456789ab/golden.npz"), ("/in", "/in")])
+def test_a_scoring_reads_its_input_which_may_be_the_versions_own_pictures(given: str, told: str, tmp_path: Path) -> None:
+    plan = SimpleNamespace(store=str(tmp_path), name="digits", version="20260102-030405-0123456789ab", input=given, output=str(tmp_path))
+    pictures, version = steps.score(None, plan, "0").inputs
+    assert pictures.address.removeprefix(str(tmp_path)) == told
+    assert version.version == plan.version
 
 
 def test_a_step_that_is_ended_from_outside_is_aborted(events: list[dict[str, Any]], tmp_path: Path) -> None:
