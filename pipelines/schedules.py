@@ -49,6 +49,8 @@ def read_trigger(cron: str, every: str) -> Trigger:
     if every:
         return Trigger(seconds=read_duration(every, "--every"))
     fields = cron.split()
+    if fields and "=" in fields[0]:
+        raise UsageError(f"--cron {cron!r} names a time zone; give the time in UTC, or set Kubeflow's CRON_SCHEDULE_TIMEZONE")
     if cron.startswith("@") or len(fields) == _CRON_FIELDS + 1:
         return Trigger(cron=" ".join(fields))
     if len(fields) != _CRON_FIELDS:

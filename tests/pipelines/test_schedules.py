@@ -49,7 +49,10 @@ def test_five_fields_get_a_second_because_kubeflow_reads_six(cron: str, every: s
 
 @pytest.mark.parametrize(
     ("cron", "every", "words"),
-    [("", "", "--cron"), ("0 6 * * 1", "6h", "--every"), ("0 6 *", "", "3 fields"), ("", "0h", "30m"), ("", "six hours", "30m")],
+    [
+        *(("", "", "--cron"), ("0 6 * * 1", "6h", "--every"), ("0 6 *", "", "3 fields"), ("", "0h", "30m"), ("", "six hours", "30m")),
+        *(("CRON_TZ=Europe/Berlin 0 6 * * 1", "", "names a time zone"), ("TZ=UTC 0 0 6 * * 1", "", "in UTC")),
+    ],
 )
 def test_a_trigger_of_another_form_is_refused(cron: str, every: str, words: str) -> None:
     with pytest.raises(UsageError, match=words):
