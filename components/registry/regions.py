@@ -17,7 +17,7 @@ class Region:
     since: str
     """When it came to serve, UTC, ISO 8601; empty while nothing does."""
     behind: int
-    """Versions that served where the newest champion does, and are newer than this one."""
+    """Versions that served where the newest champion does, and are newer than this one, up to the newest champion."""
     lag: timedelta
     """For how long the newest champion has served elsewhere; zero where it serves."""
 
@@ -33,7 +33,8 @@ def compare_regions(ledgers: Mapping[str, Sequence[Record]], now: datetime) -> l
         return [Region(name, "", "", 0, timedelta()) for name in ledgers]
     newest = max(record.champion for record in leading.values())
     leader = min((name for name in leading if leading[name].champion == newest), key=lambda name: leading[name].time)
-    served = {record.champion for record in ledgers[leader] if record.action in {"deployed", "rolled_back"}}
+    champions = {record.champion for record in ledgers[leader] if record.action in {"deployed", "rolled_back"}}
+    served = {version for version in champions if version <= newest}  # a later one was rolled back
     waiting = now - datetime.fromisoformat(leading[leader].time)
     return [_region(name, serving[name], newest, served, waiting) for name in ledgers]
 

@@ -51,6 +51,12 @@ def test_what_was_held_or_rolled_back_is_not_what_serves() -> None:
     assert (us.champion, us.behind, us.lag) == (MIDDLE, 0, timedelta())
 
 
+def test_a_version_that_was_rolled_back_everywhere_is_one_that_nobody_lags_behind() -> None:
+    back = [*served(OLD, MIDDLE, NEW), record("rolled_back", MIDDLE, MIDDLE, 20)]
+    (eu, us, asia) = compare_regions({"eu": back, "us": served(OLD), "asia": served(MIDDLE, from_day=25)}, NOW)
+    assert [(region.behind, region.lag > timedelta()) for region in (eu, us, asia)] == [(0, False), (1, True), (0, False)]
+
+
 def test_where_nothing_serves_no_region_lags() -> None:
     assert compare_regions({"eu": [], "us": []}, NOW) == [Region(name, "", "", 0, timedelta()) for name in ("eu", "us")]
 
