@@ -127,17 +127,17 @@ def _show(decision: "Decision", history: list[str]) -> None:
     from components.bundle.decision import HEADINGS
 
     verdict = HEADINGS[decision.verdict]
-    console.print(Text.assemble((verdict, _VERDICTS[decision.verdict]), f": {decision.summary}"))
-    console.print(Text(f"version {decision.version}, policy of {decision.environment}", "dim"))
+    console.print(Text.assemble((verdict, _VERDICTS[decision.verdict]), f": {decision.summary}"), soft_wrap=True)
+    console.print(Text(f"version {decision.version}, policy of {decision.environment}", "dim"), soft_wrap=True)
     if console.width < _TABLE_WIDTH:
         for rule in decision.rules:
             console.print(Text.assemble((rule.rule, "bold"), " ", (rule.outcome, _STYLES[rule.outcome]), f": {rule.reason}"))
     else:
         console.print(_table(decision))
     for line in decision.remedies:
-        console.print(Text.assemble(("would change it: ", "bold"), line))
+        console.print(Text.assemble(("would change it: ", "bold"), line), soft_wrap=True)
     for line in history:
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
 
 
 def _table(decision: "Decision") -> Table:

@@ -4,10 +4,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from pipelines.cli import models_view as view
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, print_json
 from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
@@ -37,7 +36,6 @@ def lineage(
     if as_json:
         print_json(asdict(found) | {"made": found.made.model_dump() if found.made else None})
         return
-    table = view.table("", "", heads=False)
     rows = [("data", f"{found.source or 'unknown source'}  sha256:{found.dataset_digest}"), ("run", found.run or "unknown")]
     rows += [("version", f"{found.model} {found.version}  trained {view.when(found.trained_at)}  sha256:{found.content_digest}")]
     if found.made:
@@ -49,9 +47,7 @@ def lineage(
         for period in found.served
     ] or [("served", "never")]
     rows += [("scores", f"{output.output}: {_rows(output.rows)} of {output.input}") for output in found.scores]
-    for title, text in rows:
-        table.add_row(f"[bold]{title}[/]", escape(text))
-    console.print(table)
+    view.say_facts(rows)
 
 
 def _rows(rows: int | None) -> str:

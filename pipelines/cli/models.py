@@ -83,7 +83,7 @@ def list_versions(
         architecture = [escape(row["architecture"])] if wide else []
         more = [str(row["classes"]), view.size_text(row["size"])] if wide else []
         table.add_row(row["version"], *architecture, view.number(row["accuracy"]), *more, serves)
-    console.print(table)
+    view.show(table)
 
 
 def _list_models(store: str, names: list[str], as_json: bool) -> None:
@@ -95,7 +95,7 @@ def _list_models(store: str, names: list[str], as_json: bool) -> None:
     table = view.table("model", "versions", "champion")
     for row in rows:
         table.add_row(escape(str(row["name"])), str(row["versions"]), str(row["champion"] or "none yet"))
-    console.print(table)
+    view.show(table)
     view.say("The versions of one: penstock models list --name NAME")
 
 
@@ -113,13 +113,10 @@ def show(version: VersionArgument, store: StoreOption = DEFAULT_STORE, name: Nam
         training = curves.model_dump(mode="json") if curves else None
         print_json({"uri": found.uri, **manifest.model_dump(mode="json"), "training": training})
         return
-    table = view.table("", "", heads=False)
-    for field, value in view.facts(found.uri, manifest):
-        table.add_row(f"[bold]{field}[/]", escape(value))
-    console.print(table)
+    view.say_facts(view.facts(found.uri, manifest))
     if curves:
         view.say("\n[bold]training[/]")
-        console.print(view.curves_table(curves))
+        view.show(view.curves_table(curves))
         view.say(escape(f"{curves.stop_reason}{f'; {curves.advice}' if curves.advice else ''}"))
     view.say("\n[bold]files, by SHA-256[/]")
     for file, entry in manifest.files.items():

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from components.classifier.errors import EvaluationError, UsageError
 from pipelines.cli import models_view as view
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, print_json, written_to
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, print_json, written_to
 from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def diff(
             difference.section, escape(difference.field), view.value(difference.section, difference.first),
             view.value(difference.section, difference.second), view.change(difference.first, difference.second),
         )  # fmt: skip
-    console.print(table)
+    view.show(table)
     if evaluated is None:
         view.say(f"\nnot compared picture by picture: {escape(problem)}")
     else:
@@ -133,4 +133,4 @@ def mistakes(
     old = "" if found.predictions.files is not None else "; this version is too old to say the files and familiarity of all of them"
     view.say(f"{len(wrong)} of {found.evaluation.n} test pictures are wrong{escape(f' and in {output}' if output else old)}")
     if not output and wrong:
-        console.print(view.mistakes_table(wrong[: limit or None]))
+        view.show(view.mistakes_table(wrong[: limit or None]))

@@ -125,12 +125,14 @@ def regions(
         table = view.table("region", "serves", "since", "behind", *(["newest there"] if wide else []))
         for region in stores:
             if region in unread:
-                table.add_row(escape(region), f"[red]{escape(unread[region])}[/]")
+                table.add_row(escape(region), "[red]cannot be read[/]")
                 continue
             it = found[region]
             there = [newest[region] or "nothing"] if wide else []
             table.add_row(escape(region), it.champion or "nothing", view.when(it.since) if it.since else "–", _behind(it), *there)
-        console.print(table)
+        view.show(table)
+        for region, problem in unread.items():
+            view.say(f"[red]{escape(region)}: {escape(problem)}[/]")
         for region, it in found.items():
             if newest[region] and not it.champion:
                 options = f"--store {stores[region]} --name {name} --set version={newest[region]}"

@@ -1,10 +1,13 @@
 """How `penstock models` shows versions: rows, tables, numbers."""
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from components.classifier.errors import IntegrityError, StoreError
 from pipelines.cli.output import console
@@ -19,8 +22,12 @@ MAX_EPOCHS = 20
 """Rows of the table of a training."""
 
 
-_WHOLE = {"run", "pipeline", "status", "ended", "starts", "version", "champion", "serves", "since", "added", "size", "SHA-256"}
-"""Columns of tables that are never broken, however narrow the terminal is."""
+_WHOLE = {
+    *("run", "pipeline", "status", "ended", "starts", "version", "champion", "serves", "since", "added", "size", "SHA-256"),
+    *("name", "model", "region", "newest there", "file", "picture", "ID"),
+}
+"""Columns of tables that are never broken, however narrow the terminal is: what they hold is copied into other commands."""
+_ANY_WIDTH = 1_000_000
 
 
 def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | None:
@@ -136,7 +143,7 @@ def print_comparison(c: "Comparison") -> None:
         shown = table("class", "pictures", "won", "lost")
         for k in sorted(moved, key=lambda k: -k.only_champion):
             shown.add_row(escape(k.name), str(k.support), str(k.only_challenger), str(k.only_champion))
-        console.print(shown)
+        show(shown)
 
 
 def table(*columns: str, heads: bool = True) -> Table:
@@ -152,9 +159,29 @@ def table(*columns: str, heads: bool = True) -> Table:
     return table
 
 
+def show(table: Table) -> None:
+    """Print a table without breaking a word, or a cell of a whole column; into a pipe, without breaking any cell."""
+    wide = console.options.update(max_width=_ANY_WIDTH)
+    for column in table.columns:
+        if column.no_wrap:
+            column.min_width = max(Measurement.get(console, wide, cell).maximum for cell in [column.header, *column.cells])
+    needed = Measurement.get(console, wide, table)
+    if needed.maximum > console.width:
+        table.width = max(console.width, needed.minimum) if console.is_terminal else needed.maximum
+    console.print(table, crop=False)
+
+
 def say(text: str) -> None:
     """Print a line that no pipe or narrow terminal breaks apart."""
     console.print(text, soft_wrap=True)
+
+
+def say_facts(facts: Iterable[tuple[str, str | Text]]) -> None:
+    """Print fields with their values, each in one line that no pipe or narrow terminal breaks apart."""
+    facts = list(facts)
+    width = max(len(field) for field, _ in facts)
+    for field, value in facts:
+        console.print(Text.assemble((field.ljust(width), "bold"), "  ", value), soft_wrap=True)
 
 
 def number(value: float | None) -> str:

@@ -76,7 +76,7 @@ def list_entries(
         reasons = " ".join(sorted(reason.removesuffix("_confidence") for reason in entry.reasons))
         table.add_row(Text(entry.id[:_ID_SHOWN]), Text(predicted), reasons, Text(_labels(entry.labels)), Text(entry.version))
     if entries:
-        console.print(table)
+        view.show(table)
     shown = f"{min(limit, len(entries))} of {len(entries)} entries shown"
     conflicting = len({entry.id for entry in entries if entry.labels.state == "conflicting"})
     _say(shown + (f"; {conflicting} with conflicting labels: resolve them with `penstock review label … --resolve`" if conflicting else ""))

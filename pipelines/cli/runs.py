@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from components.classifier.errors import UsageError
@@ -48,7 +47,7 @@ def list_all(
     for run in runs:
         status = Text(run.status, style=_COLOURS[run.status])
         table.add_row(run.id, run.pipeline, Text(str(run.arguments.get("name", ""))), status, f"{run.seconds:.0f}", Text(run.result))
-    console.print(table)
+    view.show(table)
 
 
 @app.command()
@@ -62,16 +61,16 @@ def show(run: RunArgument, as_json: JsonOption = False) -> None:
     if as_json:
         print_json({**found.model_dump(), "directory": str(RUNS / found.id), "bytes": size})
         return
-    table = Table.grid(padding=(0, 2))
-    table.add_row(Text("run", "bold"), found.id)
-    table.add_row(Text("started", "bold"), view.when(found.time))
-    table.add_row(Text("status", "bold"), Text(f"{found.status} after {found.seconds:.1f} s", style=_COLOURS[found.status]))
-    for key, value in [*found.outcome.items(), *([("error", found.error)] if found.error else [])]:
-        table.add_row(Text(key, "bold"), Text(str(value)))
-    for key, value in _changed(found).items():
-        table.add_row(Text(key, "bold"), Text(str(value)))
-    table.add_row(Text("folder", "bold"), Text(f"{RUNS / found.id}  {view.size_text(size)}"))
-    console.print(table)
+    status = Text(f"{found.status} after {found.seconds:.1f} s", style=_COLOURS[found.status])
+    rest = {**found.outcome, **({"error": found.error} if found.error else {})}
+    facts = [*rest.items(), *_changed(found).items()]
+    view.say_facts(
+        [
+            *(("run", found.id), ("started", view.when(found.time)), ("status", status)),
+            *((key, str(value)) for key, value in facts),
+            ("folder", f"{RUNS / found.id}  {view.size_text(size)}"),
+        ]
+    )
     for step in found.steps:
         console.print(Text.assemble(("  " + step.name).ljust(22), f"{step.state:<12}{step.seconds:8.1f} s"))
 

@@ -129,7 +129,7 @@ def list_all(
     table = view.table("name", "state", "starts", *(["ID"] if wide else []))
     for one in found:
         table.add_row(Text(one.name), one.state, Text(str(one.trigger)), *([Text(one.id)] if wide else []))
-    console.print(table)
+    view.show(table)
 
 
 app.command(

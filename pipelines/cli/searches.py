@@ -40,7 +40,7 @@ def list_all(store: StoreOption = DEFAULT_STORE, name: NameOption = "", as_json:
         won = ", ".join(f"{key} {shown(value)}" for key, value in record.winner.settings.items())
         accuracy = f"{record.winner.validation_accuracy:.4f}"
         table.add_row(Text(record.run), view.when(record.time), str(len(record.last_results())), accuracy, Text(won))
-    console.print(table)
+    view.show(table)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from pipelines.cli import models_view as view
-from pipelines.cli.output import DEFAULT_STORE, JsonOption, StoreOption, console, local_only, print_json
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, StoreOption, local_only, print_json
 
 app = typer.Typer(no_args_is_help=True, help="Keep pretrained weights in the store, for trainings that start from them.")
 
@@ -64,7 +64,7 @@ def list_weights(store: StoreOption = DEFAULT_STORE, as_json: JsonOption = False
     for record in records:
         architecture, added = escape(record.architecture or "–"), view.when(record.added_at)
         table.add_row(escape(record.name), architecture, view.size_text(record.size), record.sha256[:12], added)
-    console.print(table)
+    view.show(table)
 
 
 @app.command()

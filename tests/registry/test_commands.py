@@ -15,6 +15,8 @@ from components.registry import Record, Registry, verify_directory
 from components.registry.publication import publish_directory
 from components.storage import open_store
 from pipelines.cli import models
+from pipelines.cli import models_view as view
+from pipelines.cli.output import console
 from tests.registry import bundles
 
 
@@ -52,6 +54,36 @@ def test_list_is_newest_first_and_marks_who_serves(registry: Registry) -> None:
     assert "0.9572" in shown
     assert "yet" in call("list", "--name", "nothing").stdout
     assert printed("list", "--name", "nothing") == []
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal of 40 columns."""
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(console, "_width", 40)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_on_a_narrow_terminal_what_one_copies_is_in_one_line(registry: Registry) -> None:
+    champion = registry.resolve("champion")
+    manifest = registry.get(champion).manifest
+    assert {registry.uri(champion), manifest.dataset_digest} <= set(call("show", champion).stdout.split())
+    assert f"sha256:{manifest.content_digest}" in call("lineage", champion).stdout
+    assert all(version in call("list").stdout for version in registry.newest())
+    table = view.table("file", "label")
+    table.add_row("pictures of May/one that has a long name.png", "a label of several words that may go on below")
+    with console.capture() as shown:
+        view.show(table)
+    assert "pictures of May/one that has a long name.png" in shown.get()
+    assert max(map(len, shown.get().splitlines())) < len("pictures of May/one that has a long name.png") + 15
+
+
+def test_a_pipe_gets_each_row_of_a_table_in_one_line() -> None:
+    table = view.table("label", "predicted")
+    table.add_row("a label of many words " * 10, "b" * 300)
+    with console.capture() as shown:
+        view.show(table)
+    assert len(shown.get().splitlines()) == 2
 
 
 def test_a_model_that_was_trained_elsewhere_is_published_by_its_folder(registry: Registry, tmp_path: Path) -> None:
