@@ -17,9 +17,9 @@ from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.ingest.collection import SPLIT_CODE, Collection, from_arrays, natural
 from components.readers import HEAD, idx, kind_of, npy, npz, pixel_table
-from components.readers.decoding import load as load_bytes
 from components.readers.listing import Listing, SourceFile, holds_pictures, looks_like_picture, some, suffix
 from components.readers.places import InputSource
+from components.readers.processes import load as load_bytes
 from components.readers.records import Encoded
 from components.readers.table import SPLIT_NAMES
 

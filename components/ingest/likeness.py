@@ -29,9 +29,8 @@ from components.classifier.progress import Progress
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, FileRows, rows_of
 from components.ingest.pixels import PROCESS_MODULES
-from components.readers.decoding import in_order
 from components.readers.listing import quoted, some
-from components.readers.processes import in_processes, processes_for
+from components.readers.processes import in_order, in_processes, processes_for
 from components.report.html import PictureOfDataset
 
 MAX_BITS = 6

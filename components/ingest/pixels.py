@@ -24,9 +24,8 @@ from components.classifier.images import ImageSpec, Pixels
 from components.classifier.metadata import Unread
 from components.classifier.progress import Progress
 from components.ingest.collection import FileRows, are_constant, blocks, fingerprint
-from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import MAX_FILE_BYTES, looks_like_picture
-from components.readers.processes import in_processes, processes_for
+from components.readers.processes import REMOTE_WORKERS, in_order, in_processes, load, processes_for
 from components.readers.records import Encoded, Unreadable
 from components.settings.ingest import IngestSettings
 

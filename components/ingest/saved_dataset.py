@@ -12,9 +12,9 @@ from typing import Any
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError, ImageError
 from components.ingest.layout import record_of
-from components.readers.decoding import load
 from components.readers.listing import Listing, SourceFile, some
 from components.readers.places import InputSource
+from components.readers.processes import load
 from components.readers.table import SPLIT_NAMES
 
 _DICTIONARY, _STATE, _INFO = "dataset_dict.json", "state.json", "dataset_info.json"

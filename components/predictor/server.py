@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from components.bundle.accelerator import require_device
+from components.bundle.model import require_device
 from components.classifier.cpu import available_cpus
 from components.classifier.errors import PenstockError, UsageError, first_line, one_line
 from components.classifier.metadata import UNREAD, Unread

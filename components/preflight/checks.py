@@ -69,7 +69,7 @@ def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator
     check_pods(settings, *(parameters[name] for name in ("store", "input", "output", "gpus")))
     on_ray = settings.engine == "ray"  # then the GPUs are those of Ray's cluster
     if here and not on_ray and (settings.device == "cuda" or (settings.device == "auto" and gpus)):
-        from components.bundle.accelerator import require_device  # imports onnxruntime
+        from components.bundle.model import require_device  # imports onnxruntime
 
         require_device("cuda")
     elif settings.device == "cuda" and not gpus and not on_ray:

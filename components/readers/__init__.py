@@ -9,7 +9,7 @@
 | npy.py, npz.py, idx.py, pixel_table.py | arrays of pictures: NumPy's, MNIST's format, CSVs of pixels |
 | parquet.py | Parquet and Arrow: tables with a column of encoded pictures |
 | table.py | labels and further attributes in CSV and JSONL |
-| listing.py, records.py, spool.py, decoding.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
+| listing.py, records.py, spool.py, processes.py | what these have in common: names, pictures in order, decoding side by side |
 
 One policy holds for all of them, so that the same input gives the same names and the same refusals in training and scoring:
 

@@ -1,7 +1,8 @@
-"""Work in several processes, in order: decoding small pictures is work of Python's interpreter, which runs one thread at a time.
+"""Fetching and decoding in threads or in processes, in order and in bounded memory: a few groups of records are under way at a time.
 
-The processes come from multiprocessing's fork server, which imports what they need once and shares its memory with them. They do
-not import the caller's main module, which may be a script without a guard, or kfp's executor.
+Decoding small pictures is work of Python's interpreter, which runs one thread at a time: there processes do it. They come
+from multiprocessing's fork server, which imports what they need once and shares its memory with them. They do not import the caller's
+main module, which may be a script without a guard, or kfp's executor.
 """
 
 import multiprocessing
@@ -9,8 +10,9 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import connection, forkserver
@@ -20,9 +22,12 @@ from typing import Any, TypeVar
 
 from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.decode import WORK
-from components.classifier.errors import DataError
-from components.readers.decoding import in_order
+from components.classifier.errors import AccessDenied, DataError, ImageError, StoreError, StoreUnavailable, one_line
+from components.readers.listing import MAX_FILE_BYTES
+from components.readers.records import Encoded
 
+REMOTE_WORKERS = 10
+"""Threads where pictures come one by one from a store: most of their time they wait. As many as boto3 keeps connections."""
 MIN_PICTURES = 40_000
 """With fewer pictures threads do the work: processes cost one or two seconds of CPU."""
 PROCESS_BYTES = 2**28
@@ -32,9 +37,46 @@ Group = TypeVar("Group")
 Result = TypeVar("Result")
 
 
-def processes_for(pictures: int) -> int:
-    """How many processes so many pictures are worth: as many as CPUs and memory allow, or one, which is this process."""
-    return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // PROCESS_BYTES))
+def in_order(pool: Executor, groups: Iterable[Group], work: Callable[[Group], Result], ahead: int) -> Iterator[Result]:
+    """Yield what `work` makes of each group, in the order of the groups; `ahead` of them are under way at a time.
+
+    Raises what `work` and `groups` raise; what is then still waiting is never started.
+    """
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for group in groups:
+            under_way.append(pool.submit(work, group))
+            if len(under_way) > ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        for future in under_way:
+            future.cancel()
+
+
+def load(record: Encoded) -> bytes:
+    """Fetch a picture's bytes.
+
+    Raises ImageError with the reason why this picture cannot be read, and StoreUnavailable or AccessDenied, which say nothing
+    about this picture.
+    """
+    if record.size > MAX_FILE_BYTES:
+        raise ImageError(f"the file has {record.size} bytes, more than the limit of {MAX_FILE_BYTES}")
+    try:
+        return record.load()
+    except (StoreUnavailable, AccessDenied):
+        raise
+    except (OSError, StoreError) as error:
+        raise ImageError(f"cannot be read ({(isinstance(error, OSError) and error.strerror) or one_line(error)})") from error
+
+
+def processes_for(pictures: int, process_bytes: int = PROCESS_BYTES, *most: int) -> int:
+    """How many processes so many pictures are worth: as many as CPUs and memory allow, and each of `most`; or one, which is this process.
+
+    `process_bytes`: the memory that one process is reckoned with.
+    """
+    return 1 if pictures < MIN_PICTURES else max(1, min(available_cpus(), available_memory() // process_bytes, *most))
 
 
 def prepare(processes: int, modules: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from components.classifier.errors import DataError, ImageError
-from components.readers.decoding import load
+from components.readers.processes import load
 from components.readers.records import Encoded
 from components.readers.table import LABEL_COLUMNS, SPLIT_COLUMN, text_of
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from components.classifier.errors import DataError, UsageError
 from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of, not_as_promised
 from components.readers.archive_rows import index_archive
-from components.readers.decoding import in_order
 from components.readers.listing import MAX_STREAMED, Fault, Folder, SourceFile, check_count, looks_like_picture, without_twins
 from components.readers.places import InputSource, local_path
+from components.readers.processes import in_order
 from components.readers.records import PassedOver, Reading
 from components.readers.spool import Spool
 from components.score.plan import Source

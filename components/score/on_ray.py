@@ -25,7 +25,7 @@ from components.bundle.config import BundleConfig
 from components.bundle.model import Classifier
 from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.errors import DataError, EvaluationError, PenstockError, StoreError, UsageError, one_line
-from components.readers.decoding import REMOTE_WORKERS
+from components.readers.processes import REMOTE_WORKERS
 from components.readers.records import Reading
 from components.score.model import Model
 from components.score.output import Output

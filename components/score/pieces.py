@@ -29,10 +29,9 @@ from components.classifier.images import ImageSpec, Pixels, prepare
 from components.classifier.metadata import UNREAD
 from components.readers import CONTAINERS, PICTURE
 from components.readers.archive_rows import read_part
-from components.readers.decoding import REMOTE_WORKERS, in_order, load
 from components.readers.listing import readable
 from components.readers.places import InputSource
-from components.readers.processes import process_pool
+from components.readers.processes import REMOTE_WORKERS, in_order, load, process_pool
 from components.readers.records import Decoded, Encoded, PassedOver, Reading, Record, Unreadable
 from components.score.model import Model
 from components.score.output import Output

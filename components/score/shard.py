@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from components.classifier.cpu import available_cpus, available_memory
 from components.classifier.progress import Progress
 from components.integrations import steps
 from components.integrations.observe import observed
-from components.readers.processes import prepare
+from components.readers.processes import prepare, processes_for
 from components.score.model import Model
 from components.score.output import Output
 from components.score.pieces import PROCESS_MODULES, Outcome, PieceScorer, in_processes
@@ -22,8 +21,6 @@ from components.score.plan import Piece, Plan
 from components.score.rows import assemble_parts
 from components.score.tally import read_reference
 
-MIN_PICTURES = 40_000
-"""With fewer pictures a shard is scored in this process: others take seconds of CPU to start."""
 PROCESS_BYTES = 2**30
 """Memory that one process is reckoned with: Python, onnxruntime, the network and a few groups of pictures."""
 
@@ -87,7 +84,8 @@ def _score(plan: Plan, bundle: Path, pieces: list[Piece], result: ShardResult, d
 def _on_this_machine(
     plan: Plan, bundle: Path, pieces: list[Piece], pictures: int, device: str, step: Callable[[int], object]
 ) -> Iterator[Outcome]:
-    processes = _processes(plan, pieces, pictures) if device != "cuda" else 1
+    most = min(plan.settings.workers or len(pieces), len(pieces))
+    processes = processes_for(pictures, PROCESS_BYTES, most) if device != "cuda" else 1
     prepare(processes, PROCESS_MODULES)
     with PieceScorer(plan.folder, bundle, device, processes) as scorer:
         if processes == 1 or scorer.device != "cpu":
@@ -107,11 +105,3 @@ def _note(outcome: Outcome, result: ShardResult, started: float) -> None:
     else:
         result.scored += outcome.rows
         print(f"piece {outcome.number}: {outcome.rows} rows, {result.scored / (time.monotonic() - started):.0f} rows/s")
-
-
-def _processes(plan: Plan, pieces: list[Piece], pictures: int) -> int:
-    """As many processes as CPUs and memory allow, or as `workers` says where that is less, and one for little work."""
-    if pictures < MIN_PICTURES:
-        return 1
-    wanted = plan.settings.workers or available_cpus()
-    return max(1, min(wanted, available_cpus(), available_memory() // PROCESS_BYTES, len(pieces)))

@@ -6,8 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from components.bundle.accelerator import open_session, require_device, why_no_cuda
-from components.bundle.model import Classifier
+from components.bundle.model import Classifier, open_session, require_device, why_no_cuda
 from components.classifier.errors import UsageError
 from tests import tiny
 

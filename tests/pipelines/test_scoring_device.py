@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from components.bundle.accelerator import why_no_cuda
+from components.bundle.model import why_no_cuda
 from components.classifier.errors import UsageError
 from components.preflight.checks import check_scoring
 

@@ -227,7 +227,7 @@ def test_a_server_that_batches_answers_everyone_as_one_that_does_not(batching_ur
 
 
 def test_a_gpu_that_is_not_there_ends_the_server_before_it_listens(served_dir: Path) -> None:
-    from components.bundle.accelerator import why_no_cuda
+    from components.bundle.model import why_no_cuda
     from components.classifier.errors import ServingError
 
     if not why_no_cuda():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from components.classifier.errors import DataError, EvaluationError
+from components.readers import processes
 from components.score import plan as planning
 from components.score import shard as sharding
 from components.score.model import Model as Version
@@ -26,6 +27,7 @@ from tests.score.conftest import Model, Score, plan_of
 KILLED = """
 import os, signal, sys
 from multiprocessing import active_children
+from components.readers import processes
 from components.score import shard
 from components.score.plan import Plan
 
@@ -33,7 +35,7 @@ def killed(*_):
     print("children", *(child.pid for child in active_children()), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
-shard.MIN_PICTURES, shard.available_cpus, shard._note = 1, lambda: 3, killed
+processes.MIN_PICTURES, processes.available_cpus, shard._note = 1, lambda: 3, killed
 shard.score_shard(Plan.load(sys.argv[1]), "0")
 """
 
@@ -41,8 +43,8 @@ shard.score_shard(Plan.load(sys.argv[1]), "0")
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes for any number of pictures."""
-    monkeypatch.setattr(sharding, "MIN_PICTURES", 1)
-    monkeypatch.setattr(sharding, "available_cpus", lambda: 2)
+    monkeypatch.setattr(processes, "MIN_PICTURES", 1)
+    monkeypatch.setattr(processes, "available_cpus", lambda: 2)
 
 
 @pytest.fixture
