@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from components.bundle.variant import Variant
+from components.bundle.config import Variant
 from components.classifier.errors import DataError
 from components.registry import Record
 from components.registry.manifest import Manifest

@@ -19,7 +19,7 @@ from typing import IO, Any
 
 from components.classifier.progress import PREFIX, SECONDS_VARIABLE
 from components.classifier.stopping import raised_at
-from components.integrations.settings import RUN
+from components.integrations.observe import RUN
 from pipelines import kfp_inside
 from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
 

@@ -7,7 +7,7 @@ from kfp import dsl
 from components.ingest.component import ingest_dataset
 from components.preflight.component import check_search
 from components.search.component import choose_best, keep_best, plan_trials
-from components.settings.trials import RUNGS
+from components.settings.search import RUNGS
 from components.train.component import train_model, train_trial
 from pipelines.challenge import conclude_after, judge, roll_out
 from pipelines.descriptions import described

@@ -10,7 +10,7 @@ from typing import Any
 
 from kfp import dsl, kubernetes
 
-from components.integrations.settings import MODEL_REGISTRY, RUN
+from components.integrations.observe import MODEL_REGISTRY, RUN
 from components.settings.resources import POD, POD_NAMESPACE, read_steps, step_name, step_resources
 from pipelines.kfp_inside import name_callers_cheaply
 

@@ -1,20 +1,55 @@
-"""config.json: what names a model's outputs, and what it takes to reproduce it."""
+"""config.json: what names a model's outputs, what it takes to reproduce it, and of which versions a variant was made."""
 
 import json
 import os
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from components.bundle.files import CONFIG
-from components.bundle.formats import JsonFile
-from components.bundle.variant import KEY as VARIANT
-from components.classifier.errors import IntegrityError, PenstockError
+from components.bundle.formats import JsonFile, Strict
+from components.classifier.errors import IntegrityError, PenstockError, validation_problems
 from components.classifier.images import ImageSpec
+
+VARIANT = "variant"
+"""What a version that was made of others says of itself: its name among the parameters of config.json and manifest.json, which every
+release reads."""
+
+Kind = Literal["int8", "ensemble", "average"]
+
+
+class Parent(Strict):
+    """A version that a variant was made of: its name, and the digest of its content (64 hexadecimal digits)."""
+
+    version: str
+    sha256: str
+
+
+class Variant(Strict):
+    """Of which versions a version was made, and how."""
+
+    kind: Kind
+    parents: list[Parent] = Field(min_length=1)
+    how: str
+    """In words: how it was quantised or averaged, and with which pictures."""
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any]) -> Self | None:
+        """Read it from a version's parameters; None for a version that was trained. Raises IntegrityError for another form."""
+        if not isinstance(parameters.get(VARIANT), Mapping):
+            return None
+        try:
+            return cls.model_validate(parameters[VARIANT])
+        except ValidationError as error:
+            raise IntegrityError(f"parameters.{VARIANT} is not what this release writes ({validation_problems(error)[0]})") from error
+
+    def __str__(self) -> str:
+        return f"{self.kind} of {', '.join(parent.version for parent in self.parents)}: {self.how}"
 
 
 class InputConfig(BaseModel):

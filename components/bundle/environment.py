@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from components.bundle.numbers import parse_number, parse_share, plain
-from components.bundle.policy import Policy
+from components.bundle.policy import Policy, parse_number, parse_share, plain
 from components.classifier.errors import PolicyError, UsageError, validation_problems
 from components.storage.files import user_path
 

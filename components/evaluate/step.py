@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from components.bundle import files
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, Variant
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
-from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError
 from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import ClassResult, Evaluation
-from components.bundle.numbers import as_written, plain, show
+from components.bundle.policy import as_written, plain, show
 from components.classifier.errors import listed
 from components.classifier.intervals import FAMILY, holm, p_below
 from components.gate.rules import figure_result

@@ -6,8 +6,7 @@ from fractions import Fraction
 
 from components.bundle.decision import RuleResult
 from components.bundle.evaluation import Evaluation, Paired
-from components.bundle.numbers import as_written, plain
-from components.bundle.policy import Policy
+from components.bundle.policy import Policy, as_written, plain
 from components.classifier.intervals import FAMILY, ONE_SIDED, difference_interval, effective_interval, mcnemar, proportion_interval
 from components.gate.class_rules import Floored, slices_with_floors
 

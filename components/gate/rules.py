@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from components.bundle.decision import Outcome, RuleResult
 from components.bundle.evaluation import Evaluation
-from components.bundle.numbers import as_computed, as_written, plain, show
+from components.bundle.policy import as_computed, as_written, plain, show
 from components.classifier.intervals import (
     ONE_SIDED,
     calibration_error,

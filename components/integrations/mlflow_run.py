@@ -21,8 +21,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities import Run as MlflowRun
 
 from components.classifier.errors import first_line
-from components.integrations.observe import Event, Listener, Report
-from components.integrations.settings import run_id
+from components.integrations.observe import Event, Listener, Report, run_id
 
 TAG = "penstock.run"
 """The tag by which the steps of a pipeline run find their MLflow run."""

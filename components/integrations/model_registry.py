@@ -11,8 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from components.integrations.observe import Event, Listener, Report
-from components.integrations.settings import MODEL_REGISTRY
+from components.integrations.observe import MODEL_REGISTRY, Event, Listener, Report
 
 if TYPE_CHECKING:
     from model_registry import ModelRegistry

@@ -34,8 +34,7 @@ from openlineage.client.facet_v2 import (
 from openlineage.client.uuid import generate_new_uuid
 
 from components.classifier.errors import first_line
-from components.integrations.observe import Data, Event, Listener
-from components.integrations.settings import run_id
+from components.integrations.observe import Data, Event, Listener, run_id
 from components.settings.ingest import NAMED_SOURCES
 
 NAMESPACE = "penstock"

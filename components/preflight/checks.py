@@ -16,10 +16,9 @@ from components.settings.base import check_model_name
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.resources import Resources, check_batches
 from components.settings.scoring import ScoringSettings, check_engine, check_pods
-from components.settings.search import SearchSettings, settings_of_trial
+from components.settings.search import SearchSettings, plan_trials, settings_of_trial
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
-from components.settings.trials import plan_trials
 from components.settings.variant import VariantSettings
 from components.storage import open_store
 
@@ -113,7 +112,7 @@ def check_variant(parameters: Mapping[str, Any], here: bool = False) -> Iterator
 def tell(checked: Iterator[str], parameters: Mapping[str, Any]) -> None:
     """Print what was checked, which integrations lack their extra, and what is to be known of the service; raises what the checks raise."""
     from components.doctor.before import check_service
-    from components.integrations.settings import missing
+    from components.integrations.observe import missing
 
     print(*checked, *missing(), sep="\n")
     if said := check_service(parameters):

@@ -3,10 +3,9 @@
 import logging
 from pathlib import Path
 
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, Variant
 from components.bundle.files import CARD, CONFIG, EVALUATED_FILES, REPORT, TRAINED_FILES, WEIGHTS
 from components.bundle.markdown import table
-from components.bundle.variant import Variant
 from components.classifier.errors import DataError
 from components.integrations import steps
 from components.integrations.observe import observed

@@ -2,9 +2,9 @@
 
 import json
 
+from components.bundle.config import VARIANT, Variant
 from components.bundle.headline import Headline
 from components.bundle.markdown import escape, table
-from components.bundle.variant import KEY, Variant
 from components.registry.manifest import Manifest
 
 _LABELS = {
@@ -22,7 +22,7 @@ def model_card(manifest: Manifest, results: Headline) -> str:
 
     The text depends on the version's content only, not on the run, so that publishing again gives the same bytes.
     """
-    parameters = [(name, _text(value)) for name, value in sorted(manifest.parameters.items()) if name != KEY]
+    parameters = [(name, _text(value)) for name, value in sorted(manifest.parameters.items()) if name != VARIANT]
     sections = [
         f"# {escape(manifest.name)} {manifest.version}",
         f"An image classifier ({escape(manifest.architecture)}) that tells {len(manifest.classes)} classes apart: "

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.bundle import files
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, Kind, Variant
 from components.bundle.dataset import is_kept_in, kept_address
-from components.bundle.variant import Kind, Variant
 from components.classifier.errors import DataError, RegistryError, UsageError
 from components.registry.registry import Registry
 from components.settings.variant import VariantSettings

@@ -16,7 +16,7 @@ from components.classifier.errors import EvaluationError, UsageError, first_line
 from components.classifier.stopping import stoppable
 from components.doctor.gather import Reader, client_configuration
 from components.doctor.seen import Unseen
-from components.integrations.settings import run_id
+from components.integrations.observe import run_id
 from components.score.plan import Plan
 from components.score.ray_job import RESULT, Object, cause, has_failed, is_complete, put_plan, ray_job, status_line, work_of
 from components.score.shard import ShardResult

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from components.classifier.errors import UsageError
-from components.integrations.settings import missing
+from components.integrations.observe import missing
 from components.readers.places import local_path
 from components.readers.records import Reading
 from components.score.classify_inputs import classify_inputs, refuse_output_in_input

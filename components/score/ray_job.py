@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from components.integrations.settings import RUN
+from components.integrations.observe import RUN
 from components.score.plan import Plan
 from components.storage import Store
 

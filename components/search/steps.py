@@ -13,8 +13,7 @@ from components.bundle.trial import SearchRecord, Trial, TrialResult
 from components.classifier.errors import TrainingError
 from components.report.search import render_search
 from components.search.record import save_search
-from components.settings.search import SearchSettings, settings_of_trial
-from components.settings.trials import plan_trials, rung_epochs
+from components.settings.search import SearchSettings, plan_trials, rung_epochs, settings_of_trial
 from components.storage import open_store
 from components.storage.files import write_file
 

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from components.bundle.variant import Kind
+from components.bundle.config import Kind
 from components.settings.base import Settings
 
 MAX_PARENTS = 5

@@ -24,11 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from components.bundle import files
-from components.bundle.config import BundleConfig, facts_of
+from components.bundle.config import BundleConfig, Variant, facts_of
 from components.bundle.files import ExportFormat
 from components.bundle.golden import GOLDEN_TOLERANCE, difference, load_golden, load_golden_familiarity
 from components.bundle.model import Classifier
-from components.bundle.variant import Variant
 from components.classifier.errors import RegistryError, TrainingError, UsageError, first_line
 from components.classifier.images import Pixels
 from components.registry import Registry

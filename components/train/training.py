@@ -22,8 +22,7 @@ from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, check_size
 from components.classifier.stopping import stoppable
 from components.integrations import steps
-from components.integrations.observe import observed
-from components.integrations.settings import run_id
+from components.integrations.observe import observed, run_id
 from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.storage import open_store

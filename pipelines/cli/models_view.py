@@ -61,10 +61,10 @@ def row(registry: "Registry", version: str, serves: str) -> dict[str, Any] | Non
 
 def facts(uri: str, manifest: "Manifest") -> list[tuple[str, str]]:
     """Return what `show` says of a version but its files: field and value."""
-    from components.bundle.variant import KEY, Variant
+    from components.bundle.config import VARIANT, Variant
 
     numbers = ", ".join(f"{name} {value:.4f}" for name, value in manifest.metrics.items())
-    parameters = ", ".join(f"{name}={value}" for name, value in manifest.parameters.items() if name != KEY)
+    parameters = ", ".join(f"{name}={value}" for name, value in manifest.parameters.items() if name != VARIANT)
     variant = Variant.of(manifest.parameters)
     return [
         ("version", manifest.version),

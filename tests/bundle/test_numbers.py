@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.bundle.numbers import as_computed, as_written, parse_number, plain, show
+from components.bundle.policy import as_computed, as_written, parse_number, plain, show
 
 SHARES = st.floats(0, 1)
 

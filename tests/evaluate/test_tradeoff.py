@@ -6,12 +6,11 @@ from pathlib import Path
 import pytest
 
 from components.bundle import files
-from components.bundle.config import BundleConfig
+from components.bundle.config import VARIANT, BundleConfig, Parent, Variant
 from components.bundle.dataset import Dataset
 from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
 from components.bundle.predictions import Predictions
-from components.bundle.variant import KEY, Parent, Variant
 from components.evaluate import step
 from components.evaluate.champion import VersionFiles
 from components.evaluate.evaluation import evaluate
@@ -28,7 +27,7 @@ def made_of(folder: Path, *parents: str) -> Path:
     tiny.write_bundle(folder, samples=300)
     config = BundleConfig.load(folder)
     variant = Variant(kind="ensemble", parents=[Parent(version=version, sha256="0" * 64) for version in parents], how="for a test")
-    config.model_copy(update={"parameters": {KEY: variant.model_dump()}}).save(folder)
+    config.model_copy(update={"parameters": {VARIANT: variant.model_dump()}}).save(folder)
     return folder
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from components.integrations import settings
+from components.integrations import observe
 from components.integrations.observe import Report, observed, safely
 
 
@@ -48,14 +48,14 @@ def test_a_step_returns_and_raises_what_its_work_does_though_nothing_can_be_told
 
 
 def test_what_is_asked_for_and_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert settings.configured() == []
+    assert observe.configured() == []
     monkeypatch.setenv("PENSTOCK_MODEL_REGISTRY", "http://registry")
     monkeypatch.setenv("OPENLINEAGE_URL", "http://marquez")
-    assert settings.active() == ["OpenLineage", "Model Registry"]
-    assert list(settings.missing()) == []
-    monkeypatch.setattr(settings, "find_spec", lambda name: None)
-    assert settings.active() == []
-    extras = [re.findall(r"penstock\[(.+)\]", line) for line in settings.missing()]
+    assert observe.active() == ["OpenLineage", "Model Registry"]
+    assert list(observe.missing()) == []
+    monkeypatch.setattr(observe, "find_spec", lambda name: None)
+    assert observe.active() == []
+    extras = [re.findall(r"penstock\[(.+)\]", line) for line in observe.missing()]
     assert extras == [["lineage"], ["model-registry"]]
     monkeypatch.setenv("OPENLINEAGE_DISABLED", "true")
-    assert settings.configured() == ["Model Registry"]
+    assert observe.configured() == ["Model Registry"]

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from components.bundle.config import Variant
 from components.bundle.evaluation import Evaluation
-from components.bundle.variant import Variant
 from components.registry import Registry
 from components.registry.kept_dataset import keep
 from components.registry.publication import publish_directory

@@ -9,9 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from components.bundle import files
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, Parent, Variant
 from components.bundle.markdown import escape
-from components.bundle.variant import Parent, Variant
 from components.classifier.errors import DataError
 from components.publish.component import publish_model
 from components.publish.publishing import publish

@@ -69,7 +69,7 @@ def test_the_plan_says_which_integration_is_asked_for_and_not_installed(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PENSTOCK_MODEL_REGISTRY", "http://registry")
-    monkeypatch.setattr("components.integrations.settings.find_spec", lambda name: None)
+    monkeypatch.setattr("components.integrations.observe.find_spec", lambda name: None)
     plan_of(model, tmp_path / "plan", cases.folder(tmp_path / "in", 2), tmp_path / "output")
     assert (
         capsys.readouterr().out.count("warning: Model Registry is configured but not installed; pip install 'penstock[model-registry]'")

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from components.classifier.errors import EvaluationError, UsageError
-from components.integrations.settings import RUN
+from components.integrations.observe import RUN
 from components.score.kuberay import RIGHTS, require_kuberay, run_job, score_by_ray_job
 from components.score.output import PIECES
 from components.score.plan import Plan

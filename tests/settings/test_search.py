@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.classifier.errors import UsageError
-from components.settings.search import Range, SearchSettings, settings_of_trial
-from components.settings.trials import RUNGS, combinations, plan_trials, rung_epochs
+from components.settings.search import RUNGS, Range, SearchSettings, combinations, plan_trials, rung_epochs, settings_of_trial
 
 OWN: dict[str, Any] = {"name": "digits", "architecture": "small_cnn", "pretrained": False, "device": "auto", "gpus": "0", "store": "s3://x"}
 

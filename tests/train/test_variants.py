@@ -13,13 +13,12 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from components.bundle import files
-from components.bundle.config import BundleConfig
+from components.bundle.config import BundleConfig, Variant
 from components.bundle.dataset import Dataset, DatasetInfo, Split, write
 from components.bundle.environment import load_environment
 from components.bundle.evaluation import Evaluation
 from components.bundle.model import Classifier
 from components.bundle.policy import Policy
-from components.bundle.variant import Variant
 from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError
 from components.evaluate.step import run as evaluate
 from components.gate.step import judge

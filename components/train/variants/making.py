@@ -17,11 +17,10 @@ import onnxruntime
 import torch
 
 from components.bundle import files
-from components.bundle.config import BundleConfig, FamiliarityConfig, code_version, facts_of
+from components.bundle.config import VARIANT, BundleConfig, FamiliarityConfig, Parent, Variant, code_version, facts_of
 from components.bundle.dataset import Dataset
 from components.bundle.formats import JsonFile
 from components.bundle.model import Answers, Classifier
-from components.bundle.variant import KEY, Parent, Variant
 from components.classifier.errors import DataError, TrainingError
 from components.classifier.images import Pixels
 from components.classifier.network import ServingGraph
@@ -215,7 +214,7 @@ def _described(parent: BundleConfig, variant: Variant, architecture: str, parame
     """The parent's config.json with what the variant is; the network's settings that still hold are `parameters`."""
     changed = {
         "architecture": architecture,
-        "parameters": {**parameters, KEY: variant.model_dump()},
+        "parameters": {**parameters, VARIANT: variant.model_dump()},
         "trained_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "code_version": code_version(),
     }
