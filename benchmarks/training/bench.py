@@ -36,13 +36,12 @@ from benchmarks.training import sets
 from components.bundle.dataset import Split
 from components.classifier.images import ImageSpec
 from components.classifier.network import build
+from components.classifier.progress import TrainingProgress
 from components.settings.training import TrainingSettings
 from components.train.augmentation import resolve
-from components.train.batches import Batches
+from components.train.batches import Batches, Normalise, mean_and_std
 from components.train.checkpoint import Checkpoints
 from components.train.loop import Trainer
-from components.train.pixel_statistics import Normalise, mean_and_std
-from components.train.progress import TrainingProgress
 
 CPU = torch.device("cpu")
 Point = tuple[float, float, float]

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 SECONDS_VARIABLE = "PENSTOCK_PROGRESS_SECONDS"
 """The environment variable that says how many seconds lie between two lines; `penstock run` makes it short."""
@@ -48,3 +49,27 @@ def pace_of(done: int, left: int, seconds: float) -> str:
 
 def _print_now(line: str) -> None:
     print(line, flush=True)
+
+
+T = TypeVar("T")
+
+
+class TrainingProgress:
+    """Prints lines to standard output without delay; silent in all but one of the processes that train together."""
+
+    def __init__(self, *, silent: bool = False) -> None:
+        self._silent = silent
+        self._steps: Progress | None = None
+
+    def line(self, text: str) -> None:
+        """Print one line."""
+        if not self._silent:
+            print(text, flush=True)
+
+    def steps(self, batches: Iterable[T], total: int, done: int) -> Iterator[T]:
+        """Yield the batches, and count them as steps of the whole training: `total` for now, of which `done` were done before these."""
+        self._steps = self._steps or Progress(total, "steps", self.line, done)
+        self._steps.expect(total)
+        for batch in batches:
+            yield batch
+            self._steps.step()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from components.bundle.trial import SearchRecord, TrialResult, shown
+from components.bundle.search import SearchRecord, TrialResult, shown
 from components.classifier.intervals import proportion_interval
 from components.report import plots
 from components.report.html import template

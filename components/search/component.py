@@ -65,7 +65,7 @@ def choose_best(
     from pathlib import Path
 
     from components.bundle.dataset import Dataset
-    from components.bundle.trial import shown
+    from components.bundle.search import shown
     from components.search.steps import choose, winning_settings, write_record
 
     own = {"name": name, "architecture": architecture, "pretrained": pretrained, "device": device, "gpus": gpus}

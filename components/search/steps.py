@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from components.bundle.dataset import Dataset
-from components.bundle.trial import SearchRecord, Trial, TrialResult
+from components.bundle.search import SearchRecord, Trial, TrialResult, save_search
 from components.classifier.errors import TrainingError
 from components.report.search import render_search
-from components.search.record import save_search
 from components.settings.search import SearchSettings, plan_trials, rung_epochs, settings_of_trial
 from components.storage import open_store
 from components.storage.files import write_file

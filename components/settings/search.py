@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from components.bundle.trial import Trial
+from components.bundle.search import Trial
 from components.classifier.errors import UsageError, near
 from components.settings.base import Settings
 from components.settings.training import TrainingSettings

@@ -43,13 +43,12 @@ def train_model(
         curves: Loss, accuracy and learning rate over the epochs, one HTML file.
         metrics: Validation accuracy and loss, epochs, seconds, parameters, device.
     """
-    from components.train.process_env import prepare_environment
+    from components.train import prepare_environment
 
     prepare_environment()
     from components.settings.resources import Resources
     from components.settings.training import TrainingSettings
-    from components.train.record import write_curves
-    from components.train.training import train, train_on_nodes
+    from components.train.training import train, train_on_nodes, write_curves
 
     own = {"name": name, "architecture": architecture, "pretrained": pretrained, "epochs": epochs, "device": device, "gpus": gpus}
     options = TrainingSettings.read(training, **own)
@@ -83,7 +82,7 @@ def make_variant(
         model: model.onnx, config.json, training.json, and for averaged weights model.safetensors.
         metrics: The temperature, and the sizes of the file and its parents'.
     """
-    from components.train.process_env import prepare_environment
+    from components.train import prepare_environment
 
     prepare_environment()
     from components.registry import Registry
@@ -127,10 +126,10 @@ def train_trial(
         trial: The trial, as JSON: its settings, and until which epoch it trains.
         metrics: The trial's settings, its validation accuracy and loss, epochs and seconds.
     """
-    from components.train.process_env import prepare_environment
+    from components.train import prepare_environment
 
     prepare_environment()
-    from components.bundle.trial import Trial, shown
+    from components.bundle.search import Trial, shown
     from components.settings.search import settings_of_trial
     from components.train import trial as trials
 

@@ -14,17 +14,16 @@ from torch import Tensor, nn
 from components.bundle.training import Epoch
 from components.classifier.device import fast_type
 from components.classifier.errors import TrainingError
+from components.classifier.progress import TrainingProgress
 from components.classifier.stopping import StopRequest
 from components.settings.training import MAX_EPOCHS, TrainingSettings
-from components.train import budget
+from components.train import auto_epochs
 from components.train.augmentation import Augmentation
 from components.train.batch_norm import WholeBatch, is_synchronised
-from components.train.batches import Batch, Batches, weighted_loss
+from components.train.batches import Batch, Batches, Normalise, weighted_loss
 from components.train.checkpoint import Checkpoints, State
 from components.train.distributed import ALONE, Group
 from components.train.optimisation import WeightAverage, freeze, is_frozen, learning_body, make_optimizer, relative_rate, set_rate
-from components.train.pixel_statistics import Normalise
-from components.train.progress import TrainingProgress
 from components.train.temperature import calibrated_losses, clearly_worse
 
 MIN_STEPS_PER_EPOCH = 60
@@ -141,7 +140,7 @@ class Trainer:
         self._called, self._group = self.network, self._group.leave()
         self.network.load_state_dict(progress.best)
         classes = len(torch.unique(self._validation.labels))
-        advice = budget.advice(progress.history, progress.best_epoch, len(self._validation), classes, self._stale(progress))
+        advice = auto_epochs.advice(progress.history, progress.best_epoch, len(self._validation), classes, self._stale(progress))
         return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
 
     def _freeze(self, frozen: bool) -> None:
@@ -175,7 +174,7 @@ class Trainer:
             return True
         more = self._next_cycle(progress)
         if more and progress.history:
-            wrong = f"more than {budget.GOOD_ERROR:.0%} of the validation pictures are misclassified"
+            wrong = f"more than {auto_epochs.GOOD_ERROR:.0%} of the validation pictures are misclassified"
             show.line(f"note: epochs=auto: {wrong}, {more} epochs follow")
         self._start_cycle(progress, more)
         return more > 0
@@ -183,7 +182,7 @@ class Trainer:
     def _next_cycle(self, progress: Progress) -> int:
         if isinstance(self._options.epochs, int):
             return 0 if progress.history else self._options.epochs
-        return budget.next_cycle(progress.history, progress.best_epoch, len(self._validation))
+        return auto_epochs.next_cycle(progress.history, progress.best_epoch, len(self._validation))
 
     def _start_cycle(self, progress: Progress, epochs: int) -> None:
         progress.cycle_start, progress.cycle = len(progress.history), epochs

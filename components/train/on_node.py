@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from components.classifier.errors import exit_code_of
-from components.train.process_env import prepare_environment
+from components.train import prepare_environment
 
 
 def train_here() -> None:

@@ -15,7 +15,7 @@ from components.classifier.weights import load_weights, read_weights
 from components.registry.weights import Weights, find_weights
 from components.settings.training import TrainingSettings
 from components.storage import open_store
-from components.train.pixel_statistics import mean_and_std
+from components.train.batches import mean_and_std
 
 _NAMED = 5
 """How many keys a line names."""

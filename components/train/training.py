@@ -5,40 +5,94 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import nn
 
 from components.bundle import files
-from components.bundle.config import code_version, facts_of
+from components.bundle.config import BundleConfig, FamiliarityConfig, InputConfig, code_version, facts_of
 from components.bundle.dataset import Dataset, DatasetInfo
+from components.bundle.training import LearningCurves, TrainingRecord
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
 from components.classifier.errors import DataError, StoreError
 from components.classifier.network import ServingGraph, check_size
+from components.classifier.progress import TrainingProgress
 from components.classifier.stopping import stoppable
 from components.integrations import steps
 from components.integrations.observe import observed, run_id
+from components.report.html import render_training
 from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.storage import open_store
-from components.storage.files import atomic_directory
+from components.storage.files import atomic_directory, write_file
 from components.train import augmentation, nodes
-from components.train.batches import Batches, balanced_weights
+from components.train.batches import Batches, Normalise, balanced_weights
 from components.train.checkpoint import Checkpoints, checkpoint_address
 from components.train.distributed import Group, launch
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import FamiliarityFit
 from components.train.loop import Fitted, Trainer
-from components.train.pixel_statistics import Normalise
-from components.train.progress import TrainingProgress
-from components.train.record import Preprocessing, config, save_training
 from components.train.start import Start
 from components.train.temperature import fit_temperature
+
+_VERSIONS_OF = ("penstock", "torch", "torchvision", "onnx", "numpy")
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the serving graph applies around the network; mean and standard deviation are per channel, of pixels / 255."""
+
+    mean: list[float]
+    std: list[float]
+    temperature: float = 1.0
+    calibration: str = ""
+    familiarity: FamiliarityConfig | None = None
+
+
+def config(info: DatasetInfo, options: TrainingSettings, inside: Preprocessing, facts: dict[str, Any]) -> BundleConfig:
+    """Return the content of config.json; `facts` are added to the options: what `auto` stood for, the device, the epochs run."""
+    return BundleConfig(
+        name=options.name,
+        architecture=options.architecture,
+        classes=info.classes,
+        input=InputConfig(**asdict(info.spec), mean=inside.mean, std=inside.std),
+        temperature=inside.temperature,
+        calibration=inside.calibration,
+        familiarity=inside.familiarity,
+        trained_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        dataset_digest=info.digest,
+        parameters={**options.as_parameters(), **facts},
+        code_version=code_version(),
+    )
+
+
+def save_training(directory: Path, fitted: Fitted, facts: dict[str, Any]) -> None:
+    """Write training.json: every epoch, the best one, why training stopped, `facts`, and the versions of the libraries."""
+    TrainingRecord(
+        history=fitted.history,
+        best_epoch=fitted.best_epoch,
+        stop_reason=fitted.stop_reason,
+        advice=fitted.advice,
+        versions={name: version(name) for name in _VERSIONS_OF}
+        | {"onnxruntime": onnxruntime.__version__},  # its distribution is onnxruntime-gpu in the pipeline's image
+        **facts,
+    ).save(directory)
+
+
+def write_curves(name: str, model: str | Path, page: str | Path) -> None:
+    """Write the learning curves in a model's training.json as a page."""
+    curves = LearningCurves.of(Path(model))
+    assert curves is not None
+    write_file(Path(page), [render_training(name, curves).encode()])
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.bundle.dataset import Dataset
-from components.bundle.trial import Trial, TrialResult
+from components.bundle.search import Trial, TrialResult
 from components.classifier.device import choose_device
 from components.classifier.errors import DataError, TrainingError, UsageError
+from components.classifier.progress import TrainingProgress
 from components.classifier.stopping import stoppable
 from components.settings.training import TrainingSettings
 from components.train.checkpoint import checkpoint_address
 from components.train.distributed import Group, launch
-from components.train.progress import TrainingProgress
 from components.train.start import Start
 from components.train.training import TrainingRun, checkpoints_of, use_all_cpus
 

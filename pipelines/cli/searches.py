@@ -24,8 +24,7 @@ def list_all(store: StoreOption = DEFAULT_STORE, name: NameOption = "", as_json:
 
     Example: `penstock searches list`
     """
-    from components.bundle.trial import shown
-    from components.search.record import search_records
+    from components.bundle.search import search_records, shown
     from components.storage import open_store
 
     records = search_records(open_store(store), chosen_name(store, name))
@@ -55,8 +54,8 @@ def show(
 
     Example: `penstock searches show last --output search.html`
     """
+    from components.bundle.search import search_records
     from components.report.search import render_search
-    from components.search.record import search_records
     from components.storage import open_store
     from components.storage.files import write_file
     from pipelines.cli.summary import print_search

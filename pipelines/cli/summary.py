@@ -12,7 +12,7 @@ from pipelines.cli.output import console, hanging
 from pipelines.local import RunResult
 
 if TYPE_CHECKING:
-    from components.bundle.trial import SearchRecord
+    from components.bundle.search import SearchRecord
 
 _OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
 MAX_CLASSES = 20
@@ -22,7 +22,7 @@ MAX_CLASSES = 20
 def print_summary(pipeline: str, result: RunResult, arguments: dict[str, Any]) -> None:
     """Print the result of a run."""
     if pipeline == "search":
-        from components.bundle.trial import SearchRecord
+        from components.bundle.search import SearchRecord
 
         print_search(SearchRecord.load(result.artifact("choose-best", "record")))
         page = result.directory / "search.html"  # the artifact has no suffix, and browsers show it as text
@@ -67,7 +67,7 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
 
 def print_search(record: "SearchRecord") -> None:
     """Print the trials of a search, best first, and the command that trains the winner alone."""
-    from components.bundle.trial import shown
+    from components.bundle.search import shown
     from components.report.search import table_rows, within_chance
 
     names = list(record.winner.settings)

@@ -31,11 +31,11 @@ def trial(
 
     Example: `penstock trial digits --set learning_rate=0.003 --set epochs=6`
     """
-    from components.train.process_env import prepare_environment
+    from components.train import prepare_environment
 
     prepare_environment()
     from components.bundle.dataset import Dataset
-    from components.bundle.trial import Trial
+    from components.bundle.search import Trial
     from components.ingest.ingest import ingest
     from components.search.steps import remove_checkpoints
     from components.settings.ingest import IngestSettings

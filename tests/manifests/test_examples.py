@@ -9,7 +9,7 @@ import pytest
 import typer
 import yaml
 
-from components.bundle.trial import TrialResult
+from components.bundle.search import TrialResult
 from components.registry.kept_dataset import is_kept
 from components.registry.manifest import VERSION_PATTERN
 from components.settings.search import settings_of_trial

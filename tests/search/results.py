@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from components.bundle.trial import SearchRecord, TrialResult
+from components.bundle.search import SearchRecord, TrialResult
 
 
 def result(trial: int, accuracy: float | None, loss: float = 0.5, **more: Any) -> TrialResult:

@@ -10,9 +10,8 @@ import pytest
 from kfp import dsl
 
 from components.bundle.dataset import Dataset
-from components.bundle.trial import SearchRecord, TrialResult
+from components.bundle.search import SearchRecord, TrialResult, save_search, search_records
 from components.search.component import choose_best, keep_best, plan_trials
-from components.search.record import save_search, search_records
 from components.search.steps import command_of
 from components.settings.search import settings_of_trial
 from components.storage import open_store

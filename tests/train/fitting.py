@@ -11,10 +11,9 @@ from components.classifier.images import ImageSpec
 from components.classifier.network import build
 from components.settings.training import TrainingSettings
 from components.train.augmentation import resolve
-from components.train.batches import Batches
+from components.train.batches import Batches, Normalise, mean_and_std
 from components.train.checkpoint import Checkpoints
 from components.train.loop import Trainer
-from components.train.pixel_statistics import Normalise, mean_and_std
 from tests import tiny
 
 CPU = torch.device("cpu")

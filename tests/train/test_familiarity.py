@@ -13,9 +13,9 @@ from components.bundle.config import BundleConfig, InputConfig, facts_of
 from components.bundle.model import Classifier
 from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
+from components.train.batches import Normalise
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit, shrunk_covariance
-from components.train.pixel_statistics import Normalise
 from tests.train.fitting import CPU, split
 
 

@@ -15,16 +15,15 @@ from components.bundle.dataset import Dataset, Split
 from components.classifier.errors import TrainingError, UsageError
 from components.classifier.images import ImageSpec
 from components.classifier.network import build
+from components.classifier.progress import TrainingProgress
 from components.classifier.weights import load_weights
 from components.preflight import checks
 from components.registry.weights import Weights
 from components.settings.training import TrainingSettings
 from components.storage import open_store
-from components.train.batches import Batches
+from components.train.batches import Batches, Normalise
 from components.train.loop import Trainer
 from components.train.optimisation import freeze, is_frozen, learning_body, make_optimizer
-from components.train.pixel_statistics import Normalise
-from components.train.progress import TrainingProgress
 from components.train.start import Start
 from components.train.training import save_weights, train
 from pipelines.cli import app

@@ -12,7 +12,7 @@ import pytest
 
 from components.bundle import files
 from components.bundle.dataset import Dataset
-from components.train.process_env import prepare_environment
+from components.train import prepare_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 UID = 123456

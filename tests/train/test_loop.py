@@ -17,11 +17,11 @@ from components.bundle.dataset import Split
 from components.bundle.training import Epoch
 from components.classifier import network
 from components.classifier.errors import TrainingError
+from components.classifier.progress import TrainingProgress
 from components.classifier.stopping import stoppable
 from components.settings.training import TrainingSettings
 from components.train.batches import Batches, balanced_weights
 from components.train.loop import Progress, Trainer
-from components.train.progress import TrainingProgress
 from tests.train.fitting import CPU, checkpoints, exploding, split, trainer, weights
 
 OPTIONS = TrainingSettings(epochs=3, batch_size=32, seed=5)

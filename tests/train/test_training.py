@@ -23,8 +23,7 @@ from components.bundle.model import Classifier
 from components.classifier.errors import DataError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
-from components.train.record import Preprocessing, config
-from components.train.training import TrainingResult, train
+from components.train.training import Preprocessing, TrainingResult, config, train
 from tests.train.strange import brighter, strange
 
 OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)

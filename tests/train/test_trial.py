@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from components.bundle.dataset import Dataset
-from components.bundle.trial import Trial, TrialResult
+from components.bundle.search import Trial, TrialResult
 from components.classifier import network
 from components.classifier.errors import TrainingError, UsageError
+from components.classifier.progress import TrainingProgress
 from components.settings.training import TrainingSettings
-from components.train.progress import TrainingProgress
 from components.train.trial import train_trial
 from tests.train.fitting import checkpoints, exploding, split, trainer
 

@@ -28,10 +28,10 @@ from components.registry import Registry
 from components.registry.parents import require_agreement
 from components.settings.variant import VariantSettings
 from components.storage.files import atomic_directory
+from components.train.batches import Normalise
 from components.train.convert import load_network
 from components.train.export import check_answers, check_export, export_onnx, joined, probes
 from components.train.familiarity import QUANTILE, FamiliarityFit, limit
-from components.train.pixel_statistics import Normalise
 from components.train.temperature import fit_temperature, refit_temperature
 from components.train.training import save_weights
 from components.train.variants import graphs

@@ -3,7 +3,7 @@
 import pytest
 
 from components.bundle.training import Epoch
-from components.train.budget import advice, next_cycle
+from components.train.auto_epochs import advice, next_cycle
 
 
 def history(*accuracies: float | None) -> list[Epoch]:

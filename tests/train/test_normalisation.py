@@ -3,7 +3,7 @@
 import numpy as np
 
 from components.bundle.dataset import Split
-from components.train.pixel_statistics import mean_and_std
+from components.train.batches import mean_and_std
 
 
 def test_they_are_those_of_all_pixels() -> None:
