@@ -14,7 +14,7 @@
 7. Grey stays one channel; everything else (palettes, CMYK, YCbCr) becomes RGB.
 
 Small plain pictures take the short way of plain.py to the same pixels. Rules 3 and 4 are in metadata.py, 5 and 6 in depth.py, and
-what Pillow is known to misread is in misread.py and jpeg2000.py. The work that a picture costs is known from its header:
+what Pillow is known to misread is in misread.py. The work that a picture costs is known from its header:
 `WORK` bounds the memory of all that is decoded at a time.
 """
 
@@ -32,13 +32,13 @@ from typing import Any, Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from components.classifier import depth, jpeg2000
+from components.classifier import depth
 from components.classifier.contents import other_content, stand_in
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
 from components.classifier.metadata import Unread, to_srgb, turned
-from components.classifier.misread import check_misread, check_rows, is_raw, repair
+from components.classifier.misread import check_misread, check_rows, is_raw, repair, whole_jpeg2000
 from components.classifier.plain import decode_plain
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -147,7 +147,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
             return Picture(*plain)
         _check_header(data, max_cost)
         data, left_out = _first_frame(data, max_cost)
-        data = jpeg2000.checked(data)
+        data = whole_jpeg2000(data)
         with _open(data) as image:
             _check_pixels(image, max_pixels)
             _check_work(image, data)

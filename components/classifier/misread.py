@@ -1,11 +1,11 @@
-"""What Pillow is known to misread: refused by the tag that shows it (MISREAD), or put right where a header tells (`repair`)."""
+"""What Pillow is known to misread: refused by the tag that shows it (MISREAD), or put right where a header tells."""
 
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
 from PIL import Image
 
-from components.classifier import jpeg2000
 from components.classifier.depth import BITS, tag_of
 from components.classifier.errors import ImageError
 
@@ -15,6 +15,8 @@ _AT_ONCE = 4096
 """Compressed bytes of a PNG that are unpacked per call: they give 4 MiB at most."""
 _LOSSLESS_OR_LAYERED = {0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF}
 """Start-of-frame markers of JPEG's kinds that its decoder does not know (ISO/IEC 10918-1, table B.1)."""
+_BOX, _START, _TILE_PART, _END = b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51", b"\xff\x90", b"\xff\xd9"
+"""Markers of JPEG 2000 (ISO/IEC 15444-1, annex A): a main header, the parts of its tiles, each with its length, and an end mark."""
 
 
 def is_raw(image: Image.Image, data: bytes) -> bool:
@@ -57,6 +59,15 @@ def _is_lossless_jpeg(image: Image.Image, data: bytes) -> bool:
     return False
 
 
+def _is_deep_jpeg2000(image: Image.Image, data: bytes) -> bool:
+    """Read the number of components, and each one's depth and sign, from the SIZ marker (A.5.1): True but for 8 bits, and grey of 16."""
+    if image.format != "JPEG2000" or (at := data.find(_START) + 2) < 2:
+        return False
+    (components,) = struct.unpack_from(">H", data, at + 38)
+    depths = {data[at + 40 + 3 * component] for component in range(components)}
+    return depths != {7} and (components, depths) != (1, {15})
+
+
 MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
     "the content is a camera's raw file, of which only the thumbnail could be read; convert it to JPEG, PNG or TIFF": is_raw,
     "the TIFF holds signed numbers, of which the black level is unknown; save it with unsigned 8 or 16 bits": _is_signed,
@@ -64,7 +75,7 @@ MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
     "the TIFF is compressed as WebP, which is not read; save it with deflate or LZW": _is_webp_in_tiff,
     "the PNG holds 16-bit colour with a transparent colour; save it with an alpha channel, or with 8 bits": _is_16_bit_rgb_with_key,
     "the JPEG is lossless or in layers, which is not read; save it as PNG, or as a plain JPEG": _is_lossless_jpeg,
-    "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": jpeg2000.is_deep,
+    "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": _is_deep_jpeg2000,
 }
 """Kinds that Pillow opens, and gives wrong pixels or a wrong cause for: the reason for the refusal, and what shows it in the header."""
 
@@ -74,6 +85,36 @@ def check_misread(image: Image.Image, data: bytes) -> None:
     for reason, shows in MISREAD.items():
         if shows(image, data):
             raise ImageError(reason)
+
+
+def whole_jpeg2000(data: bytes) -> bytes:
+    """Return a picture's bytes, those of a JPEG 2000 so that it can be read; all other bytes are returned as they are.
+
+    OpenJPEG takes a codestream that ends between two parts, or behind the header of one, for a whole picture, and fills it up with grey.
+    Where a tile has more parts than its headers count, as some encoders write it, the counts are left open (0): OpenJPEG puts them right
+    only where it can seek, which Pillow does not let it do. Raises ImageError for a codestream that is cut between two of its parts.
+    """
+    if not data.startswith((_BOX, _START)) or (at := data.find(_START) + 2) < 2:
+        return data
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _TILE_PART:  # the main header's markers
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    counts, wrong = list[int](), False
+    while data[at : at + 2] == _TILE_PART and at + 12 <= len(data):
+        size, part, count = struct.unpack_from(">IBB", data, at + 6)
+        counts.append(at + 11)
+        wrong |= part >= count > 0
+        if not size:  # as long as the codestream
+            at = data.rfind(_END, at)
+            break
+        at += size
+    if at < 0 or data[at : at + 2] != _END:
+        raise ImageError("the picture is cut or damaged (its end is missing)")
+    if not wrong:
+        return data
+    changed = bytearray(data)
+    for place in counts:
+        changed[place] = 0
+    return bytes(changed)
 
 
 def check_rows(image: Image.Image, data: bytes) -> None:

@@ -5,7 +5,7 @@ grpc.py), so that a ServingRuntime starts this image as it starts any other. An 
 code: KServe's own path took 2 to 3 times as long (docs/benchmarks.md) and has no limits on bodies, headers or waiting. The way
 of such a request:
 
-    http/limits.py -> http/app.py -> dispatch.py -> protocol/v1.py or v2.py -> protocol/request.py -> model.py -> bundle/model.py
+    http/connections.py -> http/app.py -> dispatch.py -> protocol/v1.py or v2.py -> protocol/request.py -> model.py -> bundle/model.py
 
 A request by gRPC begins in grpc.py and goes on in dispatch.py. On a GPU, model.py runs the model through batching.py. What makes
 small requests fast stands in speed.py, with figures.

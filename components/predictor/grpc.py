@@ -19,12 +19,13 @@ from components.bundle.files import OUTPUT_NAME
 from components.classifier.errors import RequestError
 from components.predictor.dispatch import SMALL_BYTES
 from components.predictor.errors import Disconnected, HandOver, Unavailable
+from components.predictor.grpc_turns import Turns
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel, check_version
 from components.predictor.protocol import v2
-from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, max_images, parse_options
+from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, max_images, new_id, parse_options
 from components.predictor.sdk import (
     GRPCInferenceServiceServicer,
     InferOutput,
@@ -35,12 +36,10 @@ from components.predictor.sdk import (
     to_http_parameters,
 )
 from components.predictor.settings import PredictorSettings
-from components.predictor.speed import new_id
-from components.predictor.turns import Turns
 
 _THREADS, _SLACK_BYTES = 2, 64 * 1024
 _MAX_CALLS = 512
-"""Calls that may be open; turns.py lets fewer wait, and dispatch.py fewer be worked on."""
+"""Calls that may be open; grpc_turns.py lets fewer wait, and dispatch.py fewer be worked on."""
 _MAX_STREAMS = 64
 """Calls of one connection; the client lets further ones wait."""
 _PATIENCE_SECONDS = 2.0

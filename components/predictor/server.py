@@ -18,7 +18,7 @@ from components.predictor import logs
 from components.predictor.dispatch import Dispatcher
 from components.predictor.grpc import grpc_server
 from components.predictor.http.app import InferenceApp
-from components.predictor.http.limits import GuardedProtocol, enforce_timeouts
+from components.predictor.http.connections import GuardedProtocol, enforce_timeouts
 from components.predictor.http.routes import add_error_handlers, add_routes
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.logs import log

@@ -8,11 +8,11 @@ Measured on two CPUs, where the model takes 100 µs for a 28x28 picture.
 | `Worker` instead of concurrent.futures | 10 µs per job instead of 24 |
 | `Runner`: a thread runs the model for small requests that come together | CPU at 16 connections: V1 430 µs, not 706; V2 286, not 453 |
 | `Worker` gathers results before it wakes the event loop | at 16 connections a wake-up cost a quarter of a request |
-| a 200 is written in one piece (http/limits.py), not by uvicorn in two | 33 µs of 378 (V2 binary) |
+| a 200 is written in one piece (http/connections.py), not by uvicorn in two | 33 µs of 378 (V2 binary) |
 | `tune_interpreter`: threads give up Python's lock after 0.5 ms instead of 5 | health waits for the lock several times per response |
 | `freeze_garbage`: what is loaded is never collected, the rest 28 times less often | no pause of 50 ms now and then |
 | `give_memory_back`: a process that has grown gives back what it does not need after large requests | 416 MB after an attack became 132 |
-| `new_id`: a counter instead of a UUID | 0.4 µs instead of 7 |
+| `new_id` (protocol/request.py): a counter instead of a UUID | 0.4 µs instead of 7 |
 
 Other measures stand with their subject: onnxruntime's threads do not spin while idle (bundle/model.py), more than one of them is
 used only where it helps (loaded_model.py), and KServe's heavy imports are put off (sdk.py).
@@ -21,7 +21,6 @@ used only where it helps (loaded_model.py), and KServe's heavy imports are put o
 import asyncio
 import ctypes
 import gc
-import itertools
 import os
 import sys
 import time
@@ -35,7 +34,6 @@ _GC_THRESHOLDS = (20_000, 20, 20)
 """One picture as nested JSON lists is about a thousand objects: with Python's 700 each request would trigger a collection."""
 _GIVE_BACK_SECONDS, _TRY_AGAIN_SECONDS = 5.0, 60.0
 _GROWTH_BYTES = 4 * 2**20
-_ID_PREFIX, _ID_NUMBERS = os.urandom(6).hex(), itertools.count(1)
 
 
 def tune_interpreter() -> None:
@@ -77,8 +75,3 @@ def resident_bytes() -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
-
-
-def new_id() -> str:
-    """Make an id for a request that came without one."""
-    return f"{_ID_PREFIX}-{next(_ID_NUMBERS):x}"

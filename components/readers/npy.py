@@ -1,7 +1,7 @@
 """NumPy arrays. Nothing is unpickled, and neither scale nor layout is ever guessed.
 
 Shapes: (N, H, W, C), or one picture (H, W, C), with C = 1 (grey) or 3 (RGB); (N, H, W) where the model takes grey pictures of
-exactly that size. Values: whole numbers from 0 to 255 in any type and byte order (`components.classifier.arrays`, as for live
+exactly that size. Values: whole numbers from 0 to 255 in any type and byte order (`components.classifier.images`, as for live
 requests). An array in which nothing is above 1, but not all is 0, was scaled to 0..1 and is refused.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from components.classifier.arrays import to_uint8
 from components.classifier.errors import DataError, ImageError, one_line
+from components.classifier.images import to_uint8
 from components.readers.listing import some
 from components.readers.records import Decoded, Reading, Record, rows_at_once
 

@@ -13,8 +13,8 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from components.predictor.http import limits
-from components.predictor.http.limits import GuardedProtocol
+from components.predictor.http import connections
+from components.predictor.http.connections import GuardedProtocol
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def run(scenario: Any) -> Any:
 def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
     async def scenario() -> bytes:
         state = ServerState()
-        enforcing = asyncio.create_task(limits.enforce_timeouts(state.connections, 1000, 0.5))
+        enforcing = asyncio.create_task(connections.enforce_timeouts(state.connections, 1000, 0.5))
         async with await serve(state) as server:
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname()[:2], limit=1000)  # it reads 2,000 bytes
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -169,7 +169,7 @@ def test_a_client_that_does_not_read_its_response_is_dropped_in_time() -> None:
 
 def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     bound, clients = 40_000_000, 8
-    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", bound)
+    monkeypatch.setattr(connections, "_MAX_UNREAD_BYTES", bound)
 
     async def scenario() -> tuple[int, int]:
         async with await serve(ServerState()) as server:
@@ -191,7 +191,7 @@ def test_responses_that_nobody_reads_are_bounded_together_and_the_slowest_client
 
 
 def test_clients_that_read_late_are_not_counted_any_more_when_they_have_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "_MAX_UNREAD_BYTES", SIZE // 4)  # one client may keep more
+    monkeypatch.setattr(connections, "_MAX_UNREAD_BYTES", SIZE // 4)  # one client may keep more
 
     async def scenario() -> None:
         state = ServerState()
@@ -209,7 +209,7 @@ def test_clients_that_read_late_are_not_counted_any_more_when_they_have_read(mon
 
 def test_bodies_of_requests_that_wait_for_the_one_before_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     bound, size = 1_000_000, 50_000
-    monkeypatch.setattr(limits, "_MAX_STORED_BYTES", bound)
+    monkeypatch.setattr(connections, "_MAX_STORED_BYTES", bound)
     message = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n" + bytes(size)
 
     async def never(scope: Any, receive: Any, send: Any) -> None:
@@ -232,7 +232,7 @@ def test_bodies_of_requests_that_wait_for_the_one_before_are_bounded_together(mo
 
 def test_connections_that_are_idle_after_long_headers_leave_room_for_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
     bound, size = 1_000_000, 50_000
-    monkeypatch.setattr(limits, "_MAX_STORED_BYTES", bound)
+    monkeypatch.setattr(connections, "_MAX_STORED_BYTES", bound)
 
     async def answer(scope: Any, receive: Any, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
@@ -252,14 +252,14 @@ def test_connections_that_are_idle_after_long_headers_leave_room_for_those_of_ot
 
 def test_idle_connections_are_not_looked_for_again_and_again_where_none_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looking costs time for each connection that is open: clients that open them as fast as possible would take all of it."""
-    looked, close_idle = list[int](), limits._close_idle
+    looked, close_idle = list[int](), connections._close_idle
 
     def look(connections: set[Any], *rest: Any) -> int:
         looked.append(len(connections))
         return close_idle(connections, *rest)
 
-    monkeypatch.setattr(limits, "_close_idle", look)
-    monkeypatch.setattr(limits, "_FULL_SECONDS", 60)
+    monkeypatch.setattr(connections, "_close_idle", look)
+    monkeypatch.setattr(connections, "_FULL_SECONDS", 60)
     monkeypatch.setattr(GuardedProtocol, "max_connections", 4)
     monkeypatch.setattr(GuardedProtocol, "_full_until", 0.0)
 

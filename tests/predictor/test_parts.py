@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from components.classifier.arrays import to_pictures, to_uint8
 from components.classifier.errors import ImageError, IntegrityError, RequestError, ServingError
-from components.classifier.images import ImageSpec
+from components.classifier.images import ImageSpec, to_pictures, to_uint8
 from components.predictor.dispatch import Dispatcher, Worker
 from components.predictor.errors import HandOver, Unavailable
 from components.predictor.loaded_model import check_golden, load

@@ -20,8 +20,7 @@ from components.predictor.logs import log
 from components.predictor.metrics import Metrics
 from components.predictor.model import ServingModel
 from components.predictor.protocol import v1, v2
-from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits
-from components.predictor.speed import new_id
+from components.predictor.protocol.request import Predictions, PredictRequest, RequestLimits, new_id
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -255,12 +254,12 @@ def _request_id(headers: dict[bytes, bytes]) -> str:
 
 
 def _is_pipelined(scope: Scope) -> bool:
-    """Say whether a request came before the one ahead of it was answered (http/limits.py)."""
+    """Say whether a request came before the one ahead of it was answered (http/connections.py)."""
     return "pipelined" in scope.get("state", ())
 
 
 def _gone(scope: Scope) -> Callable[[], bool]:
-    """Return what says whether the client has closed the connection (http/limits.py)."""
+    """Return what says whether the client has closed the connection (http/connections.py)."""
     gone: Callable[[], bool] = scope.get("state", {}).get("gone", never)
     return gone
 

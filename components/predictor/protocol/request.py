@@ -1,10 +1,11 @@
 """What a predict request holds, whichever protocol it came by: pictures as numbers or encoded, options, and the limits on them."""
 
 import binascii
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ _INTEGERS = {int}
 _NUMBERS = ({float}, {int, float})
 _DATA_URI = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.ASCII | re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/", "\r\n\t")
+_ID_PREFIX, _ID_NUMBERS = os.urandom(6).hex(), count(1)
 
 Slow = Callable[[bytes, ImageSpec, int, Callable[[], bool]], tuple[Pixels, int, tuple[Unread, ...]]]
 """Decodes a picture that takes long: bytes, what the model takes, most pixels, whether the client is gone.
@@ -93,6 +95,11 @@ class Predictions:
         """The likeliest class' name per picture."""
         names = self.model.classes
         return [names[index] for index in self.classes]
+
+
+def new_id() -> str:
+    """Make an id for a request that came without one."""
+    return f"{_ID_PREFIX}-{next(_ID_NUMBERS):x}"
 
 
 def load_json(body: bytes, spec: ImageSpec, limits: RequestLimits) -> dict[str, Any]:

@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from components.classifier.arrays import to_uint8
 from components.classifier.errors import ImageError, RequestError
-from components.classifier.images import ImageSpec, Pixels
+from components.classifier.images import ImageSpec, Pixels, to_uint8
 from components.predictor.protocol.request import (
     Original,
     PictureReader,

@@ -17,9 +17,8 @@ import numpy.typing as npt
 import orjson
 
 from components.bundle.files import FAMILIARITY, INPUT_NAME, OUTPUT_NAME
-from components.classifier.arrays import shape_text, to_pictures
 from components.classifier.errors import ImageError, RequestError
-from components.classifier.images import ImageSpec, Pixels
+from components.classifier.images import ImageSpec, Pixels, shape_text, to_pictures
 from components.predictor.loaded_model import LoadedModel
 from components.predictor.protocol.request import (
     Original,
@@ -44,7 +43,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     **{f"{sign}INT{bits}": np.dtype(f"<{'u' if sign else 'i'}{bits // 8}") for sign in ("U", "") for bits in (8, 16, 32, 64)},
     **{f"FP{bits}": np.dtype(f"<f{bits // 8}") for bits in (16, 32, 64)},
 }
-"""Datatypes of numbers: UINT8 is the model's own; classifier/arrays.py says which values of the others are accepted."""
+"""Datatypes of numbers: UINT8 is the model's own; classifier/images.py says which values of the others are accepted."""
 DATATYPES = (*DTYPES, "BYTES")
 _MAX_DIMENSIONS = 8
 _UNKNOWN = -1

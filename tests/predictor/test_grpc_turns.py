@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from grpc_interceptor import exceptions
 
-from components.predictor import turns
-from components.predictor.turns import Turns
+from components.predictor import grpc_turns
+from components.predictor.grpc_turns import Turns
 
 
 class Calls:
@@ -104,7 +104,7 @@ def test_an_address_with_many_connections_waits_behind_one_with_few() -> None:
 
 
 def test_where_too_many_wait_the_address_with_most_of_them_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_MAX_WAITING", 4)
+    monkeypatch.setattr(grpc_turns, "_MAX_WAITING", 4)
 
     async def scenario() -> None:
         calls = Calls(1)
@@ -134,7 +134,7 @@ def test_turns_of_clients_that_leave_are_given_to_others() -> None:
 
 
 def test_where_too_many_wait_the_connection_with_most_of_them_loses_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "_MAX_WAITING", 3)
+    monkeypatch.setattr(grpc_turns, "_MAX_WAITING", 3)
 
     async def scenario() -> None:
         calls = Calls(1)
