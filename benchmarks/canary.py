@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
+from components.deploy.kserve.live import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
 
 DOCS = Path(__file__).parent.parent / "docs" / "rollout.md"
 BEGIN, END = "<!-- simulated: begin -->", "<!-- simulated: end -->"

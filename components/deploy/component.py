@@ -111,7 +111,7 @@ def approve_version(version: str, store: str, name: str, environment: str, actor
         version: The version that awaits approval.
         run: The run's id, by which a repeated step finds what it did.
     """
-    from components.deploy.approval import approve
+    from components.deploy.permission import approve
     from components.registry import Registry
     from components.storage import open_store
 

@@ -14,8 +14,7 @@
 | pixels.py | encoded pictures to pixels, in processes or threads, into a scratch file |
 | collection.py | labelled pictures, before they are checked |
 | checks.py | what fails a run, or is reported; weights |
-| groups.py | groups of pictures, such as a patient's, which stay in one split |
-| split.py | assigns each picture to a split |
+| split.py | assigns each picture to a split; groups, such as a patient's, stay in one |
 | likeness.py | pictures of two splits that look alike |
 | extra.py | pictures for training only, from a second source |
 """

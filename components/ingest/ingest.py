@@ -31,8 +31,8 @@ from components.ingest.checks import (
     resolve_duplicates,
 )
 from components.ingest.collection import SPLIT_CODE, Collection, FileRows, Selection, blocks, from_arrays
-from components.ingest.groups import add_groups, check_groups
 from components.ingest.pixels import Log
+from components.ingest.split import add_groups, check_groups
 from components.integrations import steps
 from components.integrations.observe import observed
 from components.readers.listing import counted, quoted, some

@@ -21,7 +21,7 @@ from components.registry.manifest import MAX_BYTES
 from components.registry.record import Action, Record, StoredRecord, Strategy, check_link, complete, read_record
 from components.registry.signing import require_signature, signs, verifies
 from components.storage import Store
-from components.storage.optimistic import write_optimistically
+from components.storage.store import write_optimistically
 
 _TIME = len("YYYYMMDD-HHMMSS")
 

@@ -26,7 +26,7 @@ from components.classifier.errors import IntegrityError, ObjectExists, StoreUnav
 from components.classifier.images import Pixels, encode_png
 from components.review.labels import LabelRecord, LabelSummary, summarize, without_withdrawn
 from components.storage import Store
-from components.storage.optimistic import write_optimistically
+from components.storage.store import write_optimistically
 
 Reason = Literal["low_confidence", "unfamiliar", "audit"]
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from components.classifier.errors import AccessDenied, ObjectExists, ObjectNotFound, StoreError, StoreUnavailable, StoreUnsuitable
-from components.storage.optimistic import write_optimistically
+from components.storage.store import write_optimistically
 
 OURS = ".penstock/"
 """Below it lie the probe's objects, which are nobody else's business."""

@@ -1,10 +1,13 @@
-"""The interface of a store."""
+"""The interface of a store, and writes under a condition that several processes may make at once."""
 
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_attempt, stop_after_delay, wait_random_exponential
 
 from components.classifier.errors import StoreError
 from components.storage.files import write_file
@@ -13,6 +16,9 @@ Progress = Callable[[int], None]
 """Called with the number of bytes that have moved since the last call, possibly from another thread."""
 
 CHUNK = 1 << 20
+MAX_ATTEMPTS, MAX_SECONDS = 100, 60.0
+"""Of a write that other writers come before again and again."""
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -141,3 +147,20 @@ def without_markers(entries: Iterator[Entry]) -> Iterator[Entry]:
         while held and (held[0].size > 0 or entry.key > f"{held[0].key}/"):
             yield held.pop(0)
     yield from held
+
+
+def write_optimistically(attempt: Callable[[], Written], conflict: type[Exception], given_up: Exception) -> Written:
+    """Call `attempt` until it raises no `conflict`; after MAX_ATTEMPTS, or MAX_SECONDS, raise `given_up`.
+
+    Each attempt must read anew what its write depends on. The waits between attempts are random and grow up to 2 s, so that
+    many writers spread out instead of meeting again. Other errors of `attempt` are raised at once.
+    """
+    retrying = Retrying(
+        retry=retry_if_exception_type(conflict),
+        stop=stop_after_attempt(MAX_ATTEMPTS) | stop_after_delay(MAX_SECONDS),
+        wait=wait_random_exponential(multiplier=0.02, max=2),
+    )
+    try:
+        return retrying(attempt)
+    except RetryError as error:
+        raise given_up from error.last_attempt.exception()

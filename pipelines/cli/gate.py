@@ -92,8 +92,8 @@ def plan(
     """
     from components.bundle.environment import load_environment
     from components.bundle.policy import bound_text
-    from components.gate.plan import plan as plan_pictures
     from components.gate.scenarios import Setting
+    from components.gate.scenarios import plan as plan_pictures
 
     setting = Setting(classes, discordance, group_size, group_correlation, slices)
     needs = plan_pictures(load_environment(policy).policy, setting)

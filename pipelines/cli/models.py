@@ -216,7 +216,7 @@ def approve(
 
     Example: `penstock models approve 20260102-030405-0123456789ab --reason "looked at its mistakes"`
     """
-    from components.deploy.approval import approve as give_approval
+    from components.deploy.permission import approve as give_approval
 
     registry = open_registry(store, name)
     record = give_approval(registry, registry.match(version), environment=env, actor=actor or _user(), reason=reason)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import canary
-from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
+from components.deploy.kserve.live import Bounds, Counts, Pairs, compare_counts, sizes_of_looks
 
 BOUNDS = Bounds(least=400, looks=10, agreement=0.9)
 GOOD = Counts(400, 2, (100, 200, 80, 20), (4, 16, 80, 300))

@@ -10,9 +10,9 @@ from components.bundle.decision import Decision
 from components.bundle.environment import Deployment, deciding_environment, load_environment
 from components.bundle.policy import Policy
 from components.classifier.errors import IntegrityError, PolicyError, UsageError
-from components.deploy.approval import approve
 from components.deploy.component import approve_version, choose_version, deploy_version
 from components.deploy.local import rollback
+from components.deploy.permission import approve
 from components.deploy.request import DeployRequest
 from components.deploy.step import deploy, named_request
 from components.gate.decide import decide

@@ -10,8 +10,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from components.classifier.errors import UsageError
 from components.deploy.kserve import live
-from components.deploy.kserve.canary_comparison import Bounds, Counts, Pairs
-from components.deploy.kserve.live import Meter, compare, looks_of, scrape
+from components.deploy.kserve.live import Bounds, Counts, Meter, Pairs, compare, looks_of, scrape
 from components.predictor.metrics import CONFIDENCE_BUCKETS, LATENCY_BUCKETS, Metrics
 from components.predictor.shadow import ShadowMetrics
 from components.settings.serving import KServeSettings

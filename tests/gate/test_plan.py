@@ -9,8 +9,7 @@ from typer.testing import CliRunner
 from components.bundle.environment import load_environment
 from components.bundle.policy import Policy
 from components.classifier.errors import UsageError
-from components.gate.plan import plan
-from components.gate.scenarios import Setting, outcome_shares
+from components.gate.scenarios import Setting, outcome_shares, plan
 from pipelines.cli import app
 
 

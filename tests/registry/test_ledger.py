@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError
 from components.registry import Ledger, Record
 from components.registry.ledger import champion_of, deployments
-from components.storage import Store, optimistic
+from components.storage import Store
+from components.storage import store as stores
 from components.storage.memory import MemoryStore
 
 
@@ -65,7 +66,7 @@ def test_a_decision_is_made_anew_when_another_writer_was_first(store: Store) -> 
 
 
 def test_a_writer_who_is_never_first_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimistic, "MAX_ATTEMPTS", 3)
+    monkeypatch.setattr(stores, "MAX_ATTEMPTS", 3)
     ledger, other = Ledger(MemoryStore.named("crowded"), "digits"), Ledger(MemoryStore.named("crowded"), "digits")
 
     def overtaken(records: list[Record]) -> Record:

@@ -9,7 +9,7 @@ from components.deploy.kserve.cluster import Cluster, Stale
 from components.deploy.kserve.service import Object, adoption_patch, agrees, uri_of, version_of, with_lock
 from components.deploy.kserve.watch import Golden, Say, Watcher
 from components.settings.serving import KServeSettings
-from components.storage.optimistic import write_optimistically
+from components.storage.store import write_optimistically
 
 CANARY = "penstock/canary-of"
 """The annotation that tells a canary, which is deleted again, from a service that has the name by chance; it names the service."""

@@ -41,7 +41,7 @@ from components.doctor.before import refuse_what_breaks
 from components.registry import Record, Registry
 from components.registry.ledger import champion_of
 from components.settings.serving import KServeSettings, canonical, check_owner, check_store
-from components.storage.optimistic import write_optimistically
+from components.storage.store import write_optimistically
 
 
 def deploy_kserve(registry: Registry, request: DeployRequest, tell: Say = say) -> str:
