@@ -12,6 +12,7 @@ To add a network, write a function and decorate it:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from components.classifier.pretrained import check_pretrained, load_pretrained, 
 from components.classifier.timm_networks import MIN_SIDE, PREFIX, create_timm, timm_config, timm_heads, timm_size
 
 Builder = Callable[[ImageSpec, int], nn.Module]
+Registered = TypeVar("Registered", bound=Builder)
 
 OWN: dict[str, Builder] = {}
 """Penstock's own architectures by name."""
@@ -37,10 +39,10 @@ _FIXED_SIZE = ("vit_", "maxvit_")
 """Families that take pictures of one size only: the size that torchvision's weights were trained on."""
 
 
-def architecture(name: str) -> Callable[[Builder], Builder]:
-    """Register an architecture: a function from the pictures' shape and the number of classes to a network."""
+def architecture(name: str) -> Callable[[Registered], Registered]:
+    """Register an architecture: a function or class from the pictures' shape and the number of classes to a network."""
 
-    def register(builder: Builder) -> Builder:
+    def register(builder: Registered) -> Registered:
         OWN[name] = builder
         return builder
 
@@ -172,6 +174,7 @@ class ServingGraph(nn.Module):
         return torch.softmax(logits / self.temperature, dim=1), familiarity
 
 
+@architecture("small_cnn")
 class SmallCNN(nn.Module):
     """A small residual network for pictures of about 8x8 to 64x64 pixels; it takes any size, but is not made for large ones.
 
@@ -209,12 +212,6 @@ class Residual(nn.Module):
         return F.relu(x + self.second(self.first(x)))
 
 
-@architecture("small_cnn")
-def small_cnn(spec: ImageSpec, classes: int) -> nn.Module:
-    """Build a SmallCNN."""
-    return SmallCNN(spec, classes)
-
-
 @dataclass(frozen=True)
 class _Stage:
     width: int
@@ -235,6 +232,7 @@ def _stages(spec: ImageSpec, relative_width: float) -> list[_Stage]:
     return [_Stage(widths[k], strides[k], blocks[k] if k else 0) for k in range(count)]
 
 
+@architecture("compact_cnn")
 class CompactCNN(nn.Module):
     """A network for pictures of about 8x8 to 64x64 pixels that takes a fifth of small_cnn's arithmetic.
 
@@ -276,12 +274,6 @@ class WholePicture(nn.Conv2d):
         # channels last, as both lie in memory in a training: so nothing is copied
         rows, weight = pictures.permute(0, 2, 3, 1).flatten(1), self.weight.permute(0, 2, 3, 1).flatten(1)
         return F.linear(rows, weight, self.bias)[:, :, None, None]
-
-
-@architecture("compact_cnn")
-def compact_cnn(spec: ImageSpec, classes: int) -> nn.Module:
-    """Build a CompactCNN."""
-    return CompactCNN(spec, classes)
 
 
 _WITH_WIDTH = {"compact_cnn": CompactCNN, "small_cnn": SmallCNN}

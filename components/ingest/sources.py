@@ -1,6 +1,5 @@
 """From an address to labelled pictures: which kind of source it is, its files, their labels, their pixels."""
 
-import difflib
 import shutil
 from collections import Counter
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from components.classifier.contents import refuse_stand_in
-from components.classifier.errors import DataError, UsageError
+from components.classifier.errors import DataError
 from components.classifier.metadata import UNREAD
 from components.ingest import arrays, published
 from components.ingest.collection import SPLIT_CODE, Collection, natural
@@ -20,10 +19,10 @@ from components.ingest.tables import only_addresses
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
-from components.readers.places import InputSource, local_path, open_source, refuse_stand_ins
+from components.readers.places import InputSource, open_source, refuse_stand_ins
 from components.readers.processes import prepare, processes_for
 from components.readers.table import is_table
-from components.settings.ingest import NAMED_SOURCES, SOURCE_FORMS, IngestSettings
+from components.settings.ingest import NAMED_SOURCES, IngestSettings, check_source
 
 MAX_UNREADABLE = 0.25
 """Share of the pictures that may be set aside before the source is refused as a whole."""
@@ -38,7 +37,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
     address = address.strip()
     if address in NAMED_SOURCES:
         return published.load(address, log)
-    _check_address(address)
+    check_source(address)
     with ExitStack() as stack:
         source, listing, table = _open(address, settings.names, workspace, stack)
         prepare(processes_for(len(listing.files)), PROCESS_MODULES)
@@ -53,15 +52,6 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
             collection = _decode(listing, labelled, Workers(source.remote, source.shared), settings, workspace, log)
     collection.notes = [*listing.remarks(), *collection.notes]
     return collection
-
-
-def _check_address(address: str) -> None:
-    if not address:
-        raise UsageError(f"no source was given; use {SOURCE_FORMS}")
-    if ("://" not in address or address.startswith("file://")) and not local_path(address).exists():
-        near = difflib.get_close_matches(address.lower().replace("-", "_"), NAMED_SOURCES, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(f"there is no source {address!r}: {hint}use {SOURCE_FORMS}")
 
 
 def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:

@@ -1,13 +1,12 @@
 """What a user can set about ingest, validated before any work."""
 
-import difflib
 import re
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import unquote
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, near
 from components.settings.base import NameEncoding, Settings
 from components.storage.files import user_path
 
@@ -112,5 +111,5 @@ def check_source(source: str, parameter: str = "source") -> None:
     if source in NAMED_SOURCES or (separator and scheme != "file"):
         return
     if not source.strip() or not user_path(unquote(rest) if separator else source).exists():
-        close = difflib.get_close_matches(source.lower().replace("-", "_"), NAMED_SOURCES, n=1)
-        raise UsageError(f"{parameter} {source!r} does not exist; {f'did you mean {close[0]!r}?' if close else f'give {SOURCE_FORMS}'}")
+        hint = near(source.lower().replace("-", "_"), NAMED_SOURCES)
+        raise UsageError(f"{parameter} {source!r} does not exist{hint}; give {SOURCE_FORMS}")

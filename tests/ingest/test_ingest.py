@@ -96,7 +96,8 @@ def test_sizes_and_channels_are_read_from_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "message"), [("", "no source"), ("/no/where", "no source '/no/where'"), ("fashion-mnist", "did you mean fashion_mnist")]
+    ("source", "message"),
+    [("", "source '' does not exist; give digits"), ("/no/where", "source '/no/where'"), ("fashion-mnist", "did you mean 'fashion_mnist'")],
 )
 def test_a_wrong_source_is_wrong_usage(run: Run, source: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
