@@ -68,7 +68,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def evaluation(dataset: Path, model: Path, output: Path, champion: Path | None = None) -> None:
     """One evaluation, its imports included on the first call."""
-    from components.evaluate.champion import VersionFiles
+    from components.evaluate.comparison import VersionFiles
     from components.evaluate.evaluation import evaluate
 
     evaluate(dataset, model, output, VersionFiles("champion", champion) if champion else None)

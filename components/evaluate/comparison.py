@@ -1,12 +1,18 @@
-"""Two models on the same pictures, paired: challenger and champion, or two published versions."""
+"""Two models on the same pictures, paired: challenger and champion, or why they cannot be compared, or two published versions."""
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from components.bundle.dataset import Labels
-from components.bundle.evaluation import Paired, PairedClass
-from components.bundle.model import Probabilities
+from components.bundle.evaluation import Champion, Paired, PairedClass
+from components.bundle.model import Classifier, Probabilities
+from components.classifier.errors import EvaluationError, IntegrityError
+from components.classifier.images import Pixels
 from components.classifier.intervals import difference_interval, effective_pairs, mcnemar
-from components.evaluate import calibration, metrics
+from components.evaluate import metrics
+from components.evaluate.inference import score
 from components.registry.evaluated import Evaluated
 from components.report.comparison import Comparison, changed_pictures, common_predictions
 
@@ -37,7 +43,7 @@ def compare(labels: Labels, challenger: Probabilities, champion: Probabilities, 
         macro_f1=figures.macro_f1,
         log_loss=figures.log_loss,
         brier=figures.brier,
-        ece=calibration.expected_error(calibration.reliability(labels, champion)),
+        ece=metrics.expected_error(metrics.reliability(labels, champion)),
         mcnemar_p=mcnemar(only_challenger * scale, only_champion * scale),
         difference=(only_challenger - only_champion) / len(labels),
         difference_low=low,
@@ -64,3 +70,81 @@ def compare_versions(first: Evaluated, second: Evaluated) -> Comparison:
     mended, broken = changed_pictures(first, second, found.labels, (found.first, found.second), found.whose)
     paired = compare(found.labels, found.second, found.first, first.evaluation.classes, found.groups)
     return Comparison(first, second, paired, "", mended, broken)
+
+
+@dataclass(frozen=True)
+class VersionFiles:
+    """A published version and where its files are; `path` is None where `problem` says why they could not be fetched."""
+
+    version: str
+    path: Path | None
+    problem: str = ""
+
+
+def score_champion(
+    files: VersionFiles,
+    challenger: Classifier,
+    images: Pixels,
+    labels: Labels,
+    probabilities: Probabilities,
+    groups: Labels | None = None,
+) -> tuple[Champion, Probabilities | None]:
+    """Score the champion on `images` and pair it with the challenger's `probabilities`; `groups`: see `compare`.
+
+    Where they cannot be compared, the reason is recorded and nothing is raised: the gate then holds.
+    """
+    if files.path is None:
+        return _not_compared(files, files.problem or "its files could not be fetched"), None
+    try:
+        champion = Classifier(files.path)
+    except IntegrityError as error:
+        return _not_compared(files, f"it cannot be loaded: {error}"), None
+    classes_equal, shape_equal = champion.classes == challenger.classes, champion.spec == challenger.spec
+    digest = champion.config.dataset_digest
+    if not classes_equal:
+        reason = f"it knows other classes: {difference(champion.classes, challenger.classes)}"
+        return _not_compared(files, reason, classes_equal=False, shape_equal=shape_equal, digest=digest), None
+    if not shape_equal:
+        reason = f"it takes {champion.spec} pictures, the challenger {challenger.spec}"
+        return _not_compared(files, reason, classes_equal=True, shape_equal=False, digest=digest), None
+    try:
+        theirs = score(champion, images).probabilities
+    except EvaluationError as error:
+        return _not_compared(files, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
+    paired = compare(labels, probabilities, theirs, challenger.classes, groups)
+    return (
+        Champion(
+            version=files.version,
+            classes_equal=True,
+            shape_equal=True,
+            same_images=True,
+            dataset_digest=digest,
+            reason="",
+            paired=paired,
+        ),
+        theirs,
+    )
+
+
+def difference(mine: list[str], theirs: list[str]) -> str:
+    """Say in a few words how two class lists differ."""
+    if len(mine) != len(theirs):
+        return f"{len(mine)} against {len(theirs)}"
+    if sorted(mine) == sorted(theirs):
+        return "the same names in another order"
+    first = next(k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
+    return f"number {first} is {mine[first]!r} against {theirs[first]!r}"
+
+
+def _not_compared(
+    files: VersionFiles, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = ""
+) -> Champion:
+    return Champion(
+        version=files.version,
+        classes_equal=classes_equal,
+        shape_equal=shape_equal,
+        same_images=False,
+        dataset_digest=digest,
+        reason=reason,
+        paired=None,
+    )

@@ -21,8 +21,8 @@ from components.bundle.reference import Reference
 from components.bundle.training import LearningCurves
 from components.classifier.errors import EvaluationError
 from components.classifier.intervals import proportion_interval
-from components.evaluate import calibration, metrics, slices
-from components.evaluate.champion import VersionFiles, difference, score_champion
+from components.evaluate import metrics, slices
+from components.evaluate.comparison import VersionFiles, difference, score_champion
 from components.evaluate.inference import Scores, measure_latency, score
 from components.evaluate.occlusion import occlude
 from components.evaluate.tradeoff import candidates, measure_tradeoff
@@ -150,9 +150,9 @@ def _assemble(scored: _Scored, champion: Champion | None, model: Path) -> Evalua
         per_class=per_class,
         confusion_matrix=figures.confusion_matrix.tolist(),
         largest_confusions=metrics.largest_confusions(figures.confusion_matrix, info.classes),
-        calibration=calibration.calibrate(labels, probabilities, config.temperature, config.calibration),
+        calibration=metrics.calibrate(labels, probabilities, config.temperature, config.calibration),
         unfamiliar=unfamiliar,
-        coverage=calibration.coverage(labels, probabilities),
+        coverage=metrics.coverage(labels, probabilities),
         slices=slices.slice_accuracies(labels, predicted, info.classes, scored.appearance, columns, scored.groups),
         mistakes=metrics.confident_mistakes(labels, probabilities, info.classes, columns.files),
         latency=measure_latency(scored.classifier, scored.test.images, scored.scores),

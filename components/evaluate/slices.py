@@ -21,8 +21,6 @@ MAX_VALUES = 20
 FILE_COLUMN = "file"
 OWN_SLICES = ("class", "brightness", "contrast")
 
-_CHUNK = 1024
-
 Floats = npt.NDArray[np.float64]
 
 
@@ -45,11 +43,7 @@ class Columns:
 
 def measure_appearance(images: Pixels) -> Appearance:
     """Measure uint8 pictures (N, H, W, C), a part at a time, so that memory-mapped ones need not fit."""
-    brightness, contrast = np.empty(len(images)), np.empty(len(images))
-    for start in range(0, len(images), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        brightness[part], contrast[part] = brightness_and_contrast(images[part])
-    return Appearance(brightness, contrast)
+    return Appearance(*(values.astype(np.float64) for values in brightness_and_contrast(images)))
 
 
 def read_columns(path: Path | None, n: int) -> Columns:

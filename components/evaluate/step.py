@@ -12,7 +12,7 @@ from components.bundle.config import BundleConfig, Variant
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.classifier.errors import RegistryError
-from components.evaluate.champion import VersionFiles
+from components.evaluate.comparison import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.integrations import steps
 from components.integrations.observe import observed

@@ -17,7 +17,7 @@ from components.classifier.cpu import available_cpus
 from components.classifier.errors import EvaluationError, IntegrityError
 from components.classifier.images import Pixels
 from components.classifier.intervals import proportion_interval
-from components.evaluate.champion import VersionFiles
+from components.evaluate.comparison import VersionFiles
 from components.evaluate.inference import score
 
 BATCH, THREADS = 64, 1

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
-from components.evaluate.calibration import BINS, calibrate, coverage, expected_error, reliability, uncalibrated
+from components.evaluate.metrics import BINS, calibrate, coverage, expected_error, reliability, uncalibrated
 from tests.evaluate import made
 
 

@@ -15,7 +15,7 @@ from components.bundle.model import Classifier
 from components.bundle.predictions import Predictions
 from components.bundle.reference import Reference
 from components.classifier.errors import EvaluationError, IntegrityError
-from components.evaluate.champion import VersionFiles
+from components.evaluate.comparison import VersionFiles
 from components.evaluate.evaluation import evaluate
 from tests import tiny
 from tests.evaluate import made

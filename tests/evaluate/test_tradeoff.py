@@ -12,7 +12,7 @@ from components.bundle.evaluation import Evaluation
 from components.bundle.policy import Policy
 from components.bundle.predictions import Predictions
 from components.evaluate import step
-from components.evaluate.champion import VersionFiles
+from components.evaluate.comparison import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.gate.decide import decide
 from components.registry import Registry

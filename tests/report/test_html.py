@@ -20,7 +20,7 @@ from PIL import Image
 from components.bundle.evaluation import Evaluation
 from components.bundle.predictions import Predictions
 from components.bundle.training import Epoch, LearningCurves, TrainingRecord
-from components.evaluate.champion import VersionFiles
+from components.evaluate.comparison import VersionFiles
 from components.evaluate.evaluation import evaluate
 from components.report.html import figure, percent, render, render_training, signed, whole_percent
 from components.report.markdown import evaluation_markdown
