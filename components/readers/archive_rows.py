@@ -4,7 +4,7 @@ A member that is refused (members.py) becomes a dead letter with the reason, and
 pictures before the cut are followed by an unreadable one.
 
 A zip and a tar that is not compressed can be divided: `index_archive` goes over the members once, without reading pictures, and notes
-every ANCHOR_ROWS rows where the next member lies; `read_part` begins at such a place.
+every ANCHOR_ROWS rows where the next member lies; `read_range` begins at such a place.
 """
 
 import json
@@ -46,7 +46,7 @@ class ArchiveIndex:
     """Labels without a picture."""
 
     def place(self, start: int, stop: int) -> str:
-        """Return where the rows from `start` to before `stop` lie, as text for `read_part`."""
+        """Return where the rows from `start` to before `stop` lie, as text for `read_range`."""
         anchor = self.anchors[bisect_right(self.anchors, start, key=lambda anchor: anchor[0]) - 1]
         following = bisect_left(self.anchors, stop, key=lambda anchor: anchor[0])
         end = self.anchors[following][1] if following < len(self.anchors) and stop < self.rows else None
@@ -78,7 +78,7 @@ def index_archive(source: InputSource, key: str, size: int, name: str, kind: str
     return ArchiveIndex(rows.number, anchors, sorted(policy.twice), passed_over) if rows.number else None
 
 
-def read_part(
+def read_range(
     source: InputSource, key: str, size: int, name: str, kind: str, reading: Reading, start: int, stop: int, place: str
 ) -> Iterator[Record]:
     """Yield the rows from `start` to before `stop` of an archive that was indexed, with what is passed over before each of them.
@@ -131,7 +131,7 @@ def _next_offset(tar: tarfile.TarFile) -> int:
 def _directory(
     source: InputSource, key: str, size: int, name: str, names: str
 ) -> tuple[zipfile.ZipFile, list[tuple[zipfile.ZipInfo, str | None, bytes]]]:
-    """A zip that stays open for the next part of it."""
+    """A zip that stays open for the next range of its rows."""
     archive = open_plain_zip(source.open(key, size), name)
     return archive, list(names_of(archive.infolist(), names))
 

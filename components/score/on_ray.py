@@ -99,8 +99,8 @@ def on_ray(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Cal
     with tempfile.TemporaryDirectory(prefix="penstock-pieces-") as folder, _cluster(plan.settings.workers):
         for number, messages in groupby(_answers(plan, pieces, work), key=itemgetter(0)):
             piece, end, used = numbered[number], _End(), ""
-            part = Path(folder) / f"{piece.id}.parquet"
-            with PieceFile(part, plan, reference) as file:
+            path = Path(folder) / f"{piece.id}.parquet"
+            with PieceFile(path, plan, reference) as file:
                 for _, message in messages:
                     if isinstance(message, _Answers):
                         file.appearance.merge(message.looks)
@@ -114,8 +114,8 @@ def on_ray(plan: Plan, bundle: Path, pieces: list[Piece], device: str, step: Cal
             if end.problem:
                 output.put_failure(piece, plan.slices(piece), end.reason)
             else:
-                output.put_piece(piece, part)
-            part.unlink()
+                output.put_piece(piece, path)
+            path.unlink()
             yield Outcome(number, 0 if end.problem else file.rows, end.problem, used)
 
 

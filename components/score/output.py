@@ -90,7 +90,7 @@ class Output:
 
     def put_failure(self, piece: Piece, slices: list[Slice], reason: str) -> None:
         """Record why a piece could not be scored."""
-        names = [readable(part.name) for part in slices]
+        names = [readable(rows.name) for rows in slices]
         record = {"inputs": names[:3] + (["…"] if len(names) > 3 else []), "reason": reason}
         self._store.replace(_failure(piece), json.dumps(record).encode())
 

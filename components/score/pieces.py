@@ -4,7 +4,7 @@ A group of `batch_size` records is decoded by one thread and then goes through t
 any time, each of at most GROUP_BYTES of encoded pictures, in order, so that memory is bounded however many the input holds.
 
 Decoding small pictures is work of Python's interpreter, which runs one thread at a time: threads hide waiting, processes add CPUs.
-Pixels and answers never leave the process that made them: what a process gives back is a finished part in the output.
+Pixels and answers never leave the process that made them: what a process gives back is a finished piece in the output.
 """
 
 import tempfile
@@ -28,7 +28,7 @@ from components.classifier.errors import DataError, EvaluationError, ImageError,
 from components.classifier.images import ImageSpec, Pixels, prepare
 from components.classifier.metadata import UNREAD
 from components.readers import CONTAINERS, PICTURE
-from components.readers.archive_rows import read_part
+from components.readers.archive_rows import read_range
 from components.readers.listing import readable
 from components.readers.places import InputSource
 from components.readers.processes import REMOTE_WORKERS, in_order, load, process_pool
@@ -96,17 +96,17 @@ class PieceScorer:
 
     def score(self, piece: Piece, step: Callable[[int], object] = lambda rows: None) -> Outcome:
         """Score a piece and keep it, or the reason why its input cannot be used; calls `step` with the rows of each batch."""
-        part = self._folder / f"{piece.id}.parquet"
+        path = self._folder / f"{piece.id}.parquet"
         try:
-            rows = self._write(piece, part, step)
+            rows = self._write(piece, path, step)
         except (DataError, StoreError, OSError) as error:
             self._output.put_failure(piece, self._plan.slices(piece), one_line(error, MAX_REASON))
             return Outcome(piece.number, 0, str(error) or repr(error), self.device)
         else:
-            self._output.put_piece(piece, part)
+            self._output.put_piece(piece, path)
             return Outcome(piece.number, rows, device=self.device)
         finally:
-            part.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
     def _write(self, piece: Piece, path: Path, step: Callable[[int], object]) -> int:
         records, batch_size = read_records(self._source, self._reading, self._plan.slices(piece)), self._plan.settings.batch_size
@@ -124,15 +124,14 @@ def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice])
 
     Raises DataError, StoreError and OSError when a file cannot be used as a whole; a single picture is read in the threads that decode.
     """
-    for part in slices:
-        shown = readable(part.name)
-        if part.kind == PICTURE:
-            yield Encoded(shown, 0, partial(source.read, part.name), part.size)
-        elif part.place:
-            known = (part.name, part.size, shown, part.kind, reading)
-            yield from read_part(source, *known, part.start, part.stop or 0, part.place)
+    for rows in slices:
+        shown = readable(rows.name)
+        if rows.kind == PICTURE:
+            yield Encoded(shown, 0, partial(source.read, rows.name), rows.size)
+        elif rows.place:
+            yield from read_range(source, rows.name, rows.size, shown, rows.kind, reading, rows.start, rows.stop or 0, rows.place)
         else:
-            yield from CONTAINERS[part.kind].read(source.local(part.name), shown, reading, part.start, part.stop)
+            yield from CONTAINERS[rows.kind].read(source.local(rows.name), shown, reading, rows.start, rows.stop)
 
 
 @dataclass
@@ -181,10 +180,10 @@ def _groups(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
     group: list[Record] = []
     room, held = size, 0
     for record in records:
-        for part in _parts(record, room, size) if isinstance(record, Decoded) else (record,):
-            group.append(part)
-            room -= len(part.pixels) if isinstance(part, Decoded) else 1
-            held += part.size if isinstance(part, Encoded) else 0
+        for one in _split(record, room, size) if isinstance(record, Decoded) else (record,):
+            group.append(one)
+            room -= len(one.pixels) if isinstance(one, Decoded) else 1
+            held += one.size if isinstance(one, Encoded) else 0
             if room <= 0 or held >= GROUP_BYTES:
                 yield group
                 group, room, held = [], size, 0
@@ -192,7 +191,8 @@ def _groups(records: Iterator[Record], size: int) -> Iterator[list[Record]]:
         yield group
 
 
-def _parts(block: Decoded, room: int, size: int) -> Iterator[Decoded]:
+def _split(block: Decoded, room: int, size: int) -> Iterator[Decoded]:
+    """Split an array: what `room` is left for in a group, and then `size` pictures each."""
     start = 0
     while start < len(block.pixels):
         stop = min(start + room, len(block.pixels))

@@ -72,7 +72,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Piece:
-    """One part of the work; `number` is its place in the output."""
+    """Rows that are scored and kept together; `number` is their place in the output."""
 
     number: int
     id: str
@@ -179,7 +179,7 @@ def write_plan(
     with pq.ParquetWriter(folder / "slices.parquet", _SLICES) as writer:
         for number, piece in enumerate(_cut(sources, min(PIECE_ROWS, -(-rows // wanted) or 1))):
             ids.append(_digest([*basis, [(s.name, s.kind, s.size, s.stamp, start, stop) for s, start, stop in piece]]))
-            weights.append(sum(_share(part) for part in piece))
+            weights.append(sum(map(_share, piece)))
             counted.append(all(stop is not None for _, _, stop in piece))
             writer.write_table(_slices_table(number, piece))
     content = {
@@ -255,8 +255,8 @@ def _estimate(size: int) -> int:
     return max(1, size // 20_000)
 
 
-def _share(part: tuple[Source, int, int | None]) -> int:
-    source, start, stop = part
+def _share(rows: tuple[Source, int, int | None]) -> int:
+    source, start, stop = rows
     return _weight(source) if stop is None else stop - start
 
 

@@ -17,7 +17,7 @@ from pipelines.cli.project import open_registry
 if TYPE_CHECKING:
     from components.bundle.reference import Reference
     from components.registry import Registry
-    from components.score.traffic import Counts, LiveDrift
+    from components.score.live_drift import Counts, LiveDrift
 
 _SECONDS = 10.0
 
@@ -35,7 +35,7 @@ def drift(
 
     Example: `penstock drift localhost:8080 --save today.json`
     """
-    from components.score.traffic import live_drift
+    from components.score.live_drift import live_drift
     from components.storage.files import write_file
 
     registry = open_registry(store, name)
@@ -63,7 +63,7 @@ def counted(predictors: list[str], version: str) -> "Counts":
 
     Raises InferenceError where one does not answer, and UsageError where what answers is not a predictor.
     """
-    from components.score.traffic import read_counts
+    from components.score.live_drift import read_counts
 
     counts: Counts = Counter()
     for predictor in predictors:

@@ -138,9 +138,9 @@ def _live(registry: "Registry", version: str) -> Any:
 
 def _observed(registry: "Registry", version: str, predictors: list[str], scores: list[str]) -> list["ObservedDrift"]:
     """What predictors and outputs of scoring have seen of a version; outputs of other versions are left out."""
+    from components.score.live_drift import live_drift
     from components.score.output import SUMMARY
     from components.score.summary import read_summary
-    from components.score.traffic import live_drift
     from components.storage import open_store
     from pipelines.lineage import read_scores
     from pipelines.watching import ObservedDrift

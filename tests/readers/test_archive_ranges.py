@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from components.classifier.images import ImageSpec
 from components.readers import archive_rows
-from components.readers.archive_rows import index_archive, read_part, read_tar, read_zip
+from components.readers.archive_rows import index_archive, read_range, read_tar, read_zip
 from components.readers.places import open_source
 from components.readers.records import Encoded, PassedOver, Reading, Record, Unreadable
 from components.storage import open_store
@@ -95,7 +95,7 @@ def check(folder: Path, address: str, data: bytes, kind: str, cuts: list[int], d
         edges = sorted({0, index.rows, *(cut for cut in cuts if cut < index.rows)})
         found: list[tuple[object, ...]] = []
         for start, stop in pairwise(edges):
-            part = list(told(read_part(source, *known, start, stop, index.place(start, stop))))
+            part = list(told(read_range(source, *known, start, stop, index.place(start, stop))))
             assert [row[1] for row in part if len(row) == 3] == list(range(start, stop))
             found += part
     orphans = list(told(index.passed_over))

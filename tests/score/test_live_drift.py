@@ -19,7 +19,7 @@ from components.predictor.metrics import WATCHED, Metrics
 from components.predictor.protocol.request import Predictions
 from components.registry import Registry
 from components.registry.publication import publish_directory
-from components.score.traffic import live_drift, read_counts
+from components.score.live_drift import live_drift, read_counts
 from components.storage import open_store
 from pipelines.cli import app
 from tests import tiny
