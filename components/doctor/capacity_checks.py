@@ -5,8 +5,9 @@ from collections.abc import Iterator
 
 from components.classifier.errors import listed
 from components.doctor.registry import Results, broken, check, ok, warning
-from components.doctor.seen import Object, Seen, amount, apply
+from components.doctor.seen import Object, Seen, apply
 from components.lint.values import at
+from components.settings.base import amount
 
 
 def ready_nodes(seen: Seen) -> list[Object]:

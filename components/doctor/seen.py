@@ -116,16 +116,6 @@ class Seen:
         return {str(it.get("name")) for it in (self.find("API groups") or {}).get("groups") or []}
 
 
-def amount(quantity: Any) -> float:
-    """A Kubernetes quantity as a number; 0 for none or a damaged one."""
-    from kubernetes.utils import parse_quantity  # takes half a second to import
-
-    try:
-        return float(parse_quantity(quantity)) if quantity not in (None, "") else 0.0
-    except ValueError:
-        return 0.0
-
-
 def apply(*objects: Object) -> str:
     """The command that applies these manifests."""
     return f"kubectl apply -f - <<'EOF'\n{yaml.safe_dump_all(objects, sort_keys=False)}EOF"

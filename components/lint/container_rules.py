@@ -9,6 +9,7 @@ from components.lint.manifest import Manifest
 from components.lint.pipeline import Pipeline, split_image
 from components.lint.registry import Hit, Level, rule
 from components.lint.values import at, mapping, sequence
+from components.settings.base import quantity
 
 _QUANTITY = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(([KMGTPE]i)|[numkMGTPE]|[eE][+-]?\d+)?")
 _OFFICIAL = frozenset(
@@ -162,18 +163,6 @@ def request_over_limit(manifest: Manifest) -> Iterator[Hit]:
     for spec, keys in parts:
         limits = mapping(spec, "resources", "limits")
         for name, asked in mapping(spec, "resources", "requests").items():
-            wanted, most = _amount(asked), _amount(limits.get(name))
+            wanted, most = quantity(asked), quantity(limits.get(name))
             if wanted is not None and most is not None and wanted > most:
                 yield Hit(manifest.at(*keys, "resources", "requests", name), f"{name}: requests {asked}, limit {limits[name]}")
-
-
-_UNITS = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, **{unit: 1000.0 ** (power + 2) for power, unit in enumerate("MGTPE")}}
-_UNITS |= {f"{unit}i": 1024.0 ** (power + 1) for power, unit in enumerate("KMGTPE")}
-
-
-def _amount(value: object) -> float | None:
-    """A quantity as a number; None when it is none."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([a-zA-Z]*)", value) if isinstance(value, str) else None
-    return float(match[1]) * _UNITS[match[2]] if match and match[2] in _UNITS else None

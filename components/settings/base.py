@@ -16,6 +16,9 @@ _MODEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 
 _ABOUT_NUMBERS = ("int_", "float_", "finite_number", "greater_than", "less_than")
+_UNITS = {"": 1.0, "n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, **{unit: 1000.0 ** (power + 2) for power, unit in enumerate("MGTPE")}}
+_UNITS |= {f"{unit}i": 1024.0 ** (power + 1) for power, unit in enumerate("KMGTPE")}
+_QUANTITY = re.compile(rf"(\d*\.?\d+(?:[eE][+-]?\d+)?)({'|'.join(_UNITS)})")
 _MEMORY = re.compile(r"[1-9]\d*([EPTGM]i?|Ki)?")
 
 
@@ -41,6 +44,19 @@ def _memory(value: str) -> str:
 
 Memory = Annotated[str, AfterValidator(_memory)]
 """An amount of memory as Kubernetes writes it, such as 2Gi, or nothing."""
+
+
+def quantity(value: object) -> float | None:
+    """Return a quantity of Kubernetes, such as 500m, 2Gi or 3, as a number; None for what is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    return float(match[1]) * _UNITS[match[2]] if match else None
+
+
+def amount(value: object) -> float:
+    """Return a quantity of Kubernetes as a number; 0 for none or a damaged one."""
+    return quantity(value) or 0.0
 
 
 class Settings(BaseModel):

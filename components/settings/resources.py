@@ -9,7 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from components.classifier.errors import UsageError, one_line
-from components.settings.base import Memory, Settings, refuse_unknown
+from components.settings.base import Memory, Settings, amount, refuse_unknown
 from components.settings.training import TrainingSettings
 from components.storage.files import user_path
 
@@ -76,21 +76,14 @@ class _Amounts(Settings):
     @model_validator(mode="after")
     def _limits_are_not_below_requests(self) -> Self:
         for name, asked, limit in (("cpu", self.cpu, self.cpu_limit), ("memory", self.memory, self.memory_limit)):
-            if limit and _amount(limit) < _amount(asked):
+            if limit and amount(limit) < amount(asked):
                 raise ValueError(f"{name}_limit {limit} is below {name} {asked}; no cluster takes that")
         return self
 
     def limits(self, busy: bool) -> tuple[str, str]:
         """Return the limits of CPU and memory: what is set, or what steps usually have, and never less than the requests."""
         cpu, memory = ("2", "4Gi") if busy else ("1", "2Gi")
-        return self.cpu_limit or max(cpu, self.cpu, key=_amount), self.memory_limit or max(memory, self.memory, key=_amount)
-
-
-def _amount(quantity: str) -> float:
-    number = quantity.rstrip("mKMGTPEi")
-    unit = quantity[len(number) :]
-    power = " KMGTPE".index(unit[0]) if unit not in ("", "m") else 0
-    return float(number) * (0.001 if unit == "m" else 1024**power if unit.endswith("i") else 1000**power)
+        return self.cpu_limit or max(cpu, self.cpu, key=amount), self.memory_limit or max(memory, self.memory, key=amount)
 
 
 class StepPod(NamedTuple):

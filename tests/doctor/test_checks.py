@@ -13,7 +13,8 @@ import yaml
 
 from components.doctor.registry import REGISTERED, Result, State, run
 from components.doctor.report import all_checks, as_json, as_text, checks_page, examine
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Scope, Seen, StoreSeen, Unseen, amount
+from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Scope, Seen, StoreSeen, Unseen
+from components.settings.base import amount
 
 ROOT = Path(__file__).parents[2]
 SCOPE = Scope(
@@ -390,7 +391,10 @@ def test_finished_pods_take_no_room() -> None:
     assert results("room-for-second-pod", with_things(all_pods=items(done)))[0].state == State.OK
 
 
-@pytest.mark.parametrize(("written", "number"), [("500m", 0.5), ("1Gi", 2**30), (2, 2), ("", 0), (None, 0), ("a lot", 0)])
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("500m", 0.5), ("1Gi", 2**30), (2, 2), ("", 0), (None, 0), ("a lot", 0), (".5", 0.5), ("1e3", 1000), ("1E", 1e18)],
+)
 def test_amounts(written: Any, number: float) -> None:
     assert amount(written) == number
 
