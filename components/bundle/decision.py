@@ -1,12 +1,11 @@
 """The gate's decision, rule by rule, and how it travels to later steps."""
 
-import difflib
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from components.classifier.errors import IntegrityError, UsageError
+from components.classifier.errors import IntegrityError, UsageError, near
 
 STRATEGIES = ("quality", "force")
 DECISION_KEY = "decision_json"
@@ -139,8 +138,7 @@ def check_strategy(strategy: str, actor: str, reason: str) -> None:
     if strategy == "manual":
         raise UsageError("strategy 'manual' deploys a version that you name: use the deployment pipeline; the gate takes quality or force")
     if strategy not in STRATEGIES:
-        near = difflib.get_close_matches(strategy, STRATEGIES, n=1)
-        raise UsageError(f"unknown strategy {strategy!r}; use {' or '.join(STRATEGIES)}" + (f" (did you mean {near[0]}?)" if near else ""))
+        raise UsageError(f"unknown strategy {strategy!r}{near(strategy, STRATEGIES)}; use {' or '.join(STRATEGIES)}")
     missing = [name for name, value in (("actor", actor), ("reason", reason)) if not value.strip()]
     if strategy == "force" and missing:
         raise UsageError(f"strategy 'force' needs {' and '.join(missing)}: who deploys despite the policy, and why; both are recorded")

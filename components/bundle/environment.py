@@ -1,6 +1,5 @@
 """Environments: whose policy decides, who may deploy how, and how a model serves there. Files of `environments/`, or the user's own."""
 
-import difflib
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -9,7 +8,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from components.bundle.policy import Policy, parse_number, parse_share, plain
-from components.classifier.errors import PolicyError, UsageError, validation_problems
+from components.classifier.errors import PolicyError, UsageError, near, validation_problems
 from components.storage.files import user_path
 
 DIRECTORY = Path(__file__).with_name("environments")
@@ -99,9 +98,7 @@ def load_environment(name: str) -> Environment:
         return _read(user_path(name))
     names = environment_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise UsageError(f"unknown environment {name!r}{hint}; there are {', '.join(names)}, or give the path of a YAML file")
+        raise UsageError(f"unknown environment {name!r}{near(name, names)}; there are {', '.join(names)}, or give the path of a YAML file")
     return _read(DIRECTORY / f"{name}.yaml")
 
 

@@ -3,7 +3,6 @@
 Numbers are compared exactly, and shown with enough digits that the display agrees with the decision.
 """
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
@@ -12,7 +11,7 @@ from typing import Annotated, Any, Self, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from components.classifier.errors import PolicyError, validation_problems
+from components.classifier.errors import PolicyError, near, validation_problems
 
 DIGITS = 4
 """Decimals shown where more are not needed."""
@@ -209,8 +208,4 @@ def _looser(name: str, mine: Any, theirs: Any, policy: Policy, other: Policy) ->
 
 
 def _unknown(unknown: Sequence[str], known: list[str]) -> str:
-    parts = []
-    for name in unknown:
-        near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-        parts.append(f"unknown rule {name!r}" + (f", did you mean {' or '.join(near)}?" if near else ""))
-    return f"{'; '.join(parts)}; the rules are {', '.join(known)}"
+    return "; ".join([*(f"unknown rule {name!r}{near(name, known, 0.5)}" for name in unknown), f"the rules are {', '.join(known)}"])

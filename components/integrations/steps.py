@@ -5,6 +5,7 @@ The types of arguments that a step declares itself are Protocols here, since no 
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,15 +126,12 @@ def train(
     if result is None:
         return report
     curves, figures = LearningCurves.of(Path(model)), result.as_metrics()
-    return Report(
-        report.step,
-        report.model,
-        report.inputs,
-        [_trained(model)],
-        report.parameters,
-        {name: float(value) for name, value in figures.items() if isinstance(value, int | float)},
-        curves.history if curves else [],
-        {"dataset_digest": info.digest, "dataset_source": info.source}
+    return replace(
+        report,
+        outputs=[_trained(model)],
+        metrics={name: float(value) for name, value in figures.items() if isinstance(value, int | float)},
+        epochs=curves.history if curves else [],
+        tags={"dataset_digest": info.digest, "dataset_source": info.source}
         | {name: value for name, value in figures.items() if isinstance(value, str)},
     )
 
@@ -209,14 +207,8 @@ def deploy(outcome: str | None, registry: Registry, request: Asked) -> Report:
     if outcome is None:
         return report
     champion = registry.ledger.champion() or ""
-    return Report(
-        report.step,
-        report.model,
-        report.inputs,
-        [_service(registry, champion)],
-        tags={"deployment": outcome, "target": request.target},
-        champion=champion,
-    )
+    tags = {"deployment": outcome, "target": request.target}
+    return replace(report, outputs=[_service(registry, champion)], tags=tags, champion=champion)
 
 
 def conclude(outcome: Concluded | None, registry: Registry, *_: Any) -> Report:

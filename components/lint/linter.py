@@ -1,12 +1,11 @@
 """Reads files, applies every rule, and leaves out what the user chose to ignore."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, near
 from components.lint import container_rules, flow_rules, graph_rules, service_rules, step_rules
 from components.lint.documents import Document, Source, Unreadable, find_files, parse_source, read_source
 from components.lint.manifest import Manifest, Project
@@ -77,8 +76,7 @@ def check(sources: list[Source], ignore: Iterable[str] = (), level: Level = Leve
     """Report the traps in sources that were read. Raises UsageError when a rule to ignore is unknown."""
     ignored = frozenset(ignore)
     for name in ignored - all_rules().keys():
-        near = difflib.get_close_matches(name, all_rules(), 1)
-        raise UsageError(f"no rule is called {name!r}; {f'did you mean {near[0]}? ' if near else ''}`penstock lint --rules` lists them")
+        raise UsageError(f"no rule is called {name!r}{near(name, all_rules())}; `penstock lint --rules` lists them")
     order = list(Level)
     ignored |= {it.id for it in all_rules().values() if order.index(it.level) > order.index(level)}
     report = Report(sources=sources, unreadable=[it for source in sources for it in source.unreadable])

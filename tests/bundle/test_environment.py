@@ -57,7 +57,7 @@ def test_an_environment_without_rules_is_read_and_promotes_nothing(tmp_path: Pat
     ("text", "message"),
     [
         ("policy:\n  minimum_accuracy: 99\n", "between 0 and 1"),
-        ("policy:\n  minimum_acuracy: 0.9\n", "did you mean minimum_accuracy"),
+        ("policy:\n  minimum_acuracy: 0.9\n", "did you mean 'minimum_accuracy'"),
         ("policy:\n  minimum_accuracy: 0.9\n  minimum_accuracy: 0.1\n", "minimum_accuracy is set twice"),
         ("policy:\n  class_recall_floors: {7: 0.5, 3: 0.99}\n", 'the name 7 is not text to YAML; write it in quotes: "7"'),
         ("policy:\n  class_recall_floors: {no: 0.5, off: 0.9}\n", 'the name no is not text to YAML; write it in quotes: "no"'),
@@ -80,7 +80,7 @@ def test_a_file_that_cannot_be_meant_is_refused(tmp_path: Path, text: str, messa
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("prd", "did you mean prod"), ("test", "there are dev, prod, staging"), ("no/such.yaml", "cannot be read"), ("", "dev, prod")],
+    [("prd", "did you mean 'prod'"), ("test", "there are dev, prod, staging"), ("no/such.yaml", "cannot be read"), ("", "dev, prod")],
 )
 def test_an_unknown_environment_is_told_which_there_are(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):

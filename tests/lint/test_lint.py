@@ -214,7 +214,7 @@ def test_exit_codes(tmp_path: Path) -> None:
     [
         ([], "nothing to read"),
         (["no/such/file.yaml"], "does not exist"),
-        (["--ignore", "latest-images", "-"], "did you mean latest-image?"),
+        (["--ignore", "latest-images", "-"], "did you mean 'latest-image'?"),
         (["--format", "markdown", "-"], "is for --rules"),
     ],
 )
