@@ -20,7 +20,7 @@ FLOOR = Policy(minimum_accuracy=0.9)
         ({"minimum_accuracy": "high"}, "'high' is not a number"),
         ({"minimum_accuracy": True}, "True is not a number"),
         ({"minimum_accuracy": float("nan")}, "nan is not a finite number"),
-        ({"minimum_acuracy": 0.9}, "unknown rule 'minimum_acuracy' .did you mean 'minimum_accuracy'"),
+        ({"minimum_acuracy": 0.9}, "unknown rule 'minimum_acuracy' (did you mean 'minimum_accuracy'?)"),
         ({"f1": 0.9, "bleu": 1}, "unknown rule 'f1'"),
         ({"f1": 0.9, "bleu": 1}, "unknown rule 'bleu'"),
         ({"f1": 0.9}, "the rules are minimum_accuracy, minimum_accuracy_lower_bound"),
