@@ -13,7 +13,7 @@ A piece's id hashes all that its rows follow from, so that a piece which was sco
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -146,14 +146,7 @@ class Plan:
 
 def write_plan(
     folder: Path,
-    *,
-    store: str,
-    name: str,
-    version: str,
-    input: str,
-    output: str,
-    classes: list[str],
-    familiarity: bool,
+    about: Mapping[str, Any],
     settings: ScoringSettings,
     sources: Iterable[Source],
     passed_over: Iterable[PassedOver],
@@ -162,7 +155,8 @@ def write_plan(
 ) -> Plan:
     """Cut the sources into pieces, deal them to shards (0: as many as are useful) and write the plan.
 
-    `sources` and `passed_over` are gone through twice, and never held in memory: there may be millions.
+    `about` holds the plan's fields from `store` to `classes`, and `familiarity`. `sources` and `passed_over` are gone through twice, and
+    never held in memory: there may be millions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     rows = weight = 0
@@ -172,7 +166,8 @@ def write_plan(
     if settings.engine == "ray":
         shards = shards or 1  # Ray shares the work out by itself
     wanted = shards or min(MAX_SHARDS, -(-weight // SHARD_ROWS) or 1)
-    basis = [FORMAT, version, input, settings.review_threshold, settings.probabilities, settings.image_column, settings.names]
+    basis = [FORMAT, about["version"], about["input"], settings.review_threshold]
+    basis += [settings.probabilities, settings.image_column, settings.names]
     if not stamped:
         basis.append(uuid.uuid4().hex)  # nothing tells whether a file was changed, so nothing of another run is used
     ids, weights, counted = list[str](), list[int](), list[bool]()
@@ -183,13 +178,7 @@ def write_plan(
             counted.append(all(stop is not None for _, _, stop in piece))
             writer.write_table(_slices_table(number, piece))
     content = {
-        "store": store,
-        "name": name,
-        "version": version,
-        "input": input,
-        "output": output,
-        "classes": classes,
-        "familiarity": familiarity,
+        **about,
         "settings": settings.model_dump(),
         "pieces": list(zip(ids, _deal(weights, wanted), weights, counted, strict=True)),
         "refused": refused,

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from components.classifier.errors import UsageError
 from components.integrations.observe import missing
@@ -55,21 +56,9 @@ def make_plan(
         with model.open_input(input) as source:
             reading = Reading(config.input.spec, settings.image_column, settings.names)
             found = classify_inputs(source, reading, Path(scratch) / "found")
-        return write_plan(
-            folder,
-            store=store,
-            name=name,
-            version=version,
-            input=input,
-            output=output,
-            classes=config.classes,
-            familiarity=config.familiarity is not None,
-            settings=settings,
-            sources=found.sources,
-            passed_over=found.passed_over,
-            refused=found.refused,
-            shards=shards,
-        )
+        about: dict[str, Any] = {"store": store, "name": name, "version": version, "input": input, "output": output}
+        about |= {"classes": config.classes, "familiarity": config.familiarity is not None}
+        return write_plan(folder, about, settings, found.sources, found.passed_over, found.refused, shards)
 
 
 def is_unchanged(plan: Plan) -> bool:
