@@ -93,7 +93,7 @@ class Reader:
         except ApiException as error:
             if error.status == 404:
                 return None
-            return Unseen(_why(error))
+            return Unseen(f"{message_of(error)} ({error.status})")
         except urllib3.exceptions.HTTPError as error:
             raise UsageError(
                 f"the API server at {self.host} does not answer ({' '.join(str(error).split())[:200]}); check KUBECONFIG and the network"
@@ -105,12 +105,13 @@ class Reader:
         return found
 
 
-def _why(error: ApiException) -> str:
+def message_of(error: ApiException, limit: int = 200) -> str:
+    """Return what the API server says of an error, in one line of at most `limit` characters."""
     try:
         message = str(json.loads(error.body)["message"])
     except (ValueError, KeyError, TypeError):
-        message = str(error.reason)
-    return f"{' '.join(message.split())[:200]} ({error.status})"
+        message = str(error.body or error.reason)
+    return one_line(message, limit)
 
 
 def paths(scope: Scope) -> dict[str, str]:

@@ -17,7 +17,7 @@ from tenacity import RetryCallState, RetryError, Retrying, TryAgain, retry_if_ex
 
 from components.classifier.errors import RolloutError, UsageError, one_line
 from components.deploy.kserve.service import MANAGER, Object
-from components.doctor.gather import client_configuration
+from components.doctor.gather import client_configuration, message_of
 
 REQUEST_SECONDS = (5.0, 10.0)
 """To connect, and to wait for an answer."""
@@ -171,7 +171,7 @@ def _strict() -> dict[str, Any]:
 
 def _passes(error: BaseException) -> bool:
     if isinstance(error, ApiException):
-        return error.status in _PASSING and not _about_spec(_message(error))
+        return error.status in _PASSING and not _about_spec(message_of(error, 600))
     return isinstance(error, urllib3.exceptions.HTTPError)
 
 
@@ -185,7 +185,7 @@ def _wait(state: RetryCallState) -> float:
 
 def _raise_explained(error: ApiException, namespace: str) -> NoReturn:
     """Raise what an answer of the API server means."""
-    message = _message(error)
+    message = message_of(error, 600)
     if error.status == 409:
         if "FieldManagerConflict" in str(error.body):
             raise FieldsTaken(
@@ -223,14 +223,6 @@ def _forbidden(message: str, namespace: str) -> str:
 def _about_spec(message: str) -> bool:
     """Whether an answer, whatever its status, is about the object: the schema's refusal is a 500, the webhook's a 403."""
     return any(sign in message for sign in ("field not declared in schema", "denied the request", "strict decoding error"))
-
-
-def _message(error: ApiException) -> str:
-    try:
-        message = str(json.loads(error.body)["message"])
-    except (ValueError, KeyError, TypeError):
-        message = str(error.body or error.reason)
-    return one_line(message, 600)
 
 
 def _is_object(error: ApiException) -> bool:
