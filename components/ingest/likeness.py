@@ -7,13 +7,13 @@ one, so only such pictures are compared (M. Norouzi et al., Fast search in Hammi
 A candidate counts where the two also correlate: the hashes of many handwritten digits are alike, and the digits are not.
 """
 
-import itertools
 import mmap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from itertools import chain, product, repeat, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,8 +45,10 @@ _BANDS, _BAND_BITS = 4, 16
 _NEAR = np.array([0, *(1 << bit for bit in range(_BAND_BITS))], np.int32)
 """What is changed in a band that differs in no bit or in one: enough where MAX_BITS is below 2 * _BANDS."""
 _ROWS = 512
-_PAIRS = 100_000
-"""Candidates that a thread has in memory at a time."""
+"""Thumbnails that are made or compared at a time."""
+_ASKED = 2048
+_PAIRS = 400_000
+"""Pictures, and candidates, that a thread or process has in memory at a time."""
 
 
 class _Form(NamedTuple):
@@ -57,7 +59,7 @@ class _Form(NamedTuple):
     turn: bool
 
 
-_FORMS = tuple(itertools.starmap(_Form, itertools.product((False, True), repeat=3)))
+_FORMS = tuple(starmap(_Form, product((False, True), repeat=3)))
 _AS_IT_IS, _OTHER_FORMS = _FORMS[:1], _FORMS[1:]
 Hashes = npt.NDArray[np.uint64]
 Index = npt.NDArray[np.intp]
@@ -111,24 +113,28 @@ def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = 
     of them as it is, mirrored and turned by 90, 180 and 270 degrees.
     `scratch` is a file for the thumbnails, 1 KiB per picture; `log` hears how far it is.
     """
-    images, splits = pictures.images, pictures.splits
-    hashes = _hash_all(images, scratch, log)
-    best: dict[int, Match] = {}
-    with _mapped(scratch) as thumbnails, ThreadPoolExecutor(cpus := available_cpus()) as pool:  # numpy works without Python's lock
-        for code in sorted(set(np.unique(splits).tolist()) - {-1, 0}):
-            later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
-            for forms in (_AS_IT_IS, _OTHER_FORMS):
-                asked = [hashes[later]]
-                if forms is _OTHER_FORMS:
-                    later = later[[k not in best for k in later.tolist()]]
-                    parts = in_order(pool, range(0, len(later), _ROWS), partial(_hash_forms, thumbnails, later), cpus)
-                    asked = [*np.concatenate([np.zeros((len(forms), 0), np.uint64), *parts], axis=1)]
-                compare = partial(_alike, thumbnails, later, earlier, forms)
-                for found in in_order(pool, _candidates(np.concatenate(asked), hashes[earlier]), compare, cpus):
-                    for match in found:
-                        if match.k not in best or match.correlation > best[match.k].correlation:
-                            best[match.k] = match
-    return sorted(best.values(), key=lambda match: (-match.correlation, match.k))
+    splits = pictures.splits
+    hashes = _hash_all(pictures.images, scratch, log)
+    searches = list[_Search]()
+    for code in sorted(set(np.unique(splits).tolist()) - {-1, 0}):
+        later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
+        searches.append(_Search(scratch, later, earlier, hashes[later], _Known(hashes[earlier])))
+    starts = [(k, start) for k, search in enumerate(searches) for start in range(0, len(search.later), _ASKED)]
+    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
+        if (processes := _processes(pictures.images)) > 1:
+            import joblib
+
+            joblib.dump(searches, stored := scratch.with_suffix(".search"))  # mapped by all processes, which share its memory
+            searches.clear()
+            matches = in_processes(starts, partial(_matches_of, stored), processes, PROCESS_MODULES)
+        else:
+            matches = in_order(pool, starts, partial(_matches, searches), cpus)
+        found = list(chain.from_iterable(matches))
+    return sorted(found, key=lambda match: (-match.correlation, match.k))
+
+
+def _processes(images: Rows) -> int:
+    return processes_for(images.shape[0]) if isinstance(images, FileRows) else 1
 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
@@ -174,7 +180,7 @@ def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Ha
     step = min(_ROWS, rows_of(images))
     starts, work = range(0, count, step), partial(_hash_rows, images, path, step)
     progress, hashes = Progress(count, "thumbnails", log), list[Hashes]()
-    processes = processes_for(count) if isinstance(images, FileRows) else 1
+    processes = _processes(images)
     with ThreadPoolExecutor(available_cpus()) as pool:
         for found in (
             in_processes(starts, work, processes, PROCESS_MODULES) if processes > 1 else in_order(pool, starts, work, available_cpus())
@@ -192,9 +198,9 @@ def _hash_rows(images: Rows, path: Path, rows: int, start: int) -> Hashes:
     return perceptual_hashes(small)
 
 
-def _hash_forms(thumbnails: "_Thumbnails", chosen: Index, start: int) -> Hashes:
-    """The hashes of some pictures in all other forms, (7, N): what mirrors a picture changes the sign of its odd frequencies."""
-    low, signs = _frequencies(thumbnails[chosen[start : start + _ROWS]].reshape(-1, SIDE, SIDE)), np.resize([1, -1], _LOW)
+def _hash_forms(squares: npt.NDArray[np.uint8]) -> Hashes:
+    """The hashes of thumbnails (N, 32, 32) in all other forms, (7, N): what mirrors a picture changes the sign of its odd frequencies."""
+    low, signs = _frequencies(squares), np.resize([1, -1], _LOW)
     mirrored = (low * (signs[:, None] ** form.down) * (signs**form.across) for form in _OTHER_FORMS)
     return np.stack([_hashes(rows.swapaxes(1, 2) if form.turn else rows) for rows, form in zip(mirrored, _OTHER_FORMS, strict=True)])
 
@@ -224,39 +230,90 @@ class _Thumbnails:
         return rows
 
 
-def _candidates(asked: Hashes, known: Hashes) -> Iterator[tuple[Index, Index]]:
-    """Yield places in `asked` and `known` of hashes that differ in at most MAX_BITS, the MAX_CANDIDATES nearest for each asked one."""
-    kept = np.argsort(known, kind="stable")
-    kept = kept[_ranks(known[kept]) < MAX_CANDIDATES]  # of equal hashes no more are ever chosen
-    known = known[kept]
-    if not len(known) or not len(asked):
-        return
-    bands = [_Band(known, band) for band in range(_BANDS)]
-    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
-        for at, to in in_order(pool, range(0, len(asked), _ROWS), partial(_nearest, asked, known, bands), cpus):
-            yield at, kept[to]
+@dataclass(frozen=True)
+class _Search:
+    """Looks among pictures of earlier splits for what each of a later one looks like: places in the dataset, and what is known of them."""
+
+    scratch: Path
+    later: Index
+    earlier: Index
+    hashes: Hashes
+    """Of the later ones."""
+    known: "_Known"
+    """The hashes of the earlier ones."""
+
+    def matches(self, start: int) -> list[Match]:
+        """The best match of each of _ASKED later pictures, from `start` on, that has one: as it is, or else in another form."""
+        asked = self.later[start : start + _ASKED]
+        with _mapped(self.scratch) as thumbnails:
+            best = self._best(thumbnails, asked, self.hashes[None, start : start + _ASKED], _AS_IT_IS)
+            asked = np.array([k for k in asked.tolist() if k not in best], np.intp)
+            if len(asked):
+                best |= self._best(thumbnails, asked, _hash_forms(thumbnails[asked].reshape(-1, SIDE, SIDE)), _OTHER_FORMS)
+        return list(best.values())
+
+    def _best(self, thumbnails: "_Thumbnails", later: Index, hashes: Hashes, forms: tuple[_Form, ...]) -> dict[int, Match]:
+        """Of the candidates that correlate the one that does most, for each later picture that has any; `hashes` is (forms, N)."""
+        best: dict[int, Match] = {}
+        for form, asked in zip(forms, hashes, strict=True):
+            at, to = self.known.nearest(asked)
+            for start in range(0, len(at), _ROWS):
+                k, other = later[at[start : start + _ROWS]], self.earlier[to[start : start + _ROWS]]
+                one = _in_form(thumbnails[k].reshape(-1, SIDE, SIDE), form).reshape(len(k), -1)
+                for match in map(Match, k.tolist(), other.tolist(), _correlations(one, thumbnails[other]), repeat(form != _AS_IT_IS[0])):
+                    if match.correlation >= MIN_CORRELATION and (match.k not in best or match.correlation > best[match.k].correlation):
+                        best[match.k] = match
+        return best
 
 
-def _nearest(asked: Hashes, known: Hashes, bands: list["_Band"], start: int) -> tuple[Index, Index]:
-    """The candidates of _ROWS asked hashes, from `start` on."""
-    asked = asked[start : start + _ROWS]
-    ranges = [band.ranges(asked) for band in bands]
-    counts = np.sum([(high - low).sum(axis=1) for low, high in ranges], axis=0)
-    crowded = counts > len(known)  # the bands hold more than all there are: all are compared instead
-    work = np.minimum(counts, len(known))
-    found = []
-    for kind in (False, True):
-        rows = np.flatnonzero(crowded == kind)
-        pieces = np.cumsum(work[rows]) // _PAIRS
-        for part in np.split(rows, np.flatnonzero(np.diff(pieces)) + 1):
-            if kind:
-                at, to = _nearest_of_all(asked[part], known)
-            else:
-                near = [band.near(asked[part], low[part], high[part]) for band, (low, high) in zip(bands, ranges, strict=True)]
-                at, to = _nearest_of_bands(*map(np.concatenate, zip(*near, strict=True)))
-            found.append((start + part[at], to))
-    at, to = map(np.concatenate, zip(*found, strict=True))
-    return at, to
+def _matches(searches: list[_Search], place: tuple[int, int]) -> list[Match]:
+    number, start = place
+    return searches[number].matches(start)
+
+
+def _matches_of(stored: Path, place: tuple[int, int]) -> list[Match]:
+    return _matches(_opened(stored), place)
+
+
+@cache
+def _opened(stored: Path) -> list[_Search]:
+    """The searches that a process of the pool works on."""
+    import joblib
+
+    searches: list[_Search] = joblib.load(stored, mmap_mode="r")
+    return searches
+
+
+class _Known:
+    """Hashes that others are compared with."""
+
+    def __init__(self, hashes: Hashes) -> None:
+        places = np.argsort(hashes, kind="stable")
+        self._places = places[_ranks(hashes[places]) < MAX_CANDIDATES]  # of equal hashes no more are ever chosen
+        self._hashes = hashes[self._places]
+        self._bands = [_Band(self._hashes, band) for band in range(_BANDS)]
+
+    def nearest(self, asked: Hashes) -> tuple[Index, Index]:
+        """Places in `asked` and here of hashes that differ in at most MAX_BITS, the MAX_CANDIDATES nearest for each asked one."""
+        if not len(self._hashes) or not len(asked):
+            return np.zeros(0, np.intp), np.zeros(0, np.intp)
+        ranges = [band.ranges(asked) for band in self._bands]
+        counts = np.sum([(high - low).sum(axis=1) for low, high in ranges], axis=0)
+        crowded = counts > len(self._hashes)  # the bands hold more than all there are: all are compared instead
+        work = np.minimum(counts, len(self._hashes))
+        found = []
+        for kind in (False, True):
+            rows = np.flatnonzero(crowded == kind)
+            pieces = np.cumsum(work[rows]) // _PAIRS
+            for part in np.split(rows, np.flatnonzero(np.diff(pieces)) + 1):
+                if kind:
+                    at, to = _nearest_of_all(asked[part], self._hashes)
+                else:
+                    near = [band.near(asked[part], low[part], high[part]) for band, (low, high) in zip(self._bands, ranges, strict=True)]
+                    at, to = _nearest_of_bands(*map(np.concatenate, zip(*near, strict=True)))
+                found.append((part[at], self._places[to]))
+        at, to = map(np.concatenate, zip(*found, strict=True))
+        return at, to
 
 
 class _Band:
@@ -305,22 +362,6 @@ def _nearest_of_bands(at: Index, to: Index, bits: Index) -> tuple[Index, Index]:
 def _ranks(values: npt.NDArray[Any]) -> Index:
     """The place of each value of a sorted array among its equals."""
     return np.arange(len(values)) - np.searchsorted(values, values, "left")
-
-
-def _alike(thumbnails: _Thumbnails, later: Index, earlier: Index, forms: tuple[_Form, ...], pairs: tuple[Index, Index]) -> list[Match]:
-    """The pairs that correlate; the first of a pair is a place in `later` as often repeated as there are forms."""
-    shown, places = np.divmod(pairs[0], len(later))
-    found = list[Match]()
-    for number, form in enumerate(forms):
-        chosen = np.flatnonzero(shown == number)
-        for start in range(0, len(chosen), _ROWS):
-            rows = chosen[start : start + _ROWS]
-            k, other = later[places[rows]], earlier[pairs[1][rows]]
-            one = _in_form(thumbnails[k].reshape(-1, SIDE, SIDE), form).reshape(len(k), -1)
-            for at, to, correlation in zip(k.tolist(), other.tolist(), _correlations(one, thumbnails[other]), strict=True):
-                if correlation >= MIN_CORRELATION:
-                    found.append(Match(at, to, correlation, form != _AS_IT_IS[0]))
-    return found
 
 
 def _correlations(one: npt.NDArray[np.uint8], two: npt.NDArray[np.uint8]) -> list[float]:

@@ -34,7 +34,7 @@ BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 256, 2**20, 4 * 2**20
 """What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
 FIRST_FILES = 16
 """And so many before it is known how large they are."""
-PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft")
+PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft", "joblib")
 """What the processes of ingest import."""
 SIZE_SURVEY = 1000
 """After two sizes were met, how many pictures are looked at for the message."""

@@ -143,11 +143,7 @@ def test_mirrored_and_turned_pictures_are_found_and_told_as_such(tmp_path: Path,
 def test_the_hashes_of_all_forms_are_those_of_the_turned_pictures() -> None:
     small = np.stack([one_thumbnail(np.asarray(picture)) for picture in crops(20)])
 
-    class InMemory:
-        def __getitem__(self, chosen: np.ndarray) -> np.ndarray:
-            return small[chosen].reshape(len(chosen), -1)
-
-    found = likeness._hash_forms(InMemory(), np.arange(20), 0)  # type: ignore[arg-type]
+    found = likeness._hash_forms(small)
     turned = [np.stack([np.asarray(Image.fromarray(rows).transpose(turn)) for rows in small]) for turn in TURNS]
     assert {tuple(hashes.tolist()) for hashes in found} == {tuple(perceptual_hashes(rows).tolist()) for rows in turned}
 
@@ -160,7 +156,8 @@ HASHES = st.lists(st.integers(0, 2**64 - 1), max_size=60)
 def test_bands_find_the_same_as_comparing_all(base: int, flips: list[set[int]], others: list[int]) -> None:
     near = [base ^ sum(1 << bit for bit in bits) for bits in flips]
     asked, known = np.array([base, *others], np.uint64), np.array([*near, *others], np.uint64)
-    pairs = [(a, b) for at, to in likeness._candidates(asked, known) for a, b in zip(at.tolist(), to.tolist(), strict=True)]
+    at, to = likeness._Known(known).nearest(asked)
+    pairs = list(zip(at.tolist(), to.tolist(), strict=True))
     bits = np.bitwise_count(asked[:, None] ^ known[None, :])
     assert len(set(pairs)) == len(pairs)
     for k, row in enumerate(bits):
@@ -182,7 +179,7 @@ def test_100_000_hashes_are_not_all_compared(alike: bool, monkeypatch: pytest.Mo
     random = np.random.default_rng(0)
     hashes = random.integers(0, 64 if alike else 2**64 - 1, 100_000, dtype=np.uint64)
     monkeypatch.setattr(np, "bitwise_count", counting)
-    found = sum(len(at) for at, _ in likeness._candidates(hashes[:20_000], hashes[20_000:]))
+    found = len(likeness._Known(hashes[20_000:]).nearest(hashes[:20_000])[0])
     assert compared < 20_000 * 80_000 / 50
     assert (found == 20_000 * MAX_CANDIDATES) is alike
 

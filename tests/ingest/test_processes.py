@@ -107,7 +107,7 @@ def test_the_dataset_is_that_of_one_process(kind: str, source: Path, tmp_path: P
         address = shards(tmp_path, source)
     said: dict[int, list[str]] = {1: [], 2: []}
     several = run(address, tmp_path / "several", said[2])
-    pools = [2] * (4 if kind == "webdataset" else 2)  # to list the tars, to read the labels, to decode, and to compare
+    pools = [2] * (5 if kind == "webdataset" else 3)  # to list the tars, to read the labels, to decode, to hash, and to compare
     assert started == pools
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "MIN_PICTURES", 10**6)
