@@ -58,6 +58,15 @@ def test_every_command_in_the_documents_exists(document: Path) -> None:
     assert [f"penstock {' '.join(words)}: {wrong}" for words in typed(text, "penstock") if (wrong := problem(words))] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_object_that_kubectl_makes_or_changes_has_a_namespace(document: Path) -> None:
+    text = document.read_text("utf-8").replace("\\\n", " ")
+    found = re.findall(
+        r"kubectl [^`\n]*\b(?:create|patch|annotate) (?:secret|configmap|serviceaccount|role|rolebinding|token)\b[^`\n]*", text
+    )
+    assert [line for line in found if " -n " not in line] == []
+
+
 def test_every_picture_in_the_documents_is_there_and_all_are_small() -> None:
     found = [(path.parent, name) for path in DOCUMENTS for name in re.findall(r"!\[[^]]*\]\(([^):]+)\)", path.read_text("utf-8"))]
     shown = {(folder / name).resolve() for folder, name in found}
