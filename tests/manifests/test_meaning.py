@@ -73,9 +73,14 @@ def test_the_predictor_knows_every_setting(folder: Path, monkeypatch: pytest.Mon
     PredictorSettings(**{name: value.replace("{{.Name}}", "digits") for name, value in arguments})
 
 
-def test_the_review_store_is_a_setting_too(tmp_path: Path) -> None:
-    assert "PENSTOCK_REVIEW_STORE" in variables_of(composed(tmp_path / "mine", "review"))
-    assert "review_store" in PredictorSettings.model_fields
+def test_the_review_store_is_set_as_the_page_says(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "review.md").read_text("utf-8"), re.DOTALL)
+    page = yaml.safe_load(block)
+    assert (page["resources"], page["components"]) == (["../manifests/overlays/prod"], ["../manifests/components/review"])
+    objects = composed(tmp_path / "mine", "review", resources=(MANIFESTS / "overlays" / "prod",), patches=page["patches"])
+    variables = variables_of(objects)
+    assert (variables["PENSTOCK_REVIEW_STORE"], variables["PENSTOCK_REPLICAS"]) == ("s3://bucket/penstock", "3")
+    assert {"review_store", "replicas", "audit_key"} <= PredictorSettings.model_fields.keys()
 
 
 @pytest.mark.parametrize("name", ["dev", "prod"])
