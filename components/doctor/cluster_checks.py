@@ -13,7 +13,7 @@ from components.settings.serving import canonical
 _CLOCK_WARNING, _CLOCK_BROKEN = 60, 15 * 60  # S3 servers refuse requests that are 15 minutes off
 _ENFORCING_GROUPS = ("crd.projectcalico.org", "projectcalico.org", "cilium.io", "crd.antrea.io", "k8s.ovn.org", "networking.antrea.io")
 _ENFORCING_AGENTS = re.compile(r"calico|canal|cilium|antrea|weave|kube-router|ovn|azure-npm|aws-node|anetd|netd|kindnet")
-_KSERVE_DOCS = "https://kserve.github.io/website/docs/admin-guide/overview"
+KSERVE_DOCS = "https://kserve.github.io/website/docs/admin-guide/overview"
 
 
 @check()
@@ -32,18 +32,18 @@ def kubernetes_version(seen: Seen) -> Results:
 def kserve_installed(seen: Seen) -> Results:
     """KServe's kinds, its controller and its version."""
     if "serving.kserve.io" not in seen.groups() or not seen.find("KServe kinds"):
-        yield broken("no InferenceServices of serving.kserve.io/v1beta1", "nothing can be deployed", f"install KServe: {_KSERVE_DOCS}")
+        yield broken("no InferenceServices of serving.kserve.io/v1beta1", "nothing can be deployed", f"install KServe: {KSERVE_DOCS}")
         return
     kinds = {str(it.get("kind")) for it in (seen.find("KServe kinds") or {}).get("resources") or []}
     if "InferenceService" not in kinds:
-        yield broken("KServe's API without InferenceServices", "nothing can be deployed", f"install KServe's CRDs: {_KSERVE_DOCS}")
+        yield broken("KServe's API without InferenceServices", "nothing can be deployed", f"install KServe's CRDs: {KSERVE_DOCS}")
         return
     controller = seen.find("KServe controller")
     if controller is None:
         yield warning(
             "InferenceServices, but no controller in namespace kserve",
             "if it runs nowhere else either, a service is accepted and never gets a pod",
-            f"kubectl get deployments -A -l control-plane=kserve-controller-manager; without any, install it: {_KSERVE_DOCS}",
+            f"kubectl get deployments -A -l control-plane=kserve-controller-manager; without any, install it: {KSERVE_DOCS}",
         )
         return
     images = [str(it.get("image")) for it in at(controller, "spec", "template", "spec", "containers") or []]
@@ -110,7 +110,7 @@ def kubeflow_version(seen: Seen) -> Results:
     server = seen.find("Kubeflow server of runs") or seen.find("Kubeflow server")
     if server is None:
         yield warning(
-            f"no Kubeflow Pipelines in namespace kubeflow or {seen.scope.run_namespace}",
+            f"no Kubeflow Pipelines in namespace {' or '.join(dict.fromkeys(('kubeflow', seen.scope.run_namespace)))}",
             "no run can be submitted there",
             "name its address by --host, or its namespace by --run-namespace",
         )

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 from components.classifier.errors import UsageError, listed
+from components.doctor.cluster_checks import KSERVE_DOCS
 from components.doctor.registry import Result, Results, broken, check, ok, warning
 from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, NotSeen, Object, Seen, Unseen, apply
 from components.lint.values import at
@@ -16,7 +17,11 @@ _PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNev
 
 
 def _install(namespace: str) -> str:
-    return f"kubectl kustomize manifests/base | sed 's/namespace: penstock$/namespace: {namespace}/' | kubectl apply -f -"
+    """What makes the objects of manifests/base; over those of an overlay it would take back the store's address, rights and image."""
+    return (
+        "apply your overlay of manifests/ again (kubectl apply -k …); where this namespace has none:\n"
+        f"kubectl kustomize manifests/base | sed 's/namespace: penstock$/namespace: {namespace}/' | kubectl apply -f -"
+    )
 
 
 @check()
@@ -246,10 +251,12 @@ def pod_security(seen: Seen) -> Results:
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     patch = json.dumps({"spec": {"container": {"securityContext": wanted}}})
+    there_is = f"KServe's storage-initializer has {'no securityContext that passes' if container else 'no ClusterStorageContainer default'}"
     yield broken(
-        f"namespace {seen.scope.namespace} enforces restricted, and KServe's storage-initializer has no securityContext that passes",
+        f"namespace {seen.scope.namespace} enforces restricted, and {there_is}",
         "predictors never get a pod; only an event of the ReplicaSet says so",
-        f"kubectl patch clusterstoragecontainer default --type merge --patch '{patch}'",
+        ("" if container else f"install KServe's cluster resources ({KSERVE_DOCS}), and then:\n")
+        + f"kubectl patch clusterstoragecontainer default --type merge --patch '{patch}'",
     )
 
 

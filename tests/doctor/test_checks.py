@@ -160,7 +160,13 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         "Standard",
     ),
     ("kubeflow-version", replace(WELL, kubeflow={"problem": "http://x answered 302"}), State.BROKEN, "answered 302", "token"),
-    ("kubeflow-version", replace(with_things(Kubeflow_server=None), kubeflow=Unseen("no host")), State.WARNING, "no Kubeflow", "--host"),
+    (
+        "kubeflow-version",
+        replace(with_things(Kubeflow_server=None), kubeflow=Unseen("no host")),
+        State.WARNING,
+        "namespace kubeflow",
+        "--host",
+    ),
     (
         "argo-retries",
         with_things(Argo_configuration={"data": {"workflowDefaults": GOOD_ARGO.replace("Always", "OnError")}}),
@@ -230,7 +236,13 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
     ("clocks", replace(WELL, clock_seconds=-120.0), State.WARNING, "120 s behind", "timedatectl"),
     ("clocks", replace(WELL, store=replace(STORE, clock_seconds=1800.0)), State.BROKEN, "the store is 1800 s ahead", "timedatectl"),
     ("namespaces-exist", with_things(namespace=None), State.BROKEN, "models does not exist", "kubectl create namespace models"),
-    ("serving-runtime", with_things(ServingRuntime=None), State.BROKEN, "no ServingRuntime penstock-onnx-v1", "kubectl kustomize"),
+    (
+        "serving-runtime",
+        with_things(ServingRuntime=None),
+        State.BROKEN,
+        "no ServingRuntime penstock-onnx-v1",
+        "apply your overlay of manifests/ again (kubectl apply -k …); where this namespace has none:\nkubectl kustomize",
+    ),
     (
         "serving-runtime",
         with_things(ServingRuntime=RUNTIME | {"spec": {"supportedModelFormats": [{"name": "onnx"}]}}),
@@ -298,7 +310,20 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         "virtualbucket",
         "usevirtualbucket=0",
     ),
-    ("pod-security", with_things(storage_initializer=None), State.BROKEN, "enforces restricted", "patch clusterstoragecontainer"),
+    (
+        "pod-security",
+        with_things(storage_initializer=None),
+        State.BROKEN,
+        "no ClusterStorageContainer default",
+        "install KServe's cluster resources",
+    ),
+    (
+        "pod-security",
+        with_things(storage_initializer={"spec": {"container": {}}}),
+        State.BROKEN,
+        "no securityContext that passes",
+        "kubectl patch clusterstoragecontainer",
+    ),
     (
         "resource-quota",
         with_things(ResourceQuotas=quota(requests_memory="256Mi")),
