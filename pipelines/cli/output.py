@@ -1,6 +1,7 @@
 """What all commands share: consoles, `--json`, and the options that name a store and a model."""
 
 import json
+import os
 import re
 import sys
 import tempfile
@@ -115,9 +116,9 @@ def local_only(path: Path) -> Path:
 
 def warn_of_default_image() -> None:
     """Say on standard error that no cluster can pull the image that the steps have when PENSTOCK_IMAGE names none."""
-    from components.step_image import DEFAULT_IMAGE, IMAGE
+    from components.step_image import IMAGE, IMAGE_VARIABLE
 
-    if IMAGE == DEFAULT_IMAGE:
+    if IMAGE_VARIABLE not in os.environ:
         text = f"warning: PENSTOCK_IMAGE is not set, and a cluster that does not have {IMAGE} cannot pull it; name one in a registry"
         errors.print(Text(text, style="yellow"), soft_wrap=True)
 

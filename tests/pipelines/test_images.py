@@ -6,9 +6,10 @@ import pytest
 import yaml
 
 from components.registry import Registry
-from components.step_image import UNNAMED, predictor_of
+from components.step_image import DEFAULT_IMAGE, UNNAMED, predictor_of
 from components.storage import open_store
 from pipelines.catalogue import load_pipeline
+from pipelines.cli.output import warn_of_default_image
 from pipelines.compile import images_of
 from tests.pipelines.runs import penstock
 from tests.predictor.versions import NAME, publish
@@ -80,6 +81,15 @@ def test_a_predictors_image_that_can_change_is_refused(arguments: str, tmp_path:
 def test_an_image_without_a_tag_is_refused_for_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_IMAGE", "penstock-pipeline")
     assert "PENSTOCK_IMAGE=penstock-pipeline can change its content" in ended("compile", tmp_path)
+
+
+def test_only_an_image_that_is_not_named_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PENSTOCK_IMAGE", DEFAULT_IMAGE)
+    warn_of_default_image()
+    assert capsys.readouterr().err == ""
+    monkeypatch.delenv("PENSTOCK_IMAGE")
+    warn_of_default_image()
+    assert "PENSTOCK_IMAGE is not set" in capsys.readouterr().err
 
 
 def test_both_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
