@@ -42,6 +42,11 @@ def first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
+def described(error: BaseException) -> str:
+    """Return the class and the first line of an error that somebody else's code raised, whose text alone may be `'head'`."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 """What a terminal may take for an order: an error may hold what a server answered."""
 

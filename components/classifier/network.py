@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from components.classifier.errors import UsageError, did_you_mean, first_line
+from components.classifier.errors import UsageError, described, did_you_mean
 from components.classifier.images import ImageSpec
-from components.classifier.own_networks import is_import_path, own_builder
+from components.classifier.layers import head_layers, last_that_runs, name_heads, named_heads
+from components.classifier.own_networks import build_own, is_import_path, own_builder
 from components.classifier.pretrained import check_pretrained, load_pretrained, models
 from components.classifier.timm_networks import MIN_SIDE, PREFIX, create_timm, timm_config, timm_heads, timm_size
 
@@ -97,7 +98,7 @@ def build(
     if pretrained:
         check_pretrained(name)
     if is_import_path(name):
-        network = _checked(own_builder(name)(spec, classes), name, spec, classes)
+        network = _checked(build_own(name, spec, classes), name, spec, classes)
     elif name.startswith(PREFIX):
         body = create_timm(name, classes, pretrained)
         network = _checked(Adapter(body, _working_size(name, spec), spec, timm_heads(name)), name, spec, classes)
@@ -112,15 +113,6 @@ def build(
     return network
 
 
-def head_layers(network: nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers that classify: the ones that an Adapter was told, or else the last linear layer or convolution.
-
-    Empty for a network that has neither.
-    """
-    named = network.heads if isinstance(network, Adapter) else ()
-    return named or tuple(path for path, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d))[-1:]
-
-
 class Adapter(nn.Module):
     """Makes a network of torchvision or timm take pictures of any size: grey is repeated to RGB, small pictures are enlarged.
 
@@ -131,7 +123,7 @@ class Adapter(nn.Module):
         super().__init__()
         raise_batch_norm_momentum(body)
         self.body = body
-        self.heads = tuple(f"body.{name}" for name, _ in body.named_modules() if name in heads)
+        name_heads(self, *(f"body.{name}" for name, _ in body.named_modules() if name in heads))
         self.size = size
         self.resized = size != (spec.height, spec.width)
 
@@ -293,16 +285,18 @@ def _checked(network: object, name: str, spec: ImageSpec, classes: int) -> nn.Mo
         raise UsageError(f"architecture {name!r} gives a {type(network).__name__}; let it give a torch.nn.Module")
     pictures = torch.zeros(2, spec.channels, spec.height, spec.width)
     try:
-        with torch.inference_mode():
-            logits = network.eval()(pictures)
-    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        with torch.no_grad():  # not inference mode: what a network makes at its first call, it trains with
+            last, _, logits = last_that_runs(network.eval(), pictures)
+    except Exception as error:  # whatever a user's network raises
         raise UsageError(
-            f"architecture {name!r} cannot take pictures of {spec.height}x{spec.width}x{spec.channels} ({first_line(error)}); "
+            f"architecture {name!r} cannot take pictures of {spec.height}x{spec.width}x{spec.channels} ({described(error)}); "
             "set another ingest.image_size, or choose another architecture"
         ) from error
     if not isinstance(logits, Tensor) or logits.shape != (2, classes):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UsageError(f"architecture {name!r} gives {shape} for two pictures; let it give logits of shape (2, {classes})")
+    if last and not named_heads(network):
+        name_heads(network, last)
     return network.train()
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import nn
 
-from components.classifier.errors import UsageError, did_you_mean
+from components.classifier.errors import UsageError, described, did_you_mean
 from components.classifier.images import ImageSpec
 
 
@@ -39,8 +39,8 @@ def own_builder(name: str) -> Callable[[ImageSpec, int], nn.Module]:
         raise UsageError(
             f"architecture {name!r}: there is no module {error.name!r} installed or in {here}; write package.module:name"
         ) from error
-    except (ImportError, SyntaxError, ValueError) as error:  # ValueError: an empty name
-        raise UsageError(f"architecture {name!r}: {path} cannot be imported ({error}); correct it") from error
+    except Exception as error:  # whatever a user's module raises; ValueError: an empty name
+        raise UsageError(f"architecture {name!r}: {path} cannot be imported ({described(error)}); correct it") from error
     builder = getattr(module, attribute, None)
     if not callable(builder):
         known = [key for key, value in vars(module).items() if callable(value)]
@@ -57,7 +57,24 @@ def own_builder(name: str) -> Callable[[ImageSpec, int], nn.Module]:
     return found
 
 
+def build_own(name: str, spec: ImageSpec, classes: int) -> nn.Module:
+    """Call what a name stands for. Raises what `own_builder` raises, and UsageError where the call fails."""
+    builder = own_builder(name)
+    try:
+        return builder(spec, classes)
+    except Exception as error:  # whatever a user's constructor raises
+        shape = "x".join(map(str, spec.shape))
+        raise UsageError(
+            f"architecture {name!r} cannot be made for pictures of {shape} and {classes} classes ({described(error)}); correct it, or set "
+            "another ingest.image_size"
+        ) from error
+
+
 def own_digest(name: str) -> str:
     """Return the SHA-256 of the file that defines a network, 64 hexadecimal digits; "" where it is not in one."""
-    file = inspect.getsourcefile(own_builder(name))
+    builder = own_builder(name)
+    try:
+        file = inspect.getsourcefile(builder)
+    except TypeError:  # neither a class nor a function, such as what functools.partial gives
+        file = inspect.getsourcefile(sys.modules[name.partition(":")[0]])
     return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

@@ -1,6 +1,5 @@
 """Weights in a file: read without unpickling objects, and put into a network whose last layer may have another number of classes."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from components.classifier.errors import TrainingError, first_line
-from components.classifier.network import Adapter, head_layers
+from components.classifier.layers import head_layers
+from components.classifier.network import Adapter
 
 _WRAPPERS = ("state_dict", "model")
 """Under what training programs keep the weights within a file; the first that is there counts."""
+_NO_WEIGHTS = "it is damaged, of another kind, or holds objects"
+"""In place of what torch says: numbers of bytes, and to read it as objects."""
 _NAMED = 3
 """How many keys a message names."""
 
@@ -30,8 +32,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         with file.open("rb") as opened:
             start = opened.read(9)
         content = load_file(file) if start[8:] == b"{" else torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, SafetensorError, pickle.UnpicklingError) as error:
-        cause = getattr(error, "strerror", None) or first_line(error)
+    except Exception as error:  # of damaged bytes torch's reader raises anything, an IndexError too
+        cause = getattr(error, "strerror", None) or (first_line(error) if isinstance(error, SafetensorError) else _NO_WEIGHTS)
         raise TrainingError(
             f"{file} cannot be read as weights ({cause}); give a safetensors file, or what torch.save wrote of a state dict"
         ) from error

@@ -16,6 +16,7 @@ from components.classifier.errors import AccessDenied, DiskError, StoreError, Us
 _REMEDIES = {
     errno.ENOSPC: "the disk is full; free space or choose another place",
     errno.EDQUOT: "the disk quota is used up; free space or choose another place",
+    errno.EFBIG: "the file is larger than this process or file system allows; raise the limit or choose another place",
     errno.EROFS: "the file system is read-only; mount it writable or choose another place",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter path",
     errno.ENOTDIR: "a part of the path is a file, not a directory; choose another place",
@@ -23,6 +24,8 @@ _REMEDIES = {
     errno.EISDIR: "a directory lies where a file should; choose another place",
     errno.EIO: "the disk reports an input/output error; check it, then try again",
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""What only writing can end with."""
 
 
 def user_path(text: str | Path) -> Path:
@@ -87,7 +90,8 @@ def atomic_directory(destination: Path, *, replace: bool = False) -> Iterator[Pa
             shutil.rmtree(left, ignore_errors=True)
         working = Path(tempfile.mkdtemp(prefix=prefix, dir=destination.parent))
     try:
-        yield working
+        with _full_disks_explained(destination):
+            yield working
         with explain_os_errors(f"cannot write {destination}", DiskError):
             _let_others_read(working)
             if replace and destination.exists():
@@ -95,6 +99,17 @@ def atomic_directory(destination: Path, *, replace: bool = False) -> Iterator[Pa
             working.replace(destination)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+@contextmanager
+def _full_disks_explained(destination: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        with explain_os_errors(f"cannot write {destination}", DiskError):
+            raise
 
 
 @contextmanager

@@ -10,11 +10,14 @@ from collections.abc import Sequence
 
 from components.bundle.training import Epoch
 from components.classifier.intervals import proportion_interval
+from components.settings.training import MAX_EPOCHS
 
 FIRST_EPOCHS = 6
 MORE_EPOCHS = 12
 GOOD_ERROR = 0.01
 """Validation error below which three times as many epochs gained at most 0.5 points on the sets that were measured, above it 3 or more."""
+NEAR_CHANCE = 0.05
+"""Less than this part of the way from chance to no mistake counts as nothing learned: 52.5% of two classes."""
 
 
 def next_cycle(history: Sequence[Epoch], best_epoch: int, pictures: int) -> int:
@@ -27,26 +30,28 @@ def next_cycle(history: Sequence[Epoch], best_epoch: int, pictures: int) -> int:
     return MORE_EPOCHS if len(history) == FIRST_EPOCHS and _many_wrong(history, best_epoch, pictures) else 0
 
 
-def advice(history: Sequence[Epoch], best_epoch: int, pictures: int, classes: int, stopped_early: bool) -> str:
+def advice(history: Sequence[Epoch], best_epoch: int, pictures: int, classes: int, stopped_early: bool, time_budget: str = "") -> str:
     """Return what would help next time, "" where nothing asks for it.
 
     A training that learned nothing (its best accuracy is near chance) wants another rate; one whose validation loss was still falling
-    at its end, with surely more than 1% misclassified, wants more epochs.
+    at its end, with surely more than 1% misclassified, wants more epochs, or more time. `classes` are those of the validation pictures.
     """
     accuracy = history[best_epoch - 1].validation_accuracy
     if accuracy is None:
         return ""
-    if accuracy < 1.5 / classes:
+    chance = 1 / classes
+    if classes > 1 and accuracy < chance + min(chance / 2, NEAR_CHANCE * (1 - chance)):
         return (
-            f"the network learned nothing: {accuracy:.1%} of the validation pictures are right, chance is {1 / classes:.1%}; lower "
+            f"the network learned nothing: {accuracy:.1%} of the validation pictures are right, chance is {chance:.1%}; lower "
             "learning_rate, set augmentation=light, or check the labels"
         )
     losses = [epoch.validation_loss for epoch in history if epoch.validation_loss is not None]
     falling = best_epoch == len(history) and losses[-1] == min(losses)
     if not stopped_early and falling and _many_wrong(history, best_epoch, pictures):
+        longer = f"a time_budget of three times {time_budget}" if time_budget else f"epochs={min(3 * len(history), MAX_EPOCHS)}"
         return (
             f"the validation loss was still falling after {len(history)} epochs, with {1 - accuracy:.1%} misclassified: more are likely "
-            f"to help; set epochs={3 * len(history)}"
+            f"to help; set {longer}"
         )
     return ""
 

@@ -6,18 +6,17 @@
 | otherwise the folder `checkpoints` of the model store that the step was given, as on a cluster | |
 | otherwise beside the model | |
 | in a directory | after each epoch, and every `checkpoint_minutes` within one |
-| in a store such as `s3://bucket/checkpoints` | every `checkpoint_minutes` |
+| in a store such as `s3://bucket/checkpoints` | every `checkpoint_minutes`, and after the last epoch |
 | everywhere | when the training is told to stop |
 """
 
 import hashlib
 import io
 import json
-import logging
 import os
-import pickle
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from components.classifier.errors import ObjectNotFound, StoreError
 from components.settings.training import TrainingSettings
 from components.storage import Store, open_store
 
-log = logging.getLogger(__name__)
-
 State = dict[str, Any]
+
+_DIGEST_BYTES = 32
+"""At the end of a checkpoint, the SHA-256 of what is before it: torch reads a file of which single bytes have changed without a word."""
 
 
 def checkpoint_address(options: TrainingSettings, store: str = "") -> str:
@@ -83,6 +83,8 @@ class Checkpoints:
             return ""
         buffer = io.BytesIO()
         torch.save(state, buffer)
+        buffer.seek(0, io.SEEK_END)
+        buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
         try:
             self._store.replace(self._key, buffer.getvalue())
         except StoreError as error:
@@ -90,23 +92,29 @@ class Checkpoints:
         self.saved = reached
         return ""
 
-    def load(self, device: torch.device) -> State | None:
-        """Return the last state, or None when there is none or it is damaged. Raises StoreError when the store does not answer."""
+    def load(self, device: torch.device, tell: Callable[[str], None] = print) -> State | None:
+        """Return the last state, or None when there is none or it is damaged, which is told.
+
+        Raises StoreError when the store does not answer.
+        """
         try:
             data = self._store.read(self._key)
         except ObjectNotFound:
             return None
-        try:
-            state: State = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
-        except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:  # damaged: training starts over
-            log.warning("the checkpoint %s in %s is damaged (%s); training starts over", self._key, self._store.url, type(error).__name__)
+        content = memoryview(data)[:-_DIGEST_BYTES]
+        if hashlib.sha256(content).digest() != data[-_DIGEST_BYTES:]:
+            tell(f"warning: the checkpoint {self._key} in {self.place} is damaged; the training starts over")
             return None
+        state: State = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
         return state
 
-    def clear(self) -> None:
-        """Remove the checkpoint of a complete training."""
+    def clear(self, tell: Callable[[str], None] = print) -> None:
+        """Remove the checkpoint of a complete training; one that cannot be removed is told."""
         if not self._writes:
             return
-        self._store.delete(self._key)
+        try:
+            self._store.delete(self._key)
+        except StoreError as error:
+            tell(f"warning: {error}; the training is complete, delete {self.address} yourself")
         if self._beside is not None:
             shutil.rmtree(self._beside, ignore_errors=True)

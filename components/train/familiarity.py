@@ -9,7 +9,6 @@ stays familiar. The larger distance counts, each divided by the one that 1% of t
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from components.bundle.config import FAMILIARITY_THRESHOLD, FamiliarityConfig
 from components.bundle.dataset import Split
 from components.classifier.images import Pixels
+from components.classifier.layers import last_that_runs
 
 QUANTILE = 0.01
 """Share of the validation pictures that are called unfamiliar."""
@@ -27,6 +27,9 @@ MAX_PICTURES = 10_000
 """Training pictures that the distances are fitted on, drawn at random."""
 MAX_FEATURES = 4096
 """A wider last layer would make model.onnx too large: then the logits are the features."""
+SMALLEST_LIMIT = 0.01
+"""Of the largest squared distance of a class from the centre of all. Where the pictures of a class are almost alike, validation sets a
+smaller limit, at which the rounding of 32-bit numbers decides, and each runtime rounds in its own way."""
 GAIN, SHIFT = 0.25, 0.1
 """Changes of contrast and brightness (as a fraction of white) that stay familiar."""
 
@@ -53,6 +56,11 @@ class ClassDistance(nn.Module):
         whitened = (means - centre) @ whiten
         for name, values in {"centre": centre, "whiten": whiten, "means": whitened.T, "norms": (whitened**2).sum(axis=1)}.items():
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+
+    @property
+    def smallest(self) -> float:
+        """The smallest distance that 32-bit numbers tell from none."""
+        return SMALLEST_LIMIT * float(self.norms.max())
 
     def forward(self, points: Tensor) -> Tensor:
         """Return the distances (N,)."""
@@ -126,23 +134,9 @@ def last_layer(network: nn.Module, picture: Tensor) -> tuple[str, int]:
     The name is empty where there is none, where it reads no vector (or map) for each picture, or one of more than MAX_FEATURES: then the
     number is 0. `picture` is normalised, (1, C, H, W).
     """
-    calls: list[tuple[str, torch.Size]] = []
-
-    def note(name: str) -> Any:
-        return lambda _, inputs: calls.append((name, inputs[0].shape))
-
-    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in found]
-    try:
-        with torch.inference_mode():
-            network(picture.expand(2, -1, -1, -1))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not calls:
-        return "", 0
-    name, shape = calls[-1]
-    usable = shape[0] == 2 and len(shape) in (2, 4) and shape[1] <= MAX_FEATURES
+    with torch.inference_mode():
+        name, shape, _ = last_that_runs(network, picture.expand(2, -1, -1, -1))
+    usable = len(shape) in (2, 4) and shape[0] == 2 and shape[1] <= MAX_FEATURES
     return (name, int(shape[1])) if usable else ("", 0)
 
 
@@ -178,7 +172,7 @@ class FamiliarityFit:
         distances = [_distances(features, held_out.features), _distances(appearance, held_out.looks)]
         limits = [limit(values) for values in distances]
         together = limit(np.maximum(*(values / own for values, own in zip(distances, limits, strict=True))))
-        familiarity.limits = (limits[0] * together, limits[1] * together)
+        familiarity.limits = (max(limits[0] * together, features.smallest), max(limits[1] * together, appearance.smallest))
         config = FamiliarityConfig(
             threshold=FAMILIARITY_THRESHOLD,
             quantile=QUANTILE,

@@ -46,10 +46,16 @@ class Progress:
     """Epochs before it."""
     history: list[Epoch] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
-    best_epoch: int = 0
+    kept: list[int] = field(default_factory=list)
+    """After each epoch, the one whose weights were kept."""
     lowest: npt.NDArray[np.float64] = field(default_factory=lambda: np.array([np.inf]))
     """Losses of the epoch with the lowest mean: of the validation pictures after calibration, or the one of the training."""
     begun: "BegunEpoch | None" = None
+
+    @property
+    def best_epoch(self) -> int:
+        """Return the epoch whose weights are kept, 0 before the first."""
+        return self.kept[-1] if self.kept else 0
 
     @property
     def stale(self) -> int:
@@ -77,10 +83,16 @@ class Fitted:
     """The outcome of a training; the network holds the best epoch's weights."""
 
     history: list[Epoch]
-    best_epoch: int
+    kept: list[int]
+    """After each epoch, the one whose weights were kept."""
     stop_reason: str
     advice: str = ""
     """What would help next time."""
+
+    @property
+    def best_epoch(self) -> int:
+        """Return the epoch whose weights were kept at the end."""
+        return self.kept[-1]
 
 
 class Trainer:
@@ -114,7 +126,7 @@ class Trainer:
         self._freeze(options.frozen > 0)
         self.steps = max(train.per_pass(options.batch_size), MIN_STEPS_PER_EPOCH)
         self._optimizer = make_optimizer(network, options)
-        self._average = WeightAverage(self.network, 10)
+        self._average = WeightAverage(self.network)
         self._amp_type = fast_type(device, options.precision)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._amp_type == torch.float16)
 
@@ -137,11 +149,14 @@ class Trainer:
                 self._save(progress, checkpoints, show, due=due)
                 show.line(str(epoch))
                 self._leave_when_told(checkpoints, show, stop)
+            # a store gets one every few minutes only, and what follows takes the most memory
+            self._save(progress, checkpoints, show, due=checkpoints.saved != self._reached(progress))
         self._called, self._group = self.network, self._group.leave()
         self.network.load_state_dict(progress.best)
         classes = len(torch.unique(self._validation.labels))
-        advice = auto_epochs.advice(progress.history, progress.best_epoch, len(self._validation), classes, self._stale(progress))
-        return Fitted(progress.history, progress.best_epoch, self._stop_reason(progress), advice)
+        told = progress.history, progress.best_epoch, len(self._validation), classes, self._stale(progress), self._options.time_budget
+        advice = auto_epochs.advice(*told)
+        return Fitted(progress.history, progress.kept, self._stop_reason(progress), advice)
 
     def _freeze(self, frozen: bool) -> None:
         """Let only the last layer learn, or all; the gradients that are averaged over processes are those of what learns."""
@@ -157,8 +172,10 @@ class Trainer:
         """
         losses = np.array([epoch.train_loss]) if self._losses is None else self._losses
         lower = bool(losses.mean() < progress.lowest.mean())
-        if lower or not clearly_worse(losses, progress.lowest):
-            progress.best_epoch, progress.best = epoch.epoch, copy.deepcopy(self._average.network.state_dict())
+        keep = lower or not clearly_worse(losses, progress.lowest)
+        progress.kept.append(epoch.epoch if keep else progress.best_epoch)
+        if keep:
+            progress.best = copy.deepcopy(self._average.network.state_dict())
         if lower:
             progress.lowest = losses
 
@@ -176,7 +193,8 @@ class Trainer:
         if more and progress.history:
             wrong = f"more than {auto_epochs.GOOD_ERROR:.0%} of the validation pictures are misclassified"
             show.line(f"note: epochs=auto: {wrong}, {more} epochs follow")
-        self._start_cycle(progress, more)
+        if more:
+            self._start_cycle(progress, more)
         return more > 0
 
     def _next_cycle(self, progress: Progress) -> int:
@@ -192,7 +210,7 @@ class Trainer:
         """Make what a cycle begins with: a new optimizer, and an average of the weights."""
         self._optimizer = make_optimizer(self.network, self._options)
         horizon = min(max(AVERAGED_FRACTION * progress.cycle * self.steps, 10), 250)
-        self._average = WeightAverage(self.network, horizon)
+        self._average.restart(horizon)
 
     def _stale(self, progress: Progress) -> bool:
         return self._seconds is None and progress.stale >= self._options.patience
@@ -335,7 +353,7 @@ class Trainer:
             "scaler": self._scaler.state_dict(),
             "history": [asdict(epoch) for epoch in progress.history],
             "best": progress.best,
-            "best_epoch": progress.best_epoch,
+            "kept": progress.kept,
             "lowest": torch.from_numpy(progress.lowest),
             "cycle": progress.cycle,
             "cycle_start": progress.cycle_start,
@@ -350,13 +368,13 @@ class Trainer:
         return {"total": begun.total, "steps": begun.steps, "seconds": begun.seconds, "random": random}
 
     def _resume(self, checkpoints: Checkpoints, show: TrainingProgress) -> Progress:
-        state = checkpoints.load(self._device)
+        state = checkpoints.load(self._device, show.line)
         if state is None:
             return Progress()
         history = [Epoch(**epoch) for epoch in state["history"]]
         begun = self._resume_epoch(state["begun"])
         progress = Progress(
-            state["cycle"], state["cycle_start"], history, state["best"], state["best_epoch"], state["lowest"].cpu().numpy(), begun
+            state["cycle"], state["cycle_start"], history, state["best"], state["kept"], state["lowest"].cpu().numpy(), begun
         )
         self._prepare(progress)
         self.network.load_state_dict(state["network"])

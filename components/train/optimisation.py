@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.classifier.network import head_layers
+from components.classifier.layers import head_layers
 from components.settings.training import TrainingSettings
 
 WARM_UP = 0.2
@@ -89,15 +89,23 @@ def set_rate(optimizer: torch.optim.Optimizer, relative: float) -> float:
 class WeightAverage:
     """An exponential moving average of a network's weights and statistics, which is better than the weights while the rate is high.
 
-    Polyak averaging (Polyak and Juditsky, 1992), over about `horizon` steps. Unlike torch's AveragedModel it never waits for the device.
+    Polyak averaging (Polyak and Juditsky, 1992), over as many steps as `restart` says. Unlike torch's AveragedModel it never waits for the
+    device.
     """
 
-    def __init__(self, network: nn.Module, horizon: float) -> None:
+    def __init__(self, network: nn.Module) -> None:
         self.network = copy.deepcopy(network)
         self.network.requires_grad_(False)
-        self._decay = 1 - 1 / horizon
+        self._decay = 0.0
         self._averaged, self._copied = _tensors(self.network)
         self._sources, self._exact = _tensors(network)
+
+    @torch.no_grad()
+    def restart(self, horizon: float) -> None:
+        """Begin anew with the weights as they are. No copy is made of the network, which may keep what torch does not copy."""
+        self._decay = 1 - 1 / horizon
+        for mine, theirs in zip((*self._averaged, *self._copied), (*self._sources, *self._exact), strict=True):
+            mine.copy_(theirs)
 
     @torch.no_grad()
     def update(self, step: int) -> None:

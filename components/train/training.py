@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -23,7 +24,7 @@ from components.bundle.dataset import Dataset, DatasetInfo
 from components.bundle.training import LearningCurves, TrainingRecord
 from components.classifier.cpu import available_cpus
 from components.classifier.device import choose_device, describe
-from components.classifier.errors import DataError, StoreError
+from components.classifier.errors import DataError, DiskError, StoreError
 from components.classifier.network import ServingGraph, check_size
 from components.classifier.progress import TrainingProgress
 from components.classifier.stopping import stoppable
@@ -167,7 +168,11 @@ def train_together(dataset_path: str | Path, model_path: str | Path, options: Tr
             show = TrainingProgress(silent=not first)
             run = TrainingRun(dataset, options, device, show, group, start)
             fitted = run.trainer.fit(checkpoints, show, stop)
-            result = None if directory is None else run.write(fitted, directory)
+            try:
+                result = None if directory is None else run.write(fitted, directory)
+            finally:
+                if stop.requested:  # torch's exporter takes the end of the process for a failure of its own
+                    stop.leave()
     except StoreError as error:
         if not checkpoints.saved:
             raise
@@ -289,7 +294,10 @@ def _notes(info: DatasetInfo, options: TrainingSettings) -> Iterator[str]:
 
 
 def save_weights(network: nn.Module, directory: Path, architecture: str) -> None:
-    """Write model.safetensors into a directory."""
+    """Write model.safetensors into a directory. Raises DiskError."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     # One entry: safetensors writes several in an order that changes from run to run, and equal weights should be equal files.
-    save_file(weights, directory / files.WEIGHTS, metadata={"architecture": architecture})
+    try:
+        save_file(weights, directory / files.WEIGHTS, metadata={"architecture": architecture})
+    except SafetensorError as error:  # for the system's errors too, of which only the text is left
+        raise DiskError(f"cannot write {files.WEIGHTS} to {directory.parent}: {error}; free space or choose another place") from error

@@ -72,10 +72,14 @@ def _train_together(dataset_path: str | Path, until: int, options: TrainingSetti
     start = Start(options, store)
     checkpoints = checkpoints_of(dataset, Path(dataset_path), options, store, device, group, start)
     show = TrainingProgress(silent=group.rank > 0)
-    with stoppable() as stop:
-        fitted = TrainingRun(dataset, options, device, show, group, start).trainer.fit(checkpoints, show, stop, until)
-    history = fitted.history[:until]
-    best = history[min(fitted.best_epoch, len(history)) - 1]
+    try:
+        with stoppable() as stop:
+            fitted = TrainingRun(dataset, options, device, show, group, start).trainer.fit(checkpoints, show, stop, until)
+    except TrainingError:
+        checkpoints.clear()  # it loses, and no rung goes on from here
+        raise
+    history = fitted.history[:until]  # a checkpoint may be of a later rung, where a search is run again
+    best = history[fitted.kept[len(history) - 1] - 1]
     return _Reached(
         epochs=len(history),
         best_epoch=best.epoch,

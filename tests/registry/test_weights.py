@@ -1,6 +1,7 @@
 """Pretrained weights in the store: added, listed, found, verified, removed; in a directory and on S3 alike."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,25 @@ def test_files_are_read_without_unpickling_objects(file: Path, tmp_path: Path) -
     for name in ("object.pth", "empty.pth", "text.pth", "cut.safetensors", "nothing", "absent.pth"):
         with pytest.raises(TrainingError, match="give a safetensors file"):
             read_weights(tmp_path / name)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_file_is_refused_in_one_line_whatever_bytes_changed(tmp_path: Path) -> None:
+    draws, damaged, told = random.Random(0), tmp_path / "damaged.pth", list[str]()
+    for zipped in (True, False):
+        torch.save({"a": torch.ones(2, 3), "b": torch.ones(3)}, tmp_path / "whole.pth", _use_new_zipfile_serialization=zipped)
+        whole = (tmp_path / "whole.pth").read_bytes()
+        for _ in range(400):
+            content = bytearray(whole)
+            for _ in range(draws.choice([1, 5, 30])):
+                content[draws.randrange(300)] = draws.randrange(256)
+            damaged.write_bytes(content)
+            try:
+                read_weights(damaged)
+            except TrainingError as error:
+                told.append(str(error))
+    assert len(told) > 400
+    assert not [line for line in told if "weights_only" in line or "\n" in line]
 
 
 def test_the_commands_add_list_and_remove(file: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A checkpoint is found by the training that it belongs to, and by no other."""
 
+import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -31,15 +33,33 @@ def test_it_is_found_by_the_same_inputs_only(where: str, tmp_path: Path) -> None
     assert not (tmp_path / ".model.checkpoint").exists()
 
 
-def test_a_damaged_one_is_said_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_one_is_said_and_passed_over(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), tmp_path / "model", {})
     checkpoints.save({"epoch": 1, "weights": torch.ones(1000)}, "epoch 1")
     (file,) = tmp_path.glob("training-*.pt")
-    for content in (file.read_bytes()[:500], b"", b"not a checkpoint"):
+    whole = file.read_bytes()
+    one = torch.ones(1).numpy().tobytes()
+    of_a_weight = whole.index(one * 100) + 40 * len(one)  # torch reads such a file, with another weight
+    changed = whole[:of_a_weight] + bytes([whole[of_a_weight] ^ 1]) + whole[of_a_weight + 1 :]
+    for content in (whole[:500], b"", b"not a checkpoint", changed):
         file.write_bytes(content)
-        assert checkpoints.load(CPU) is None
-        assert "is damaged" in caplog.text
-        caplog.clear()
+        told = list[str]()
+        assert checkpoints.load(CPU, told.append) is None
+        assert told == [f"warning: the checkpoint {file.name} in {tmp_path} is damaged; the training starts over"]
+
+
+def test_one_that_cannot_be_removed_is_told_and_the_training_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = Checkpoints(str(tmp_path), tmp_path / "model", {})
+    checkpoints.save({"epoch": 1}, "epoch 1")
+    (file,) = tmp_path.glob("training-*.pt")
+    told = list[str]()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    checkpoints.clear(told.append)
+    assert re.fullmatch(rf"warning: cannot delete .* read-only; .*; the training is complete, delete {file} yourself", told[0])
 
 
 def test_a_disk_gets_one_after_each_epoch_and_a_store_every_few_minutes(tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ import torch
 from sklearn.covariance import LedoitWolf
 from torch import Tensor, nn
 
-from components.bundle import files
+from components.bundle import dataset, files
 from components.bundle.config import BundleConfig, InputConfig, facts_of
 from components.bundle.model import Classifier
 from components.classifier.images import ImageSpec
 from components.classifier.network import ServingGraph, build
+from components.settings.training import TrainingSettings
 from components.train.batches import Normalise
 from components.train.export import check_export, export_onnx
 from components.train.familiarity import MAX_FEATURES, FamiliarityFit, last_layer, limit, shrunk_covariance
+from components.train.training import train
 from tests.train.fitting import CPU, split
 
 
@@ -93,3 +95,20 @@ def test_new_pictures_of_the_same_kind_are_unfamiliar_in_one_of_a_hundred(count:
     shares = [np.mean(generator.lognormal(0, 0.5, 1000) > limit(generator.lognormal(0, 0.5, count))) for _ in range(500)]
     assert np.mean(shares) <= 0.011
     assert np.mean(shares) >= 0.004
+
+
+@pytest.mark.parametrize("noise", [1, 8])
+def test_classes_whose_pictures_are_almost_alike_are_exported_like_all_others(tmp_path: Path, noise: int) -> None:
+    generator = np.random.default_rng(0)
+    shown, labels = generator.integers(noise, 256 - noise, (4, 16, 16, 1)), np.arange(260) % 4
+    images = (shown[labels] + generator.integers(-noise, noise + 1, (260, 16, 16, 1))).astype(np.uint8)
+    parts = {"train": slice(0, 200), "validation": slice(200, 260), "test": slice(0, 0)}
+    counts = {name: {str(k): int((labels[part] == k).sum()) for k in range(4)} for name, part in parts.items()}
+    info = dataset.DatasetInfo(source="test", classes=list("0123"), shape=(16, 16, 1), counts=counts, seed=0)
+    dataset.write(tmp_path / "data", info, {name: (images[part], labels[part]) for name, part in parts.items()})
+    train(tmp_path / "data", tmp_path / "model", TrainingSettings(epochs=1, device="cpu", augmentation="none", name="alike"))
+    strange = np.concatenate([255 - images[:40], generator.integers(0, 256, (40, 16, 16, 1), dtype=np.uint8)])
+    answers = Classifier(tmp_path / "model").answer(np.concatenate([images, strange]))
+    assert answers.familiarity is not None
+    assert (answers.familiarity[:260] >= 0.5).mean() > 0.95
+    assert (answers.familiarity[260:] < 0.5).mean() > 0.95

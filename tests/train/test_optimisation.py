@@ -91,7 +91,8 @@ def test_pretrained_layers_learn_ten_times_slower_at_any_time() -> None:
 
 def test_the_average_follows_weights_and_statistics_and_forgets_the_first() -> None:
     network = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1))
-    average = WeightAverage(network, horizon=10)
+    average = WeightAverage(network)
+    average.restart(horizon=10)
     for step in range(1, 200):
         with torch.no_grad():
             network[0].weight.fill_(1.0 if step % 2 else 3.0)

@@ -19,6 +19,7 @@ from components.bundle.model import Classifier
 from components.classifier import network
 from components.classifier.errors import TrainingError, UsageError
 from components.classifier.images import ImageSpec
+from components.classifier.layers import head_layers
 from components.classifier.pretrained import check_pretrained, normalisation
 from components.settings.training import TrainingSettings
 from components.train.batch_norm import WholeBatch
@@ -50,8 +51,8 @@ def test_batch_normalisation_of_timm_is_what_processes_share(monkeypatch: pytest
 
 
 def test_the_layers_that_classify_are_timms() -> None:
-    assert network.head_layers(network.build("timm/test_resnet", ImageSpec(32, 32, 3), 4)) == ("body.fc",)
-    assert network.head_layers(network.build("timm/test_convnext", ImageSpec(32, 32, 3), 4)) == ("body.head.fc",)
+    assert head_layers(network.build("timm/test_resnet", ImageSpec(32, 32, 3), 4)) == ("body.fc",)
+    assert head_layers(network.build("timm/test_convnext", ImageSpec(32, 32, 3), 4)) == ("body.head.fc",)
 
 
 @pytest.mark.parametrize(

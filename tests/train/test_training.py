@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -20,10 +21,10 @@ from components.bundle import dataset, files
 from components.bundle.config import BundleConfig, code_version, facts_of
 from components.bundle.dataset import Dataset
 from components.bundle.model import Classifier
-from components.classifier.errors import DataError, TrainingError, UsageError
+from components.classifier.errors import DataError, DiskError, TrainingError, UsageError
 from components.classifier.network import ServingGraph, build
 from components.settings.training import TrainingSettings
-from components.train.training import Preprocessing, TrainingResult, config, train
+from components.train.training import Preprocessing, TrainingResult, config, save_weights, train
 from tests.train.strange import brighter, strange
 
 OPTIONS = TrainingSettings(name="digits", epochs=4, batch_size=32, device="cpu", seed=3)
@@ -228,3 +229,54 @@ def test_a_training_that_is_told_to_stop_leaves_only_its_checkpoint(
         process.send_signal(number)
         assert process.wait(60) != 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == [".model.checkpoint"]
+
+
+@pytest.mark.parametrize("room", [100, 100_000])  # neither config.json fits, or model.onnx does not
+def test_where_the_model_cannot_be_written_the_error_says_from_where_the_same_training_goes_on(
+    digits_dataset: Dataset, tmp_path: Path, room: int
+) -> None:
+    code = (
+        "import resource, sys\nfrom components.settings.training import TrainingSettings\nfrom components.train import training\n"
+        "write = training.TrainingRun.write\n"
+        "def on_a_full_disk(*given):\n"
+        f"    resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, -1))\n"
+        "    return write(*given)\n"
+        "training.TrainingRun.write = on_a_full_disk\n"
+        "options = TrainingSettings(epochs=1, device='cpu', augmentation='none')\n"
+        "training.train(sys.argv[1], sys.argv[2], options)"
+    )
+    with started([sys.executable, "-c", code, str(digits_dataset.path), str(tmp_path / "model")]) as process:
+        _, errors = process.communicate(timeout=120)
+    last = errors.splitlines()[-1]
+    assert last.startswith("components.classifier.errors.DiskError: cannot write "), errors
+    assert "then start the same training again, it goes on after epoch 1 (checkpoint in " in last
+    assert [path.name for path in tmp_path.iterdir()] == [".model.checkpoint"]
+
+
+def test_weights_that_do_not_fit_on_the_disk_are_an_error_of_the_disk(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(DiskError, match=r"cannot write model\.safetensors to .*; free space"):
+            save_weights(torch.nn.Linear(100, 100), tmp_path, "linear")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_training_that_is_told_to_stop_while_it_exports_ends_as_it_was_told(digits_dataset: Dataset, tmp_path: Path) -> None:
+    code = (
+        "import signal, sys, torch\nfrom components.settings.training import TrainingSettings\n"
+        "from components.train.training import train\n"
+        "def swallowing(*given, **more):\n"  # as torch's exporter does
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "    except BaseException:\n"
+        "        raise RuntimeError('no module') from None\n"
+        "torch.onnx.export = swallowing\n"
+        "options = TrainingSettings(epochs=1, device='cpu', augmentation='none')\n"
+        "train(sys.argv[1], sys.argv[2], options)"
+    )
+    with started([sys.executable, "-c", code, str(digits_dataset.path), str(tmp_path / "model")]) as process:
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert [path.name for path in tmp_path.iterdir()] == [".model.checkpoint"]

@@ -13,6 +13,7 @@ from components.classifier import network
 from components.classifier.errors import TrainingError, UsageError
 from components.classifier.progress import TrainingProgress
 from components.settings.training import TrainingSettings
+from components.train.loop import Trainer
 from components.train.trial import train_trial
 from tests.train.fitting import checkpoints, exploding, split, trainer
 
@@ -56,6 +57,13 @@ def test_a_trial_that_diverges_is_a_result(digits_dataset: Dataset, tmp_path: Pa
     found = run(digits_dataset, 1, tmp_path, TrainingSettings(**{**GIVEN, "architecture": "exploding", "width": 1.0}))
     assert "the training diverged; lower learning_rate" in found.error
     assert (found.validation_accuracy, found.epochs) == (None, 0)
+
+
+def test_a_trial_that_fails_late_leaves_no_checkpoint(digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Path(run(digits_dataset, 1, tmp_path).checkpoint).is_file()
+    monkeypatch.setattr(Trainer, "_step", lambda *_: torch.tensor(torch.nan))
+    assert "the training diverged" in run(digits_dataset, 3, tmp_path).error
+    assert not list((tmp_path / "checkpoints").glob("*.pt"))
 
 
 def test_settings_that_do_not_go_together_fail_that_trial_only(digits_dataset: Dataset, tmp_path: Path) -> None:
