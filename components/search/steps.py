@@ -85,12 +85,14 @@ def choose(
     """Choose the best trial of the last rung, keep the record of the search in the store, and return it.
 
     `results` are those of all rungs, as JSON; `source` and `ingest` are the dataset's, for the command that trains the winner again.
-    Only the winner's checkpoint stays, for the training that makes the model. Raises TrainingError where no trial could be trained, and
-    StoreError.
+    Where all of the last rung failed, it is the best of those that did not fail in the rung before. Only the winner's checkpoint stays,
+    for the training that makes the model. Raises TrainingError where no trial could be trained, and StoreError.
     """
     read = [TrialResult.model_validate_json(text) for text in results]
     last = [result for result in read if result.rung == max(it.rung for it in read)]
-    winner = ranked(last)[0]
+    failed = {result.trial for result in read if result.error}
+    sound = [result for result in read if result.trial not in failed]
+    winner = ranked([result for result in sound if result.rung == max(it.rung for it in sound)] or last)[0]
     remove_checkpoints([result for result in last if result.trial != winner.trial])
     record = SearchRecord(
         name=own["name"],
@@ -98,7 +100,7 @@ def choose(
         time=datetime.now(UTC).isoformat(timespec="seconds"),
         dataset_digest=dataset.info.digest,
         reduction=SearchSettings.read(search).reduction,
-        epochs=winner.until,
+        epochs=last[0].until,
         results=read,
         best=winner.trial,
         command=command_of(winner, training, own, {"source": source, "ingest": ingest}, store),

@@ -129,18 +129,21 @@ def settings_of_trial(training: Mapping[str, Any], own: Mapping[str, Any], chose
 def plan_trials(search: SearchSettings, training: Mapping[str, Any], own: Mapping[str, Any]) -> list[Trial]:
     """Return the trials of the first rung, numbered from 1, each with settings as its training reads them.
 
-    `training` and `own` are as `settings_of_trial` takes them. Every value of the space is read once by itself, so that a bad one is
-    refused though no trial may have drawn it. Raises UsageError.
+    `training` and `own` are as `settings_of_trial` takes them. Every value of the space is read once, beside the first ones of the other
+    settings, so that a bad one is refused though no trial may have drawn it. Raises UsageError.
     """
-    for name, values in search.space.items():
-        for value in (values.min, values.max) if isinstance(values, Range) else values:
-            settings_of_trial(training, own, {name: value})
+    values = {name: [given.min, given.max] if isinstance(given, Range) else given for name, given in search.space.items()}
+    for name in values:
+        for value in values[name]:
+            settings_of_trial(training, own, {**{other: listed[0] for other, listed in values.items()}, name: value})
     epochs = int(settings_of_trial(training, own, {}).epochs)
     rungs = rung_epochs(epochs, search.reduction)
     trials: list[Trial] = []
     for chosen in combinations(search.space, search.trials, search.trials_seed, _whole(search.space)):
         read = settings_of_trial(training, own, chosen)
-        trials.append(Trial(trial=len(trials) + 1, settings={name: getattr(read, name) for name in chosen}, rung=1, until=rungs[0]))
+        settings = {name: getattr(read, name) for name in chosen}
+        if all(settings != trial.settings for trial in trials):  # 1 and 1.0 are one value
+            trials.append(Trial(trial=len(trials) + 1, settings=settings, rung=1, until=rungs[0]))
     return trials
 
 

@@ -49,7 +49,7 @@ class TrainingSettings(Settings):
     weight_decay: float = Field(0.01, ge=0, le=1)
     """How strongly weights are drawn to zero."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    """Fraction of the features that are dropped before the last layer. Empty: the network's own, 0.1 for small_cnn and compact_cnn."""
+    """Fraction that every dropout layer of the network drops. Empty: the network's own, 0.1 before the last layer of ours."""
     width: float = Field(1.0, ge=0.25, le=4)
     """Channels of small_cnn or compact_cnn relative to its own: 2 is twice as many, four times the work."""
     label_smoothing: float = Field(0.0, ge=0, le=0.5)

@@ -11,8 +11,10 @@ from kfp import dsl
 
 from components.bundle.dataset import Dataset
 from components.bundle.search import SearchRecord, TrialResult, save_search, search_records
+from components.classifier.errors import TrainingError
+from components.report.search import render_search
 from components.search.component import choose_best, keep_best, plan_trials
-from components.search.steps import command_of
+from components.search.steps import choose, command_of
 from components.settings.search import settings_of_trial
 from components.storage import open_store
 from components.train.component import train_trial
@@ -81,6 +83,20 @@ def test_the_printed_command_trains_exactly_the_winner() -> None:
     assert (arguments.pop("source"), arguments.pop("ingest")) == ("s3://bucket/my pets", {"image_size": 64})
     read = settings_of_trial(arguments.pop("training"), {"name": "digits", "device": "cpu", "gpus": "0", **arguments}, {})
     assert read == settings_of_trial(training, own, winner.settings)
+
+
+def test_where_the_last_rung_fails_the_best_of_the_rung_before_wins(digits_dataset: Dataset, tmp_path: Path) -> None:
+    first = [result(k, 0.9 + k / 100) for k in (1, 2, 3)]
+    second = [result(k, 0.9 + k / 100, rung=2, until=6) for k in (2, 3)]
+    third = [result(3, None, rung=3, until=12, error="the training diverged")]
+    given = {"search": {}, "training": {}, "own": OWN, "source": "digits", "ingest": {}, "store": str(tmp_path), "run": "run-1"}
+    chosen = choose([it.model_dump_json() for it in first + second + third], digits_dataset, **given)
+    assert (chosen.best, chosen.winner.rung, chosen.epochs) == (2, 2, 12)
+    page = render_search(chosen)
+    assert "Trial 2 won" in page
+    assert "the training diverged" in page
+    with pytest.raises(TrainingError, match="no trial could be trained; trial 3"):
+        choose([it.model_dump_json() for it in third], digits_dataset, **given)
 
 
 def test_searches_of_a_model_are_found_newest_first(tmp_path: Path) -> None:

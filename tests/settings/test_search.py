@@ -25,6 +25,16 @@ def test_a_small_space_is_tried_as_a_whole() -> None:
     ]
 
 
+def test_settings_that_need_each_other_are_tried_together() -> None:
+    assert len(plan({"weights": ["a", "b"], "body_rate": [0.05, 0.2], "frozen": [0.3]})) == 4
+    with pytest.raises(UsageError, match="frozen and body_rate are for pretrained weights"):
+        plan({"body_rate": [0.05, 0.2]})
+
+
+def test_one_value_in_two_forms_is_one_trial() -> None:
+    assert plan({"batch_size": [128, 128.0, 64]}) == [{"batch_size": 128}, {"batch_size": 64}]
+
+
 def test_names_of_training_stand_beside_the_searchs_own_or_in_space() -> None:
     beside = SearchSettings.read({"width": [1, 2], "trials": 3})
     assert beside == SearchSettings.read({"space": {"width": [1, 2]}, "trials": 3.0})
