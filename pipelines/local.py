@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +24,8 @@ from components.integrations.observe import RUN
 from pipelines import kfp_inside
 from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
 
-GRACE_SECONDS = 10
-"""How long steps may take to end after Ctrl-C before they are killed."""
+GRACE_SECONDS = 60
+"""How long steps may take to end after Ctrl-C before they are killed: a training completes the step that it is in."""
 
 PROGRESS_SECONDS = "0.5"
 """How often the steps say how far they are."""
@@ -123,7 +124,8 @@ def run_local(
     (directory / "request.json").write_text(json.dumps(request), "utf-8")
     ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
-    record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, time=datetime.now(UTC).isoformat(), pid=os.getpid())
+    now = datetime.now(UTC).isoformat()
+    record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, docker=docker, time=now, pid=os.getpid())
     record.save(directory)
     started = time.monotonic()
     follower = _Follower(directory, listener)
@@ -145,6 +147,7 @@ def run_local(
             process.wait()
     except KeyboardInterrupt:
         interrupted = True
+        follower.tell("note: stopping; a second Ctrl-C ends it at once")
     finally:
         _end_group(process)
         if docker:
@@ -184,6 +187,11 @@ class _Follower:
                 for event in kfp_inside.events(line.rstrip()):
                     self._read(event)
 
+    def tell(self, text: str) -> None:
+        """Show a line of the step that runs."""
+        if running := next((step for step in reversed(self._steps) if step.state == "running"), None):
+            self._listener("line", running, text)
+
     def _read(self, event: kfp_inside.Event) -> None:
         match event.kind:
             case "started":
@@ -201,9 +209,7 @@ class _Follower:
             case "error":
                 self._other = event.text
             case "line":
-                running = next((step for step in reversed(self._steps) if step.state == "running"), None)
-                if running:
-                    self._listener("line", running, event.text)
+                self.tell(event.text)
 
     def _finish(self, name: str, succeeded: bool) -> None:
         step = next(step for step in self._steps if step.name == name and step.state == "running")
@@ -238,15 +244,16 @@ class _Follower:
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    """End what is left of the runner's session: politely first, then by force."""
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+    """End what is left of the runner's session: politely first, then by force: after GRACE_SECONDS, or when told to stop once more."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
             break
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and _group_lives(process):
-            time.sleep(0.05)
+        deadline = time.monotonic() + GRACE_SECONDS
+        with suppress(KeyboardInterrupt), raised_at((signal.SIGTERM, signal.SIGHUP), KeyboardInterrupt):
+            while time.monotonic() < deadline and _group_lives(process):
+                time.sleep(0.05)
     if process.stdout is not None:
         process.stdout.close()
     process.wait()

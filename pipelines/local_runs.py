@@ -42,6 +42,8 @@ class LocalRun(BaseModel):
     id: str
     pipeline: str
     arguments: dict[str, Any]
+    docker: bool = False
+    """Its steps ran in containers."""
     time: str
     pid: int
     status: Status = "running"

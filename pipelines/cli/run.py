@@ -59,11 +59,16 @@ def run(
     Example: `penstock run training --set source=digits --set epochs=10 --env dev`
     """
     arguments = prepare(pipeline, settings or [], env=env, store=store, name=name)
+    check_containers(pipeline, docker)
+    run_prepared(pipeline, arguments, as_json=as_json, verbose=verbose, docker=docker)
+
+
+def check_containers(pipeline: str, docker: bool) -> None:
+    """Raise UsageError where the steps are to run in containers, and no engine answers or an image of theirs is not there."""
     if docker:
         from pipelines.docker import check_engine
 
         check_engine(pipeline)
-    run_prepared(pipeline, arguments, as_json=as_json, verbose=verbose, docker=docker)
 
 
 def run_prepared(pipeline: str, arguments: dict[str, Any], *, as_json: bool, verbose: bool = False, docker: bool = False) -> None:
@@ -150,8 +155,9 @@ def execute(
 def check(result: RunResult, arguments: dict[str, Any]) -> None:
     """Raise when a run did not succeed: Interrupted, or RunFailed with cause and log, and where a model is that was not published."""
     if result.interrupted:
-        again = f"`penstock runs resume {result.directory.name}` or the same command goes on from the checkpoint in {checkpoints_here()}"
-        more = f"; {again}" if _left_checkpoint(result) else ""
+        place = arguments.get("training", {}).get("checkpoints") or checkpoints_here()
+        again = f"`penstock runs resume {result.directory.name}` or the same command goes on from the checkpoint in {place}"
+        more = f"; {again}" if _left_checkpoint(result, place) else ""
         raise Interrupted(f"interrupted; nothing was published or deployed by the step that was running{more} (log: {result.log})")
     if not result.succeeded:
         failed = next((step.name for step in result.steps if step.state == "failed"), "the run")
@@ -166,12 +172,13 @@ def checkpoints_here() -> str:
     return os.environ.get("PENSTOCK_CHECKPOINTS") or str(CHECKPOINTS.absolute())
 
 
-def _left_checkpoint(result: RunResult) -> bool:
-    """Whether the training step was stopped and has left a checkpoint since the run began."""
-    if not any(step.name == "train-model" and step.state == "interrupted" for step in result.steps):
-        return False
+def _left_checkpoint(result: RunResult, place: str) -> bool:
+    """Whether the training, or a trial of a search, has left a checkpoint in this place since the run began."""
+    trained = [step.state for step in result.steps if step.name.startswith(("train-model", "train-trial"))]
+    if not trained or "://" in place:
+        return "interrupted" in trained
     began = (result.directory / "request.json").stat().st_mtime
-    return "://" in checkpoints_here() or any(file.stat().st_mtime >= began for file in Path(checkpoints_here()).glob("training-*.pt"))
+    return any(file.stat().st_mtime >= began for file in user_path(place).glob("training-*.pt"))
 
 
 def as_plain(result: RunResult) -> dict[str, Any]:

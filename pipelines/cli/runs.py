@@ -92,14 +92,17 @@ def log(run: RunArgument) -> None:
 def resume(run: RunArgument, as_json: JsonOption = False) -> None:
     """Run again what a run was given; a training that was interrupted goes on from its checkpoint. It gets an ID of its own.
 
+    A run with --docker is run in containers again.
+
     Example: `penstock runs resume last`
     """
-    from pipelines.cli.run import run_prepared
+    from pipelines.cli.run import check_containers, run_prepared
 
     found = local_runs.find_run(run)
     if found.status == "running":
         raise UsageError(f"run {found.id} goes on (process {found.pid}); look at it with `penstock runs log {found.id}`")
-    run_prepared(found.pipeline, found.arguments, as_json=as_json)
+    check_containers(found.pipeline, found.docker)
+    run_prepared(found.pipeline, found.arguments, as_json=as_json, docker=found.docker)
 
 
 @app.command()

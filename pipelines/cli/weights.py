@@ -1,5 +1,6 @@
 """`penstock weights`: pretrained weights in the store, for trainings that start from them where there is no internet."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +41,9 @@ def add(
     view.say(
         f"[bold]{escape(record.name)}[/] is in {escape(store)}: {tensors} tensors, {view.size_text(record.size)}, SHA-256 {record.sha256}"
     )
+    where = "" if store == DEFAULT_STORE else f"--store {shlex.quote(store)} "
     chosen = record.architecture or "NAME"
-    view.say(f"Start from it: penstock run training --set architecture={escape(chosen)} --set weights={escape(record.name)}")
+    view.say(f"Start from it: penstock run training {escape(where)}--set architecture={escape(chosen)} --set weights={escape(record.name)}")
 
 
 @app.command("list")

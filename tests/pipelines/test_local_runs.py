@@ -78,6 +78,16 @@ def test_a_folder_that_was_renamed_or_copied_is_the_run_of_its_name(tmp_path: Pa
     assert list_runs(root) == []
 
 
+def test_a_run_in_containers_is_run_in_containers_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/none.sock")
+    folder = tmp_path / ".penstock/runs"
+    run = record(folder, 1, status="interrupted").model_copy(update={"docker": True})
+    run.save(folder / run.id)
+    refused = CliRunner().invoke(commands.app, ["resume", "last"])
+    assert "no Docker engine answers" in str(refused.exception)
+
+
 def test_outputs_are_kept_of_the_newest_runs_and_of_models_that_are_nowhere_else(tmp_path: Path) -> None:
     unpublished = record(tmp_path, 1, status="failed")
     record(tmp_path, 2, status="failed", trained=False)
