@@ -29,7 +29,7 @@ FLOORS = (
 )
 """A package imports only packages of the floors above its own; so no step imports another, and nobody imports pipelines."""
 
-_NETWORKS = ("network", "timm_networks", "own_networks", "pretrained", "weights")
+_NETWORKS = ("layers", "network", "timm_networks", "own_networks", "pretrained", "weights")
 ALLOWED = {  # library -> where it may be imported, as path prefixes; `*` matches one folder
     "kfp": ("pipelines/", "components/step_image.py", "components/*/component.py"),
     "kfp_server_api": ("pipelines/submit.py",),

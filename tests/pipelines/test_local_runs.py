@@ -2,6 +2,11 @@
 
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ from typer.testing import CliRunner
 
 from components.classifier.errors import UsageError
 from pipelines.cli import runs as commands
+from pipelines.local import _end_group
 from pipelines.local_runs import MAX_WITH_ARTIFACTS, LocalRun, RunStep, drop_artifacts, find_run, list_runs
 
 
@@ -86,6 +92,18 @@ def test_a_run_in_containers_is_run_in_containers_again(tmp_path: Path, monkeypa
     run.save(folder / run.id)
     refused = CliRunner().invoke(commands.app, ["resume", "last"])
     assert "no Docker engine answers" in str(refused.exception)
+
+
+def test_a_second_ctrl_c_ends_steps_that_do_not_end_by_themselves() -> None:
+    code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(100)"
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    started = time.monotonic()
+    _end_group(process)
+    assert process.returncode == -signal.SIGKILL
+    assert time.monotonic() - started < 20
 
 
 def test_outputs_are_kept_of_the_newest_runs_and_of_models_that_are_nowhere_else(tmp_path: Path) -> None:

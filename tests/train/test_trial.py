@@ -46,6 +46,16 @@ def test_rung_by_rung_the_weights_are_those_of_a_training_without_pauses(digits_
         np.testing.assert_array_equal(tensor, states[1]["best"][name])
 
 
+def test_a_trial_that_is_run_again_is_judged_by_what_it_had_in_its_rung(
+    digits_dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([1.0, 2.0, 0.5])  # of the three epochs: the second is clearly worse than the first
+    monkeypatch.setattr("components.train.loop.calibrated_losses", lambda _, labels: np.full(len(labels), next(losses)))
+    first, last, again = (run(digits_dataset, until, tmp_path) for until in (2, 3, 2))
+    assert (first.best_epoch, last.best_epoch) == (1, 3)
+    assert figures(again) == figures(first)
+
+
 def test_a_training_that_was_complete_when_it_was_lost_ends_without_another_epoch(tmp_path: Path) -> None:
     first = trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), TrainingProgress())
     again = trainer(OPTIONS, split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), TrainingProgress())
