@@ -131,7 +131,10 @@ def read_records(source: InputSource, reading: Reading, slices: Iterable[Slice])
         elif rows.place:
             yield from read_range(source, rows.name, rows.size, shown, rows.kind, reading, rows.start, rows.stop or 0, rows.place)
         else:
-            yield from CONTAINERS[rows.kind].read(source.local(rows.name), shown, reading, rows.start, rows.stop)
+            path = source.local(rows.name)
+            if rows.size and path.stat().st_size != rows.size:
+                raise DataError(f"{shown} has changed since the run was planned; run again")
+            yield from CONTAINERS[rows.kind].read(path, shown, reading, rows.start, rows.stop)
 
 
 @dataclass

@@ -155,6 +155,20 @@ def test_another_input_of_the_same_names_sizes_and_times_is_scored(score: Score,
     assert second == first[::-1] != first
 
 
+def test_an_array_that_is_replaced_after_it_was_planned_is_red(model: Model, score: Score, tmp_path: Path) -> None:
+    from components.score.merge import merge
+
+    array = tmp_path / "in" / "a.npy"
+    cases.put(array, b"")
+    np.save(array, cases.digits(30))
+    plan = plan_of(model, tmp_path / "plan", array.parent, tmp_path / "output")
+    np.save(array, cases.digits(15))
+    results = [score_shard(plan, shard).to_json() for shard in plan.shards()]
+    with pytest.raises(DataError, match=r"a\.npy has changed since the run was planned; run again"):
+        merge(plan, results, tmp_path / "merged")
+    assert score(array.parent, output=tmp_path / "output").summary.rows == 15
+
+
 def test_what_a_killed_run_left_goes_with_the_next_commit_though_the_input_has_changed(
     score: Score, model: Model, pictures: Path, tmp_path: Path
 ) -> None:
