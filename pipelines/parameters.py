@@ -28,7 +28,7 @@ def parse_settings(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
 
     Values take the parameter's type. A key is a parameter (`epochs`), a setting of a group (`training.learning_rate`, or
     `learning_rate` alone), or one key of a mapping (`policy.class_recall_floors.cat`). Raises UsageError for an unknown key
-    (with what is near), for one that stands in several groups, a value of another type, or a text without `=`.
+    (with what is near), for one that stands in several groups, a value of another type or that is not UTF-8, or a text without `=`.
     """
     kinds = parameter_types(pipeline)
     arguments: dict[str, Any] = {}
@@ -36,6 +36,8 @@ def parse_settings(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
         key, separator, text = setting.partition("=")
         if not separator or not key.strip():
             raise UsageError(f"--set takes key=value, got {setting!r}; for example --set epochs=5")
+        if not text.isascii():
+            _require_utf8(key.strip(), text)
         path = _path(key.strip(), kinds)
         if len(path) == 1 and kinds[path[0]] == "STRUCT":
             arguments.setdefault(path[0], {}).update(_typed(path[0], "STRUCT", text.strip()))
@@ -50,6 +52,14 @@ def parse_settings(pipeline: Any, given: Sequence[str]) -> dict[str, Any]:
                     raise UsageError(f"--set {key.strip()}: {part} has a value already; give either the value or its keys")
             inner[last] = text.strip() if _is_text(path) else _plain(text)
     return arguments
+
+
+def _require_utf8(key: str, text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        raise UsageError(f"{key}={shown} holds bytes that are not UTF-8, which no pipeline takes; rename the file or folder") from error
 
 
 def check_groups(arguments: Mapping[str, Any]) -> None:

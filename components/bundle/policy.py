@@ -41,7 +41,7 @@ def parse_share(value: object) -> float:
     """Read a number between 0 and 1, both included; ValueError says how 99 per cent is written."""
     number = parse_number(value)
     if not 0 <= number <= 1:
-        hint = f" (write {plain(number / 100)} for {plain(number)}%)" if 1 < number <= 100 else ""
+        hint = f" (write {plain(round(number / 100, 12))} for {plain(number)}%)" if 1 < number <= 100 else ""
         raise ValueError(f"{plain(number)} must be between 0 and 1{hint}")
     return number
 

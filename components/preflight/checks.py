@@ -15,7 +15,7 @@ from components.registry.weights import find_weights
 from components.settings.base import check_model_name
 from components.settings.ingest import IngestSettings, check_source
 from components.settings.resources import Resources, check_batches
-from components.settings.scoring import ScoringSettings, check_engine, check_pods
+from components.settings.scoring import ScoringSettings, check_engine, check_pods, check_shards
 from components.settings.search import SearchSettings, plan_trials, settings_of_trial
 from components.settings.serving import KServeSettings, check_target
 from components.settings.training import TrainingSettings
@@ -60,6 +60,7 @@ def check_search(parameters: Mapping[str, Any], here: bool = False) -> Iterator[
 def check_scoring(parameters: Mapping[str, Any], here: bool = False) -> Iterator[str]:
     """Check the parameters of a scoring run; yields one line per check that passed. Raises UsageError and PolicyError."""
     settings = ScoringSettings.in_environment(parameters["scoring"], parameters["environment"])
+    check_shards(int(parameters["shards"]))
     gpus = parameters["gpus"] not in {"", "0"}
     if here and settings.ray_nodes:
         raise UsageError(f"ray_nodes={settings.ray_nodes} needs a cluster with KubeRay, and this run is local; leave ray_nodes out")

@@ -15,7 +15,7 @@ from components.score.merge import committed
 from components.score.model import Model
 from components.score.output import SUMMARY, Output
 from components.score.plan import Plan, write_plan
-from components.settings.scoring import ScoringSettings, check_engine, check_pods
+from components.settings.scoring import ScoringSettings, check_engine, check_pods, check_shards
 from components.storage import open_store
 
 
@@ -42,8 +42,7 @@ def make_plan(
         print(warning)
     check_engine(settings.engine)
     check_pods(settings, store, input, output, gpus)
-    if shards < 0:
-        raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
+    check_shards(shards)
     output = (output or f"{store.rstrip('/')}/scores/{name}/{version}-{hashlib.sha256(input.encode()).hexdigest()[:8]}").rstrip("/")
     refuse_output_in_input(input, output)
     output = open_store(output).url

@@ -88,6 +88,12 @@ def check_pods(settings: ScoringSettings, store: str, input: str, output: str, g
             )
 
 
+def check_shards(shards: int) -> None:
+    """Raise UsageError for a number of shards that there cannot be."""
+    if shards < 0:
+        raise UsageError(f"shards must be 0 (as many as are useful) or more, got {shards}")
+
+
 def check_engine(engine: str) -> None:
     """Raise UsageError where an engine is not installed on this machine."""
     if engine == "ray" and importlib.util.find_spec("ray") is None:

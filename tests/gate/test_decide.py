@@ -15,6 +15,7 @@ FLOOR = Policy(minimum_accuracy=0.9)
     ("values", "message"),
     [
         ({"minimum_accuracy": 99}, "minimum_accuracy: 99 must be between 0 and 1 (write 0.99 for 99%)"),
+        ({"minimum_accuracy": 1.1}, "minimum_accuracy: 1.1 must be between 0 and 1 (write 0.011 for 1.1%)"),
         ({"minimum_accuracy": "99"}, "99 must be between 0 and 1"),
         ({"minimum_accuracy": -0.1}, "-0.1 must be between 0 and 1"),
         ({"minimum_accuracy": "high"}, "'high' is not a number"),

@@ -97,6 +97,7 @@ def test_a_value_may_hold_an_equals_sign(training: object) -> None:
     [
         ("epoch=3", "no parameter 'epoch' .did you mean 'epochs'"),
         ("epochs", "takes key=value"),
+        ("source=pets\udcff", r"source=pets\\xff holds bytes that are not UTF-8"),
         ("=3", "takes key=value"),
         ("pretrained=perhaps", "'pretrained' takes true or false"),
         ("policy=[1]", "'policy' takes a mapping"),

@@ -10,7 +10,7 @@ from components.preflight.checks import check_scoring
 
 GIVEN: dict[str, Any] = {
     "store": "store", "input": "pictures", "output": "", "scoring": {}, "environment": "dev",
-    "gpus": "0", "gpu_resource": "nvidia.com/gpu", "node_selector": {},
+    "shards": 0, "gpus": "0", "gpu_resource": "nvidia.com/gpu", "node_selector": {},
 }  # fmt: skip
 
 

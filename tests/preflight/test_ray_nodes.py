@@ -13,6 +13,7 @@ GIVEN: dict[str, Any] = {
     "input": "s3://data/pets",
     "output": "",
     "environment": "dev",
+    "shards": 0,
     "gpus": "0",
     "gpu_resource": "nvidia.com/gpu",
     "node_selector": {},
@@ -34,6 +35,7 @@ def test_what_cannot_work_is_said_with_its_remedy() -> None:
     assert "leave ray_nodes out" in refused(here=True)
     assert "cannot reach input=pictures; set input to one such as s3://" in refused(input="pictures")
     assert "set ray_gpus instead" in refused(gpus="1")
+    assert "shards must be 0 (as many as are useful) or more, got -1" in refused(shards=-1)
 
 
 def test_a_machine_without_ray_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
