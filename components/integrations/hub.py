@@ -56,7 +56,8 @@ def push(folder: Path, repository: str, message: str, *, private: bool) -> str:
     except hub.errors.HFValidationError as error:
         raise UsageError(f"{repository!r} is not a name of a repository ({first_line(error)}); give OWNER/NAME") from error
     except (hub.errors.HTTPError, OSError) as error:  # type: ignore[attr-defined]  # the second: no token
-        raise RegistryError(f"the Hub did not take {repository} ({first_line(error)}); check HF_TOKEN and its right to write") from error
+        remedy = "check HF_TOKEN and its right to write, HF_ENDPOINT and the network"
+        raise RegistryError(f"the Hub did not take {repository} ({first_line(error)}); {remedy}") from error
     return str(commit.commit_url)
 
 
