@@ -23,6 +23,8 @@ MODELS = "models"
 """The folder at the image's root in which KServe looks for a model."""
 USER = "65532:65532"
 """The predictor image's user: a modelcar's files are read through its process, which only the same user may, and root is often refused."""
+ANSWER_SECONDS = 10.0
+"""How long a registry may take for its first answer."""
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _LOCAL = ("localhost", "127.0.0.1", "[::1]")
@@ -70,6 +72,7 @@ class Layout:
         if "/" not in repository or f"{container.registry}/{container.api_prefix}" != repository:
             raise _not_a_repository(repository)
         try:
+            provider.session.get(f"{provider.prefix}://{host}/v2/", timeout=ANSWER_SECONDS)  # oras itself would try for two minutes
             provider.auth.load_configs(container)
             oras.layout.NewLayout(str(self.folder)).push_to_registry(provider=provider, target=reference, tag=self.version)
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, and oras raises ValueError for what a registry answers

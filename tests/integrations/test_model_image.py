@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,13 @@ def test_a_registry_that_refuses_is_one_line(registry: tuple[str, dict[str, byte
     assert done.exit_code == 1
     assert "others/pets did not take the image" in str(done.exception)
     assert "docker login" in str(done.exception)
+
+
+def test_a_registry_where_nobody_listens_is_told_at_once(version: tuple[str, str]) -> None:
+    began = time.monotonic()
+    done = invoke(version, "--push", "127.0.0.1:1/team/pets")
+    assert "127.0.0.1:1/team/pets did not take the image" in str(done.exception)
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(
