@@ -15,7 +15,7 @@ from kubernetes.client.rest import ApiException
 from kubernetes.config import ConfigException
 
 from components.classifier.errors import UsageError, one_line
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Object, Right, Scope, Seen, StoreSeen, Unseen
+from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, STEPS_SECRET, Object, Right, Scope, Seen, StoreSeen, Unseen
 from components.lint.values import at
 from components.settings.serving import clean_token
 
@@ -169,6 +169,9 @@ def gather(scope: Scope, store: StoreSeen | None = None, host: str = "", names: 
         secrets = [str(it.get("name")) for it in (account.get("secrets") or [] if isinstance(account, dict) else [])]
         for secret in secrets:
             things[f"Secret {secret}"] = _without_values(reader.get(f"/api/v1/namespaces/{scope.namespace}/secrets/{secret}"))
+        if names is None:
+            path = f"/api/v1/namespaces/{scope.run_namespace}/secrets/{STEPS_SECRET}"
+            things["Secret of runs"] = _without_values(reader.get(path))
         return Seen(
             scope if scope.account else replace(scope, account=reader.account()),
             things,

@@ -1,12 +1,12 @@
 """Checks of the namespaces: rights, accounts, secrets, quotas, Pod Security, images."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from components.classifier.errors import UsageError, listed
 from components.doctor.cluster_checks import KSERVE_DOCS
 from components.doctor.registry import Result, Results, broken, check, ok, warning
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, NotSeen, Object, Seen, Unseen, apply
+from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, STEPS_SECRET, NotSeen, Object, Seen, Unseen, apply
 from components.lint.values import at
 from components.storage.s3_settings import tidy_endpoint
 
@@ -157,15 +157,30 @@ def storage_secret(seen: Seen) -> Results:
             f"""kubectl -n {namespace} patch serviceaccount {name} --patch '{{"secrets": [{{"name": "penstock-s3"}}]}}'""",
         )
     for secret, found in ours.items():
-        lacking = [key for key in _KEYS if not (found.get("data") or {}).get(key)]
-        if lacking:
-            values = ", ".join(f'"{key}": "…"' for key in lacking)
-            yield broken(
-                f"Secret {secret} has no {' and no '.join(lacking)}",
-                "the download fails (403, or no credentials)",
-                f"kubectl -n {namespace} patch secret {secret} --patch '{{\"stringData\": {{{values}}}}}'",
-            )
+        yield from _keys(namespace, secret, found, "the download fails (403, or no credentials)", broken)
         yield from _annotations(seen, secret, found)
+
+
+@check()
+def steps_secret(seen: Seen) -> Results:
+    """The Secret from which steps take the object store's keys: that it has both, where it is there."""
+    namespace, secret = seen.scope.run_namespace, seen.find("Secret of runs")
+    if secret is None:
+        yield ok(f"no Secret {STEPS_SECRET} in {namespace}: the steps use the role of their account")
+        return
+    breaks = "unless the steps' account has a role, every step that reaches the store fails: no credentials"
+    lacking = list(_keys(namespace, STEPS_SECRET, secret, breaks, warning))
+    yield from lacking or [ok(f"Secret {STEPS_SECRET} in {namespace} has both keys")]
+
+
+def _keys(namespace: str, name: str, secret: Object, breaks: str, level: Callable[[str, str, str], Result]) -> Results:
+    if lacking := [key for key in _KEYS if not (secret.get("data") or {}).get(key)]:
+        values = ", ".join(f'"{key}": "…"' for key in lacking)
+        yield level(
+            f"Secret {name} in {namespace} has no {' and no '.join(lacking)}",
+            breaks,
+            f"kubectl -n {namespace} patch secret {name} --patch '{{\"stringData\": {{{values}}}}}'",
+        )
 
 
 def _is_for_s3(secret: Object) -> bool:

@@ -19,6 +19,8 @@ DEPLOY_RIGHTS = (
     ("", "pods/log", "get"),
 )
 """What the deploy step asks of the namespace that it deploys to; the same as manifests/base/deployer-role.yaml."""
+STEPS_SECRET = "penstock-s3"
+"""From which the steps of a run take the object store's keys, in the namespace that they run in."""
 RUN_RIGHTS = (
     ("", "configmaps", "get"),
     ("", "pods", "get"),

@@ -239,6 +239,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "storage-secret",
         "no AWS_ACCESS_KEY_ID",
     ),
+    "a Secret of the steps without keys": (
+        "kubectl -n {runs} create secret generic penstock-s3",
+        "steps-secret",
+        "has no AWS_ACCESS_KEY_ID and no AWS_SECRET_ACCESS_KEY",
+    ),
     "a scheme in the endpoint": (f"{SECRET} serving.kserve.io/s3-endpoint=http://minio.minio:9000", "storage-secret", "'http://minio"),
     "a path in the endpoint": (f"{SECRET} serving.kserve.io/s3-endpoint=minio.minio:9000/s3", "storage-secret", "'minio.minio:9000/s3'"),
     "a dot at the endpoint's end": (f"{SECRET} serving.kserve.io/s3-endpoint=minio.minio.", "storage-secret", "'minio.minio.'"),

@@ -84,6 +84,7 @@ THINGS: dict[str, Any] = {
     "InferenceService": service(),
     "predictor's account": {"secrets": [{"name": "penstock-s3"}]},
     "Secret penstock-s3": secret(),
+    "Secret of runs": secret(),
     "Kubeflow server": deployment("ghcr.io/kubeflow/kfp-api-server:2.17.0"),
     "Kubeflow server of runs": None,
     "Argo configuration of runs": None,
@@ -309,6 +310,13 @@ FAULTS: list[tuple[str, Seen, State, str, str]] = [
         State.WARNING,
         "virtualbucket",
         "usevirtualbucket=0",
+    ),
+    (
+        "steps-secret",
+        with_things(Secret_of_runs=secret(data={"AWS_ACCESS_KEY_ID": True})),
+        State.WARNING,
+        "Secret penstock-s3 in kubeflow has no AWS_SECRET_ACCESS_KEY",
+        "kubectl -n kubeflow patch secret penstock-s3",
     ),
     (
         "pod-security",

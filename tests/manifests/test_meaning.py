@@ -9,6 +9,7 @@ import yaml
 
 from components.bundle.environment import load_environment
 from components.deploy.kserve.service import render
+from components.doctor.seen import STEPS_SECRET
 from components.predictor.settings import PredictorSettings
 from components.registry.signing import SigningSettings
 from components.settings.serving import KServeSettings
@@ -101,6 +102,7 @@ def test_a_pod_that_ends_has_the_time_it_needs() -> None:
 def test_the_steps_find_their_secret_and_their_settings() -> None:
     objects = built(BASE)
     assert named(objects, "Secret", steps.STORAGE_SECRET)
+    assert steps.STORAGE_SECRET == STEPS_SECRET, "what doctor looks at"
     assert named(objects, "ConfigMap", steps.STORAGE_CONFIG)
 
 
