@@ -53,6 +53,22 @@ def test_a_service_can_be_added_to_an_overlay(overlay: str, scaling: str, tmp_pa
     assert restricted_violations(pod) == []
 
 
+@pytest.mark.parametrize(
+    ("half", "namespace", "components"),
+    [("serving", "penstock", ("review", "signing", "prometheus", "deployer-policy")), ("steps", "kubeflow", ("watch", "trainer", "ray"))],
+)
+def test_components_go_over_the_halves_of_the_overlay_for_two_namespaces(
+    half: str, namespace: str, components: tuple[str, ...], tmp_path: Path
+) -> None:
+    resources = (MANIFESTS / "overlays" / "standalone-kfp" / half,)
+    objects = composed(tmp_path / "mine", *components, resources=resources, namespace=namespace)
+    assert_taken(objects)
+    of_the_cluster = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    assert {it["metadata"].get("namespace") for it in objects if it["kind"] not in of_the_cluster} == {namespace}
+    subjects = [it for binding in of_kind(objects, "RoleBinding") for it in binding["subjects"]]
+    assert half == "steps" or {"kind": "ServiceAccount", "name": "pipeline-runner", "namespace": "kubeflow"} in subjects
+
+
 def assert_taken(objects: list[Object]) -> None:
     for it in objects:
         assert problems(it) == [], it["metadata"]["name"]
