@@ -214,7 +214,7 @@ def _against_range(limits: Object, demands: list[tuple[str, Object]], namespace:
                     right = (max if worse > 0 else min)((it for _, it in asked), key=amount)
                     patch = json.dumps([{"op": "replace", "path": f"/spec/limits/{index}/{bound}/{resource}", "value": right}])
                     yield broken(
-                        f"{namespace}: LimitRange {name} has {bound} {resource} {quantity}; {_with_amounts(asked)} ask for other amounts",
+                        f"{namespace}: LimitRange {name} has {bound} {resource} {quantity}; that refuses {_with_amounts(asked)}",
                         "their pods are refused",
                         f"kubectl -n {namespace} patch limitrange {name} --type json --patch '{patch}'",
                     )
