@@ -11,7 +11,7 @@ PIPELINES = {
     "search": ("pipelines.search", "search_pipeline"),
     "scoring": ("pipelines.scoring", "scoring_pipeline"),
     "deployment": ("pipelines.deployment", "deployment_pipeline"),
-    "approval": ("pipelines.approval", "approval_pipeline"),
+    "approval": ("pipelines.deployment", "approval_pipeline"),
     "variant": ("pipelines.variant", "variant_pipeline"),
 }
 

@@ -1,13 +1,13 @@
-"""The deployment pipeline: a version that a person chose serves, or the one before does again."""
+"""The deployment pipeline: a version that a person chose serves, or the one before does again; and that of an approval."""
 
 from typing import NamedTuple
 
 from kfp import dsl
 
-from components.deploy.component import choose_version, conclude_run, deploy_version
+from components.deploy.component import approve_version, choose_version, conclude_run, deploy_version
 from components.validate_serving.component import validate_serving
 from pipelines.descriptions import described
-from pipelines.steps import MINUTE, RUN_ID, configure, configure_rollout, some, use_webhook
+from pipelines.steps import MINUTE, RUN_ID, configure, configure_rollout, some, use_signing_key, use_webhook
 
 Outputs = NamedTuple("Outputs", [("version", str), ("outcome", str)])  # noqa: UP014 - kfp reads this form
 
@@ -52,3 +52,26 @@ def deployment_pipeline(
         configure_rollout(deploy, "Deploy", retries=0)
 
     return Outputs(version=choose.output, outcome=conclude.outputs["Output"])
+
+
+@dsl.pipeline(
+    name="penstock-approval",
+    display_name="Penstock: approve a version",
+    description="Records that a person approves a model version that awaits it; the deployment pipeline then deploys it by its name.",
+)
+@described
+def approval_pipeline(
+    version: str = "",
+    actor: str = "",
+    reason: str = "",
+    store: str = "s3://penstock",
+    name: str = "digits",
+    environment: str = "prod",
+) -> None:
+    """Approve a version that awaits it.
+
+    1. approve writes a record about the version's content and the evidence that the gate judged.
+    """
+    approve = approve_version(**locals(), run=RUN_ID)
+    configure(approve, "Approve", timeout=10 * MINUTE)
+    use_signing_key(approve)

@@ -32,8 +32,8 @@ def gate_model(
     from components.bundle.environment import deciding_environment
     from components.gate.step import judge
     from components.registry import Registry
+    from components.report.html import judged_report
     from components.report.markdown import decision_markdown
-    from components.report.published_report import judged_report
     from components.storage import open_store
 
     found = deciding_environment(environment)

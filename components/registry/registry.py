@@ -12,22 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.bundle.files import MANIFEST
-from components.classifier.errors import (
-    IntegrityError,
-    ObjectNotFound,
-    RegistryError,
-    UsageError,
-    VersionNotFound,
-)
+from components.classifier.errors import IntegrityError, ObjectNotFound, RegistryError, UsageError, VersionNotFound
 from components.registry.ledger import Ledger
-from components.registry.manifest import (
-    MAX_BYTES,
-    VERSION_PATTERN,
-    Manifest,
-    parse,
-    size_problems,
-    verify_directory,
-)
+from components.registry.manifest import MAX_BYTES, VERSION_PATTERN, Manifest, parse, size_problems, verify_directory
 from components.settings.base import check_model_name, is_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file

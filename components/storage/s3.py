@@ -19,13 +19,7 @@ from botocore.config import Config
 from s3transfer.exceptions import CancelledError
 from s3transfer.subscribers import BaseSubscriber
 
-from components.classifier.errors import (
-    ObjectNotFound,
-    StoreError,
-    StoreUnavailable,
-    StoreUnsuitable,
-    UsageError,
-)
+from components.classifier.errors import ObjectNotFound, StoreError, StoreUnavailable, StoreUnsuitable, UsageError
 from components.storage.files import explain_os_errors
 from components.storage.nearby import is_nearby
 from components.storage.s3_create import OURS, WRITER, CreateOnly, Refusal

@@ -1,7 +1,7 @@
 """One trial of a search: a training that pauses after some epochs, and leaves the checkpoint from which the next rung goes on."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.bundle.dataset import Dataset
 from components.bundle.search import Trial, TrialResult
@@ -14,19 +14,6 @@ from components.train.checkpoint import checkpoint_address
 from components.train.distributed import Group, launch
 from components.train.start import Start
 from components.train.training import TrainingRun, checkpoints_of, use_all_cpus
-
-
-@dataclass(frozen=True)
-class _Reached:
-    """How far a trial came, and its figures at the best epoch until then."""
-
-    epochs: int
-    best_epoch: int
-    accuracy: float | None
-    loss: float | None
-    pictures: int
-    seconds: float
-    checkpoint: str
 
 
 def train_trial(dataset_path: str | Path, trial: Trial, options: TrainingSettings, store: str) -> TrialResult:
@@ -49,20 +36,11 @@ def train_trial(dataset_path: str | Path, trial: Trial, options: TrainingSetting
         )
     except (TrainingError, UsageError) as error:
         return result.model_copy(update={"error": str(error)})
-    return result.model_copy(
-        update={
-            "epochs": reached.epochs,
-            "best_epoch": reached.best_epoch,
-            "validation_accuracy": reached.accuracy,
-            "validation_loss": reached.loss,
-            "validation_pictures": reached.pictures,
-            "seconds": round(reached.seconds, 2),
-            "checkpoint": reached.checkpoint,
-        }
-    )
+    return result.model_copy(update=reached)
 
 
-def _train_together(dataset_path: str | Path, until: int, options: TrainingSettings, store: str) -> _Reached:
+def _train_together(dataset_path: str | Path, until: int, options: TrainingSettings, store: str) -> dict[str, Any]:
+    """Return how far a trial came, and its figures at the best epoch until then, as fields of TrialResult."""
     group, device = Group.join(choose_device(options.device, options.gpus))
     use_all_cpus()
     dataset = Dataset.load(dataset_path)
@@ -80,12 +58,12 @@ def _train_together(dataset_path: str | Path, until: int, options: TrainingSetti
         raise
     history = fitted.history[:until]  # a checkpoint may be of a later rung, where a search is run again
     best = history[fitted.kept[len(history) - 1] - 1]
-    return _Reached(
-        epochs=len(history),
-        best_epoch=best.epoch,
-        accuracy=best.validation_accuracy,
-        loss=best.validation_loss,
-        pictures=pictures,
-        seconds=sum(epoch.seconds for epoch in history),
-        checkpoint=checkpoints.address,
-    )
+    return {
+        "epochs": len(history),
+        "best_epoch": best.epoch,
+        "validation_accuracy": best.validation_accuracy,
+        "validation_loss": best.validation_loss,
+        "validation_pictures": pictures,
+        "seconds": round(sum(epoch.seconds for epoch in history), 2),
+        "checkpoint": checkpoints.address,
+    }

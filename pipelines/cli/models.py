@@ -14,16 +14,7 @@ from pipelines.cli.lineage import lineage
 from pipelines.cli.models_compare import diff, mistakes
 from pipelines.cli.models_copy import copy, regions
 from pipelines.cli.models_push import image, push_hub
-from pipelines.cli.output import (
-    DEFAULT_STORE,
-    JsonOption,
-    NameOption,
-    StoreOption,
-    VersionArgument,
-    console,
-    local_only,
-    print_json,
-)
+from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOption, VersionArgument, console, local_only, print_json
 from pipelines.cli.project import chosen_name, model_names, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")

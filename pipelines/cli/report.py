@@ -25,7 +25,7 @@ def report(
 
     Example: `penstock report champion --output report.html`
     """
-    from components.report.published_report import stored_report
+    from components.report.html import stored_report
 
     registry = open_registry(store, name)
     selected = registry.select(version)

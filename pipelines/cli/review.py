@@ -135,8 +135,7 @@ def export(
 def _export_suspects(directory: str, store: str, name: str, selector: str, limit: int, as_json: bool) -> None:
     from components.bundle.mistakes import MAX_SUSPECT
     from components.registry.evaluated import read_evaluated
-    from components.review.export import PAGE
-    from components.review.suspects import write_suspects
+    from components.review.export import PAGE, write_suspects
 
     registry = open_registry(store, name)
     found = read_evaluated(registry, registry.select(selector))

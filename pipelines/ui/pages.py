@@ -105,7 +105,7 @@ class Pages:
         return bool({EVALUATION, REPORT} & self.stored.manifest(name, version).files.keys())
 
     def _draw_report(self, name: str, version: str, _decided: tuple[int, ...]) -> str:
-        from components.report.published_report import stored_report
+        from components.report.html import stored_report
 
         return stored_report(self.stored.registry(name), version, self._navigation(3, name))
 

@@ -10,7 +10,7 @@ from components.classifier.errors import EvaluationError, PenstockError, UsageEr
 from components.evaluate.evaluation import evaluate
 from components.registry import Record, Registry
 from components.registry.publication import publish_directory
-from components.report.published_report import stored_report
+from components.report.html import stored_report
 from components.storage import open_store
 from pipelines.cli import app
 from tests import tiny

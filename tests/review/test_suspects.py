@@ -21,8 +21,7 @@ from components.classifier.errors import DataError, UsageError
 from components.evaluate.evaluation import evaluate
 from components.registry import Registry
 from components.registry.publication import publish_directory
-from components.review.export import read_labels
-from components.review.suspects import write_suspects
+from components.review.export import read_labels, write_suspects
 from components.storage import open_store
 from pipelines.cli import app
 from tests import tiny
