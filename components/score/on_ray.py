@@ -5,10 +5,11 @@ device is one. Between them go groups of records (pieces.py), so that every piec
 keeps their order and repeats what a lost worker had; a piece is kept once all of its groups are there.
 """
 
+import atexit
 import logging
 import os
 import pickle
-import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from components.score.model import Model
 from components.score.output import Output
 from components.score.pieces import MAX_REASON, Group, Outcome, answered, decoded, read_records
 from components.score.plan import Piece, Plan, Slice
+from components.score.ray_head import refusal, taken
 from components.score.rows import PieceFile, Scored
 from components.score.tally import Appearance, read_reference
 from components.settings.scoring import check_engine
@@ -41,7 +43,6 @@ STORE_BYTES = 2 * 2**30
 """Memory for groups on their way, at most, and at most a quarter of this machine's; where a cluster is there already, it is that one's."""
 MAX_FOLDER = 28
 """Characters of a folder for temporary files in which Ray's sockets can lie."""
-ANSWER_SECONDS = 10.0
 START_SECONDS = 600
 """Longest wait for a CPU, and then for the first actor: a cluster that grows by itself needs minutes for a node."""
 DECODE_CPUS, ANSWER_CPUS = 1, 0.999
@@ -142,12 +143,24 @@ def _cluster(workers: int) -> Iterator[None]:
         cpus = max(2, workers or available_cpus())  # with one, the actor would leave none to decode
         at = _short_folder()
         _start(cpus, memory, at.name)
+    head = ray.get_runtime_context().gcs_address
     try:
         yield
     finally:
-        ray.shutdown()
+        if refusal(head):  # what Ray does at the end of a process waits for its head, or crashes
+            sys.excepthook = sys.__excepthook__
+            atexit.register(_end_at_once)
+        else:
+            ray.shutdown()
         if at:
             at.cleanup()
+
+
+def _end_at_once() -> None:
+    """End a process that has told its error."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EvaluationError.exit_code)
 
 
 @retry(retry=retry_if_exception_message(match="The current node timed out"), stop=stop_after_attempt(3), reraise=True)
@@ -162,12 +175,8 @@ def _start(cpus: int, memory: int, folder: str) -> None:
 
 def _require_answer(address: str) -> None:
     """Raise EvaluationError where nobody listens at an address: Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdecimal():  # else "auto", which Ray knows
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
-        except OSError as error:
-            raise EvaluationError(f"the Ray cluster that RAY_ADDRESS names, {address}, does not answer: {one_line(error)}") from error
+    if error := refusal(address):  # of "auto", which Ray knows, nothing is known
+        raise EvaluationError(f"the Ray cluster that RAY_ADDRESS names, {address}, does not answer: {one_line(error)}") from error
 
 
 def _short_folder() -> "tempfile.TemporaryDirectory[str]":
@@ -207,7 +216,7 @@ def _answers(plan: Plan, pieces: list[Piece], work: _Work) -> Iterator[tuple[int
                 fn_constructor_args=[replace(work, device=work.device if gpus else "cpu")],
             )
         )
-        for row in rows.iter_rows():
+        for row in taken(rows.iter_rows, ray.get_runtime_context().gcs_address):
             yield row["piece"], pickle.loads(row["message"])
     except (ray.exceptions.GetTimeoutError, data.exceptions.ExecutionTimeoutError) as error:
         kinds, free = ("CPU", "GPU") if gpus else ("CPU",), ray.available_resources()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,50 @@ def test_a_cluster_that_does_not_answer_is_named(score: Score, pictures: Path, m
     monkeypatch.setattr("ray.is_initialized", lambda: False)  # another test may have a cluster
     with pytest.raises(EvaluationError, match=r"RAY_ADDRESS names, 127\.0\.0\.1:1, does not answer: .*refused"):
         score(pictures, engine="ray")
+
+
+HEAD = """
+import sys, time
+import ray
+from components.score import on_ray
+
+on_ray._start(2, 2**27, sys.argv[1])
+print(ray.get_runtime_context().gcs_address, flush=True)
+time.sleep(600)
+"""
+HEAD_IS_LOST = """
+import sys
+from components.score import ray_head
+from components.score.plan import Plan
+from components.score.shard import score_shard
+
+ray_head.LOST_SECONDS = 3
+score_shard(Plan.load(sys.argv[1]), "0")
+"""
+
+
+@pytest.mark.release
+@pytest.mark.usefixtures("cluster")  # for the variables of its token
+def test_a_cluster_that_loses_its_head_is_told_in_one_line(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "PIECE_ROWS", 10)
+    np.save(tmp_path / "a.npy", cases.digits(1797))
+    plan = plan_of(model, tmp_path / "plan", tmp_path / "a.npy", tmp_path / "output", shards=1, engine="ray")
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True) as folder, ExitStack() as stack:
+        head = subprocess.Popen([sys.executable, "-c", HEAD, folder], stdout=subprocess.PIPE, text=True, env=environment)
+        stack.callback(head.kill)
+        assert head.stdout is not None
+        environment["RAY_ADDRESS"] = head.stdout.readline().strip()
+        command = [sys.executable, "-c", HEAD_IS_LOST, str(plan.folder)]
+        scoring = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        stack.callback(scoring.kill)
+        assert scoring.stdout is not None
+        assert any(line.startswith("piece 0: 10 rows") for line in scoring.stdout)
+        children = Path(f"/proc/{head.pid}/task/{head.pid}/children").read_text().split()
+        (gcs,) = (int(child) for child in children if "gcs_server" in Path(f"/proc/{child}/comm").read_text())
+        os.kill(gcs, signal.SIGKILL)
+        said = scoring.communicate(timeout=50)[1].splitlines()  # Ray itself would need 60 seconds
+    assert scoring.returncode == 1
+    error = "components.classifier.errors.EvaluationError: the head of the Ray cluster"
+    assert said[-1].startswith(f"{error}, {environment['RAY_ADDRESS']}, does not answer any more; start a cluster, and run again")
+    assert len(parts(tmp_path / "output")) < len(plan.pieces)
