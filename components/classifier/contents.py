@@ -39,6 +39,13 @@ _NOT_PICTURES = {
         "a DICOM file, whose values have a meaning only with its own tables; save its picture as PNG or TIFF of 8 or 16 bits"
     ),
     re.compile(rb"8BPS"): "a Photoshop document, not a picture; save it as PNG or TIFF",
+    re.compile(rb"FUJIFILMCCD-RAW|....ftypcrx |IIR[OS]|IIU\0|FOVb|\0MRM", re.DOTALL): (
+        "a camera's raw file, not a picture; convert it to JPEG, PNG or TIFF"
+    ),
+    re.compile(rb"\0\0[\x01\x02]\0[^\0]\0|icns"): "an icon, which holds a picture in several sizes; save one of them as PNG",
+    re.compile(rb"qoif|DDS |gimp xcf|%!PS|#\?R|P[7Ff]\s|FLIF|BPG\xfb|AT&TFORM|SIMPLE  =|\x01\xda[\0\x01][\x01\x02]"): (
+        "a picture of a kind that is not read; save it as PNG"
+    ),
     re.compile(rb"v/1\x01"): "an OpenEXR picture, of floating point; save it with 8 or 16 bits",
     re.compile(rb"%PDF-"): "a PDF document, not a picture; save its pages as PNG",
     re.compile(

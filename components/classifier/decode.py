@@ -38,7 +38,7 @@ from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
 from components.classifier.metadata import Unread, to_srgb, turned
-from components.classifier.misread import check_misread, check_rows, is_raw, repair, whole_jpeg2000
+from components.classifier.misread import check_loaded, check_misread, is_raw, mend_palette, repair, whole_jpeg2000
 from components.classifier.plain import decode_plain
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
@@ -153,9 +153,10 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
             _check_work(image, data)
             check_misread(image, data)
             _check_cost(image, data, max_cost)
+            mend_palette(image)
             with WORK.hold(work_bytes(image)):
                 image.load()
-                check_rows(image, data)
+                check_loaded(image, data)
                 depth.check_depth(image)
                 inverted, peak = depth.is_inverted(image), depth.peak(image) if depth.is_16_bit(image, data) else None
                 if peak is not None and levels < 16:
@@ -264,7 +265,7 @@ def _heic_registered() -> bool:
 
 def _unknown(data: bytes) -> str:
     if data.startswith(_TIFF):
-        return "the content is a TIFF of a kind that cannot be read; save it as grey or RGB with 8 or 16 bits without compression"
+        return "the content is a TIFF of a kind that cannot be read; save it as PNG, or as a classic TIFF of grey or RGB with 8 or 16 bits"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
         return "the content is a HEIC picture, which needs pillow-heif; install it (pip install 'penstock[heic]') or convert it to JPEG"
     told = stand_in(data) or other_content(data) or f"not a picture in a known format ({', '.join(FORMATS)})"

@@ -4,12 +4,14 @@ import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from PIL import Image
+from PIL import Image, ImagePalette
 
 from components.classifier.depth import BITS, tag_of
 from components.classifier.errors import ImageError
 
-_COMPRESSION, _WEBP = 259, 50001
+_COMPRESSION, _PLAIN, _WEBP = 259, 1, 50001
+_PHOTOMETRIC, _YCBCR, _SUBSAMPLING = 262, 6, 530
+_COLOUR_MAP, _EXTRA_SAMPLES = 320, 338
 _SUBFILE, _PLANES, _SUB_IFDS, _SAMPLE_FORMAT, _DNG = 254, 284, 330, 339, 50706
 _AT_ONCE = 4096
 """Compressed bytes of a PNG that are unpacked per call: they give 4 MiB at most."""
@@ -44,6 +46,15 @@ def _is_webp_in_tiff(image: Image.Image, _: bytes) -> bool:
     return tag_of(image, _COMPRESSION) == (_WEBP,)
 
 
+def _is_plain_subsampled(image: Image.Image, _: bytes) -> bool:
+    subsampled = tag_of(image, _SUBSAMPLING) or (2, 2)
+    return tag_of(image, _PHOTOMETRIC) == (_YCBCR,) and tag_of(image, _COMPRESSION) in {(), (_PLAIN,)} and subsampled != (1, 1)
+
+
+def _is_packed_for_iphones(_: Image.Image, data: bytes) -> bool:
+    return data[12:16] == b"CgBI"
+
+
 def _is_16_bit_rgb_with_key(image: Image.Image, data: bytes) -> bool:
     return image.format == "PNG" and data[24:26] == b"\x10\x02" and "transparency" in image.info
 
@@ -73,6 +84,8 @@ MISREAD: dict[str, Callable[[Image.Image, bytes], bool]] = {
     "the TIFF holds signed numbers, of which the black level is unknown; save it with unsigned 8 or 16 bits": _is_signed,
     "the TIFF holds 16-bit colour in separate planes, which is not read; save it interleaved (chunky), or with 8 bits": _is_planar_16,
     "the TIFF is compressed as WebP, which is not read; save it with deflate or LZW": _is_webp_in_tiff,
+    "the TIFF holds YCbCr with fewer colours than pixels and no compression, which is not read; save it as RGB": _is_plain_subsampled,
+    "the PNG is packed for iPhones (CgBI), which is not read; convert it by pngcrush -revert-iphone-optimizations": _is_packed_for_iphones,
     "the PNG holds 16-bit colour with a transparent colour; save it with an alpha channel, or with 8 bits": _is_16_bit_rgb_with_key,
     "the JPEG is lossless or in layers, which is not read; save it as PNG, or as a plain JPEG": _is_lossless_jpeg,
     "the JPEG 2000 has colours of more than 8 bits, or grey of neither 8 nor 16; save it with 8 bits": _is_deep_jpeg2000,
@@ -117,8 +130,22 @@ def whole_jpeg2000(data: bytes) -> bytes:
     return bytes(changed)
 
 
-def check_rows(image: Image.Image, data: bytes) -> None:
-    """Raise ImageError for a PNG, which is loaded, whose compressed pixels end too early: Pillow leaves its last rows black."""
+def mend_palette(image: Image.Image) -> None:
+    """Read a TIFF's palette of 8 bits, which some write where 16 belong, as such: Pillow takes the high byte, and has black for all."""
+    colours = tag_of(image, _COLOUR_MAP)
+    if image.mode == "P" and colours and max(colours) < 256:
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
+
+
+def check_loaded(image: Image.Image, data: bytes) -> None:
+    """Raise ImageError for a loaded picture whose pixels show that it is misread.
+
+    That is a TIFF with a fourth sample that may be transparency or a colour, which nothing says, and a PNG whose compressed pixels end
+    too early: Pillow leaves its last rows black.
+    """
+    unsaid = image.format == "TIFF" and image.mode == "RGBA" and not tag_of(image, _EXTRA_SAMPLES)
+    if unsaid and image.getchannel("A").getextrema() != (255, 255):
+        raise ImageError("the TIFF does not say what its fourth sample is (ExtraSamples); save it as RGB, or as RGBA with that tag")
     if image.format != "PNG" or (not data[28] and any(image.crop((0, image.height - 1, *image.size)).tobytes())):
         return
     bits = data[24] * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[data[25]]
@@ -159,6 +186,11 @@ def repair(image: Image.Image, kind: str, data: bytes) -> Image.Image:
     """Put right what Pillow leaves wrong and a header tells; the picture is loaded and turned."""
     if kind == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")
+    extent = getattr(image, "dispose_extent", None)
+    if kind == "GIF" and extent and extent != (0, 0, *image.size) and "transparency" not in image.info:
+        whole = Image.new("LA" if image.mode == "L" else "RGBA", image.size)  # Pillow has the palette's first colour around the frame
+        whole.paste(image.crop(extent).convert(whole.mode), extent)
+        return whole
     if kind == "PNG":
         depth, colour_type = data[24], data[25]
         if colour_type == 0 and depth in {2, 4} and isinstance(image.info.get("transparency"), int):

@@ -7,6 +7,7 @@
 | sources.py | which kind of source an address is; its pictures as a collection |
 | published.py | sets known by name: scikit-learn's digits, and those that torchvision downloads |
 | layout.py | classes and splits, read from the pictures' paths |
+| unread.py | sets whose own files of labels are not read, and what to do with them |
 | labels.py | labels from tables, webdataset and Parquet |
 | tables.py | tables of labels, one for all or one per split, and the pictures that they name |
 | saved_dataset.py | Hugging Face's datasets as `save_to_disk` leaves them |

@@ -35,12 +35,14 @@ _CANDIDATE = re.compile(r"idx|ubyte|images|labels", re.IGNORECASE)
 _CLAIM = re.compile(r"idx[1-4]|-ubyte", re.IGNORECASE)
 _LABELS = re.compile(r"(?:^|_)(?:y|labels?|targets?|classes)(?:_|$)", re.IGNORECASE)
 _PICTURES = re.compile(r"(?:^|_)(?:x|images?|imgs?|pictures|data)(?:_|$)", re.IGNORECASE)
+_AFTER = "(?=[a-z]?(?![a-z])|ing|id|val|set|data|ima|img|lab|pic|target|class|batch|split|part|shard|file|dir|fold|rec)"
+"""What may follow the word of a split: nothing, one letter, or another word of files."""
 _SPLIT_WORDS: list[tuple[re.Pattern[str], SplitName]] = [
-    (re.compile(r"t10k|(?<!la)(?<!con)(?<!grea)(?<!fas)(?<!pro)(?<!de)test"), "test"),
-    (re.compile(r"(?<!s)train"), "train"),
-    (re.compile(r"(?<![a-z])[xy]?val(?=id|s?(?![a-z])|set|data|im|lab|x|y)"), "validation"),
+    (re.compile(rf"t10k|(?<!la)(?<!con)(?<!grea)(?<!fas)(?<!pro)(?<!de)test{_AFTER}"), "test"),
+    (re.compile(rf"(?<!s)train{_AFTER}"), "train"),
+    (re.compile(rf"(?<![a-z])[xy]?val{_AFTER}"), "validation"),
 ]
-"""These words do not match: latest, contest, strain, medieval, value."""
+"""These words do not match: latest, intestine, strain, trainer, medieval, value."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ def _read(source: InputSource, file: SourceFile, workspace: Path) -> list[_File]
 
 
 def _numpy(name: str, array: npt.NDArray[Any]) -> _File:
+    if array.dtype.kind == "S":
+        array = np.char.decode(array, "utf-8", "backslashreplace")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]  # as Keras and MedMNIST leave labels
     if array.ndim == 2:
@@ -217,7 +221,7 @@ def _check_pair(pictures: _File, labels: _File) -> None:
             raise DataError(f"{labels.name} has no label at place {empty[0]} ({len(empty)} in all); add them, or remove these pictures")
         return
     if not np.issubdtype(labels.array.dtype, np.integer):
-        raise DataError(f"{labels.name} holds {labels.array.dtype.name} values; labels are whole numbers")
+        raise DataError(f"{labels.name} holds {labels.array.dtype.name} values; labels are whole numbers or text: save a.astype(int)")
     values = np.asarray(labels.array)
     beyond = np.flatnonzero((values < 0) | (values > np.iinfo(np.int64).max))
     if len(beyond):

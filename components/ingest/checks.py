@@ -11,6 +11,7 @@ pixels are equal, whatever their files and names:
 
 import math
 import re
+import unicodedata
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -38,12 +39,17 @@ MAX_DARK = 16
 _TEST = SPLIT_CODE["test"]
 _IS_SPLIT, _YES_NO = re.compile(r"(is_?)?(train|valid|val|test)", re.IGNORECASE), frozenset(["true", "false", "0", "1", "yes", "no"])
 _COMPANION = re.compile(r".+(?=[ _-](masks?|seg|segmentation|gt|thumb|thumbnail|overlay|annotated)([ _-]?\d+)?\.\w+$)", re.IGNORECASE)
-_PICTURES = frozenset(["image", "images", "img", "imgs", "picture", "pictures", "photos", "frames", "input", "inputs"])
+_PICTURES = frozenset(["image", "images", "img", "imgs", "picture", "pictures", "photos", "frames", "input", "inputs", "jpegimages"])
 _MASKS = frozenset(
-    ["mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "seg", "segmentation", "target"]
+    [
+        *("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "seg", "segmentation"),
+        *("target", "segmentationclass", "segmentationobject"),
+    ]
 )
 _WITHOUT_LABEL = frozenset(["unlabeled", "unlabelled", "unsorted", "undecided", "unclassified", "unsup", "todo"])
-_SLIPS, _LIST = re.compile(r"[\s._-]"), re.compile(r"\s*[,;|]\s*")
+_WITH_POINT, _CUT_NUMBER = re.compile(r"-?\d+\.0+"), re.compile(r"\d([.,]\d+)?E\+\d{2,}", re.IGNORECASE)
+"""Whole numbers of a column with empty cells, as pandas writes them; long ones as spreadsheets write them, without their last digits."""
+_SLIPS, _LIST = re.compile(r"[\s._\u00ad\u200b-\u200f\u2060\ufeff-]"), re.compile(r"\s*[,;|]\s*")
 
 
 @dataclass(frozen=True)
@@ -126,12 +132,17 @@ def check_levels(collection: Collection, levels: int) -> Check:
 
 
 def check_columns(collection: Collection) -> Check | None:
-    """Report columns that hold splits under another name, where the source gives none: they are not used as that."""
+    """Report columns that hold splits under another name, where the source gives none, and numbers that have lost their last digits."""
     doubtful = [] if collection.given_splits else [name for name, values in collection.columns.items() if _holds_splits(name, values)]
-    if not doubtful:
-        return None
-    told = f"column {some(doubtful)} seems to say the splits, and is not used for that"
-    return Check("columns", False, f"{told}: call it {SPLIT_COLUMN}, with the values train, validation and test")
+    told = [
+        f"column {some(doubtful)} seems to say the splits, and is not used for that: call it {SPLIT_COLUMN}, with the values train, "
+        "validation and test"
+    ]
+    cut = ((name, value) for name, values in collection.columns.items() for value in values if value and _CUT_NUMBER.fullmatch(value))
+    if (found := next(cut, None)) is not None:
+        told.append(f"column {found[0]} has numbers without their last digits, such as {found[1]}: save it as text where they are names")
+    told = told if doubtful else told[1:]
+    return Check("columns", False, "; ".join(told)) if told else None
 
 
 def _holds_splits(column: str, values: list[str | None]) -> bool:
@@ -188,15 +199,17 @@ def check_names(collection: Collection) -> Check:
     told += [f"classes are lists: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
     if without := [name for name in collection.classes if _SLIPS.sub("", name.casefold()) in _WITHOUT_LABEL]:
         told.append(f"{some(without)} is a class like the others; if its pictures have no label, move them out of the source")
+    if all(map(_WITH_POINT.fullmatch, collection.classes)):
+        told.append(f"{some(collection.classes)} are whole numbers with a point, as of a column with empty cells; write 0 for 0.0")
     return Check("class names", not told, "; ".join(told) or "all class names are clearly different")
 
 
 def _rough(name: str) -> str:
-    """A class name without what may be a slip: 1, 01 and 1.0 are one number; case, spaces, dots, hyphens and underscores do not count."""
+    """A class name without what may be a slip: 1, 01 and 1.0 are one number; case, width, spaces and punctuation do not count."""
     try:
         return str(float(name))
     except ValueError:
-        return _SLIPS.sub("", name.casefold()) or name
+        return _SLIPS.sub("", unicodedata.normalize("NFKC", name).casefold()) or name
 
 
 def _check_given(collection: Collection, keep: npt.NDArray[np.bool_]) -> None:

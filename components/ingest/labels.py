@@ -10,9 +10,9 @@
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from functools import lru_cache
 from itertools import chain, groupby, islice
 
+from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.classifier.images import ImageSpec
 from components.ingest import saved_dataset, tables
@@ -22,11 +22,11 @@ from components.ingest.pixels import PROCESS_MODULES
 from components.ingest.tables import content
 from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, readable, suffix
+from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, readable, some, suffix
 from components.readers.places import InputSource, refuse_stand_ins
 from components.readers.processes import in_processes, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
-from components.readers.table import SPLIT_NAMES, Table, is_table, read_table
+from components.readers.table import SPLIT_NAMES, Table, is_label, may_be_table, read_table
 
 COLUMNS_FILE = "columns.csv"
 LABELS_AT_ONCE = 2000
@@ -69,7 +69,7 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
     except DataError as error:
         layout, refusal = Layout(""), error
     folders = len(layout.class_names) > 1
-    files = listing.files.where(is_table)
+    files = listing.files.where(may_be_table)
     found = tables.find(source, listing, files)
     try:
         found = found or tables.find_of_splits(source, listing, files)
@@ -80,6 +80,9 @@ def _from_table_or_folders(source: InputSource, listing: Listing, given: SourceF
     if found is None:
         if refusal:
             raise refusal
+        splits_unread = tables.named_like_splits(listing, files)
+        if splits_unread and not any(place.split for place in layout.places.values()):
+            layout.notes.append(f"no split is taken from {some(splits_unread)}; columns.csv with the columns file and split gives them")
         return class_folders(source, listing, layout)
     table = found.table
     named = {name: row for name, row in table.rows.items() if name in layout.places}
@@ -127,7 +130,7 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
         return None
     joined = isinstance(source, ArchiveSet)
     layout, faults, read_too, several = Layout(""), [], set[str](), 0
-    given = lru_cache(split_of)
+    given = _splits_of_files(list(dict.fromkeys(name.partition("/")[0] for name in listing.files.names))) if joined else {}
     with closing(_labels(source, listing)) as labels:
         for mark, pictures in _samples(listing):
             found = next(labels) if mark is not None and pictures else None
@@ -144,13 +147,22 @@ def _webdataset(source: InputSource, listing: Listing) -> Labelled | None:
                     split = tables.split(table, name, found)
                     if attributes := tables.attributes(table, found):
                         layout.attributes[name] = attributes
-                split = split or (given(name.partition("/")[0]) if joined else None)
+                split = split or given.get(name.partition("/")[0])
                 layout.places[name] = place_of(readable(found["label"]), split)
     layout.class_names = {place.class_name for place in layout.places.values()}
     if several:
         told = "may lie in different splits unless group_pattern keeps them together"
         layout.notes.append(f"{counted(several, 'sample')} with several pictures, each of which counts by itself and {told}")
     return Labelled(layout, placed(source, listing, layout), len(layout.places), True, faults, read_too)
+
+
+def _splits_of_files(names: list[str]) -> dict[str, SplitName | None]:
+    """The split that each of several files speaks of by its name; raises DataError where some do, and others do not."""
+    given = {name: split_of(name) if len(names) > 1 else None for name in names}
+    with_split, without = [name for name in names if given[name]], [name for name in names if not given[name]]
+    if with_split and without:
+        raise DataError(f"{some(without)} names no split, but {some(with_split)} does; name all files train-…, val-… or test-…, or none")
+    return given
 
 
 def _samples(listing: Listing) -> Iterator[tuple[int | None, list[str]]]:
@@ -198,11 +210,13 @@ def _is_webdataset(source: InputSource, listing: Listing) -> bool:
 def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labelled:
     layout, faults, count = Layout(""), list[tuple[str, str]](), 0
     saved = saved_dataset.find(source, listing)
-    given = saved.splits if saved else {file.name: split_of(file.name) if len(files) > 1 else None for file in files}
+    given = saved.splits if saved else _splits_of_files([file.name for file in files])
     files = [file for file in files if file.name in given]
     refuse_stand_ins(source, files)
     for file in files:
         labels, others = parquet.read_labels(source.local(file.key), file.name)
+        if second := [column for column in others if is_label(column)]:
+            layout.notes.append(f"{file.name}: {some(second)} may hold labels too, and is an attribute")
         table = Table(file.name, list(others), {})
         for index, class_name in enumerate(labels):
             name = f"{file.name}#{index}"

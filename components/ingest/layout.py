@@ -16,6 +16,7 @@ from itertools import chain
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
+from components.ingest.unread import labels_beside, refuse_unread
 from components.readers.listing import Listing, SourceFile, is_archive, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
@@ -25,7 +26,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
 _WORD_END = re.compile(r"(?<=.)(set|data|images?|imgs?)$")
 _PLAIN_WORDS = frozenset([*SPLIT_NAMES, "set", "data", "image", "images", "img", "imgs", "pictures", "photos"])
 """Words of which no class's name is made where one of them is a split's."""
-_LABEL_FILE = re.compile(r"(label|class|annotation|truth|target)[^/]*\.(txt|json|xlsx?|ods|xml|yaml|mat)$", re.IGNORECASE)
+_LABEL_FILE = re.compile(r"(^|/)(?!readme|licen[cs]e|change)[^/]*\.(txt|json|xlsx?|ods|xml|yaml|mat|lst|parquet)$", re.IGNORECASE)
 WANTED = "wanted is one folder per class with its pictures in it (cat/1.png, dog/1.png), or train/ and test/ with such folders in them"
 COLUMNS_WANTED = f"a column for the picture ({', '.join(PATH_COLUMNS)}) and one for the label ({', '.join(LABEL_COLUMNS)})"
 TABLES_WANTED = (
@@ -115,7 +116,7 @@ def arrange(listing: Listing) -> Layout:
 
     Raises DataError when its folders are not classes, saying what is wanted and what was found.
     """
-    _refuse_boxes(listing)
+    refuse_unread(listing)
     tree = _tree(listing)
     layout = Layout(_unwrap(tree))
     if layout.root:
@@ -130,19 +131,6 @@ def arrange(listing: Listing) -> Layout:
         for top, split in zip(_tops(tree, layout.root, list(splits)), splits.values(), strict=True):
             _place(listing, tree, layout, top, split)
     return layout
-
-
-def _refuse_boxes(listing: Listing) -> None:
-    """Refuse sets for finding objects, as YOLO's: each picture in a folder images has a text of its boxes in a folder labels."""
-    names = listing.files.names
-    texts = {name.removesuffix(".txt"): name for name in names if suffix(name) == ".txt" and "labels" in name.split("/")}
-    stems = (name.rpartition(".")[0] for name in names if "images" in name.split("/")) if texts else ()
-    boxes = next((texts[name] for stem in stems if (name := re.sub(r"(^|/)images(/|$)", r"\1labels\2", stem)) in texts), None)
-    if boxes:
-        raise DataError(
-            f"{listing.address} holds boxes of objects ({boxes}), and a classifier takes one label per picture; cut the objects out of the "
-            "pictures, into one folder per class"
-        )
 
 
 def _tree(listing: Listing) -> _Tree:
@@ -208,7 +196,7 @@ def _splits(tree: _Tree, layout: Layout, listing: Listing) -> dict[str, SplitNam
     if not found or (others and not holding):
         plain = {name: split_like(name) for name in filled if _words(name) <= _PLAIN_WORDS}
         if len(set(plain.values()) - {None}) > 1 and "train" in plain.values():
-            _refuse_without_classes(layout.root, [name for name, split in plain.items() if split], listing)
+            _refuse_without_classes(tree, layout.root, [name for name, split in plain.items() if split], listing)
         return None
     _refuse_mixed(root, tree, found, others, holding, listing)
     layout.notes += [f"passed over folder {root}{name}: no picture is in it" for name in names if name not in filled]
@@ -230,16 +218,17 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
         return like
     if folders > len(like):
         return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
-    _refuse_without_classes(layout.root, list(like), listing)
+    _refuse_without_classes(tree, layout.root, list(like), listing)
     return {}
 
 
-def _refuse_without_classes(root: str, names: list[str], listing: Listing) -> None:
+def _refuse_without_classes(tree: _Tree, root: str, names: list[str], listing: Listing) -> None:
     tables = _tables(listing)
+    beside = [labels_beside(listing, folder, tree.pictures.get(folder, [])) for folder in (f"{root}{name}/" for name in names)]
     found = f"; there is also {some(tables)}: {TABLES_WANTED}" if tables else ""
     raise DataError(
         f"{' and '.join(root + name for name in names)} look like splits, and no class folders are in all of them; {WANTED}"
-        f"{found}. Where these are the classes, rename them"
+        f"{found}. Where these are the classes, rename them{next(filter(None, beside), '')}"
     )
 
 
@@ -275,6 +264,7 @@ def _refuse_mixed(root: str, tree: _Tree, found: dict[str, SplitName], others: l
             raise DataError(
                 f"folder {root}{name} holds {len(loose)} pictures (such as {loose[0]}) and no class folders; {WANTED}; "
                 + (remedy if beside else "pictures without a class cannot be used: move them out of the source")
+                + labels_beside(listing, f"{root}{name}/", loose)
             )
     for split in set(found.values()):
         same = [name for name in found if found[name] == split]
@@ -317,7 +307,8 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
         raise DataError(f"{listing.address} holds only archives ({some(listing.files.names)}); unpack them, or give one; {WANTED}")
     if not folders:
         found = f"{len(loose)} pictures (such as {loose[0]})" if loose else f"only {some(listing.files.names)}"
-        raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}")
+        found += f", and {some(tables)}, where {TABLES_WANTED}" if (tables := _tables(listing)) and loose else ""
+        raise DataError(f"{listing.address} has no class folders: found {found}; {WANTED}{labels_beside(listing, root, loose)}")
     if not tree.below(root):
         kinds = some(listing.files.names)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
@@ -346,7 +337,15 @@ def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:
     filled = [name for name in tree.folders.get(root, ()) if tree.below(f"{root}{name}/")]
     beside = [name for name in listing.files.names if name.rpartition("/")[0] == root.rstrip("/")]
     tables = [name for name in beside if is_table(name) or (_LABEL_FILE.search(name) and not looks_like_picture(name))]
-    if len(filled) == 1 and tables:
+    if len(filled) != 1:
+        return
+    inside = [name for name in tree.folders.get(f"{root}{filled[0]}/", ()) if tree.below(f"{root}{filled[0]}/{name}/")]
+    if len(inside) > 1:
+        raise DataError(
+            f"all pictures lie in folder {root}{filled[0]}, which is not alone: where its folders ({some(inside)}) are the classes, "
+            f"give {root}{filled[0]} as the source (of an archive: unpacked)"
+        )
+    if tables:
         raise DataError(
             f"all pictures lie in one folder ({root}{filled[0]}), and {some(tables)} may hold their labels: give a CSV or JSONL as the "
             f"source that has {COLUMNS_WANTED}"

@@ -21,7 +21,7 @@ from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
 from components.readers.places import InputSource, open_source, refuse_stand_ins
 from components.readers.processes import prepare, processes_for
-from components.readers.table import is_table
+from components.readers.table import may_be_table
 from components.settings.ingest import NAMED_SOURCES, IngestSettings, check_source
 
 MAX_UNREADABLE = 0.25
@@ -69,9 +69,9 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
         return archive, archive.listing(), None
     if kind in {"parquet", "arrow", "npz", "pixels"}:
         return source, listing, None
-    if is_table(file.name) and only_addresses(source, file):
+    if may_be_table(file.name) and only_addresses(source, file):
         return source, listing, file
-    if is_table(file.name):
+    if may_be_table(file.name):
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
         return folder, folder.listing(), file
     if is_archive(file.name):

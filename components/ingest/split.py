@@ -29,6 +29,8 @@ VERSION = re.compile(r"([^/]+)\.rf\.[0-9a-zA-Z]{16,}\.")
 """The name of a version of a picture that Roboflow made; its first bracket is the picture."""
 SERIES = re.compile(r"([^/]*\d[^/]*?)[_. -]+\d+\.\w+$")
 """A name that is numbered within something that has a number itself, which is its first bracket."""
+_NO_VALUE = frozenset(["na", "n/a", "nan", "none", "null", "unknown", "?", "-"])
+"""What tables of R and pandas have in empty cells: a value like others, as it may be a name."""
 PATTERN_COLUMN = "group"
 """The dataset's column that holds what `group_pattern` found."""
 
@@ -102,6 +104,9 @@ def add_groups(collection: Collection, settings: IngestSettings) -> None:
         without = sum(not value for value in values)
         if without:
             collection.notes.append(f"{counted(without, 'picture')} have no value in column {collection.group}: each is a group of its own")
+        if doubtful := {value: count for value, count in Counter(values).items() if value and value.casefold() in _NO_VALUE and count > 1}:
+            told = some(f"{value} ({count})" for value, count in doubtful.items())
+            collection.notes.append(f"pictures with {told} in column {collection.group} are one group; leave it empty where it is unknown")
     elif settings.group_pattern:
         if PATTERN_COLUMN in collection.columns:
             raise DataError(f"the source has a column {PATTERN_COLUMN!r} already; set group_column={PATTERN_COLUMN}, or rename the column")

@@ -10,6 +10,7 @@
 """
 
 import os
+import posixpath
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ from components.readers.table import LABEL_COLUMNS, SPLIT_COLUMN, SPLIT_NAMES, T
 
 STEMS = ("labels", "metadata")
 """What a table of labels is called in a source."""
-_SPLIT_STEM = re.compile(r"[_\W]*(labels?|metadata|classes)?[_\W]*", re.IGNORECASE)
+_SPLIT_STEM = re.compile(r"[_\W]*(labels?|metadata|classes|list)?[_\W]*", re.IGNORECASE)
 """What the name of a split's table may hold beside the split."""
 _BOXES = frozenset(["xmin", "x_min", "x1", "bbox"])
 _WEB = ("http://", "https://")
@@ -90,9 +91,15 @@ def find(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labe
             raise DataError(
                 f"{found[0].table.name} and {other.table.name} both give labels, and differ; keep one, or give it as the source"
             )
-    if found and (others := [file.name for file in files if _split_of_table(file.name, wrapper)]):
+    if found and (others := named_like_splits(listing, files)):
         found[0].notes.append(f"{some(others)} may say the splits, and is not read beside {found[0].table.name}")
     return found[0] if found else None
+
+
+def named_like_splits(listing: Listing, files: list[SourceFile]) -> list[str]:
+    """Names of the files that are called like the table of one split."""
+    wrapper = _wrapper(listing, files)
+    return [file.name for file in files if _split_of_table(file.name, wrapper)]
 
 
 def _said(found: LabelTable) -> dict[str, tuple[str | None, SplitName | None]]:
@@ -125,27 +132,27 @@ def find_of_splits(source: InputSource, listing: Listing, files: list[SourceFile
 
 
 def label(source: InputSource, listing: Listing, found: LabelTable) -> Labelled:
-    """Say of each picture what a table does; raises DataError for a row that cannot be meant."""
+    """Say of each picture what a table does, whose rows are used up; raises DataError for a row that cannot be meant."""
     table = found.table
     layout = Layout(f"{found.root}/" if found.root else "", notes=[*found.notes])
     if others := [column for column in table.columns if is_label(column) and column != table.label]:
         layout.notes.append(f"{table.name} gives the labels in column {table.label}; {some(others)} may hold some too, and is an attribute")
     if boxes := [column for column in table.columns if column.casefold() in _BOXES]:
         layout.notes.append(f"{table.name} has boxes of objects ({some(boxes)}), which are not read: a label is that of the whole picture")
-    files = {file.name: file for file in listing.files}
-    records: list[Encoded] = []
+    files = {name: place for place, name in enumerate(listing.files.names)}
     faults: list[tuple[str, str]] = []
     missing: list[str] = []
-    for name, row in table.rows.items():
+    for name in [*table.rows]:
+        row = table.rows.pop(name)  # there may be a million: what is taken from it needs its memory
         class_name = row.get(table.label or "")
         if not class_name:
             faults.append((name, f"{table.name} gives it no label"))
             continue
-        record = _locate(source, files, name, table)
-        if record is None:
+        if _is_address(name):
+            _check_address(source, name, table)
+        elif name not in files:
             missing.append(name)
             continue
-        records.append(record)
         layout.places[name] = place_of(readable(class_name), split(table, name, row))
         layout.attributes[name] = attributes(table, row)
     faults += [(name, f"{table.name} names it, and it is not there{hint}") for hint in [_meant(missing, files)] for name in missing]
@@ -153,14 +160,16 @@ def label(source: InputSource, listing: Listing, found: LabelTable) -> Labelled:
     unnamed = [name for name in files if looks_like_picture(name) and name not in layout.places and name.startswith(layout.root)]
     if unnamed:
         layout.notes.append(f"{table.name} has no line for {len(unnamed)} pictures, which are not used: {some(unnamed)}")
-    records.sort(key=lambda record: record.input)
-    return Labelled(layout, records, len(records), all_pictures=True, faults=faults, read_too={*found.files, *unnamed})
+    records = (
+        _at_address(table.spelled.get(name, name), name) if _is_address(name) else record_of(source, listing.files[files[name]])
+        for name in sorted(layout.places)
+    )
+    return Labelled(layout, records, len(layout.places), all_pictures=True, faults=faults, read_too={*found.files, *unnamed})
 
 
 def split(table: Table, name: str, row: dict[str, str | None]) -> SplitName | None:
     """The split that a row puts its picture into, None where it says none; raises DataError for one of another name."""
-    text = (row.get(table.split or "") or "").strip()
-    if not text:
+    if not (text := (row.get(table.split or "") or "").strip()):
         return None
     known = SPLIT_NAMES.get(text.casefold())
     if known is None:
@@ -185,12 +194,13 @@ def _joined(found: list[tuple[SplitName, LabelTable]], notes: list[str], root: s
     for part, one in found:
         table = one.table
         spelled |= table.spelled
-        for name, row in table.rows.items():
+        for name in [*table.rows]:
+            row = table.rows.pop(name)
             said = {"label": row.get(table.label or ""), SPLIT_COLUMN: split(table, name, row) or part, **attributes(table, row)}
             if rows.setdefault(name, said) != said:
                 raise DataError(f"{table.name} says something else of {name} than the table of another split; keep one of them")
     columns = list(dict.fromkeys(column for _, one in found for column in ("label", SPLIT_COLUMN, *_others(one.table))))
-    names = " and ".join(one.table.name for _, one in found)
+    names = ("the table of " if len(found) > 1 else "") + " and ".join(one.table.name for _, one in found)
     told = ", ".join(f"{one.table.name} gives the labels of the {part} split" for part, one in found)
     files = set[str]().union(*(one.files for _, one in found))
     notes = [told, *notes, *(note for _, one in found for note in one.notes)]
@@ -252,7 +262,7 @@ def _placed(listing: Listing, table: Table, part: SplitName | None) -> LabelTabl
     """A table with its rows by the pictures' names in the source; raises DataError where a path may mean several of them."""
     root = table.name.rpartition("/")[0]
     prefix = f"{root}/" if root else ""
-    names = {path: path if _is_address(path) else prefix + path for path in table.rows}
+    names = {path: path if _is_address(path) else _tidy(prefix + path) for path in table.rows}
     notes: list[str] = []
     if _are_of_another_machine(table):
         names, told = _moved(listing, table, prefix, part)
@@ -272,6 +282,10 @@ def _placed(listing: Listing, table: Table, part: SplitName | None) -> LabelTabl
         twice, count = Counter(names.values()).most_common(1)[0]
         raise DataError(f"{table.name} names {twice} {count} times, in several spellings; keep one of them")
     return LabelTable(replace(table, rows=rows), {table.name}, root, notes)
+
+
+def _tidy(path: str) -> str:
+    return posixpath.normpath(path) if "./" in path or "//" in path else path
 
 
 def _are_of_another_machine(table: Table) -> bool:
@@ -339,6 +353,8 @@ def _meant(missing: list[str], files: Iterable[str]) -> str:
         base = unquote(re.split(r"[/\\]", name)[-1]).casefold().lstrip("0")  # which spreadsheets leave out
         return base.removesuffix(suffix(base)) if suffix(base) in PICTURE_SUFFIXES else base
 
+    if missing and missing[0].startswith("../"):
+        return "; move the table to a folder that holds the pictures too, and write paths from there"
     known: dict[str, list[str]] = {}
     for name in files if missing else ():
         if looks_like_picture(name):
@@ -349,21 +365,23 @@ def _meant(missing: list[str], files: Iterable[str]) -> str:
     return ""
 
 
-def _locate(source: InputSource, files: dict[str, SourceFile], name: str, table: Table) -> Encoded | None:
-    """How a row's picture is read: a file of the source, or one elsewhere, by its address."""
-    if not _is_address(name):
-        return record_of(source, files[name]) if name in files else None
-    address = table.spelled.get(name, name)
+def _check_address(source: InputSource, name: str, table: Table) -> None:
     if name.startswith(_WEB):
-        raise DataError(
-            f"{table.name} names {name}: pictures are not fetched from the web; download them, and write paths in place of URLs"
-        )
-    if "://" in name and not name.startswith("file://"):
-        return Encoded(name, 0, partial(_read_object, address))
-    if not isinstance(source, LocalSource):
+        raise DataError(f"{table.name} names {name}: pictures are not fetched from the web; download them, and write paths, not URLs")
+    if _is_local(name) and not isinstance(source, LocalSource):
         raise DataError(f"{table.name} names the local file {name}, but does not lie on this machine itself; use paths relative to it")
+
+
+def _at_address(address: str, name: str) -> Encoded:
+    """How a picture elsewhere is read."""
+    if not _is_local(name):
+        return Encoded(name, 0, partial(_read_object, address))
     path = local_path(address)
     return Encoded(name, 0, partial(_read_file, path), path.stat().st_size if path.is_file() else 0)
+
+
+def _is_local(address: str) -> bool:
+    return "://" not in address or address.startswith("file://")
 
 
 def _is_address(path: str) -> bool:

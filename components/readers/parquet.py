@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError, one_line
 from components.readers.records import Encoded, Reading, Record, Unreadable
-from components.readers.table import LABEL_COLUMNS, text_of
+from components.readers.table import LABEL_COLUMNS, label_column, text_of
 
 ROWS = 64
 """Rows that are read at once."""
@@ -59,15 +59,17 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
 def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list[str | None]]]:
     """Read the label of each row, None where it has none, and all other columns of text and numbers, as text.
 
-    Numbers of a Hugging Face ClassLabel become its names. Raises DataError when the file is damaged or no column holds labels.
+    Numbers of a Hugging Face ClassLabel become its names; 1.0 is 1. Raises DataError when the file is damaged or no column holds labels.
     """
     with _opened(path, name) as opened:
         schema = opened.schema
-        column = next((known for known in LABEL_COLUMNS if known in schema.names and _is_text_or_whole(schema.field(known).type)), None)
+        plain = [field.name for field in schema if _is_text_or_whole(field.type)]
+        numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
+        column = label_column(plain) or label_column(numbers)
         if column is None:
             listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
             raise DataError(f"{name} has no column of labels ({', '.join(LABEL_COLUMNS)}); its columns are: {listed}; rename the right one")
-        others = [f.name for f in schema if f.name != column and (_is_text_or_whole(f.type) or pa.types.is_floating(f.type))]
+        others = [field.name for field in schema if field.name != column and field.name in {*plain, *numbers}]
         kept = pa.schema([schema.field(name) for name in (column, *others)])
         table = pa.Table.from_batches([batch for _, batch in opened.batches(kept.names, 0, opened.rows)], kept)
         names = (_features(schema).get(column) or {}).get("names")
@@ -76,6 +78,10 @@ def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list
 
 def _label_texts(values: pa.ChunkedArray, names: list[str] | None, name: str) -> list[str | None]:
     found = values.to_pylist()
+    if pa.types.is_floating(values.type):  # as pandas stores whole numbers beside empty cells
+        if broken := [value for value in found if value is not None and value == value and not value.is_integer()]:
+            raise DataError(f"{name} holds label {broken[0]}; labels are text or whole numbers")
+        found = [None if value is None or value != value else int(value) for value in found]
     if not names:
         return [text_of(value) or None for value in found]
     outside = [value for value in found if isinstance(value, int) and value >= len(names)]

@@ -1,6 +1,7 @@
-"""Tables beside the pictures: labels, splits and further attributes in CSV (comma, semicolon or tab) or JSON Lines.
+"""Tables beside the pictures: labels, splits and further attributes in CSV (comma, semicolon or tab), JSON Lines, or lists of text.
 
-The first line of a CSV names its columns; a line of JSON is an object. One column names the picture (PATH_COLUMNS), one may give
+The first line of a CSV names its columns; a line of JSON is an object; one of a list is a picture and its label, as Caffe writes it
+(`cats/1.png 0`). One column names the picture (PATH_COLUMNS), one may give
 its label (LABEL_COLUMNS) and one its split; all others are attributes by which an evaluation can be sliced, or groups. Text stays
 text: `NA` and `None` are values.
 """
@@ -16,7 +17,7 @@ from typing import Any
 from components.bundle.dataset import SplitName
 from components.classifier.contents import refuse_stand_in
 from components.classifier.errors import DataError
-from components.readers.listing import looks_like_picture, readable, some, suffix
+from components.readers.listing import PICTURE_SUFFIXES, looks_like_picture, readable, some, suffix
 
 PATH_COLUMNS = ("file", "path", "file_name", "filename", "image", "uri", "file_path", "filepath", "image_path", "image_name", "image_id")
 LABEL_COLUMNS = ("label", "class", "cls", "class_name", "class_id", "classid")
@@ -31,10 +32,17 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-TABLE_SUFFIXES = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"])
+TABLE_SUFFIXES, _LIST_SUFFIX = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"]), ".txt"
 
 SEPARATORS = ",;\t"
 _SEPARATOR_LINE = re.compile(r"sep=([,;\t])\s*")
+_LIST_LINE = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(PICTURE_SUFFIXES)))}))[\s,;]+([^\s,;]+)", re.IGNORECASE)
+"""The path may have spaces in it, the label has none."""
+
+
+_MAX_KNOWN = 10_000
+_Rows = Iterable[tuple[int, dict[str, str | None]]]
+"""Each row by its columns, with the number of its line."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +58,7 @@ class Table:
     @property
     def label(self) -> str | None:
         """The column of labels."""
-        return _column(self.columns, LABEL_COLUMNS)
+        return label_column(self.columns)
 
     @property
     def split(self) -> str | None:
@@ -60,7 +68,7 @@ class Table:
 
 def is_label(column: str) -> bool:
     """Say whether a column's name is one of labels."""
-    return _column([column], LABEL_COLUMNS) is not None
+    return label_column([column]) is not None
 
 
 def _column(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
@@ -69,9 +77,19 @@ def _column(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
     return next((name if name in known.values() else known[name] for name in names if name in known), None)
 
 
+def label_column(columns: Iterable[str]) -> str | None:
+    """Return the column of labels: of several that are called so the first of LABEL_COLUMNS, None for none."""
+    return _column(columns, LABEL_COLUMNS)
+
+
 def is_table(name: str) -> bool:
     """Say whether a file's name is that of a table."""
     return suffix(name) in TABLE_SUFFIXES
+
+
+def may_be_table(name: str) -> bool:
+    """Say whether a file's name is that of a table, or of a text, which may be a list of pictures and labels."""
+    return is_table(name) or suffix(name) == _LIST_SUFFIX
 
 
 def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
@@ -82,9 +100,16 @@ def read_table(name: str, data: bytes, required: bool = True) -> Table | None:
     """
     refuse_stand_in(name, data)
     try:
-        header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
+        return _read_rows(name, data, required)
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} cannot be read as a table in UTF-8 ({error}); save it as 'CSV UTF-8'") from error
+
+
+def _read_rows(name: str, data: bytes, required: bool) -> Table | None:
+    if suffix(name) == _LIST_SUFFIX:
+        header, lines = _list(name, text_of_file(data), required)
+    else:
+        header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
     path = _column(header, PATH_COLUMNS)
     if not required and (path is None or len(header) < 2):
         return None
@@ -117,7 +142,8 @@ def text_of_file(data: bytes) -> str:
 def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows of a CSV with their line numbers, the header's first, lines without any text left out.
 
-    The separator is the one that the header has most of, or that which Excel's first line names (`sep=;`). Raises
+    The separator is that which Excel's first line names (`sep=;`), or by which the header names a picture's column, or of which it has
+    most. Raises
     UnicodeDecodeError, and csv.Error for an open quote.
     """
     lines = io.StringIO(text_of_file(data), newline="")
@@ -125,8 +151,16 @@ def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
     said = _SEPARATOR_LINE.fullmatch(first)
     if not said:
         lines.seek(0)
-    reader = csv.reader(lines, delimiter=said[1] if said else max(SEPARATORS, key=first.count), strict=True)
+    reader = csv.reader(lines, delimiter=said[1] if said else _separator(first), strict=True)
     yield from ((reader.line_num + bool(said), row) for row in reader if any(map(str.strip, row)))
+
+
+def _separator(header: str) -> str:
+    def fits(separator: str) -> tuple[bool, int]:
+        columns = [column.strip('" \r\n') for column in header.split(separator)]
+        return _column(columns, PATH_COLUMNS) is not None, len(columns)
+
+    return max(SEPARATORS, key=fits)
 
 
 def text_of(value: Any) -> str | None:
@@ -136,7 +170,7 @@ def text_of(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False) if value == value else None
 
 
-def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+def _csv(name: str, data: bytes) -> tuple[list[str], _Rows]:
     lines = csv_rows(data)
     number, first = next(lines, (0, []))
     header = [column.strip() for column in first]
@@ -145,12 +179,17 @@ def _csv(name: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, s
         header, lines = _names_of_columns(name, header, [row for _, row in found]), iter(found)
     if "" in header:
         header, lines = _without_unnamed(header, list(lines))
-    rows: list[tuple[int, dict[str, str | None]]] = []
+    return header, _as_dicts(name, header, lines)
+
+
+def _as_dicts(name: str, header: list[str], lines: Iterable[tuple[int, list[str]]]) -> _Rows:
+    """The rows by the columns' names; equal values are one text in memory, as there may be a million rows."""
+    known: dict[str, str] = {}
     for number, row in lines:
         if len(row) != len(header):
             raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; correct it")
-        rows.append((number, dict(zip(header, row, strict=True))))
-    return header, rows
+        values = (known.setdefault(value, value) if len(known) < _MAX_KNOWN else known.get(value, value) for value in row)
+        yield number, dict(zip(header, values, strict=True))
 
 
 def _without_unnamed(header: list[str], rows: list[tuple[int, list[str]]]) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
@@ -179,6 +218,22 @@ def _names_of_columns(name: str, first: list[str], rows: list[list[str]]) -> lis
     return [column or LABEL_COLUMNS[0] for column in named]
 
 
+def _list(name: str, text: str, required: bool) -> tuple[list[str], _Rows]:
+    """A list of pictures and labels; without columns where the first line is none of that, and it need not be."""
+    rows: list[tuple[int, dict[str, str | None]]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        found = _LIST_LINE.fullmatch(line.strip())
+        if found and not looks_like_picture(found[2]):
+            rows.append((number, {PATH_COLUMNS[0]: found[1], LABEL_COLUMNS[0]: found[2]}))
+        elif rows or required:
+            raise DataError(f"{name} line {number} is not a picture and its label, such as cats/1.png 0; correct it")
+        else:
+            break
+    return ([PATH_COLUMNS[0], LABEL_COLUMNS[0]] if rows else []), rows
+
+
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     keys = [key for key, _ in pairs]
     if len(set(keys)) < len(keys):
@@ -186,7 +241,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _json_lines(name: str, text: str) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+def _json_lines(name: str, text: str) -> tuple[list[str], _Rows]:
     header: dict[str, None] = {}
     rows = []
     for number, line in enumerate(text.split("\n"), 1):

@@ -19,6 +19,7 @@ from PIL import Image, ImageCms
 from components.classifier.decode import MAX_SCANS, WorkBudget, decode, decode_picture, is_picture
 from components.classifier.errors import ImageError
 from tests.classifier import variants
+from tests.ingest.cases import png_chunk
 
 VARIANTS = variants.every()
 REFUSED = {  # what cannot be decoded rightly, by how the variant's name begins, and what the refusal says
@@ -236,6 +237,10 @@ def test_colours_of_another_profile_become_srgb() -> None:
         (bytes(128) + b"DICM" + bytes(40), "a DICOM file"),
         (b"8BPS\0\1" + bytes(40), "a Photoshop document"),
         (b"%PDF-1.7\n", "a PDF document"),
+        (b"FUJIFILMCCD-RAW 0201", "a camera's raw file"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1", "a camera's raw file"),
+        (b"\0\0\1\0\1\0\x10\x10\0\0\1\0\x20\0", "an icon"),
+        (b"qoif\0\0\0\x10\0\0\0\x10\3\0", "a picture of a kind that is not read; save it as PNG"),
         (bytes(500), "zeros from its beginning on"),
         (b"\0\0\0\x20ftypisom" + bytes(40), "a video"),
         (b"PK\x03\x04" + bytes(40), "an archive or compressed"),
@@ -253,6 +258,53 @@ def test_colours_of_another_profile_become_srgb() -> None:
 def test_what_bears_a_picture_s_name_and_is_something_else_is_called_what_it_is(data: bytes, named: str) -> None:
     with pytest.raises(ImageError, match=named):
         decode(data)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_what_the_first_frame_of_a_gif_does_not_cover_is_white(grey: bool) -> None:
+    """As viewers show it; Pillow has the palette's first colour there."""
+    values = np.repeat(variants.samples(1, bits=4), 3, axis=2) * 17 if grey else variants.samples(3)
+    frame = Image.fromarray(values).quantize(16, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    frame.save(buffer, "GIF")
+    data = bytearray(buffer.getvalue())
+    place = data.index(struct.pack("<cHHHH", b",", 0, 0, variants.WIDTH, variants.HEIGHT))
+    data[6:10] = struct.pack("<HH", variants.WIDTH + 5, variants.HEIGHT + 3)
+    data[place + 1 : place + 5] = struct.pack("<HH", 2, 1)
+    wanted = np.full((variants.HEIGHT + 3, variants.WIDTH + 5, 3), 255, np.uint8)
+    wanted[1:-2, 2:-3] = np.asarray(frame.convert("RGB"))
+    assert np.array_equal(np.broadcast_to(decode(bytes(data)), wanted.shape), wanted)
+
+
+def test_a_palette_of_8_bits_in_a_tiff_is_read_as_such() -> None:
+    indices = np.arange(variants.HEIGHT * variants.WIDTH, dtype=np.uint8).reshape(variants.HEIGHT, variants.WIDTH)
+    colours = np.random.default_rng(0).integers(0, 256, (256, 3))
+    for scale in (1, 257):
+        data = variants.plain_tiff(indices[..., None], {262: (3, [3]), 320: (3, (colours.T.ravel() * scale).tolist())})
+        assert np.array_equal(decode(data), colours[indices])
+
+
+def test_what_may_mean_two_things_in_a_tiff_is_refused_by_name() -> None:
+    four = variants.samples(4)
+    with pytest.raises(ImageError, match=r"does not say what its fourth sample is \(ExtraSamples\)"):
+        decode(variants.plain_tiff(four, {262: (3, [2])}))
+    four[..., 3] = 255
+    assert np.array_equal(decode(variants.plain_tiff(four, {262: (3, [2])})), four[..., :3])
+    values = variants.samples(3)
+    assert decode(variants.plain_tiff(values, {262: (3, [6]), 530: (3, [1, 1])})).shape == values.shape
+    for more in ({}, {530: (3, [2, 2])}):
+        with pytest.raises(ImageError, match="YCbCr with fewer colours than pixels and no compression, which is not read"):
+            decode(variants.plain_tiff(values, {262: (3, [6]), **more}))
+
+
+def test_a_png_that_is_packed_for_iphones_is_called_so() -> None:
+    values = variants.samples(4)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body = packer.compress(b"".join(b"\0" + row.tobytes() for row in values)) + packer.flush()
+    header = struct.pack(">IIBBBBB", variants.WIDTH, variants.HEIGHT, 8, 6, 0, 0, 0)
+    chunks = {b"CgBI": b"\x50\0\x20\x02", b"IHDR": header, b"IDAT": body, b"IEND": b""}
+    with pytest.raises(ImageError, match=r"packed for iPhones \(CgBI\), which is not read; convert it by pngcrush"):
+        decode(b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, content) for kind, content in chunks.items()))
 
 
 def test_a_png_that_moves_is_its_first_frame_however_the_others_are_damaged() -> None:

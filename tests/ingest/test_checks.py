@@ -287,3 +287,13 @@ def test_a_class_of_pictures_without_a_label_is_told(tmp_path: Path, run: Run) -
     assert check["detail"] == "un-labeled is a class like the others; if its pictures have no label, move them out of the source"
     assert not check["passed"]
     assert run(folder(tmp_path / "more", {"images": 6, "dog": 6, "masks": 6})).check("class names")["passed"]
+
+
+def test_numbers_with_a_point_as_classes_and_numbers_that_lost_their_digits_are_told(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["0.0", "1.0"])
+    found = run(put(data / "columns.csv", "file,patient\n0.0/0.0_000.png,1.23E+14\n1.0/1.0_000.png,1.23457E+14\n").parent)
+    assert "warning: class names: 0.0, 1.0 are whole numbers with a point, as of a column with empty cells; write 0 for 0.0" in found.lines
+    told = "column patient has numbers without their last digits, such as 1.23E+14: save it as text where they are names"
+    assert f"warning: columns: {told}" in found.lines
+    (data / "1.0").rename(data / "1.5")
+    assert "with a point" not in run(put(data / "columns.csv", "file,patient\n0.0/0.0_000.png,1e5\n").parent).said

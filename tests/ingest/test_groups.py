@@ -120,6 +120,10 @@ def test_a_picture_without_a_value_is_a_group_of_its_own(tmp_path: Path, run: Ru
     put(data / "columns.csv", "\n".join([header, *(line if k % 4 else line.partition(",")[0] + "," for k, line in enumerate(lines))]))
     found = run(data, group_column="patient")
     assert "18 pictures have no value in column patient: each is a group of its own" in found.said
+    assert "are one group" not in found.said
+    put(data / "columns.csv", "\n".join([header, *(line if k % 8 else line.partition(",")[0] + ",NA" for k, line in enumerate(lines))]))
+    told = "pictures with NA (9) in column patient are one group; leave it empty where it is unknown"
+    assert told in run(data, group_column="patient").said
 
 
 @given(

@@ -385,12 +385,37 @@ def test_parquet_files_of_a_folder_give_the_splits(tmp_path: Path, run: Run) -> 
     assert set(run(tmp_path).files("test")) == {f"data/test-00000-of-00001.parquet#{k}" for k in range(4)}
 
 
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_files_of_which_only_some_name_a_split_are_refused(tmp_path: Path, run: Run, kind: str) -> None:
+    for split, rows in (("train", slice(0, 6)), ("eval", slice(6, 12))):
+        if kind == "parquet":
+            parquet(tmp_path / "data" / f"{split}.parquet", list(PICTURES.values())[rows])
+        else:
+            tar_of(tmp_path / "data" / f"{split}.tar", list(samples().items())[2 * rows.start : 2 * rows.stop])
+    with pytest.raises(DataError, match=rf"^eval\.{kind} names no split, but train\.{kind} does; name all files train-…, val-… or test-…"):
+        run(tmp_path / "data")
+
+
 def test_words_in_the_names_of_files_that_only_hold_a_split_s_name_are_no_splits(tmp_path: Path, run: Run) -> None:
     rows = list(PICTURES.values())
-    for k, name in enumerate(("medieval", "latest", "strains", "values")):
-        parquet(tmp_path / "data" / f"{name}.parquet", rows[k::4])
+    for k, name in enumerate(("medieval", "latest", "strains", "values", "intestine", "trainer")):
+        parquet(tmp_path / "data" / f"{name}.parquet", rows[k::6])
     several, one = (run(source).files("test") for source in (tmp_path / "data", parquet(tmp_path / "all.parquet", rows)))
     assert {picture.tobytes() for _, picture in several.values()} == {picture.tobytes() for _, picture in one.values()}
+
+
+def test_labels_of_parquet_are_found_in_any_case_and_whole_numbers_beside_empty_cells_are_whole(tmp_path: Path, run: Run) -> None:
+    pictures = [data for _, data in PICTURES.values()]
+    numbers = [float(label == "dog") for label in WANTED.values()]
+    pq.write_table(pa.table({"Image": [*pictures, pictures[0]], "Label": [*numbers, None]}), tmp_path / "rows.parquet")
+    found = run(tmp_path / "rows.parquet")
+    assert found.counts() == {"0": 6, "1": 6}
+    assert [entry["reason"] for entry in found.info.set_aside] == ["the row has no label"]
+    pq.write_table(pa.table({"image": pictures, "label": WANTED.values(), "class_id": range(12)}), tmp_path / "rows.parquet")
+    assert "note: rows.parquet: class_id may hold labels too, and is an attribute" in run(tmp_path / "rows.parquet").lines
+    pq.write_table(pa.table({"image": pictures, "label": np.linspace(0, 1, 12)}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"rows\.parquet holds label 0\.09090909090909091; labels are text or whole numbers"):
+        run(tmp_path / "rows.parquet")
 
 
 def test_a_number_that_is_not_there_is_no_group(tmp_path: Path, run: Run) -> None:
@@ -437,6 +462,13 @@ def test_arrays_with_splits_and_numbers_as_labels(tmp_path: Path, run: Run) -> N
     found = run(tmp_path)
     assert found.info.classes == ["0", "1"]
     assert set(found.files("test")) == {f"x_test.npy#{k}" for k in range(4)}
+
+
+def test_labels_of_numpy_that_are_bytes_are_text(tmp_path: Path, run: Run) -> None:
+    pictures, names = stacked()
+    np.save(tmp_path / "images.npy", pictures)
+    np.save(tmp_path / "labels.npy", names.astype("S"))
+    assert run(tmp_path).counts() == {"cat": 6, "dog": 6}
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,9 @@ def test_an_archive_in_a_store(tmp_path: Path, run: Run, bucket: MemoryStore) ->
     root = folder(tmp_path / "data", ["cat", "dog"])
     bucket.replace("cats.tar.gz", tar_of(tmp_path / "a.tgz", files(root), "w:gz").read_bytes())
     assert run(f"{bucket.url}/cats.tar.gz").info.digest == run(root).info.digest
-    bucket.replace("notes.txt", b"nothing")
-    with pytest.raises(DataError, match=r"notes\.txt is one file and not an archive"):
-        run(f"{bucket.url}/notes.txt")
+    bucket.replace("notes.md", b"nothing")
+    with pytest.raises(DataError, match=r"notes\.md is one file and not an archive"):
+        run(f"{bucket.url}/notes.md")
 
 
 def test_nothing_there_is_said(run: Run, bucket: MemoryStore) -> None:

@@ -127,6 +127,8 @@ def test_a_test_set_without_labels_is_told_and_not_used(tmp_path: Path, run: Run
     assert set(found.files()) == {f"train_images/{path}" for path, _ in rows}
     assert f"test.csv has no column for the picture, or none of labels ({', '.join(LABEL_COLUMNS)}), and is not used" in found.said
     assert "train.csv has no line for 4 pictures, which are not used: test_images/0.png" in found.said
+    put(tmp_path / "test.csv", csv(others[:2]))
+    assert "the table of train.csv and test.csv has no line for 2 pictures" in run(tmp_path).said
 
 
 @pytest.mark.parametrize(
@@ -285,3 +287,56 @@ def test_two_tables_that_differ_are_refused_and_split_tables_beside_one_are_told
         DataError, match=r"labels\.csv and metadata\.jsonl both give labels, and differ; keep one, or give it as the source"
     ):
         run(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["jpg", "jpg of {}"])
+@pytest.mark.parametrize("table", ["{}_list.txt", "{}.txt", "{}_labels.txt"])
+def test_lists_of_paths_and_labels_are_read_as_caffe_and_paddleclas_write_them(tmp_path: Path, run: Run, folder: str, table: str) -> None:
+    wanted = {}
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        below = folder.format(split)
+        rows = [(f"{below}/{split}{path}", label) for path, label in pictures(tmp_path / "made" / split, split, count)]
+        for (name, label), path in zip(rows, sorted((tmp_path / "made" / split).iterdir(), key=lambda path: int(path.stem)), strict=True):
+            put(tmp_path / "data" / name, path.read_bytes())
+            wanted[name] = (str(int(label == "dog")), {"val": "validation"}.get(split, split))
+        separator = "\t" if split == "val" else " "
+        put(tmp_path / "data" / table.format(split), "".join(f"{name}{separator}{wanted[name][0]}\r\n" for name, _ in rows))
+    found = run(tmp_path / "data")
+    splits: tuple[SplitName, ...] = ("train", "validation", "test")
+    assert {name: (label, split) for split in splits for name, (label, _) in found.files(split).items()} == wanted
+
+
+def test_a_text_that_is_no_list_is_left_alone_and_one_that_is_no_more_in_a_later_line_is_refused(tmp_path: Path, run: Run) -> None:
+    data = tmp_path / "data"
+    rows = pictures(data, "train")
+    put(data / "labels.txt", "0 cat\n1 dog\n")
+    put(data / "train.txt", "".join(f"{path} {label}\n" for path, label in rows))
+    assert run(data).counts() == {"cat": 6, "dog": 6}
+    assert run(data / "train.txt").counts() == {"cat": 6, "dog": 6}
+    put(data / "train.txt", "0.png cat\n1.png 2.png\n")
+    for source in (data, data / "train.txt"):
+        with pytest.raises(DataError, match=r"^train\.txt line 2 is not a picture and its label, such as cats/1\.png 0; correct it"):
+            run(source)
+    with pytest.raises(DataError, match=r"^labels\.txt line 1 is not a picture and its label"):
+        run(data / "labels.txt")
+
+
+def test_the_separator_is_the_one_by_which_the_header_names_the_picture(tmp_path: Path, run: Run) -> None:
+    rows = pictures(tmp_path / "data", "train")
+    text = '"file";label;"size, in mm, of it"\n' + "".join(f"{path};{label};3\n" for path, label in rows)
+    assert run(put(tmp_path / "data" / "labels.csv", text).parent).counts() == {"cat": 6, "dog": 6}
+    put(tmp_path / "data" / "labels.csv", text.replace(";", "|").replace(chr(34), ""))
+    with pytest.raises(DataError, match=r"found 12 pictures .*, and labels\.csv, where a table of labels has a column for the picture"):
+        run(tmp_path / "data")
+
+
+def test_paths_with_dots_and_double_slashes_are_tidied_and_those_that_lead_up_are_told(tmp_path: Path, run: Run) -> None:
+    rows = pictures(tmp_path / "data" / "images", "train")
+    odd = ("images//{}", "images/./{}", "./images/{}", "tables/../images/{}")
+    put(tmp_path / "data" / "labels.csv", csv([(odd[k % 4].format(path), label) for k, (path, label) in enumerate(rows)]))
+    assert run(tmp_path / "data").counts() == {"cat": 6, "dog": 6}
+    table = put(tmp_path / "data" / "tables" / "labels.csv", csv([(f"../images/{path}", label) for path, label in rows]))
+    with pytest.raises(
+        DataError, match="it is not there; move the table to a folder that holds the pictures too, and write paths from there"
+    ):
+        run(table)
