@@ -89,7 +89,7 @@ def learning_plot(curves: LearningCurves) -> str:
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=[2.2, 1.6, 0.9])
     history = curves.history
     epochs = [epoch.epoch for epoch in history]
-    loss.plot(epochs, [e.train_loss for e in history], color=MUTED, linewidth=1.3, marker="o", markersize=3, label="training, augmented")
+    loss.plot(epochs, [e.train_loss for e in history], color=MUTED, linewidth=1.3, marker="o", markersize=3, label="training")
     known = [(e.epoch, e.validation_loss, e.validation_accuracy) for e in history if e.validation_loss is not None]
     if known:
         x, losses, accuracies = zip(*known, strict=True)
