@@ -32,10 +32,10 @@ def address(ministack_server: Server, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def made(root: Path, content: dict[str, bytes]) -> dict[str, Path]:
-    """Each form of the same pictures, which is a file or a folder, and arrays of other ones."""
+    """Some forms of the same pictures, which are files or folders, and arrays of other ones; test_ways.py has the others."""
     for name, data in content.items():
         put(root / "folder" / name, data)
-    forms = {way: make(root / way.replace(" ", "-"), content) for way, make in WAYS.items()}
+    forms = {way: WAYS[way](root / way.replace(" ", "-"), content) for way in ("zip", "tar", "csv", "webdataset", "parquet of structs")}
     put(root / "arrays" / "notes.md")
     np.save(root / "arrays" / "images.npy", np.random.default_rng(0).integers(0, 256, (12, SIZE, SIZE, 3), dtype=np.uint8))
     np.save(root / "arrays" / "labels.npy", np.arange(12) % 2)
@@ -66,13 +66,13 @@ def test_every_way_in_gives_from_s3_what_it_gives_from_a_folder(
         rows = pq.read_table(scratch / "merged" / "predictions.parquet").to_pylist()
         return {(row["input"].rpartition("/")[2], row["index"]): (row["error"], row["probabilities"]) for row in rows}
 
-    for form in ("folder", "zip", "parquet of structs"):
+    for form in ("parquet of structs", "folder"):
         here = scored(forms[form], str(tmp_path / "out" / form), tmp_path / "here" / form)
-        assert scored(remote[form], f"{address}/out/{form}", tmp_path / "there" / form) == here, form
+        rows = scored(remote[form], f"{address}/out/{form}", tmp_path / "there" / form)
+        assert rows == here, form
         assert sum(error is not None for error, _ in here.values()) == len(REFUSED)
         assert open_store(f"{address}/out/{form}").read("predictions.parquet")
 
-    rows = scored(remote["folder"], f"{address}/out/served", tmp_path / "served")
     version = Registry(open_store(f"{address}/store"), "digits").fetch(model.version, tmp_path / "version")
     with predictor(NAME, version, 60) as (_, started), httpx.Client(base_url=started.url, timeout=30) as asked:
         for name, data in content.items():
