@@ -22,7 +22,7 @@ from components.classifier.progress import PREFIX, SECONDS_VARIABLE
 from components.classifier.stopping import raised_at
 from components.integrations.observe import RUN
 from pipelines import kfp_inside
-from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts
+from pipelines.local_runs import MODEL_STEPS, LocalRun, RunStep, drop_artifacts, process_identity
 
 GRACE_SECONDS = 60
 """How long steps may take to end after Ctrl-C before they are killed: a training completes the step that it is in."""
@@ -125,7 +125,8 @@ def run_local(
     ours = {"TMPDIR": str(directory / "tmp"), "PENSTOCK_CHECKPOINTS": checkpoints, SECONDS_VARIABLE: PROGRESS_SECONDS, RUN: directory.name}
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore", "COLUMNS": "120", **ours}
     now = datetime.now(UTC).isoformat()
-    record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, docker=docker, time=now, pid=os.getpid())
+    pid, started_as = os.getpid(), process_identity(os.getpid())
+    record = LocalRun(id=directory.name, pipeline=pipeline, arguments=arguments, docker=docker, time=now, pid=pid, process=started_as)
     record.save(directory)
     started = time.monotonic()
     follower = _Follower(directory, listener)

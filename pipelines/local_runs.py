@@ -46,6 +46,8 @@ class LocalRun(BaseModel):
     """Its steps ran in containers."""
     time: str
     pid: int
+    process: str = ""
+    """Which process had this number, see `process_identity`: after a restart of the machine or container another may have it."""
     status: Status = "running"
     seconds: float = 0.0
     outcome: dict[str, Any] = {}
@@ -106,7 +108,7 @@ def _read(folder: Path) -> LocalRun | None:
         run = LocalRun.model_validate_json((folder / RECORD).read_bytes())
     except (OSError, ValidationError):
         return _of_release_0_1(folder)
-    status = "lost" if run.status == "running" and not _lives(run.pid) else run.status
+    status = "lost" if run.status == "running" and not _lives(run) else run.status
     return run.model_copy(update={"id": folder.name, "status": status})  # the folder may have been renamed, or be a copy
 
 
@@ -131,11 +133,22 @@ def _of_release_0_1(folder: Path) -> LocalRun | None:
         return None
 
 
-def _lives(pid: int) -> bool:
+def process_identity(pid: int) -> str:
+    """Return what tells a process from all others that had its number or will have it; empty where the system does not say it."""
     try:
-        os.kill(pid, 0)
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return (
+            f"{boot} {Path(f'/proc/{pid}/stat').read_bytes().rpartition(b')')[2].split()[19].decode()}"  # ticks from the boot to its start
+        )
+    except OSError:
+        return ""
+
+
+def _lives(run: LocalRun) -> bool:
+    try:
+        os.kill(run.pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return not run.process or process_identity(run.pid) in {"", run.process}

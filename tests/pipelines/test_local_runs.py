@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from components.classifier.errors import UsageError
 from pipelines.cli import runs as commands
 from pipelines.local import _end_group
-from pipelines.local_runs import MAX_WITH_ARTIFACTS, LocalRun, RunStep, drop_artifacts, find_run, list_runs
+from pipelines.local_runs import MAX_WITH_ARTIFACTS, LocalRun, RunStep, drop_artifacts, find_run, list_runs, process_identity
 
 
 def record(root: Path, number: int, *, status: str = "succeeded", pid: int = 0, trained: bool = True) -> LocalRun:
@@ -43,6 +43,16 @@ def test_runs_are_listed_newest_first_and_one_whose_process_is_gone_is_lost(tmp_
     (tmp_path / "stray").mkdir()
     (tmp_path / "stray" / "request.json").write_text("[]")
     assert [run.status for run in list_runs(tmp_path)] == ["running", "lost", "succeeded"]
+
+
+def test_a_run_whose_number_another_process_has_by_now_is_lost(tmp_path: Path) -> None:
+    run = record(tmp_path, 1, status="running", pid=os.getpid())
+    with subprocess.Popen(["sleep", "60"]) as other:
+        run.model_copy(update={"process": process_identity(other.pid)}).save(tmp_path / run.id)
+        other.kill()
+    assert find_run("last", tmp_path).status == "lost"
+    run.model_copy(update={"process": process_identity(os.getpid())}).save(tmp_path / run.id)
+    assert find_run("last", tmp_path).status == "running"
 
 
 def test_a_run_of_release_0_1_is_read_from_its_request(tmp_path: Path) -> None:
