@@ -19,7 +19,7 @@ from components.bundle.environment import load_environment
 from components.bundle.evaluation import Evaluation
 from components.bundle.model import Classifier
 from components.bundle.policy import Policy
-from components.classifier.errors import DataError, IntegrityError, RegistryError, UsageError
+from components.classifier.errors import DataError, IntegrityError, RegistryError, TrainingError, UsageError
 from components.evaluate.step import run as evaluate
 from components.gate.step import judge
 from components.publish.publishing import publish
@@ -193,6 +193,25 @@ def test_where_static_ranges_do_not_hold_only_weights_are_quantised(
     sizes = [(folder / files.ONNX).stat().st_size for folder in (tmp_path / "model", tmp_path / "bundle")]
     assert sizes[0] < sizes[1] / 2
     assert accuracy(Classifier(tmp_path / "model"), Dataset.load(tmp_path / "dark").split("test")) > 0.85
+
+
+def test_of_an_ensemble_with_an_int8_member_the_weights_of_the_others_are_rounded(
+    place: Place, int8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = publish_directory(place.registry, int8).version
+    mixed = place.make(tmp_path / "mixed", kind="ensemble", versions=f"{small},{place.versions[1]}")
+    version = publish_directory(place.registry, mixed).version
+    smaller = place.make(tmp_path / "smaller", kind="int8", versions=version)
+    assert "a part is in 8 bits already" in capsys.readouterr().out
+    assert (smaller / files.ONNX).stat().st_size < (mixed / files.ONNX).stat().st_size / 1.5
+    images = place.dataset.split("validation").images
+    assert (
+        Classifier(smaller).probabilities(images).argmax(axis=1) == Classifier(mixed).probabilities(images).argmax(axis=1)
+    ).mean() >= 0.98
+    again = publish_directory(place.registry, smaller).version
+    whole = place.make(tmp_path / "whole", kind="ensemble", versions=f"{small},{again}")
+    with pytest.raises(TrainingError, match="can be quantised still"):
+        place.make(tmp_path / "none", kind="int8", versions=publish_directory(place.registry, whole).version)
 
 
 def test_a_version_says_of_which_it_was_made(place: Place, ensemble: Path) -> None:

@@ -11,7 +11,6 @@ overflow, so that the same file would give other answers there.
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,14 @@ def calibration_pictures(split: Split, count: int) -> Pixels:
 def quantise_static(path: Path, pictures: Pixels) -> onnx.ModelProto:
     """Quantise a model with the activation ranges of some pictures, uint8 (N, H, W, C).
 
-    Raises TrainingError where onnxruntime cannot, or nothing in the graph could be quantised.
+    Raises TrainingError where onnxruntime cannot, where a part is in 8 bits already, as an ensemble's member that is an int8 version, or
+    where nothing in the graph could be quantised.
     """
+    if any(node.op_type == "DequantizeLinear" for node in onnx.load(path).graph.node):
+        raise TrainingError(
+            "static quantisation does not take a network of which a part is in 8 bits already; make each member an int8 version and an "
+            "ensemble of these, or set quantisation=weights"
+        )
     with tempfile.TemporaryDirectory(prefix="penstock-quantise-") as scratch:
         prepared, written = Path(scratch) / "prepared.onnx", Path(scratch) / "int8.onnx"
         with _explained():
@@ -65,13 +70,16 @@ def quantise_static(path: Path, pictures: Pixels) -> onnx.ModelProto:
                 op_types_to_quantize=[*PRODUCTS, *BETWEEN],
                 nodes_to_exclude=sorted({node.name for node in graph.node} - _quantised(graph)),
             )
-        return _checked(onnx.load(written), "QuantizeLinear")
+        model = onnx.load(written)
+    if not any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+        raise _nothing_to_quantise()
+    return model
 
 
 def quantise_weights(path: Path) -> onnx.ModelProto:
     """Round the weights of a model's products to whole numbers from -127 to 127 times a scale for each channel, symmetrically.
 
-    Raises TrainingError where there is none.
+    Raises TrainingError where there is none left.
     """
     model = onnx.load(path)
     graph, rounded = model.graph, dict[str, str]()
@@ -100,7 +108,9 @@ def quantise_weights(path: Path) -> onnx.ModelProto:
         graph.initializer.remove(constants[name])
     for node in reversed(dequantised):
         graph.node.insert(0, node)
-    return _checked(model, "DequantizeLinear")
+    if not rounded:
+        raise _nothing_to_quantise()
+    return model
 
 
 class _Pictures(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -137,7 +147,5 @@ def _quantised(graph: GraphProto) -> set[str]:
     return after
 
 
-def _checked(model: onnx.ModelProto, mark: str) -> onnx.ModelProto:
-    if not Counter(node.op_type for node in model.graph.node)[mark]:
-        raise TrainingError("the network has no convolution or matrix product that can be quantised; leave it as it is")
-    return model
+def _nothing_to_quantise() -> TrainingError:
+    return TrainingError("the network has no convolution or matrix product that can be quantised still; leave it as it is")
