@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from components.bundle.config import VARIANT, Variant
 from components.bundle.files import CARD, MANIFEST, SIGNATURE
 from components.bundle.formats import parsed
 from components.classifier.errors import DataError, IntegrityError
@@ -210,10 +211,12 @@ def differences(first: Manifest, second: Manifest) -> list[Difference]:
 
 
 def _fields(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    variant = Variant.of(manifest.parameters)
+    made = {"made as": str(variant)} if variant else {}
     return {
-        "origin": {field: getattr(manifest, field) for field in _ORIGIN},
+        "origin": {field: getattr(manifest, field) for field in _ORIGIN} | made,
         "classes": {name: position for position, name in enumerate(manifest.classes)},
-        "parameters": manifest.parameters,
+        "parameters": {name: value for name, value in manifest.parameters.items() if name != VARIANT},
         "metrics": manifest.metrics,
         "files": {name: entry.sha256 for name, entry in manifest.files.items()},
     }

@@ -353,3 +353,6 @@ def test_differences_are_named_by_section(tmp_path: Path) -> None:
     assert ("files", files.ONNX) in found
     assert ("files", files.EVALUATION) not in found
     assert differences(a, a) == []
+    variant = {"kind": "int8", "parents": [{"version": a.version, "sha256": a.content_digest}], "how": "weights rounded"}
+    (made,) = differences(a, a.model_copy(update={"parameters": {**a.parameters, "variant": variant}}))
+    assert (made.section, made.field, made.first, made.second) == ("origin", "made as", None, f"int8 of {a.version}: weights rounded")
