@@ -79,6 +79,8 @@ def find_run(selector: str, root: Path = RUNS) -> LocalRun:
         return found[0]
     if found:
         raise UsageError(f"several runs begin with {selector!r}: {', '.join(run.id for run in found[:5])}; give more of the ID")
+    if not runs:
+        raise UsageError(f"there is no run in {root.absolute()}; runs are known in the folder in which they were started: go there")
     raise UsageError(f"no run {selector!r} in {root}; `penstock runs list` shows the {len(runs)} that there are")
 
 

@@ -45,6 +45,11 @@ def test_runs_are_listed_newest_first_and_one_whose_process_is_gone_is_lost(tmp_
     assert [run.status for run in list_runs(tmp_path)] == ["running", "lost", "succeeded"]
 
 
+def test_in_another_folder_the_runs_are_said_to_be_where_they_were_started(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"no run in {tmp_path}; runs are known in the folder in which they were started"):
+        find_run("last", tmp_path)
+
+
 def test_a_run_whose_number_another_process_has_by_now_is_lost(tmp_path: Path) -> None:
     run = record(tmp_path, 1, status="running", pid=os.getpid())
     with subprocess.Popen(["sleep", "60"]) as other:
