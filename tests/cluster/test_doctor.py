@@ -73,16 +73,19 @@ class Ward:
         return done.stdout
 
     def versions(self) -> dict[str, str]:
-        """The resourceVersion of everything that the doctor could have changed."""
-        kinds = "all,sa,secret,cm,role,rolebinding,quota,limitrange,networkpolicy,pdb,inferenceservice,servingruntime"
+        """The resourceVersion of everything that the doctor could have changed: all of its namespaces, and what KServe defines."""
+        # not "all", which asks for the kinds that other tests define and remove meanwhile too
+        kinds = "po,svc,deploy,rs,sts,job,cj,hpa,pdb,sa,secret,cm,role,rolebinding,quota,limitrange,networkpolicy"
+        kinds += ",inferenceservice,servingruntime"
         found = {}
         for scope in (f"-n {self.namespace}", f"-n {self.runs}"):
             for it in json.loads(self.shell(f"kubectl get {kinds} {scope} -o json"))["items"]:
                 metadata = it["metadata"]
                 found[f"{it['kind']} {metadata['namespace']}/{metadata['name']}"] = metadata["resourceVersion"]
         for it in json.loads(self.shell("kubectl get ns,crd,clusterrole,clusterrolebinding,clusterstoragecontainer -o json"))["items"]:
-            if it["kind"] != "Namespace" or it["metadata"]["name"] in (self.namespace, self.runs):
-                found[f"{it['kind']} {it['metadata']['name']}"] = it["metadata"]["resourceVersion"]
+            kind, name = it["kind"], it["metadata"]["name"]
+            if {"Namespace": name in (self.namespace, self.runs), "CustomResourceDefinition": name.endswith("kserve.io")}.get(kind, True):
+                found[f"{kind} {name}"] = it["metadata"]["resourceVersion"]
         return found
 
 
