@@ -13,8 +13,8 @@ from components.registry.ledger import champion_of
 def deploy_local(registry: Registry, request: DeployRequest) -> str:
     """Make a version the champion; returns "deployed", or "unchanged" when it serves already or this run deployed it before.
 
-    Raises IntegrityError for a damaged version, and Overtaken or RolloutError when the request is stale: a version must not
-    replace one that it was never compared with.
+    Raises IntegrityError for a damaged version, VersionNotFound for one that was deleted, and Overtaken or RolloutError when the
+    request is stale: a version must not replace one that it was never compared with.
     """
     return "deployed" if _record(registry, request) else "unchanged"
 
@@ -57,6 +57,7 @@ def _record(registry: Registry, request: DeployRequest) -> Record | None:
         if champion_of(records) == request.version or request.recorded(records):
             return None
         request.refuse_stale(records)
+        registry.get(request.version)  # it may have been deleted while its files were hashed, which can take long
         return request.draft()
 
     return registry.ledger.append_if(decide)

@@ -125,6 +125,20 @@ def test_a_damaged_or_missing_version_is_not_deployed_even_by_force(registry: Re
     assert registry.ledger.records() == []
 
 
+def test_a_version_that_is_deleted_while_its_files_are_hashed_is_not_deployed(registry: Registry, versions: list[str]) -> None:
+    deploy(registry, request(versions[0]))
+
+    class Deleted(Registry):
+        def verify(self, version: str) -> list[str]:
+            problems = super().verify(version)
+            super().delete(version)
+            return problems
+
+    with pytest.raises(VersionNotFound, match=f"no version '{versions[1]}'"):
+        deploy(Deleted(registry.store, registry.name), request(versions[1], over=versions[0], run="run-2"))
+    assert registry.ledger.champion() == versions[0]
+
+
 def test_an_unknown_target_is_refused_by_name(registry: Registry, versions: list[str]) -> None:
     with pytest.raises(UsageError, match="target 'moon' is not available in this release; use local or kserve"):
         deploy(registry, request(versions[0], target="moon"))
