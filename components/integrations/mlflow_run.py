@@ -25,6 +25,8 @@ from components.integrations.observe import Event, Listener, Report, run_id
 
 TAG = "penstock.run"
 """The tag by which the steps of a pipeline run find their MLflow run."""
+SETTLE_SECONDS = 0.5
+"""And twice what making a run took: how long the step that made one waits for those that began before it and have not come yet."""
 _BATCH = 1000
 """How many metrics MLflow takes at a time."""
 
@@ -100,9 +102,11 @@ def _run(client: MlflowClient, model: str) -> MlflowRun:
     experiment, run = _experiment(client, model), run_id() or _own_id()
     if found := _oldest(client, experiment, run):
         return found
+    began = time.monotonic()
     own = client.create_run(experiment, tags={TAG: run}, run_name=run, start_time=int(time.time() * 1000))
+    time.sleep(SETTLE_SECONDS + 2 * (time.monotonic() - began))  # shards of a scoring start at once
     oldest = _oldest(client, experiment, run) or own
-    if oldest.info.run_id != own.info.run_id:  # shards of a scoring start at once
+    if oldest.info.run_id != own.info.run_id:
         client.delete_run(own.info.run_id)
     return oldest
 
