@@ -139,9 +139,8 @@ def process_identity(pid: int) -> str:
     """Return what tells a process from all others that had its number or will have it; empty where the system does not say it."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return (
-            f"{boot} {Path(f'/proc/{pid}/stat').read_bytes().rpartition(b')')[2].split()[19].decode()}"  # ticks from the boot to its start
-        )
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        return f"{boot} {fields[19]}"  # ticks from the boot to its start
     except OSError:
         return ""
 

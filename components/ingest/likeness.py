@@ -8,7 +8,7 @@ A candidate counts where the two also correlate: the hashes of many handwritten 
 """
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, FileRows, rows_of
 from components.ingest.pixels import PROCESS_MODULES
 from components.readers.listing import quoted, some
-from components.readers.processes import in_order, in_processes, processes_for
+from components.readers.processes import Group, Result, in_order, in_processes, processes_for
 from components.report.html import PictureOfDataset
 
 MAX_BITS = 6
@@ -120,21 +120,28 @@ def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = 
         later, earlier = np.flatnonzero(splits == code), np.flatnonzero((splits >= 0) & (splits < code))
         searches.append(_Search(scratch, later, earlier, hashes[later], _Known(hashes[earlier])))
     starts = [(k, start) for k, search in enumerate(searches) for start in range(0, len(search.later), _ASKED)]
-    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
-        if (processes := _processes(pictures.images)) > 1:
-            import joblib
+    work: Callable[[tuple[int, int]], list[Match]] = partial(_matches, searches)
+    if (processes := _processes(pictures.images)) > 1:
+        import joblib
 
-            joblib.dump(searches, stored := scratch.with_suffix(".search"))  # mapped by all processes, which share its memory
-            searches.clear()
-            matches = in_processes(starts, partial(_matches_of, stored), processes, PROCESS_MODULES)
-        else:
-            matches = in_order(pool, starts, partial(_matches, searches), cpus)
-        found = list(chain.from_iterable(matches))
+        joblib.dump(searches, stored := scratch.with_suffix(".search"))  # mapped by all processes, which share its memory
+        searches.clear()
+        work = partial(_matches_of, stored)
+    found = chain.from_iterable(_side_by_side(starts, work, processes))
     return sorted(found, key=lambda match: (-match.correlation, match.k))
 
 
 def _processes(images: Rows) -> int:
     return processes_for(images.shape[0]) if isinstance(images, FileRows) else 1
+
+
+def _side_by_side(groups: Sequence[Group], work: Callable[[Group], Result], processes: int) -> Iterator[Result]:
+    """Yield what `work` makes of each group, in their order: in several processes, or in threads of this one."""
+    if processes > 1:
+        yield from in_processes(groups, work, processes, PROCESS_MODULES)
+        return
+    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
+        yield from in_order(pool, groups, work, cpus)
 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
@@ -180,13 +187,9 @@ def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Ha
     step = min(_ROWS, rows_of(images))
     starts, work = range(0, count, step), partial(_hash_rows, images, path, step)
     progress, hashes = Progress(count, "thumbnails", log), list[Hashes]()
-    processes = _processes(images)
-    with ThreadPoolExecutor(available_cpus()) as pool:
-        for found in (
-            in_processes(starts, work, processes, PROCESS_MODULES) if processes > 1 else in_order(pool, starts, work, available_cpus())
-        ):
-            hashes.append(found)
-            progress.step(len(found))
+    for found in _side_by_side(starts, work, _processes(images)):
+        hashes.append(found)
+        progress.step(len(found))
     return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)
 
 

@@ -27,7 +27,7 @@ MAX_PICTURES = 10_000
 """Training pictures that the distances are fitted on, drawn at random."""
 MAX_FEATURES = 4096
 """A wider last layer would make model.onnx too large: then the logits are the features."""
-SMALLEST_LIMIT = 0.01
+MIN_LIMIT = 0.01
 """Of the largest squared distance of a class from the centre of all. Where the pictures of a class are almost alike, validation sets a
 smaller limit, at which the rounding of 32-bit numbers decides, and each runtime rounds in its own way."""
 GAIN, SHIFT = 0.25, 0.1
@@ -60,7 +60,7 @@ class ClassDistance(nn.Module):
     @property
     def smallest(self) -> float:
         """The smallest distance that 32-bit numbers tell from none."""
-        return SMALLEST_LIMIT * float(self.norms.max())
+        return MIN_LIMIT * float(self.norms.max())
 
     def forward(self, points: Tensor) -> Tensor:
         """Return the distances (N,)."""
