@@ -54,7 +54,7 @@ def test_a_write_that_hangs_is_sent_again(place: Place, between: ApiProxy) -> No
 def test_an_undo_goes_through_faults_too(place: Place, between: ApiProxy) -> None:
     place.deploy("v1", settle_seconds=0)
     between.plan = lambda number, *_: ("lost", "503", "429")[number % 3] if number % 2 else None
-    with pytest.raises(RolloutError, match=r"ImagePullBackOff.* serves again"):
+    with pytest.raises(RolloutError, match=r"(ErrImagePull|ImagePullBackOff).* serves again"):
         place.deploy("v2", runtime=place.runtime("no-image", bad.NO_IMAGE))
     assert place.served() == "v1"
     assert place.ledger()[1:] == [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")]

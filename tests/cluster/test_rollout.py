@@ -84,7 +84,7 @@ class Sight:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "crashes": (bad.CRASHES, "exit code 3"),
     "never-ready": (bad.NEVER_READY, "runs but is not ready"),
-    "no-image": (bad.NO_IMAGE, "ImagePullBackOff.*no-such-image"),
+    "no-image": (bad.NO_IMAGE, "ErrImagePull.*no-such-image"),
     "gpu": (bad.NEEDS_GPU, "Insufficient nvidia.com/gpu"),
 }
 

@@ -46,6 +46,11 @@ CASES: dict[str, tuple[Observation, str, str]] = {
     ),
     "no room": (waiting(pods=(pod(unschedulable="1 Insufficient nvidia.com/gpu."),)), "waiting", "Insufficient nvidia.com/gpu"),
     "first pull error": (waiting(pods=(pod(replace(MAIN, waiting="ErrImagePull", message="not found")),)), "waiting", "ErrImagePull"),
+    "second pull error": (
+        waiting(pods=(pod(replace(MAIN, waiting="ErrImagePull", message="not found", failed_pulls=2)),)),
+        "failed",
+        "pod p: the predictor: ErrImagePull: not found",
+    ),
     "image cannot be pulled": (
         waiting(pods=(pod(replace(MAIN, waiting="ImagePullBackOff", message="Back-off pulling x")),)),
         "failed",
@@ -198,6 +203,19 @@ def test_what_a_pod_waited_for_is_not_said_of_one_that_has_a_node() -> None:
     assert warning(placed, old) == ""
     assert warning(placed, old, new) == "the probe failed"
     assert warning(a_pod("p1", "r1"), old) == "0/1 nodes: Insufficient cpu"
+
+
+def test_pulls_that_failed_are_counted_for_each_container() -> None:
+    waiting = {"waiting": {"reason": "ErrImagePull", "message": "no such host"}}
+    statuses = [{"name": name, "state": waiting} for name in ("kserve-container", "agent")]
+    about = [{"uid": "p1", "fieldPath": f"spec.containers{{{status['name']}}}"} for status in statuses]
+    events = [{"involvedObject": it, "message": "Error: ErrImagePull", "count": count} for it, count in zip(about, (1, 2), strict=True)]
+    events.append({"involvedObject": about[0], "message": "Error: ImagePullBackOff", "count": 9})
+    pod = a_pod("p1", "r1", containerStatuses=statuses)
+    seen = read(service(), [deployment(NEW)], [replica_set(NEW, "r1", "1")], [pod], events, NEW, standard=True)
+    assert [container.failed_pulls for container in seen.pods[0].containers] == [1, 2]
+    readiness = assess(seen, NEW, 60)
+    assert (readiness.state, readiness.line) == ("failed", "pod p1: container agent: ErrImagePull: no such host")
 
 
 def test_a_runtime_that_is_missing_is_named() -> None:

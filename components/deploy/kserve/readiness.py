@@ -18,10 +18,11 @@ _FATAL = {
     "RunContainerError",
     "PostStartHookError",
 }
-"""Waiting reasons that do not pass by themselves. ErrImagePull is not one: the pull is tried again, and ImagePullBackOff follows."""
+"""Waiting reasons that do not pass by themselves. ErrImagePull is one when it comes again."""
 _PASSING = ("failed to sync", "timed out waiting for the condition")
 """In a fatal reason's message: the kubelet was too slow, and tries again."""
 _CRASHES = 2
+_FAILED_PULLS = 2
 _INVALID_SECONDS = 5.0
 """Just after an apply the status still describes the former spec."""
 _PERMANENT = ("forbidden", "violates PodSecurity", "exceeded quota", "denied the request")
@@ -76,6 +77,8 @@ def _remedy(not_created: str) -> str:
 
 def _has_failed(container: ContainerState, settled: bool) -> bool:
     if container.waiting in _FATAL and not any(sign in container.message for sign in _PASSING):
+        return True
+    if container.waiting == "ErrImagePull" and container.failed_pulls >= _FAILED_PULLS:
         return True
     return bool(container.ended) and container.restarts >= (1 if settled else _CRASHES)
 

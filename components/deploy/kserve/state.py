@@ -26,6 +26,8 @@ class ContainerState:
     restarts: int = 0
     waiting: str = ""
     message: str = ""
+    failed_pulls: int = 0
+    """How often its image could not be pulled."""
     ended: str = ""
     exit_code: int = 0
     ended_message: str = ""
@@ -211,8 +213,8 @@ def _pod_state(pod: Object, events: Sequence[Object]) -> PodState:
         address=pod_address(pod),
         unschedulable=unschedulable[0] if unschedulable else "",
         containers=tuple(
-            [_container_state(c, init=True) for c in status.get("initContainerStatuses") or []]
-            + [_container_state(c, init=False) for c in status.get("containerStatuses") or []]
+            [_container_state(c, about, init=True) for c in status.get("initContainerStatuses") or []]
+            + [_container_state(c, about, init=False) for c in status.get("containerStatuses") or []]
         ),
         warning="" if ready or not warnings else " ".join(str(warnings[-1].get("message", "")).split()),
     )
@@ -232,7 +234,7 @@ def pod_address(pod: Object) -> str:
     return f"http://{host}:{port}" if address else ""
 
 
-def _container_state(status: dict[str, Any], *, init: bool) -> ContainerState:
+def _container_state(status: dict[str, Any], events: Sequence[Object], *, init: bool) -> ContainerState:
     state, last = status.get("state") or {}, status.get("lastState") or {}
     waiting, ended = state.get("waiting") or {}, state.get("terminated") or last.get("terminated") or {}
     bad = bool(ended) and (not init or ended.get("exitCode", 0) != 0)  # a server that ends is wrong, whatever code it gives
@@ -243,10 +245,17 @@ def _container_state(status: dict[str, Any], *, init: bool) -> ContainerState:
         restarts=status.get("restartCount", 0),
         waiting=str(waiting.get("reason", "")),
         message=" ".join(str(waiting.get("message", "")).split()),
+        failed_pulls=_failed_pulls(events, status["name"]),
         ended=str(ended.get("reason") or "Error") if bad else "",
         exit_code=ended.get("exitCode", 0),
         ended_message=str(ended.get("message", "")) if bad else "",
     )
+
+
+def _failed_pulls(events: Sequence[Object], container: str) -> int:
+    """Count the pulls of a container's image that failed; its status says ImagePullBackOff only up to half a minute after the second."""
+    failed = [e for e in events if e.get("message") == "Error: ErrImagePull"]
+    return sum(e.get("count") or 1 for e in failed if e["involvedObject"].get("fieldPath", "").endswith(f"{{{container}}}"))
 
 
 def _invalid(live: Object) -> str:
