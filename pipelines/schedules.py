@@ -35,6 +35,8 @@ class Schedule:
     name: str
     state: str
     trigger: Trigger
+    created: str = ""
+    """When it was made, as text that sorts by time."""
 
 
 def read_trigger(cron: str, every: str) -> Trigger:
@@ -89,11 +91,12 @@ def create_schedule(
 
     `mlflow`: as `submit` takes it, for each run.
 
-    Raises UsageError when a schedule has this name already, and what `submit` raises.
+    Raises UsageError when a schedule has this name already, also one that somebody made at the same time, and what `submit` raises.
     """
+    taken = UsageError(f"there is a schedule {name} already; delete it by `penstock schedule delete {name}`, or give another --as")
     with compiled(pipeline) as package, connected(server) as client:
-        if any(schedule.name == name for schedule in _all(client, server)):
-            raise UsageError(f"there is a schedule {name} already; delete it by `penstock schedule delete {name}`, or give another --as")
+        if _called(name, client, server):
+            raise taken
         if mlflow:
             add_plugins(client, mlflow_plugin(mlflow))
         made = client.create_recurring_run(
@@ -107,6 +110,10 @@ def create_schedule(
             no_catchup=True,
             service_account=service_account or None,
         )
+        first = next(iter(_called(name, client, server)), None)
+        if first is not None and first.id != made.recurring_run_id:  # Kubeflow takes a name twice
+            client.delete_recurring_run(made.recurring_run_id)
+            raise taken
     return Schedule(made.recurring_run_id, name, "active", trigger)
 
 
@@ -140,6 +147,11 @@ def find_schedule(schedules: Iterable[Schedule], wanted: str) -> Schedule:
     return found[0]
 
 
+def _called(name: str, client: Any, server: Server) -> list[Schedule]:
+    """Return the schedules of a name, the one that was made first in front."""
+    return sorted((one for one in _all(client, server) if one.name == name), key=lambda one: (one.created, one.id))
+
+
 def _all(client: Any, server: Server) -> list[Schedule]:
     found: list[Schedule] = []
     token = ""
@@ -157,4 +169,5 @@ def _schedule(run: Any) -> Schedule:
     trigger = Trigger(cron=cron.cron) if cron else Trigger(seconds=int(periodic.interval_second) if periodic else 0)
     states = {"ENABLED": "active", "DISABLED": "paused"}
     status = str(run.status or "")
-    return Schedule(run.recurring_run_id, run.display_name or "", states.get(status, status.lower()), trigger)
+    created = str(run.created_at or "")
+    return Schedule(run.recurring_run_id, run.display_name or "", states.get(status, status.lower()), trigger, created)

@@ -50,11 +50,10 @@ def publish_files(registry: Registry, files: Mapping[str, Path], *, run: str = "
         if not path.is_file():
             raise DataError(f"{path} is not a file, and a model version holds only files; remove {name!r} and publish again")
     draft = _draft(registry.name, files, run)
-    found = _find(registry, draft)
-    if found is None:
-        return _Publication(registry, draft, files).publish()
-    _mend(registry, found.manifest, draft, files)
-    return found
+    if (found := _find(registry, draft)) is not None:
+        _mend(registry, found.manifest, draft, files)
+        found = _find(registry, draft)  # it may have been deleted while it was looked at
+    return found or _Publication(registry, draft, files).publish()
 
 
 def _mend(registry: Registry, manifest: Manifest, draft: Manifest, files: Mapping[str, Path]) -> None:
@@ -193,6 +192,8 @@ def copy_version(source: Registry, target: Registry, version: str, progress: Pro
         if there.manifest.files != found.manifest.files:
             raise IntegrityError(f"{there.uri} holds another model card than {found.uri}; delete one of them and copy again") from None
         return there
+    for name in sorted(found.manifest.files.keys() - target.sizes(version).keys()):  # who deleted it there meanwhile took them
+        _copy_file(source, target, found.manifest, name)
     return target.get(version)
 
 

@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,25 +155,30 @@ class Registry:
         return self.resolve(self.match(selector))
 
     def delete(self, version: str) -> None:
-        """Remove a version, its manifest first, so that it ceases to exist at once.
+        """Remove a version, its manifest first, so that it ceases to exist at once; one that is published again meanwhile goes whole too.
 
         Raises RegistryError for the champion, VersionNotFound for a version that is not there at all.
         """
         self.refuse_champion(version)
-        keys = [entry.key for entry in self.store.list(self.key(version, ""))] if VERSION_PATTERN.fullmatch(version) else []
-        if not keys:
+        if not VERSION_PATTERN.fullmatch(version) or not self.sizes(version):
             raise self._not_found(version)
         manifest_key = self.key(version, MANIFEST)
-        manifest = self.store.read(manifest_key, MAX_BYTES) if manifest_key in keys else None
-        self.store.delete(manifest_key)
-        try:
-            self.refuse_champion(version)  # it may have been deployed since
-        except RegistryError:
-            if manifest is not None:
-                self.store.create(manifest_key, manifest)
-            raise
-        for key in keys:
-            self.store.delete(key)
+        while True:
+            keys = {entry.key for entry in self.store.list(self.key(version, ""))}
+            manifest = None
+            with suppress(ObjectNotFound):
+                manifest = self.store.read(manifest_key, MAX_BYTES)
+            self.store.delete(manifest_key)
+            try:
+                self.refuse_champion(version)  # it may have been deployed since
+            except RegistryError:
+                if manifest is not None:
+                    self.store.create(manifest_key, manifest)
+                raise
+            for key in sorted(keys - {manifest_key}):
+                self.store.delete(key)
+            if not self.store.exists(manifest_key):
+                return
 
     def uri(self, version: str) -> str:
         """Return the address of a version's folder, with a slash at the end."""

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -26,6 +26,8 @@ class Kubeflow(ThreadingHTTPServer):
         self.run_id = "r-1"
         self.states: list[tuple[str, dict[str, str]]] = []
         """What the run is at each look at it: its state and its steps'."""
+        self.between: Callable[[], object] | None = None
+        """What happens once, when a recurring run is about to be made."""
 
     @property
     def url(self) -> str:
@@ -66,7 +68,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
         if self.path.endswith("/recurringruns"):
-            made = {**body, "recurring_run_id": f"s-{len(self.server.recurring) + 1}", "status": "ENABLED"}
+            between, self.server.between = self.server.between, None
+            if between:
+                between()
+            number = len(self.server.recurring) + 1
+            made = {**body, "recurring_run_id": f"s-{number}", "status": "ENABLED", "created_at": f"2026-01-02T03:04:{number:02d}Z"}
             self.server.recurring[made["recurring_run_id"]] = made
             self.answer(made)
         elif "/recurringruns/" in self.path:

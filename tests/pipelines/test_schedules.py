@@ -114,6 +114,17 @@ def test_a_name_that_is_taken_or_unknown_or_ambiguous_is_refused(
     assert "name one by its ID: s-1, s-2" in penstock(monkeypatch, capsys, "schedule", "delete", "scoring-digits").text
 
 
+def test_of_two_that_make_a_schedule_of_one_name_at_once_the_second_is_told(
+    schedule: Penstock, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubeflow.between = lambda: schedule("scoring", "--every", "6h", "--as", "hourly")
+    second = penstock(monkeypatch, capsys, "schedule", "scoring", "--every", "1d", "--as", "hourly")
+    assert second.code == 2
+    assert "there is a schedule hourly already" in second.text
+    (made,) = kubeflow.recurring.values()
+    assert made["trigger"]["periodic_schedule"]["interval_second"] == 21600
+
+
 def test_a_server_that_refuses_is_one_line(
     schedule: Penstock, kubeflow: Kubeflow, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

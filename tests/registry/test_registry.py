@@ -171,6 +171,61 @@ def test_a_version_deployed_while_it_is_deleted_is_kept(registry: Registry, tmp_
     assert registry.verify(version) == []
 
 
+@pytest.mark.parametrize("deletions", [1, 3])
+def test_a_version_that_is_published_while_it_is_deleted_is_whole_or_gone(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletions: int
+) -> None:
+    bundle = bundles.quick(tmp_path / "a", b"a")
+    version = publish_directory(registry, bundle).version
+    delete, left = registry.store.delete, deletions
+
+    def published_meanwhile(key: str) -> None:
+        nonlocal left
+        delete(key)
+        left -= 1
+        if not left:
+            publish_directory(Registry(registry.store, "digits"), bundle)
+
+    monkeypatch.setattr(registry.store, "delete", published_meanwhile)
+    registry.delete(version)
+    assert registry.find(version) is None
+    assert registry.sizes(version) == {}
+
+
+def test_a_version_that_is_deleted_while_it_is_published_again_is_published(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = bundles.quick(tmp_path / "a", b"a")
+    version = publish_directory(registry, bundle).version
+    sizes = registry.sizes
+
+    def deleted_meanwhile(version: str) -> dict[str, int]:
+        monkeypatch.setattr(registry, "sizes", sizes)
+        Registry(registry.store, "digits").delete(version)
+        return sizes(version)
+
+    monkeypatch.setattr(registry, "sizes", deleted_meanwhile)
+    assert publish_directory(registry, bundle).version == version
+    assert registry.verify(version) == []
+
+
+def test_a_version_that_is_deleted_while_it_is_copied_there_is_whole_in_the_end(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish_directory(registry, bundles.quick(tmp_path / "a", b"a")).version
+    target = Registry(LocalStore(tmp_path / "target"), "digits")
+    create = target.store.create
+
+    def deleted_before(key: str, data: bytes) -> None:
+        if key.endswith(files.MANIFEST):
+            Registry(target.store, "digits").delete(version)
+        create(key, data)
+
+    monkeypatch.setattr(target.store, "create", deleted_before)
+    copy_version(registry, target, version)
+    assert target.verify(version) == []
+
+
 @pytest.mark.parametrize("complete", [True, False])
 def test_a_failed_publish_takes_its_files_back_unless_another_one_completed_the_version(tmp_path: Path, complete: bool) -> None:
     bundle = bundles.quick(tmp_path / "bundle", b"a")
