@@ -163,6 +163,11 @@ def verify_directory(directory: Path) -> Manifest:
     return manifest
 
 
+def holds(directory: Path, version: str) -> bool:
+    """Say whether a local folder holds this version; raises IntegrityError where it has a manifest and is not what that says."""
+    return (directory / MANIFEST).exists() and verify_directory(directory).version == version
+
+
 def directory_problems(directory: Path, manifest: Manifest) -> list[str]:
     """Name each missing, changed and extra file of a local model folder."""
     present = {path.relative_to(directory).as_posix(): path for path in sorted(directory.rglob("*")) if not path.is_dir()}

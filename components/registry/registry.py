@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.bundle.files import MANIFEST
-from components.classifier.errors import IntegrityError, ObjectNotFound, RegistryError, UsageError, VersionNotFound
+from components.classifier.errors import DiskError, IntegrityError, ObjectNotFound, RegistryError, UsageError, VersionNotFound
 from components.registry.ledger import Ledger
-from components.registry.manifest import MAX_BYTES, VERSION_PATTERN, Manifest, parse, size_problems, verify_directory
+from components.registry.manifest import MAX_BYTES, VERSION_PATTERN, Manifest, holds, parse, size_problems
 from components.settings.base import check_model_name, is_model_name
 from components.storage import Store
 from components.storage.files import atomic_directory, write_file
@@ -88,16 +88,20 @@ class Registry:
         """
         manifest = self.get(version).manifest
         if destination.is_dir() and any(destination.iterdir()):
-            if files is None and (destination / MANIFEST).exists() and verify_directory(destination).version == version:
+            if files is None and holds(destination, version):
                 return destination
             raise UsageError(f"{destination} is not empty; name a folder that is new or empty")
         self.refuse(version, size_problems(self.sizes(version), manifest))
         wanted = sorted(manifest.files) if files is None else sorted(set(files) - {MANIFEST})
         if unknown := set(wanted) - manifest.files.keys():
             raise RegistryError(f"version {version} has no file {sorted(unknown)}; it has {sorted(manifest.files)}")
-        with atomic_directory(destination) as folder:
-            self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, folder / name)])
-            write_file(folder / MANIFEST, [manifest.to_bytes()])
+        try:
+            with atomic_directory(destination) as folder:
+                self.refuse(version, [f"{name} was changed" for name in wanted if not self.fetch_file(manifest, name, folder / name)])
+                write_file(folder / MANIFEST, [manifest.to_bytes()])
+        except DiskError:
+            if not (files is None and holds(destination, version)):  # another process that fetched it may have been first
+                raise
         return destination
 
     @contextmanager

@@ -18,7 +18,7 @@ from components.classifier.errors import (
     UsageError,
     VersionNotFound,
 )
-from components.registry import Record, Registry, differences, verify_directory
+from components.registry import Manifest, Record, Registry, differences, verify_directory
 from components.registry.publication import copy_version, publish_directory
 from components.storage import Store, open_store
 from components.storage.local import LocalStore
@@ -169,6 +169,22 @@ def test_a_version_deployed_while_it_is_deleted_is_kept(registry: Registry, tmp_
     with pytest.raises(RegistryError, match="is the champion"):
         registry.delete(version)
     assert registry.verify(version) == []
+
+
+def test_two_that_fetch_a_version_into_one_folder_at_once_both_have_it(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = publish_directory(registry, bundles.quick(tmp_path / "a", b"a")).version
+    fetch_file = registry.fetch_file
+
+    def other_first(manifest: Manifest, name: str, destination: Path) -> bool:
+        Registry(registry.store, "digits").fetch(version, tmp_path / "cache" / version)
+        return fetch_file(manifest, name, destination)
+
+    monkeypatch.setattr(registry, "fetch_file", other_first)
+    assert registry.fetch(version, tmp_path / "cache" / version) == tmp_path / "cache" / version
+    assert verify_directory(tmp_path / "cache" / version).version == version
+    assert [folder.name for folder in (tmp_path / "cache").iterdir()] == [version]
 
 
 @pytest.mark.parametrize("deletions", [1, 3])
