@@ -25,8 +25,9 @@ def choose_device(requested: str, gpus: str = "0") -> torch.device:
     if requested == "cpu":
         raise TrainingError(f"device=cpu and {request} contradict each other; use gpus=0, or device=auto")
     if found is None:
+        why = "this torch is built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         raise TrainingError(
-            f"{request} was requested, but there is no GPU here ({_why_none()}); run on a node with one, or use device=auto and gpus=0"
+            f"{request} was requested, but there is no GPU here ({why}); run on a node with one, or use device=auto and gpus=0"
         )
     there = torch.cuda.device_count() if found.type == "cuda" else 1
     if wants_gpu and int(gpus) > there:
@@ -78,9 +79,3 @@ def _numbered(requested: str) -> torch.device:
     if not number.isdigit() or int(number) >= count:
         raise TrainingError(f"device={requested} was requested, but there are {count} CUDA devices; use cuda:0 to cuda:{count - 1}")
     return torch.device(requested)
-
-
-def _why_none() -> str:
-    if torch.version.cuda is None:
-        return "this torch is built without CUDA"
-    return "torch sees no CUDA device"

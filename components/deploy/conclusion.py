@@ -1,5 +1,6 @@
 """The end of a run that deploys: what served before is back if the deploy step was cut off, and people are told the outcome."""
 
+import html
 import itertools
 import os
 from dataclasses import dataclass, replace
@@ -140,7 +141,7 @@ def notify(outcome: Outcome) -> str:
         return f"nobody is notified: {WEBHOOK} is not set"
     link = f" <{outcome.link}|the run>" if outcome.link else ""
     try:
-        _post(address, {"text": _slack(outcome.headline) + link})
+        _post(address, {"text": html.escape(outcome.headline, quote=False) + link})
     except requests.HTTPError as error:
         return f"warning: the webhook was not notified: it answers {error.response.status_code}; look at {WEBHOOK}"
     except (requests.RequestException, ValueError) as error:  # its text would tell the address, which is a secret
@@ -158,10 +159,6 @@ def _may_pass(error: BaseException) -> bool:
 def _post(address: str, body: dict[str, str]) -> None:
     answer = requests.post(address, json=body, timeout=_SECONDS, allow_redirects=False, proxies=requests_proxies(address))
     answer.raise_for_status()
-
-
-def _slack(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _link(run: str) -> str:

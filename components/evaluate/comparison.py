@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -93,37 +94,29 @@ def score_champion(
 
     Where they cannot be compared, the reason is recorded and nothing is raised: the gate then holds.
     """
+    facts: dict[str, Any] = {"version": files.version, "classes_equal": False, "shape_equal": False, "dataset_digest": ""}
+
+    def not_compared(reason: str) -> tuple[Champion, None]:
+        return Champion(**facts, same_images=False, reason=reason, paired=None), None
+
     if files.path is None:
-        return _not_compared(files, files.problem or "its files could not be fetched"), None
+        return not_compared(files.problem or "its files could not be fetched")
     try:
         champion = Classifier(files.path)
     except IntegrityError as error:
-        return _not_compared(files, f"it cannot be loaded: {error}"), None
-    classes_equal, shape_equal = champion.classes == challenger.classes, champion.spec == challenger.spec
-    digest = champion.config.dataset_digest
-    if not classes_equal:
-        reason = f"it knows other classes: {difference(champion.classes, challenger.classes)}"
-        return _not_compared(files, reason, classes_equal=False, shape_equal=shape_equal, digest=digest), None
-    if not shape_equal:
-        reason = f"it takes {champion.spec} pictures, the challenger {challenger.spec}"
-        return _not_compared(files, reason, classes_equal=True, shape_equal=False, digest=digest), None
+        return not_compared(f"it cannot be loaded: {error}")
+    facts["classes_equal"], facts["shape_equal"] = champion.classes == challenger.classes, champion.spec == challenger.spec
+    facts["dataset_digest"] = champion.config.dataset_digest
+    if not facts["classes_equal"]:
+        return not_compared(f"it knows other classes: {difference(champion.classes, challenger.classes)}")
+    if not facts["shape_equal"]:
+        return not_compared(f"it takes {champion.spec} pictures, the challenger {challenger.spec}")
     try:
         theirs = score(champion, images).probabilities
     except EvaluationError as error:
-        return _not_compared(files, f"it cannot be scored: {error}", classes_equal=True, shape_equal=True, digest=digest), None
+        return not_compared(f"it cannot be scored: {error}")
     paired = compare(labels, probabilities, theirs, challenger.classes, groups)
-    return (
-        Champion(
-            version=files.version,
-            classes_equal=True,
-            shape_equal=True,
-            same_images=True,
-            dataset_digest=digest,
-            reason="",
-            paired=paired,
-        ),
-        theirs,
-    )
+    return Champion(**facts, same_images=True, reason="", paired=paired), theirs
 
 
 def difference(mine: list[str], theirs: list[str]) -> str:
@@ -134,17 +127,3 @@ def difference(mine: list[str], theirs: list[str]) -> str:
         return "the same names in another order"
     first = next(k for k, (a, b) in enumerate(zip(mine, theirs, strict=True)) if a != b)
     return f"number {first} is {mine[first]!r} against {theirs[first]!r}"
-
-
-def _not_compared(
-    files: VersionFiles, reason: str, *, classes_equal: bool = False, shape_equal: bool = False, digest: str = ""
-) -> Champion:
-    return Champion(
-        version=files.version,
-        classes_equal=classes_equal,
-        shape_equal=shape_equal,
-        same_images=False,
-        dataset_digest=digest,
-        reason=reason,
-        paired=None,
-    )

@@ -12,8 +12,8 @@ from components.bundle.dataset import Labels
 from components.bundle.evaluation import Slice
 from components.classifier.errors import EvaluationError
 from components.classifier.images import Pixels, brightness_and_contrast
-from components.classifier.intervals import effective_interval, holm
-from components.evaluate.metrics import effective_by_groups, proportion
+from components.classifier.intervals import holm
+from components.evaluate.metrics import by_groups, proportion
 
 MAX_VALUES = 20
 """A column with more distinct values holds identifiers or measurements, not groups."""
@@ -109,9 +109,8 @@ def slice_accuracies(
     for (column, value, rows), p in zip(groups, p_values, strict=True):
         accuracy, effective = proportion(int(correct[rows].sum()), int(rows.sum())), None
         if members is not None:
-            effective = effective_by_groups(correct[rows], members[rows])
-            low, high = effective_interval(accuracy.value, effective)
-            accuracy = accuracy.model_copy(update={"low": low, "high": high, "method": f"{accuracy.method}, groups"})
+            accuracy, counted = by_groups(accuracy, correct[rows], column, members[rows])
+            effective = counted.effective
         found.append(Slice(column=column, value=value, accuracy=accuracy, p_worse=p, effective=effective))
     return found
 

@@ -69,10 +69,10 @@ def measure_tradeoff(
         models.append((one, classifier))
         correct.append(int((answers.argmax(axis=1) == labels).sum()))
     batch = np.ascontiguousarray(images[np.arange(BATCH) % len(images)])
-    alone = _medians([classifier for _, classifier in models], batch, 1)
-    together = _medians([classifier for _, classifier in models], batch, BATCH)
+    alone, runs = _medians([classifier for _, classifier in models], batch, 1)
+    together, more_runs = _medians([classifier for _, classifier in models], batch, BATCH)
     measured = []
-    for (one, classifier), right, one_ms, batch_ms in zip(models, correct, alone.medians, together.medians, strict=True):
+    for (one, classifier), right, one_ms, batch_ms in zip(models, correct, alone, together, strict=True):
         low, high = proportion_interval(right, len(labels))
         measured.append(
             Measured(
@@ -87,17 +87,11 @@ def measure_tradeoff(
                 batch_ms=batch_ms / BATCH,
             )
         )
-    return Tradeoff(models=measured, batch=BATCH, threads=THREADS, runs=min(alone.runs, together.runs), hardware=hardware())
+    return Tradeoff(models=measured, batch=BATCH, threads=THREADS, runs=min(runs, more_runs), hardware=hardware())
 
 
-@dataclass(frozen=True)
-class _Medians:
-    medians: list[float]
-    """Milliseconds of a run, for each model."""
-    runs: int
-
-
-def _medians(models: Sequence[Classifier], pictures: Pixels, size: int) -> _Medians:
+def _medians(models: Sequence[Classifier], pictures: Pixels, size: int) -> tuple[list[float], int]:
+    """Milliseconds of a run, for each model, and the number of runs."""
     times: list[list[float]] = []
     begun = time.perf_counter()
     for k in range(WARM_UP + RUNS):
@@ -112,7 +106,7 @@ def _medians(models: Sequence[Classifier], pictures: Pixels, size: int) -> _Medi
         if len(times) >= WARM_UP + MIN_RUNS and time.perf_counter() - begun > SECONDS:
             break
     timed = np.array(times[WARM_UP:])
-    return _Medians(np.median(timed, axis=0).tolist(), len(timed))
+    return np.median(timed, axis=0).tolist(), len(timed)
 
 
 def hardware() -> str:

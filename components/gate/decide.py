@@ -66,7 +66,9 @@ def decide(
     results = _judge(policy, checked, version, serving, judged_before)
     verdict, summary = _verdict(results)
     if strategy == "force":
-        results = [_forced(result) for result in results]
+        results = [
+            result.model_copy(update={"outcome": "skipped", "reason": f"by itself {result.outcome}: {result.reason}"}) for result in results
+        ]
         verdict, summary = "promote", f"forced by {actor}: {reason} (by itself {verdict}: {summary})"
     return Decision(
         verdict=verdict,
@@ -155,10 +157,6 @@ def _named(results: list[RuleResult], outcome: Outcome) -> str:
 def _with_versions(result: RuleResult) -> RuleResult:
     """The comparison with the champion says nothing by its name alone: which versions it is about belongs into the summary."""
     return result.model_copy(update={"rule": f"champion ({result.reason})"}) if result.rule == "champion" else result
-
-
-def _forced(result: RuleResult) -> RuleResult:
-    return result.model_copy(update={"outcome": "skipped", "reason": f"by itself {result.outcome}: {result.reason}"})
 
 
 def check_evaluation(raw: Evaluation | Mapping[str, object]) -> Evaluation | list[str]:

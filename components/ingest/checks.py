@@ -109,13 +109,13 @@ def check_constant(collection: Collection, keep: npt.NDArray[np.bool_], levels: 
     if not count:
         return Check("constant pictures", True, "no picture has one colour only")
     found = np.flatnonzero(constant)
-    example = quoted(collection.names[found[0]])
+    example, value = quoted(collection.names[found[0]]), collection.images[found[0] : found[0] + 1][0, 0, 0].tolist()
     per_class = {name: _share(constant, collection.labels == label, keep) for label, name in enumerate(collection.classes)}
     worst = max(per_class, key=lambda name: per_class[name])
     if count > MAX_CONSTANT * total or per_class[worst] > MAX_CONSTANT_OF_CLASS:
         raise DataError(
             f"{count} of {total} pictures have one colour only (class {worst!r}: {per_class[worst]:.0%}; such as {example}, value "
-            f"{_corner(collection, int(found[0]))}); nothing can be learned from them: look how they were saved, or remove them"
+            f"{value}); nothing can be learned from them: look how they were saved, or remove them"
             f"{_shallow(collection, levels)}"
         )
     named = some(collection.names[k] for k in found)
@@ -159,11 +159,6 @@ def check_companions(collection: Collection) -> Check | None:
         return None
     told = f"{counted(len(named), 'picture')} named like a mask or copy of the one beside it: {some(named, 3)}"
     return Check("companions", False, f"{told}; move them out of the source, unless they are pictures like the others")
-
-
-def _corner(collection: Collection, k: int) -> list[int]:
-    values: list[int] = collection.images[k : k + 1][0, 0, 0].tolist()
-    return values
 
 
 def _shallow(collection: Collection, levels: int) -> str:

@@ -7,7 +7,7 @@
 - Files `.cls` or `.json` beside the pictures of an archive are webdataset's labels.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby, islice
@@ -231,14 +231,11 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}
     rows = chain.from_iterable(_rows(source, file) for file in files)
-    records = _named_alike(rows, iter(layout.places), layout)
+    # Each row takes over the name that is there: a second text of millions costs memory.
+    names = iter(layout.places)
+    records = (replace(record, input=next(names)) for record in rows if record.input in layout.places)
     read_too = {file.name for file in files} | (saved.read_too if saved else set())
     return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too=read_too)
-
-
-def _named_alike(rows: Iterable[Encoded | Unreadable], names: Iterator[str], layout: Layout) -> Iterator[Encoded | Unreadable]:
-    """The rows that have a place, in its order; each takes over the name that is there, as a second text of millions costs memory."""
-    return (replace(record, input=next(names)) for record in rows if record.input in layout.places)
 
 
 def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:

@@ -18,7 +18,6 @@ import attr
 from openlineage.client import OpenLineageClient
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent, RunState, set_producer
 from openlineage.client.facet_v2 import (
-    JobFacet,
     RunFacet,
     data_quality_assertions_dataset,
     data_quality_metrics_input_dataset,
@@ -71,11 +70,12 @@ def _client() -> OpenLineageClient:
 def run_event(event: Event, run: str) -> RunEvent:
     """Return the event in OpenLineage's form; `run` is the ID of the step's run."""
     report = event.report
+    kind = job_type_job.JobTypeJobFacet(processingType="BATCH", integration="PENSTOCK", jobType="TASK")
     return RunEvent(
         eventType=RunState(event.state),
         eventTime=datetime.now(UTC).isoformat(),
         run=Run(runId=run, facets=dict(_run_facets(event))),
-        job=Job(namespace=_namespace(), name=f"penstock.{report.step}", facets=_job_facets()),
+        job=Job(namespace=_namespace(), name=f"penstock.{report.step}", facets={"jobType": kind}),
         inputs=[_input(data) for data in report.inputs],
         outputs=[_output(data) for data in report.outputs],
     )
@@ -102,10 +102,6 @@ def identify(address: str) -> tuple[str, str]:
 
 def _namespace() -> str:
     return os.environ.get("OPENLINEAGE_NAMESPACE", "").strip() or NAMESPACE
-
-
-def _job_facets() -> dict[str, JobFacet]:
-    return {"jobType": job_type_job.JobTypeJobFacet(processingType="BATCH", integration="PENSTOCK", jobType="TASK")}
 
 
 def _run_facets(event: Event) -> Iterator[tuple[str, RunFacet]]:

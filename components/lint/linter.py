@@ -106,8 +106,11 @@ def _subjects(source: Source, patches: set[Path], project: Project, report: Repo
         for pipeline in _pipelines(document, source.documents[index + 1 : index + 2]):
             report.pipelines += 1
             yield pipeline
+    named = source.file != "standard input"
+    if "patch" in Path(source.file).name.lower() or (named and Path(source.file).resolve() in patches):
+        return  # parts of objects
     for manifest in project.manifests:
-        if manifest.document in source.documents and not _is_patch(source.file, patches):
+        if manifest.document in source.documents:
             report.manifests += 1
             yield manifest
 
@@ -144,11 +147,6 @@ def _kustomizations(sources: list[Source]) -> tuple[set[Path], Project]:
         if kind and version and not version.startswith("kustomize.config.k8s.io") and not mapping(value, "spec", "pipelineSpec", "root"):
             project.manifests.append(Manifest(document, project))
     return patches, project
-
-
-def _is_patch(file: str, patches: set[Path]) -> bool:
-    """Whether a file holds parts of objects: a kustomization says so, or its name does."""
-    return "patch" in Path(file).name.lower() or (file != "standard input" and Path(file).resolve() in patches)
 
 
 def _without_ignored(source: Source, findings: list[Finding]) -> Iterator[Finding]:

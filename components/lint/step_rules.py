@@ -238,13 +238,10 @@ def step_without_resources(pipeline: Pipeline) -> Iterator[Hit]:
 
     Fix: task.set_cpu_request, set_memory_request and set_memory_limit.
     """
-    found = [task for task in pipeline.steps if not _has_resources(mapping(pipeline.executors, task.executor, "container", "resources"))]
+    asked = [(task, " ".join(mapping(pipeline.executors, task.executor, "container", "resources"))) for task in pipeline.steps]
+    found = [task for task, names in asked if not re.search("cpu|memory", names, re.IGNORECASE)]
     if found:
         yield Hit(pipeline.executor_at(found[0].executor), f"no requests or limits: {listed(it.name for it in found)}")
-
-
-def _has_resources(resources: dict[str, object]) -> bool:
-    return any("cpu" in key.lower() or "memory" in key.lower() for key in resources)
 
 
 @rule(Level.NOTE)

@@ -76,7 +76,9 @@ def count(path: Path, name: str, _reading: Reading) -> int | None:
         header, shape = _header(file, name)
     if _is_gzip(path):
         return None
-    _check_size(path.stat().st_size, header + prod(shape), name)
+    size, expected = path.stat().st_size, header + prod(shape)
+    if size != expected:
+        raise DataError(f"{name} has {size} bytes, and its header announces {expected}; it is cut or damaged: copy it again")
     return shape[0]
 
 
@@ -125,8 +127,3 @@ def _header(file: BinaryIO, name: str) -> tuple[int, tuple[int, int, int, int]]:
     if shape[1] * shape[2] > MAX_PIXELS:
         raise DataError(f"{name} announces pictures of {shape[1]}x{shape[2]}, more than the limit of {MAX_PIXELS} pixels; it is damaged")
     return 4 + 4 * len(sizes), (shape[0], shape[1], shape[2], shape[3])
-
-
-def _check_size(size: int, expected: int, name: str) -> None:
-    if size != expected:
-        raise DataError(f"{name} has {size} bytes, and its header announces {expected}; it is cut or damaged: copy it again")

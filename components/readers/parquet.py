@@ -173,7 +173,7 @@ def _column(schema: pa.Schema, name: str, wanted: str) -> str:
         if wanted not in candidates:
             raise DataError(f"{name} has no column {wanted!r} with encoded pictures; its columns are: {listed}")
         return wanted
-    declared = [column for column in _declared(schema) if column in candidates]
+    declared = [column for column, feature in _features(schema).items() if feature.get("_type") == "Image" and column in candidates]
     if len(declared) == 1:
         return declared[0]
     if len(candidates) != 1:
@@ -195,11 +195,6 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 def _is_binary(kind: pa.DataType) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-
-def _declared(schema: pa.Schema) -> list[str]:
-    """Return the columns that Hugging Face's metadata declares as pictures."""
-    return [column for column, feature in _features(schema).items() if feature.get("_type") == "Image"]
 
 
 def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:

@@ -30,11 +30,13 @@ def choose(registry: Registry, options: VariantSettings) -> Chosen:
     """
     versions = [registry.select(selector) for selector in options.selectors]
     if len(set(versions)) < len(versions):
-        raise UsageError(f"versions={options.versions!r} names {_duplicate(versions)} twice; name each version once")
+        twice = next(version for version in versions if versions.count(version) > 1)
+        raise UsageError(f"versions={options.versions!r} names {twice} twice; name each version once")
     with tempfile.TemporaryDirectory(prefix="penstock-parents-") as scratch:
         configs = [BundleConfig.load(registry.fetch(version, Path(scratch) / version, [files.CONFIG])) for version in versions]
-    if options.kind == "int8":
-        _refuse_int8(versions[0], configs[0])
+    made = Variant.of(configs[0].parameters)
+    if options.kind == "int8" and made is not None and made.kind == "int8":
+        raise UsageError(f"version {versions[0]} is int8 already, made of {made.parents[0].version}; name a version in floating point")
     if options.kind == "average":
         _require_weights(registry, versions)
     require_agreement(options.kind, versions, configs)
@@ -73,12 +75,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _refuse_int8(version: str, config: BundleConfig) -> None:
-    variant = Variant.of(config.parameters)
-    if variant is not None and variant.kind == "int8":
-        raise UsageError(f"version {version} is int8 already, made of {variant.parents[0].version}; name a version in floating point")
-
-
 def _require_weights(registry: Registry, versions: Sequence[str]) -> None:
     for version in versions:
         if files.WEIGHTS not in registry.get(version).manifest.files:
@@ -95,7 +91,3 @@ def _kept(registry: Registry, version: str, config: BundleConfig) -> str:
             "with keep_dataset=true, which keeps it under the same digest"
         )
     return kept_address(registry.store, config.dataset_digest)
-
-
-def _duplicate(versions: Sequence[str]) -> str:
-    return next(version for version in versions if versions.count(version) > 1)

@@ -114,7 +114,9 @@ class _Publication:
     def _upload(self) -> tuple[Manifest, dict[str, bytes]]:
         for name in sorted(self.files.keys() - {CARD}):
             self._put(name)
-        made = {CARD: self._put_card()}
+        own = self.files.get(CARD)
+        card = own.read_bytes() if own else model_card(self.draft, Headline.read(self.files.get(EVALUATION))).encode()
+        made = {CARD: self._put_once(CARD, card)}
         if signature := self._put_signature(made[CARD]):
             made[SIGNATURE] = signature
         entries = {name: FileEntry(sha256=hashlib.sha256(data).hexdigest(), size=len(data)) for name, data in made.items()}
@@ -124,11 +126,6 @@ class _Publication:
 
     def _put(self, name: str) -> None:
         self.store.upload(self.files[name], self._key(name))
-
-    def _put_card(self) -> bytes:
-        if CARD in self.files:
-            return self._put_once(CARD, self.files[CARD].read_bytes())
-        return self._put_once(CARD, model_card(self.draft, Headline.read(self.files.get(EVALUATION))).encode())
 
     def _put_signature(self, card: bytes) -> bytes | None:
         """Write the signature for the tools of others, over the files and the card; None without a key."""

@@ -270,12 +270,16 @@ class S3Store(Store):
 
     def _connect(self) -> Any:
         address, bundle = endpoint(), ca_bundle()
-        with self._configured():
+        try:
             session = boto3.Session()
             client = self._make(session, address, bundle, path=address is not None, near=address is not None and is_nearby(address))
             host = urlsplit(str(client.meta.endpoint_url)).hostname or ""
             if address is None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn")):  # an endpoint from ~/.aws/config
                 client = self._make(session, None, bundle, path=True, near=is_nearby(str(client.meta.endpoint_url)))
+        except (aws.BotoCoreError, ValueError) as error:
+            raise UsageError(
+                f"cannot reach {self.url}: {error}; correct the AWS settings (AWS_PROFILE, AWS_REGION, ~/.aws/config)"
+            ) from error
         client.meta.events.register("before-send.s3", self._before_send)
         client.meta.events.register("response-received.s3", self._received)
         client.meta.events.register("before-call.s3", self._pay)
@@ -306,15 +310,6 @@ class S3Store(Store):
                 **checksums,
             ),
         )
-
-    @contextmanager
-    def _configured(self) -> Iterator[None]:
-        try:
-            yield
-        except (aws.BotoCoreError, ValueError) as error:
-            raise UsageError(
-                f"cannot reach {self.url}: {error}; correct the AWS settings (AWS_PROFILE, AWS_REGION, ~/.aws/config)"
-            ) from error
 
     def _explained(self, error: Exception, doing: str) -> StoreError:
         return explain(error, doing, self._bucket, self._where)

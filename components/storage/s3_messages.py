@@ -91,7 +91,7 @@ def _explain_answer(answer: Answer, doing: str, bucket: str, where: str) -> Stor
         "PermanentRedirect",
         "IllegalLocationConstraintException",
     }:
-        region = answer.region or _named_region(answer.message)
+        region = answer.region or "".join(re.findall(r"expecting '([a-z0-9-]+)'", answer.message)[:1])
         return StoreError(f"{cannot}: the bucket is in another region; set AWS_REGION{f' to {region}' if region else ''} ({said})")
     if answer.code == "InvalidObjectState":
         return StoreError(
@@ -156,8 +156,3 @@ def _denied(answer: Answer) -> str:
         f"access denied; check {_KEYS}, and that they may s3:ListBucket, s3:GetObject, s3:PutObject and (for delete) s3:DeleteObject "
         "there; a requester-pays bucket needs PENSTOCK_S3_REQUEST_PAYER=requester"
     )
-
-
-def _named_region(message: str) -> str:
-    found = re.search(r"expecting '([a-z0-9-]+)'", message)
-    return found.group(1) if found else ""

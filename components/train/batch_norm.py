@@ -71,7 +71,7 @@ class _SyncBatchNormOnCPU(torch.autograd.Function):
         group: Any,
         _: int,
     ) -> Tensor:
-        own_var, own_mean = (it.double() for it in torch.var_mean(x, _all_but_channels(x), correction=0))
+        own_var, own_mean = (it.double() for it in torch.var_mean(x, [0, *range(2, x.ndim)], correction=0))
         moments = torch.stack([torch.ones_like(own_mean), own_mean, own_var + own_mean**2]) * (x.numel() // x.shape[1])
         dist.all_reduce(moments, group=group)
         count, total, squares = moments
@@ -100,10 +100,6 @@ class _SyncBatchNormOnCPU(torch.autograd.Function):
         by_x = own.addcmul_(x, _per_channel(slope, x)).add_(_per_channel(constant, x))
         given = weight is not None
         return by_x, by_weight if given else None, by_bias if given else None, *[None] * 6
-
-
-def _all_but_channels(x: Tensor) -> list[int]:
-    return [number for number in range(x.ndim) if number != 1]
 
 
 def _per_channel(values: Tensor, x: Tensor) -> Tensor:

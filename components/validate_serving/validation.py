@@ -104,9 +104,11 @@ def validate(
         version = version or verify_directory(model_dir).version
         images, expected = load_golden(model_dir)
         familiarity = load_golden_familiarity(model_dir)
+        classes = load_class_names(model_dir)  # in the order of the evaluation, from its own record and not from config.json
     except IntegrityError as error:
         raise ServingError(f"{name} {version or model_dir.name} does not serve: {error}") from error
-    classes = _evaluated_classes(model_dir)
+    except EvaluationError as error:
+        raise ServingError(str(error)) from error
     with predictor(name, model_dir, start_seconds) as (process, started):
         client = InferenceClient(started.url, name)
         _check_metadata(client, name, version, classes)
@@ -141,14 +143,6 @@ def _check_budgets(report: ServingReport) -> ServingReport:
             f"{_MAX_MEMORY_BYTES / 2**20:.0f} MiB; take a smaller architecture"
         )
     return report
-
-
-def _evaluated_classes(model_dir: Path) -> list[str]:
-    """Return the class names in the order of the evaluation, from its own record and not from config.json."""
-    try:
-        return load_class_names(model_dir)
-    except EvaluationError as error:
-        raise ServingError(str(error)) from error
 
 
 def _check_metadata(client: InferenceClient, name: str, version: str, classes: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from typing import Annotated
 
@@ -38,29 +39,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train image classifiers and let only good ones through to production.",
 )
-app.command("demo")(demo)
-app.command("train")(train)
-app.command("run", cls=WithParameters)(run)
-app.command("submit", cls=WithParameters)(submit)
-app.command("trial")(trial)
-app.command("params")(params)
-app.command("compile")(compile_)
-app.command("lint")(lint)
-app.command("doctor")(doctor)
-app.command("serve")(serve)
-app.command("predict")(predict)
-app.command("drift")(drift)
-app.command("watch")(watch)
-app.command("report")(report)
-app.command("export")(export)
-app.command("ui")(ui)
-app.add_typer(runs.app, name="runs")
-app.add_typer(searches.app, name="searches")
-app.add_typer(schedule.app, name="schedule")
-app.add_typer(models.app, name="models")
-app.add_typer(weights.app, name="weights")
-app.add_typer(gate.app, name="gate")
-app.add_typer(review.app, name="review")
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(demo, train, run, submit, trial, params, compile_, lint, doctor),
+    *(serve, predict, drift, watch, report, export, ui),
+)
+for command in COMMANDS:
+    app.command(command.__name__.rstrip("_"), cls=WithParameters if command in {run, submit} else None)(command)
+for group in (runs, searches, schedule, models, weights, gate, review):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 def print_version(wanted: bool) -> None:

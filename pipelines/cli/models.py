@@ -2,6 +2,7 @@
 
 import itertools
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,9 @@ from pipelines.cli.output import DEFAULT_STORE, JsonOption, NameOption, StoreOpt
 from pipelines.cli.project import chosen_name, model_names, open_registry
 
 app = typer.Typer(no_args_is_help=True, help="List, inspect, verify, compare, publish, approve, copy, delete and roll back model versions.")
-app.command("lineage")(lineage)
-app.command("push-hub")(push_hub)
-app.command("diff")(diff)
-app.command("mistakes")(mistakes)
-app.command("copy")(copy)
-app.command("regions")(regions)
-app.command("image")(image)
+MORE_COMMANDS: tuple[Callable[..., None], ...] = (lineage, push_hub, diff, mistakes, copy, regions, image)
+for command in MORE_COMMANDS:
+    app.command()(command)
 
 ActorOption = Annotated[
     str, typer.Option("--actor", envvar="PENSTOCK_ACTOR", help="Who does it, for the ledger.", show_default="this user")

@@ -3,7 +3,7 @@
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -48,7 +48,8 @@ def trial(
     arguments = prepare("training", chosen, env="", store=store, name=called)
     if made and arguments["ingest"]:
         raise UsageError(f"{source} is a dataset version, which is taken as it is; remove {', '.join(arguments['ingest'])}")
-    options = settings_of_trial(_with_checkpoints(arguments), arguments, {})
+    here = {} if "://" in arguments["store"] else {"checkpoints": checkpoints_here()}  # otherwise they lie in the store
+    options = settings_of_trial(here | arguments["training"], arguments, {})
     if until > int(options.epochs):
         raise UsageError(f"--until={until} is more than epochs={options.epochs}; raise epochs, which the learning rate follows")
     asked = Trial(trial=1, settings={}, rung=1, until=until or int(options.epochs))
@@ -63,9 +64,3 @@ def trial(
         remove_checkpoints([result])
     for figure, value in result.figures().items():
         print(f"{datetime.now(UTC).isoformat()} {figure}={value}")
-
-
-def _with_checkpoints(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The mapping `training`; on this machine its checkpoints lie where those of runs do, otherwise in the store."""
-    training: dict[str, Any] = arguments["training"]
-    return training if "://" in arguments["store"] else {"checkpoints": checkpoints_here(), **training}

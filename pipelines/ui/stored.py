@@ -8,7 +8,7 @@ from pathlib import Path
 
 from components.classifier.errors import DataError, IntegrityError, PenstockError, StoreError, VersionNotFound
 from components.registry import Manifest, Record, Registry, model_names
-from components.registry.evaluated import Evaluated, read_evaluated
+from components.registry.evaluated import read_evaluated
 from components.registry.ledger import deployments
 from components.registry.manifest import VERSION_PATTERN
 from components.review import ReviewQueue
@@ -66,7 +66,7 @@ class Stored:
         self.registry = lru_cache(None)(self._registry)
         self.queue = lru_cache(None)(lambda name: ReviewQueue(self.store, self.registry(name).name))
         self.manifest = lru_cache(MAX_MANIFESTS)(self._manifest)
-        self.evaluated = lru_cache(MAX_EVALUATED)(self._evaluated)
+        self.evaluated = lru_cache(MAX_EVALUATED)(lambda name, version: read_evaluated(self.registry(name), version))
 
     def names(self) -> list[str]:
         """The models of the store."""
@@ -132,9 +132,6 @@ class Stored:
         if found is None:
             raise VersionNotFound(f"no version {version!r} of {name} in {self.store.url}")
         return found.manifest
-
-    def _evaluated(self, name: str, version: str) -> Evaluated:
-        return read_evaluated(self.registry(name), version)
 
     def _model(self, name: str) -> Model:
         versions = len(self.version_names(name))

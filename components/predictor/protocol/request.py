@@ -215,7 +215,8 @@ class PictureReader:
         try:
             return self._decode(data, min(self._max_pixels, self._left))
         except ImageError as error:
-            raise RequestError(f"{where}: {_without_library_text(str(error))}") from error
+            cut, told = "the picture is cut or damaged", str(error)  # without a decoder's own words, which do not help a client
+            raise RequestError(f"{where}: {cut if told.startswith(cut) else told}") from error
 
     def _decode(self, data: bytes, max_pixels: int) -> Pixels:
         try:
@@ -233,11 +234,6 @@ class PictureReader:
         for what in unread:
             self._limits.tell_unread(what)
         return prepared
-
-
-def _without_library_text(message: str) -> str:
-    """Leave out a decoder's own words, which do not help a client."""
-    return "the picture is cut or damaged" if message.startswith("the picture is cut or damaged") else message
 
 
 def decode_base64(text: object, where: str) -> bytes:
