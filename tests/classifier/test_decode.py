@@ -330,10 +330,10 @@ def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded() -> None:
     Image.new("L", (2000, 2000)).save(buffer, "JPEG", progressive=True)
     data = buffer.getvalue()
     scan = data[data.rindex(b"\xff\xda") : -2]
-    started = time.monotonic()
+    started = time.thread_time()
     with pytest.raises(ImageError, match=f"more than {MAX_SCANS} scans"):
         decode(data[:-2] + scan * 5_000 + data[-2:])
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 def test_text_pictures_of_very_many_comments_are_refused_before_they_are_decoded() -> None:
@@ -399,7 +399,7 @@ def test_decoding_waits_until_the_process_has_memory_for_it_again() -> None:
     def first() -> None:
         with budget.hold(80 * 2**20):
             order.append("first begins")
-            release.wait(10)
+            release.wait(60)
             order.append("first ends")
 
     def second() -> None:

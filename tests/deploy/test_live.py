@@ -168,6 +168,7 @@ def test_a_challenger_is_compared_until_enough_was_seen_and_undone_at_once_when_
     code: str, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(live, "_SCRAPE_SECONDS", 60.0)
     with running(V1, V2) as (champion, challenger):
         meter = meter_of(Pods(champion, challenger))
         polls = 0
@@ -178,7 +179,7 @@ def test_a_challenger_is_compared_until_enough_was_seen_and_undone_at_once_when_
             champion.answer(25)
             challenger.answer(25, code=code)
 
-        found = compare(meter, V1, V2, Bounds(100, looks_of(100, 1)), 20, users)
+        found = compare(meter, V1, V2, Bounds(100, looks_of(100, 1)), 60, users)
     assert found.startswith(problem)
     assert bool(found) == bool(problem)
     assert polls == (1 if problem else 4)
@@ -190,7 +191,7 @@ def test_requests_that_do_not_come_are_a_reason_too(monkeypatch: pytest.MonkeyPa
         began = time.monotonic()
         told = compare(meter_of(Pods(*predictors)), V1, V2, Bounds(100, 3), 0.3, still)
     assert "only 0 live requests came to it and 0 to the champion in 0.3 s" in told
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize(

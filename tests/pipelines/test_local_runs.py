@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from components.classifier.errors import UsageError
+from pipelines import local
 from pipelines.cli import runs as commands
-from pipelines.local import _end_group
+from pipelines.local import _end_group, _group_lives
 from pipelines.local_runs import MAX_WITH_ARTIFACTS, LocalRun, RunStep, drop_artifacts, find_run, list_runs, process_identity
 
 
@@ -109,16 +109,25 @@ def test_a_run_in_containers_is_run_in_containers_again(tmp_path: Path, monkeypa
     assert "no Docker engine answers" in str(refused.exception)
 
 
-def test_a_second_ctrl_c_ends_steps_that_do_not_end_by_themselves() -> None:
+def test_a_second_ctrl_c_ends_steps_that_do_not_end_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint('ready', flush=True)\ntime.sleep(100)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    looks: list[bool] = []
+
+    def pressed_while_it_waits(group: "subprocess.Popen[str]") -> bool:
+        looks.append(_group_lives(group))
+        if len(looks) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return looks[-1]
+
+    monkeypatch.setattr(local, "_group_lives", pressed_while_it_waits)
     started = time.monotonic()
     _end_group(process)
     assert process.returncode == -signal.SIGKILL
-    assert time.monotonic() - started < 20
+    assert looks[:2] == [True, True]
+    assert time.monotonic() - started < local.GRACE_SECONDS
 
 
 def test_outputs_are_kept_of_the_newest_runs_and_of_models_that_are_nowhere_else(tmp_path: Path) -> None:

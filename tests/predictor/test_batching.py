@@ -220,7 +220,7 @@ def test_a_server_that_batches_answers_everyone_as_one_that_does_not(batching_ur
 
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ask, range(120)))
-    metrics = httpx.get(f"{batching_url}/metrics").text
+    metrics = httpx.get(f"{batching_url}/metrics", timeout=60).text
     pictures_run = float(re.search(r"penstock_batch_pictures_sum (\S+)", metrics)[1])  # type: ignore[index]
     assert pictures_run == 80
     assert 0 < float(re.search(r"penstock_batch_pictures_count (\S+)", metrics)[1]) <= 80  # type: ignore[index]

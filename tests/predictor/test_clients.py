@@ -43,7 +43,7 @@ def infer_input(pictures: np.ndarray, binary: bool) -> InferInput:
 @pytest.mark.parametrize("binary", [False, True])
 def test_kserves_rest_client_speaks_v2(url: str, pictures: np.ndarray, expected: np.ndarray, binary: bool) -> None:
     async def ask() -> object:
-        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=10))
+        client = InferenceRESTClient(RESTConfig(protocol="v2", timeout=60))
         assert await client.is_server_live(url)
         assert await client.is_server_ready(url)
         assert await client.is_model_ready(url, NAME)
@@ -60,7 +60,7 @@ def test_kserves_rest_client_speaks_v2(url: str, pictures: np.ndarray, expected:
 
 def test_kserves_rest_client_speaks_v1(url: str, pictures: np.ndarray, expected: np.ndarray) -> None:
     async def ask() -> dict:
-        client = InferenceRESTClient(RESTConfig(protocol="v1", timeout=10))
+        client = InferenceRESTClient(RESTConfig(protocol="v1", timeout=60))
         assert await client.is_server_live(url)
         assert await client.is_model_ready(url, NAME)
         answer = await client.infer(url, {"instances": [{"b64": b64(png(p))} for p in pictures]}, model_name=NAME)
@@ -116,7 +116,7 @@ def grpc_address(grpc_server: tuple[PredictorProcess, str]) -> str:
 @pytest.mark.parametrize("binary", [False, True])
 def test_kserves_grpc_client_gets_the_same_answers(grpc_address: str, pictures: np.ndarray, expected: np.ndarray, binary: bool) -> None:
     async def ask() -> object:
-        client = InferenceGRPCClient(grpc_address, timeout=10)
+        client = InferenceGRPCClient(grpc_address, timeout=60)
         assert await client.is_server_ready()
         assert await client.is_model_ready(NAME)
         request = InferRequest(
@@ -323,7 +323,7 @@ def test_grpc_calls_that_send_nothing_end_soon_where_others_wait_who_do_not_wait
     with ExitStack() as stack:
         opened = [call for _ in range(4) for call in stack.enter_context(silent_calls(grpc_address, 50))]
         while not (ended := [call for call in opened if call.done()]):  # all of them would take 50 seconds
-            assert stub.ModelInfer(grpc_request(pictures), timeout=10).model_name == NAME
+            assert stub.ModelInfer(grpc_request(pictures), timeout=30).model_name == NAME
         assert ended[0].code() is grpc.StatusCode.DEADLINE_EXCEEDED
         assert "did not arrive" in ended[0].details()
 

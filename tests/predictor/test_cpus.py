@@ -35,7 +35,7 @@ def test_pinned_to_one_cpu_it_serves_without_a_word_about_it(served_dir: Path, p
     os.sched_setaffinity(0, {min(allowed)})  # children inherit it
     try:
         with predictor(NAME, served_dir, 60) as (process, started):
-            assert httpx.post(started.url + PREDICT, json={"instances": pictures.tolist()}).status_code == 200
+            assert httpx.post(started.url + PREDICT, json={"instances": pictures.tolist()}, timeout=60).status_code == 200
             events = process.events()
     finally:
         os.sched_setaffinity(0, allowed)

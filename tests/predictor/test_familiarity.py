@@ -101,7 +101,7 @@ def test_a_version_without_it_refuses_the_outputs_and_says_nothing(client: httpx
 
 def test_grpc_has_them_too(grpc_address: str, both: np.ndarray) -> None:
     async def ask() -> Any:
-        client = InferenceGRPCClient(grpc_address, timeout=10)
+        client = InferenceGRPCClient(grpc_address, timeout=60)
         given = InferInput("image", [2, 8, 8, 1], "UINT8", both.ravel().tolist())
         answer = await client.infer(InferRequest(NAME, [given], request_outputs=[RequestedOutput("unfamiliar")]))
         await client.close()

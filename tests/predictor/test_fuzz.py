@@ -112,10 +112,10 @@ def unharmed(server: tuple[PredictorProcess, str], picture: np.ndarray) -> Itera
     """
     process, url = server
     body = {"instances": [picture.tolist()], "return_probabilities": True}
-    before, memory = httpx.post(f"{url}{PREDICT}", json=body).json(), []
+    before, memory = httpx.post(f"{url}{PREDICT}", json=body, timeout=60).json(), []
     yield lambda: memory.append(process.memory())
     assert process.memory() - memory[0] < 30 * 1024 * 1024
-    assert httpx.post(f"{url}{PREDICT}", json=body).json() == before
+    assert httpx.post(f"{url}{PREDICT}", json=body, timeout=60).json() == before
     assert not [event for event in process.events() if event["level"] == "error"]
 
 

@@ -144,7 +144,7 @@ def test_a_worker_that_is_closed_ends_its_threads_when_their_work_is_done() -> N
     asyncio.run(scenario())
     assert len(done) == 6
     for thread in worker._threads:
-        thread.join(5)
+        thread.join(60)
         assert not thread.is_alive()
 
 

@@ -99,7 +99,7 @@ def test_compressed_bodies_are_refused_by_name(client: httpx.Client) -> None:
     ],
 )
 def test_what_is_not_http_gets_one_line_and_a_closed_connection(url: str, lines: bytes) -> None:
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10) as connection:
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=60) as connection:
         connection.sendall(lines)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -107,7 +107,7 @@ def test_what_is_not_http_gets_one_line_and_a_closed_connection(url: str, lines:
 
 
 def test_headers_have_an_end(url: str) -> None:
-    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=10) as connection:
+    with socket.create_connection((urlsplit(url).hostname, urlsplit(url).port), timeout=60) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         answer = b""
         try:

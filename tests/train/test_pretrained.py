@@ -70,7 +70,7 @@ def test_without_file_and_network_the_file_and_its_place_are_named(hub: Path, mo
         assert "put squeezenet1_1-b8a52dc0.pth" in str(raised.value)
         assert str(hub) in str(raised.value)
         assert "TORCH_HOME" in str(raised.value)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
 
 
 def test_the_file_in_the_cache_is_used_without_network(hub: Path, weights_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
