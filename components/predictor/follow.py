@@ -144,6 +144,8 @@ class Follower:
         except PenstockError as error:
             self._tell(error)
             return ""
+        if self._told is not None:
+            log().info("the ledger is followed again", champion=champion)
         self._told = None
         self._state("trusted")
         self._remember()

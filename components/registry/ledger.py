@@ -16,7 +16,15 @@ from collections.abc import Callable
 from typing import cast
 
 from components.bundle.decision import Decision
-from components.classifier.errors import IntegrityError, LedgerConflict, ObjectExists, ObjectNotFound, RegistryError, UsageError
+from components.classifier.errors import (
+    IntegrityError,
+    LedgerConflict,
+    ObjectExists,
+    ObjectNotFound,
+    RegistryError,
+    StoreUnavailable,
+    UsageError,
+)
 from components.registry.manifest import MAX_BYTES
 from components.registry.record import Action, Record, StoredRecord, Strategy, check_link, complete, read_record
 from components.registry.signing import require_signature, signs, verifies
@@ -32,7 +40,7 @@ class Ledger:
     `head` is the newest record that was seen, as its number and the SHA-256 of its bytes. Every method that reads raises
     IntegrityError when it was replaced or is gone, when a record does not follow the one before it, or when PENSTOCK_VERIFY_KEY is
     set and the last record, or one after a signed one, is not signed with its key; RegistryError when one is missing, cannot be
-    read, or needs a newer release.
+    read, or needs a newer release; StoreUnavailable when all is gone, as when a disk is not mounted.
     """
 
     def __init__(self, store: Store, name: str, head: tuple[int, str] | None = None) -> None:
@@ -150,6 +158,8 @@ class Ledger:
         try:
             found_digest = hashlib.sha256(self._store.read(self._key(sequence), MAX_BYTES)).hexdigest()
         except ObjectNotFound as error:
+            if all(next(iter(self._store.names(folder)), None) is None for folder in ("models/", "deployments/")):
+                raise StoreUnavailable(f"{self._store.url} is empty, where {self._key(sequence)} was before; mount it again") from error
             raise IntegrityError(f"{self._where(sequence)} was the last record and is gone; restore it from a backup") from error
         if found_digest != digest:
             raise IntegrityError(f"{self._where(sequence)} was replaced by another record; find out by whom, and restore it from a backup")

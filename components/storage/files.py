@@ -21,6 +21,7 @@ _REMEDIES = {
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter path",
     errno.ENOTDIR: "a part of the path is a file, not a directory; choose another place",
     errno.EEXIST: "a part of the path is a file, not a directory; choose another place",
+    errno.ENOTEMPTY: "another process wrote there meanwhile; choose another place",
     errno.EISDIR: "a directory lies where a file should; choose another place",
     errno.EIO: "the disk reports an input/output error; check it, then try again",
 }

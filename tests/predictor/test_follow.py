@@ -171,6 +171,11 @@ def test_records_replaced_or_taken_away_are_reported_and_change_nothing(
         _, second = published(tmp_path, 1)
         promote(registry, second)
         serving.wait_for("serving", version=second)
+        (tmp_path / "store").rename(tmp_path / "not mounted")
+        serving.wait_for("cannot read the store; the loaded version goes on serving")
+        assert state_of(client)[0] == "unreachable"
+        (tmp_path / "not mounted").rename(tmp_path / "store")
+        serving.wait_for("the ledger is followed again", champion=second)
         kept = (ledger / "000002.json").read_text()
         (ledger / "000002.json").unlink()
         told = serving.wait_for("the ledger cannot be trusted; the loaded version goes on serving")

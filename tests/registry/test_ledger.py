@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError
+from components.classifier.errors import IntegrityError, LedgerConflict, RegistryError, StoreUnavailable
 from components.registry import Ledger, Record
 from components.registry.ledger import champion_of, deployments
 from components.storage import Store
@@ -228,6 +228,20 @@ def test_who_saw_the_last_record_notices_that_it_is_gone_or_replaced(three: Memo
         watching.champion()
     three.replace(path(3), kept)
     assert watching.champion() == "3"
+
+
+def test_a_store_that_lost_all_it_held_is_not_there_and_not_tampered_with(three: MemoryStore) -> None:
+    watching = Ledger(three, "digits")
+    assert watching.champion() == "3"
+    three.create("models/digits/1/manifest.json", b"{}")
+    for sequence in (1, 2, 3):
+        three.delete(path(sequence))
+    with pytest.raises(IntegrityError, match="is gone"):
+        watching.champion()
+    three.delete("models/digits/1/manifest.json")
+    three.create("reviews/digits/pictures/1.png", b"written since")
+    with pytest.raises(StoreUnavailable, match=r"is empty, where deployments/digits/000003\.json was before; mount it again"):
+        watching.champion()
 
 
 def test_a_record_of_another_model_and_one_that_lost_its_chain_are_found(three: MemoryStore) -> None:

@@ -33,7 +33,7 @@ def test_a_folder_that_another_one_filled_meanwhile_is_not_overwritten(tmp_path:
             (folder / "mine").touch()
             write_file(tmp_path / "export" / "theirs", [b"theirs"])
 
-    with pytest.raises(StoreError, match=f"cannot write {tmp_path}/export: "):
+    with pytest.raises(StoreError, match=f"cannot write {tmp_path}/export: another process wrote there meanwhile"):
         late()
     assert [path.name for path in tmp_path.rglob("*")] == ["export", "theirs"]
 
