@@ -210,7 +210,7 @@ def test_of_an_ensemble_with_an_int8_member_the_weights_of_the_others_are_rounde
     ).mean() >= 0.98
     again = publish_directory(place.registry, smaller).version
     whole = place.make(tmp_path / "whole", kind="ensemble", versions=f"{small},{again}")
-    with pytest.raises(TrainingError, match="can be quantised still"):
+    with pytest.raises(TrainingError, match="product left to quantise"):
         place.make(tmp_path / "none", kind="int8", versions=publish_directory(place.registry, whole).version)
 
 

@@ -148,4 +148,4 @@ def _quantised(graph: GraphProto) -> set[str]:
 
 
 def _nothing_to_quantise() -> TrainingError:
-    return TrainingError("the network has no convolution or matrix product that can be quantised still; leave it as it is")
+    return TrainingError("the network has no convolution or matrix product left to quantise; leave it as it is")
