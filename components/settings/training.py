@@ -61,7 +61,7 @@ class TrainingSettings(Settings):
     augmentation: Literal["auto", "none", "light", "affine", "photo"] = "auto"
     """auto, none, light, affine or photo."""
     device: str = "auto"
-    """auto, cpu, cuda, mps, or gpu for whichever accelerator is there; a missing device is an error."""
+    """auto, cpu, cuda, cuda:0 for one of several, mps, or gpu for whichever accelerator is there; a missing device is an error."""
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """How a step computes; weights stay float32. auto: 16 bits on GPUs; bfloat16: on CPUs with Intel's AMX too; float32: nowhere."""
     sync_batch_norm: Literal["auto", "on", "off"] = "auto"
@@ -109,10 +109,12 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _known(self) -> "TrainingSettings":
-        if self.device.split(":")[0] not in DEVICES:
-            raise ValueError(f"unknown device {self.device!r}; use {', '.join(DEVICES)}")
+        if self.device not in DEVICES and not re.fullmatch(r"cuda:\d+", self.device):
+            raise ValueError(f"unknown device {self.device!r}; use {', '.join(DEVICES)}, or one GPU of several as cuda:0")
         if self.gpus and not (self.gpus.isdecimal() and int(self.gpus) <= MAX_GPUS):
-            raise ValueError(f"gpus must be a whole number from 0 to {MAX_GPUS}, not {self.gpus!r}: a training runs on one node")
+            raise ValueError(
+                f"gpus must be a whole number from 0 to {MAX_GPUS}, not {self.gpus!r}: those of one node; for more set nodes in resources"
+            )
         if self.batch_size < 2 * self.processes:
             raise ValueError(f"batch_size={self.batch_size} is too small for gpus={self.gpus}: each GPU needs two pictures of every batch")
         if self.processes > 1 and ":" in self.device:

@@ -29,7 +29,9 @@ from components.settings.training import TrainingSettings
         ({"pretrained": "yes"}, "pretrained must be true or false"),
         ({"augmentation": "strong"}, "unknown augmentation 'strong'; use auto, none"),
         ({"device": "tpu"}, "unknown device 'tpu'; use auto, cpu, cuda"),
-        ({"gpus": "17"}, "gpus must be a whole number from 0 to 16, not '17'"),
+        ({"device": "cpu:0"}, "unknown device 'cpu:0'; use auto, cpu, cuda, mps, gpu, or one GPU of several as cuda:0"),
+        ({"device": "cuda:x"}, "unknown device 'cuda:x'"),
+        ({"gpus": "17"}, "gpus must be a whole number from 0 to 16, not '17': those of one node; for more set nodes in resources"),
         ({"name": ""}, "name is empty"),
     ],
 )
