@@ -1,12 +1,9 @@
 """Which device trains: a missing device is an error; there is no silent CPU fallback."""
 
-import logging
-
 import torch
 
 from components.classifier.errors import TrainingError, first_line
-
-log = logging.getLogger(__name__)
+from components.classifier.progress import warn_once
 
 
 def choose_device(requested: str, gpus: str = "0") -> torch.device:
@@ -67,7 +64,7 @@ def _accelerator() -> torch.device | None:
             try:
                 torch.ones(8, device=device).sum().item()  # a driver too old for torch fails only when a kernel runs
             except RuntimeError as error:
-                log.warning("%s is there but does not work (%s)", kind, first_line(error))
+                warn_once(f"{kind} is there but does not work ({first_line(error)})")
                 continue
             return device
     return None

@@ -4,7 +4,6 @@ If neither works it is an error, never random weights.
 """
 
 import hashlib
-import logging
 import os
 import pickle
 import re
@@ -19,8 +18,7 @@ from torch import nn
 
 from components.classifier import timm_networks
 from components.classifier.errors import TrainingError, UsageError, first_line
-
-log = logging.getLogger(__name__)
+from components.classifier.progress import warn_once
 
 PROBE_SECONDS = 5.0
 """How long to wait for an answer of the download server."""
@@ -114,7 +112,7 @@ def _check_file(file: Path, url: str) -> None:
         torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise TrainingError(f"{file} is damaged or holds no weights; replace it by {url}") from error
-    log.warning("%s is not torchvision's file (SHA-256 %s…); its weights are used all the same", file, sha256(file)[:12])
+    warn_once(f"{file} is not torchvision's file (SHA-256 {sha256(file)[:12]}…); its weights are used all the same")
 
 
 def sha256(path: Path) -> str:

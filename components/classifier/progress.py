@@ -1,8 +1,10 @@
 """How far a long piece of work is: one line now and then, which people read in a log and `penstock run` shows as a bar."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import TypeVar
 
 SECONDS_VARIABLE = "PENSTOCK_PROGRESS_SECONDS"
@@ -45,6 +47,12 @@ def pace_of(done: int, left: int, seconds: float) -> str:
     wait = round(left / rate)
     time_left = f"{wait} s" if wait < 100 else f"{wait / 60:.0f} min" if wait < 6000 else f"{wait / 3600:.1f} h"
     return f", {f'{rate:,.0f}' if rate >= 10 else f'{rate:.2g}'}/s, {time_left} left"
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a line that `penstock run` shows too, once in a process however often it is told; standard output may be for JSON."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def _print_now(line: str) -> None:
