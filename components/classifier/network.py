@@ -73,6 +73,19 @@ def check_architecture(name: str) -> None:
     check_size(name, models().get_model_weights(name).DEFAULT.meta["num_params"])
 
 
+def check_changes(name: str, width: float, dropout: float | None) -> None:
+    """Raise UsageError where `width` or `dropout` are set for a network that lacks them, as far as that is known without pictures."""
+    _check_width(name, width)
+    if dropout is None or name in OWN or is_import_path(name):
+        return
+    try:
+        with torch.device("meta"):  # without memory for the weights
+            network = create_timm(name, 2) if name.startswith(PREFIX) else _torchvision(name, 2, False)
+    except (NotImplementedError, RuntimeError):  # one that computes its own sizes with tensors, as regnet: the training step tells it
+        return
+    _set_dropout(name, network, dropout)
+
+
 def check_size(name: str, parameters: int) -> None:
     """Raise UsageError when a network with that number of parameters does not fit into one ONNX file."""
     if parameters > MAX_PARAMETERS:
@@ -93,8 +106,7 @@ def build(
     TrainingError when pretrained weights cannot be loaded.
     """
     check_architecture(name)
-    if width != 1 and name not in _WITH_WIDTH:
-        raise UsageError(f"width changes {' and '.join(_WITH_WIDTH)} only; leave it at 1 for architecture {name!r}, or choose a wider one")
+    _check_width(name, width)
     if pretrained:
         check_pretrained(name)
     if is_import_path(name):
@@ -334,6 +346,11 @@ def _torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
         network: nn.Module = models().get_model(name, weights=None, num_classes=classes, **options)
         return network
     return _with_head(load_pretrained(name, options), classes)
+
+
+def _check_width(name: str, width: float) -> None:
+    if width != 1 and name not in _WITH_WIDTH:
+        raise UsageError(f"width changes {' and '.join(_WITH_WIDTH)} only; leave it at 1 for architecture {name!r}, or choose a wider one")
 
 
 def _set_dropout(name: str, network: nn.Module, probability: float) -> None:

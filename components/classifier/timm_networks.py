@@ -85,7 +85,8 @@ def timm_config(name: str) -> Any:
     Raises UsageError when timm is not installed, or does not have this network or these weights of it; the nearest are named.
     """
     if importlib.util.find_spec("timm") is None:
-        raise UsageError(f"architecture {name!r} needs timm, which is not installed; run `pip install 'penstock[timm]'`")
+        remedy = "run `pip install 'penstock[timm]'`, or make the steps' image with EXTRAS=timm"
+        raise UsageError(f"architecture {name!r} needs timm, which is not installed; {remedy}")
     import timm
 
     plain = name.removeprefix(PREFIX)

@@ -34,7 +34,7 @@ def check_training(parameters: Mapping[str, Any], here: bool = False) -> Iterato
     """
     yield f"name: {check_model_name(parameters['name'])}"
     yield _check_ingest(parameters)
-    yield _check_train(parameters, here)
+    yield _check_train(TrainingSettings.of_run(parameters), parameters["store"], here)
     yield from _check_nodes(parameters, here)
     yield from _check_after_training(parameters, here)
 
@@ -50,9 +50,9 @@ def check_search(parameters: Mapping[str, Any], here: bool = False) -> Iterator[
         raise UsageError("a search trains its trials in pods of one node each; leave nodes out of resources")
     search = SearchSettings.read(parameters["search"])
     trials = plan_trials(search, parameters["training"], parameters)
-    for architecture, pretrained, weights in sorted({_network_of(trial.settings, parameters) for trial in trials}):
-        training = {**parameters["training"], "weights": weights}
-        _check_train({**parameters, "architecture": architecture, "pretrained": pretrained, "training": training}, here)
+    each = [settings_of_trial(parameters["training"], parameters, trial.settings) for trial in trials]
+    for settings in {(it.architecture, it.pretrained, it.weights, it.width, it.dropout): it for it in each}.values():
+        _check_train(settings, parameters["store"], here)
     yield f"search: {len(trials)} trials of {', '.join(search.space)}, {trials[0].until} epochs in the first rung"
     yield from _check_after_training(parameters, here)
 
@@ -126,11 +126,6 @@ def parents_of(parameters: Mapping[str, Any]) -> Chosen:
     return choose(Registry(open_store(parameters["store"]), parameters["name"]), settings)
 
 
-def _network_of(chosen: Mapping[str, Any], parameters: Mapping[str, Any]) -> tuple[str, bool, str]:
-    options = settings_of_trial(parameters["training"], parameters, chosen)
-    return options.architecture, options.pretrained, options.weights
-
-
 def _check_after_training(parameters: Mapping[str, Any], here: bool) -> Iterator[str]:
     yield _check_decision(parameters)
     yield from _check_cluster(parameters, here)
@@ -158,15 +153,15 @@ def _check_ingest(given: Mapping[str, Any]) -> str:
     return f"source: {given['source']}"
 
 
-def _check_train(given: Mapping[str, Any], here: bool) -> str:
-    settings = TrainingSettings.of_run(given)
+def _check_train(settings: TrainingSettings, store: str, here: bool) -> str:
     if settings.weights:
-        find_weights(given["store"], settings.weights, settings.architecture)
+        find_weights(store, settings.weights, settings.architecture)
     if settings.architecture not in OWN_ARCHITECTURES or settings.pretrained:
-        from components.classifier.network import check_architecture
+        from components.classifier.network import check_architecture, check_changes
         from components.classifier.pretrained import check_pretrained
 
         check_architecture(settings.architecture)
+        check_changes(settings.architecture, settings.width, settings.dropout)
         if settings.pretrained:
             check_pretrained(settings.architecture)
     if here and (settings.gpus not in {"", "0"} or settings.device not in {"auto", "cpu"}):

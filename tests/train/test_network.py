@@ -1,5 +1,7 @@
 """Every name builds a network that takes the pictures there are, or says why not."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
@@ -8,7 +10,7 @@ from torchvision import models
 from components.classifier import network
 from components.classifier.errors import UsageError
 from components.classifier.images import ImageSpec
-from components.preflight.checks import OWN_ARCHITECTURES
+from components.preflight.checks import OWN_ARCHITECTURES, check_search, check_training
 
 
 @pytest.mark.parametrize(
@@ -101,6 +103,22 @@ def test_preflight_knows_our_own_networks_without_importing_any() -> None:
     assert {name for name, builder in network.OWN.items() if builder.__module__.startswith("components.")} == OWN_ARCHITECTURES
 
 
+@pytest.mark.parametrize(
+    ("name", "width", "dropout", "says"),
+    [
+        ("resnet18", 2.0, None, "width changes compact_cnn and small_cnn only"),
+        ("resnet18", 1.0, 0.2, "'resnet18' has no dropout layer"),
+        ("timm/test_resnet", 1.0, 0.2, "has no dropout layer"),
+        ("timm/test_vit", 1.0, 0.2, ""),
+        ("vit_l_16", 1.0, 0.2, ""),
+        ("regnet_y_400mf", 1.0, 0.2, ""),
+    ],
+)
+def test_what_a_network_lacks_is_known_without_building_it(name: str, width: float, dropout: float | None, says: str) -> None:
+    with pytest.raises(UsageError, match=says) if says else nullcontext():
+        network.check_changes(name, width, dropout)
+
+
 def test_own_architectures_have_no_pretrained_weights() -> None:
     with pytest.raises(UsageError, match="'small_cnn' has no pretrained weights"):
         network.build("small_cnn", ImageSpec(8, 8, 1), 2, pretrained=True)
@@ -148,3 +166,19 @@ def test_the_last_layer_of_every_torchvision_classifier_is_replaced(name: str, d
         side = network._working_size(name, ImageSpec(32, 32, 3))
         replaced = network._with_head(original, 5).eval()
         assert replaced(torch.zeros(2, 3, *side)).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("training", "search", "says"),
+    [
+        ({"width": 2}, {}, "width changes compact_cnn and small_cnn only"),
+        ({}, {"dropout": [None, 0.2]}, "'resnet18' has no dropout layer"),
+        ({}, {"architecture": ["small_cnn", "resnet18"], "width": [1, 2]}, "width changes compact_cnn and small_cnn only"),
+    ],
+)
+def test_preflight_refuses_what_the_network_lacks_in_each_trial_of_a_search_too(
+    training: dict[str, object], search: dict[str, object], says: str
+) -> None:
+    given = {"name": "digits", "source": "digits", "store": "s3://b", "architecture": "resnet18", "ingest": {}, "resources": {}}
+    with pytest.raises(UsageError, match=says):
+        list((check_search if search else check_training)({**given, "training": training, "search": search}))
