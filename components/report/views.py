@@ -182,7 +182,7 @@ def against_champion(paired: Paired) -> tuple[str, str]:
     """Whether the difference is more than chance, as (tone, words)."""
     if paired.mcnemar_p < 0.05:
         return ("good", "better than the champion") if paired.difference > 0 else ("bad", "worse than the champion")
-    return ("plain", "no clear difference from the champion")
+    return ("plain", "not clearly different from the champion")
 
 
 def _standing(evaluation: Evaluation) -> tuple[str, str, str]:
@@ -201,8 +201,9 @@ def _judged(decision: Mapping[str, Any]) -> Banner:
     rules = [RuleResult.model_validate(rule) for rule in decision.get("rules") or ()]
     rules = rules or [_rule(line) for line in decision.get("reasons") or ()]
     about = {"environment": "environment", "strategy": "strategy", "actor": "asked for by", "reason": "because"}
-    text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key))
-    return Banner(VERDICT_TONES.get(verdict, "plain"), HEADINGS.get(verdict, verdict), str(decision.get("summary") or ""), rules, text)
+    summary = str(decision.get("summary") or "")
+    text = " · ".join(f"{words} {decision[key]}" for key, words in about.items() if decision.get(key) not in {None, "", summary})
+    return Banner(VERDICT_TONES.get(verdict, "plain"), HEADINGS.get(verdict, verdict), summary, rules, text)
 
 
 def _rule(line: str) -> RuleResult:

@@ -207,7 +207,7 @@ def _card(entry: QueuedPicture) -> Card:
     prediction, probabilities = entry.prediction, entry.prediction.probabilities
     return Card(
         picture=_shown_name(entry),
-        likely=sorted(probabilities, key=lambda name: -probabilities[name])[:3],
+        likely=sorted(sorted(probabilities, key=lambda name: -probabilities[name])[:3]),  # by name: what the model said leads nobody
         classes=sorted(probabilities),
         columns={
             "predicted": prediction.label,

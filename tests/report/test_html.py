@@ -196,12 +196,14 @@ def test_the_gates_verdict_comes_first(odd: Made) -> None:
         "environment": "prod",
         "strategy": "quality",
         "actor": "ann",
+        "reason": "failed: minimum_accuracy",
     }
     page = Page(render(*odd, decision, "20260102-030405-0123456789ab"))
     position = {words: page.text.index(words) for words in ("Hold", "0.98996 is below <b>0.99</b>", "Macro F1", "Confusion matrix")}
     assert sorted(position, key=lambda words: position[words]) == list(position)
     assert "would change it: 4 more right" in page.text
     assert "environment prod · strategy quality · asked for by ann" in page.text
+    assert page.text.count("failed: minimum_accuracy") == 1
     assert "20260102-030405-0123456789ab" in page.text
 
 

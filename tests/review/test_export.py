@@ -49,6 +49,15 @@ def test_the_folder_for_review_has_each_picture_once_with_the_newest_versions_an
         assert decode((tmp_path / "out" / "pictures" / row["picture"]).read_bytes()).shape == (8, 8, 1)
 
 
+def test_the_page_does_not_say_what_the_model_answered(queue: ReviewQueue, tmp_path: Path) -> None:
+    write_for_review(queue, queue.entries(), tmp_path / "out")
+    (data,) = re.findall(r'id="data">(.*?)</script>', (tmp_path / "out" / "index.html").read_text())
+    cards = json.loads(data)["pictures"]
+    assert {card["columns"]["predicted"] for card in cards} == {"3", "5"}
+    assert [card["likely"] for card in cards] == [sorted(card["likely"]) for card in cards]
+    assert all(len(card["likely"]) == 3 and card["columns"]["predicted"] in card["likely"] for card in cards)
+
+
 def test_the_page_knows_every_picture_and_no_class_name_breaks_out_of_it(tmp_path: Path) -> None:
     queue = queue_of.at(tmp_path / "store")
     bad = queue_of.entry(1)
