@@ -346,9 +346,14 @@ def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:
             f"give {root}{filled[0]} as the source (of an archive: unpacked)"
         )
     if tables:
+        read = [f"{listing.address.rstrip('/')}/{name}" for name in tables if is_table(name)]
+        give = (
+            f"give {read[0]} (of an archive: unpacked) as the source if it has"
+            if len(read) == 1
+            else "give a CSV or JSONL as the source that has"
+        )
         raise DataError(
-            f"all pictures lie in one folder ({root}{filled[0]}), and {some(tables)} may hold their labels: give a CSV or JSONL as the "
-            f"source that has {COLUMNS_WANTED}"
+            f"all pictures lie in one folder ({root}{filled[0]}), and {some(tables)} may hold their labels: {give} {COLUMNS_WANTED}"
         )
 
 

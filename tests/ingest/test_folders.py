@@ -183,9 +183,8 @@ def test_a_folder_in_a_class_may_have_the_name_of_one_other_class(tmp_path: Path
 @pytest.mark.parametrize("name", ["labels.csv", "train.csv", "class_labels.txt", "annotations.json"])
 def test_pictures_in_one_folder_beside_a_file_that_is_not_read_as_their_labels_are_told_so(tmp_path: Path, run: Run, name: str) -> None:
     put(folder(tmp_path / "data", ["images"]) / name, "image_id,dx\nimages_000,nv\n")
-    with pytest.raises(
-        DataError, match=rf"all pictures lie in one folder \(images\), and {name} may hold their labels: give a CSV or JSONL"
-    ):
+    give = f"give {tmp_path}/data/{name} .* as the source" if name.endswith(".csv") else "give a CSV or JSONL as the source"
+    with pytest.raises(DataError, match=rf"all pictures lie in one folder \(images\), and {name} may hold their labels: {give}"):
         run(tmp_path / "data")
 
 
