@@ -50,7 +50,10 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
 
 
 def _record(registry: Registry, request: DeployRequest) -> Record | None:
-    """Append the record that makes the version the champion; None when there is nothing to change."""
+    """Append the record that makes the version the champion; None when there is nothing to change.
+
+    Raises RegistryError where the version was deleted while the record was written, beside what the callers name.
+    """
     registry.require_intact(request.version)
 
     def decide(records: list[Record]) -> Record | None:
@@ -60,4 +63,10 @@ def _record(registry: Registry, request: DeployRequest) -> Record | None:
         registry.get(request.version)  # it may have been deleted while its files were hashed, which can take long
         return request.draft()
 
-    return registry.ledger.append_if(decide)
+    record = registry.ledger.append_if(decide)
+    if record is not None and registry.find(request.version) is None:
+        raise RegistryError(
+            f"{request.version} was deleted while it became the champion, which it is now: publish it again, or go back by "
+            "`penstock models rollback`"
+        )
+    return record

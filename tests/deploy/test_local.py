@@ -1,4 +1,5 @@
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from kfp import dsl
 
 from components.bundle.decision import Decision
 from components.bundle.policy import Policy
-from components.classifier.errors import IntegrityError, UsageError, VersionNotFound
+from components.classifier.errors import IntegrityError, RegistryError, UsageError, VersionNotFound
 from components.deploy.component import deploy_model
+from components.deploy.local import rollback
 from components.deploy.request import DeployRequest
 from components.deploy.step import deploy
 from components.gate.decide import decide
@@ -137,6 +139,27 @@ def test_a_version_that_is_deleted_while_its_files_are_hashed_is_not_deployed(re
     with pytest.raises(VersionNotFound, match=f"no version '{versions[1]}'"):
         deploy(Deleted(registry.store, registry.name), request(versions[1], over=versions[0], run="run-2"))
     assert registry.ledger.champion() == versions[0]
+
+
+def test_a_version_that_is_deleted_while_its_record_is_written_is_told(
+    registry: Registry, versions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(registry, request(versions[0]))
+    late = Registry(registry.store, registry.name)
+    append_if = late.ledger.append_if
+
+    def deleted_meanwhile(draft: Callable[[list[Record]], Record | None]) -> Record | None:
+        def drafted(records: list[Record]) -> Record | None:
+            record = draft(records)
+            registry.delete(versions[1])
+            return record
+
+        return append_if(drafted)
+
+    monkeypatch.setattr(late.ledger, "append_if", deleted_meanwhile)
+    with pytest.raises(RegistryError, match=rf"{versions[1]} was deleted while it became the champion, .* or go back by"):
+        deploy(late, request(versions[1], over=versions[0], run="run-2"))
+    assert rollback(registry, actor="ann", reason="deleted").champion == versions[0]
 
 
 def test_an_unknown_target_is_refused_by_name(registry: Registry, versions: list[str]) -> None:
