@@ -1,7 +1,7 @@
 """The local target: a version serves once the deployment ledger says so; `penstock serve` follows it."""
 
 from components.bundle.environment import Deployment, load_environment
-from components.classifier.errors import RegistryError, UsageError
+from components.classifier.errors import IntegrityError, RegistryError, UsageError
 from components.deploy.permission import refuse_forbidden
 from components.deploy.request import PREVIOUS, DeployRequest
 from components.integrations import steps
@@ -16,6 +16,7 @@ def deploy_local(registry: Registry, request: DeployRequest) -> str:
     Raises IntegrityError for a damaged version, VersionNotFound for one that was deleted, and Overtaken or RolloutError when the
     request is stale: a version must not replace one that it was never compared with.
     """
+    registry.require_intact(request.version)
     return "deployed" if _record(registry, request) else "unchanged"
 
 
@@ -46,15 +47,18 @@ def rollback(registry: Registry, *, to: str = "", actor: str = "", reason: str =
     rules = load_environment(environment).deployment if to and environment else Deployment()
     request = DeployRequest(version, "rollback", environment=environment, actor=actor, reason=reason, asked=asked, rules=rules)
     refuse_forbidden(request, registry.ledger.records(), registry.get(version).manifest.checksum)
+    try:
+        registry.require_intact(version)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}, by `penstock models rollback --to VERSION`") from error
     return _record(registry, request) or registry.ledger.records()[-1]
 
 
 def _record(registry: Registry, request: DeployRequest) -> Record | None:
-    """Append the record that makes the version the champion; None when there is nothing to change.
+    """Append the record that makes an intact version the champion; None when there is nothing to change.
 
     Raises RegistryError where the version was deleted while the record was written, beside what the callers name.
     """
-    registry.require_intact(request.version)
 
     def decide(records: list[Record]) -> Record | None:
         if champion_of(records) == request.version or request.recorded(records):

@@ -18,7 +18,12 @@ DEPLOY_RIGHTS = (
     *(("", resource, verb) for resource in ("pods", "events") for verb in ("get", "list")),
     ("", "pods/log", "get"),
 )
-"""What the deploy step asks of the namespace that it deploys to; the same as manifests/base/deployer-role.yaml."""
+"""What the deploy step asks of the namespace that it deploys to."""
+PREFLIGHT_RIGHTS = (("serving.kserve.io", "servingruntimes", "get"), ("", "serviceaccounts", "get"))
+"""What preflight reads there besides, to refuse a run that would end at its deploy step; without them it makes fewer checks.
+
+Both together are those of manifests/base/deployer-role.yaml.
+"""
 STEPS_SECRET = "penstock-s3"
 """From which the steps of a run take the object store's keys, in the namespace that they run in."""
 RUN_RIGHTS = (

@@ -8,6 +8,7 @@ from typing import Any
 from components.bundle.config import BundleConfig
 from components.bundle.files import CARD, CONFIG, EVALUATION, ONNX
 from components.bundle.headline import Headline
+from components.bundle.markdown import escape
 from components.classifier.errors import RegistryError, UsageError, first_line
 from components.registry import Registry
 
@@ -71,7 +72,7 @@ def hub_card(card: str, name: str, version: str, config: BundleConfig, results: 
     figures = {metric: results.figures[ours] for ours, metric in _METRICS.items() if ours in results.figures}
     dataset: dict[str, Any] = {
         "dataset_type": "imagefolder",
-        "dataset_name": results.source or "unknown",
+        "dataset_name": _public_name(results.source or "") or "unknown",
         "dataset_revision": config.dataset_digest,
     }
     measured = [
@@ -93,7 +94,13 @@ def hub_card(card: str, name: str, version: str, config: BundleConfig, results: 
         model_name=f"{name} {version}",
         eval_results=measured or None,
     )
-    return f"---\n{data.to_yaml()}\n---\n\n{card}"
+    told = card.replace(f"| {escape(results.source)} |", f"| {escape(_public_name(results.source))} |") if results.source else card
+    return f"---\n{data.to_yaml()}\n---\n\n{told}"
+
+
+def _public_name(source: str) -> str:
+    """A dataset's address, or of a folder or file of this machine the name alone: where it lies is nobody's business on the Hub."""
+    return source if "://" in source else Path(source).name or source
 
 
 def _config(config: BundleConfig, version: str) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def _check(run: Run, model: Path, written: str) -> tuple[list[str], int, float]:
         worst = max(worst, difference(found, evaluated), difference(one_by_one, evaluated))
     if not worst <= GOLDEN_TOLERANCE:
         raise TrainingError(
-            f"{written} gives other answers than the evaluation: golden pictures differ by {worst:.2g} (at most {GOLDEN_TOLERANCE:g}); "
+            f"the answers of {written} differ from the evaluation's by {worst:.2g} for golden pictures (at most {GOLDEN_TOLERANCE:g}); "
             "choose another format"
         )
     return list(together), len(images), worst

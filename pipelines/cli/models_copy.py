@@ -107,7 +107,7 @@ def regions(
     from components.registry.regions import compare_regions
 
     stores = _stores(at or [])
-    ledgers, unread, newest = {}, dict[str, str](), {}
+    ledgers, unread, newest, registries = {}, dict[str, str](), {}, dict[str, "Registry"]()
     name = name or _only_name(stores, unread)
     for region, address in stores.items():
         if region in unread:
@@ -115,6 +115,7 @@ def regions(
         try:
             registry = open_registry(address, name)
             ledgers[region], newest[region] = registry.ledger.records(), next(registry.newest(), "")
+            registries[region] = registry
         except (StoreError, RegistryError) as error:
             unread[region] = one_line(error, None)
     found = {region.name: region for region in compare_regions(ledgers, datetime.now(UTC))}
@@ -133,12 +134,15 @@ def regions(
         view.show(table)
         for region, problem in unread.items():
             view.say(f"[red]{escape(region)}: {escape(problem)}[/]")
+        champion, home = max((it.champion, stores[region]) for region, it in found.items()) if found else ("", "")
         for region, it in found.items():
-            if newest[region] and not it.champion:
-                options = f"--store {stores[region]} --name {name} --set version={newest[region]}"
-                view.say(
-                    f"Nothing serves in {escape(region)}, which has versions; deploy one there: penstock run deployment {escape(options)}"
-                )
+            if it.champion or not newest[region]:
+                continue
+            wanted, options = champion or newest[region], f"--store {stores[region]} --name {name}"
+            advice = f"deploy one there: penstock run deployment {options} --set version={wanted}"
+            if wanted not in registries[region].newest():
+                advice = f"copy what serves elsewhere: penstock models copy {wanted} --store {home} --name {name} --to {stores[region]}"
+            view.say(f"Nothing serves in {escape(region)}, which has versions; {escape(advice)}")
     if unread:
         raise RegistryError(
             f"{', '.join(unread)} cannot be read; what is said of the others holds without {'it' if len(unread) == 1 else 'them'}"

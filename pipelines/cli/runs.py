@@ -144,8 +144,9 @@ def prune(
 
 
 def _changed(run: LocalRun) -> dict[str, object]:
-    from pipelines.catalogue import load_pipeline
+    """The parameters that are not the defaults; all of them where this release has no such pipeline."""
+    from pipelines.catalogue import PIPELINES, load_pipeline
     from pipelines.parameters import parameter_defaults
 
-    defaults = parameter_defaults(load_pipeline(run.pipeline))
+    defaults = parameter_defaults(load_pipeline(run.pipeline)) if run.pipeline in PIPELINES else {}
     return {key: value for key, value in run.arguments.items() if value != defaults.get(key)}

@@ -13,7 +13,7 @@ import yaml
 
 from components.doctor.registry import REGISTERED, Result, State, run
 from components.doctor.report import all_checks, as_json, as_text, checks_page, examine
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, Scope, Seen, StoreSeen, Unseen
+from components.doctor.seen import DEPLOY_RIGHTS, PREFLIGHT_RIGHTS, RUN_RIGHTS, Scope, Seen, StoreSeen, Unseen
 from components.settings.base import amount
 
 ROOT = Path(__file__).parents[2]
@@ -437,7 +437,7 @@ def test_the_rights_are_those_of_the_role_in_the_manifests() -> None:
     given = {
         (group, resource, verb) for it in role["rules"] for group in it["apiGroups"] for resource in it["resources"] for verb in it["verbs"]
     }
-    assert set(DEPLOY_RIGHTS) == given
+    assert {*DEPLOY_RIGHTS, *PREFLIGHT_RIGHTS} == given
 
 
 def test_text_counts_and_json_keeps_the_fields() -> None:

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Request
 from huggingface_hub import ModelCard, constants
 from typer.testing import CliRunner
 
-from components.bundle.files import ONNX
+from components.bundle.files import EVALUATION, ONNX
 from components.registry import Registry
 from components.registry.publication import publish_directory
 from components.storage import open_store
@@ -86,6 +86,17 @@ def test_the_card_carries_what_the_hub_reads(store: str, tmp_path: Path) -> None
     for there in (folder, tmp_path / "file"):
         refused = invoke("2026", "--output", str(there), "--store", store)
         assert "exists already; name a new folder" in str(refused.exception)
+
+
+@pytest.mark.parametrize(("source", "told"), [("/home/me/secret/pets", "pets"), ("s3://data/pets.tar", "s3://data/pets.tar")])
+def test_the_card_does_not_tell_where_a_dataset_lies_on_this_machine(source: str, told: str, tmp_path: Path) -> None:
+    bundle = bundles.evaluated(tmp_path / "bundle", samples=100)
+    (bundle / EVALUATION).write_text(json.dumps({**bundles.EVALUATION, "source": source}))
+    publish_directory(Registry(open_store(str(tmp_path / "store")), "pets"), bundle)
+    assert invoke("2026", "--output", str(tmp_path / "hub"), "--store", str(tmp_path / "store")).exit_code == 0
+    card = ModelCard.load(tmp_path / "hub" / "README.md")
+    assert {result.dataset_name for result in card.data.eval_results} == {told}
+    assert "secret" not in card.content
 
 
 @pytest.fixture

@@ -153,6 +153,8 @@ def test_the_deploy_step_may_do_this_and_no_more() -> None:
     allowed = {f"{group}/{it}".lstrip("/"): set(rule["verbs"]) for rule in rules for group in rule["apiGroups"] for it in rule["resources"]}
     assert allowed == {
         "serving.kserve.io/inferenceservices": {"get", "list", "watch", "create", "patch", "delete"},
+        "serving.kserve.io/servingruntimes": {"get"},
+        "serviceaccounts": {"get"},
         "apps/deployments": {"get", "list"},
         "apps/replicasets": {"get", "list"},
         "pods": {"get", "list"},

@@ -45,6 +45,17 @@ def test_runs_are_listed_newest_first_and_one_whose_process_is_gone_is_lost(tmp_
     assert [run.status for run in list_runs(tmp_path)] == ["running", "lost", "succeeded"]
 
 
+def test_a_run_of_a_pipeline_that_another_release_had_is_shown_with_all_that_it_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / commands.RUNS
+    record(root, 1).model_copy(update={"pipeline": "distillation"}).save(root / "20260101-030405-abc1")
+    shown = CliRunner().invoke(commands.app, ["show", "last"])
+    assert shown.exit_code == 0, shown.exception
+    assert ["epochs", "7"] in [line.split() for line in shown.stdout.splitlines()]
+
+
 def test_in_another_folder_the_runs_are_said_to_be_where_they_were_started(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"no run in {tmp_path}; runs are known in the folder in which they were started"):
         find_run("last", tmp_path)

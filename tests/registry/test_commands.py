@@ -168,6 +168,16 @@ def test_verify_names_each_bad_file_and_fails(registry: Registry) -> None:
     assert files.ONNX in str(result.exception)
 
 
+def test_rollback_to_a_damaged_version_says_how_to_name_another(registry: Registry) -> None:
+    one, two, three = sorted(registry.newest())
+    registry.store.replace(f"models/digits/{two}/{files.ONNX}", b"other")
+    result = call("rollback")
+    assert result.exit_code == 1
+    assert str(result.exception).endswith("publish it again, or use another version, by `penstock models rollback --to VERSION`")
+    assert registry.ledger.champion() == three
+    assert f"{one} serves now" in call("rollback", "--to", one).stdout
+
+
 def test_rollback_one_command_then_by_name(registry: Registry) -> None:
     one, two, three = sorted(registry.newest())
     assert f"{two} serves now, in place of {three}" in call("rollback", "--reason", "night").stdout

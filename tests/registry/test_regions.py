@@ -129,6 +129,16 @@ def test_a_region_that_has_a_copy_and_no_deployment_says_what_is_missing(home: R
     assert f"deploy one there: penstock run deployment --store eu --name digits --set version={version}" in text
 
 
+def test_a_version_that_was_rolled_back_elsewhere_is_not_what_a_region_is_told_to_deploy(home: Registry) -> None:
+    first, second = sorted(home.newest())
+    home.ledger.append(Record(action="rolled_back", version=first, strategy="rollback"))
+    for version, command in ((second, f"models copy {first} --store home --name digits --to eu"), (first, f"version={first}")):
+        assert call("copy", version, "--to", "eu").exit_code == 0
+        text = call("regions", "--at", "home=home", "--at", "eu=eu").stdout
+        assert command in text
+        assert f"version={second}" not in text
+
+
 def test_a_region_that_cannot_be_read_does_not_hide_the_others(home: Registry, tmp_path: Path) -> None:
     eu = Registry(open_store("eu"), "digits")
     eu.store.create("deployments/digits/000002.json", b"{}")

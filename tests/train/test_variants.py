@@ -200,6 +200,7 @@ def test_of_an_ensemble_with_an_int8_member_the_weights_of_the_others_are_rounde
 ) -> None:
     small = publish_directory(place.registry, int8).version
     mixed = place.make(tmp_path / "mixed", kind="ensemble", versions=f"{small},{place.versions[1]}")
+    assert BundleConfig.load(mixed).architecture == "ensemble of 2: (logistic, int8), logistic"
     version = publish_directory(place.registry, mixed).version
     smaller = place.make(tmp_path / "smaller", kind="int8", versions=version)
     assert "a part is in 8 bits already" in capsys.readouterr().out

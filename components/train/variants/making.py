@@ -139,7 +139,7 @@ class _Making:
     def ensemble(self, folder: Path) -> Made:
         """Join the parents in one graph."""
         variant = self._variant("mean of the members' probabilities, one graph")
-        names = [config.architecture for config in self._configs]
+        names = [f"({it.architecture})" if "," in it.architecture else it.architecture for it in self._configs]  # one made of others
         familiar = all(config.familiarity is not None for config in self._configs)
         first = self._configs[0] if familiar else self._configs[0].model_copy(update={"familiarity": None})
         config = _described(first, variant, f"ensemble of {len(names)}: {', '.join(names)}", {}).model_copy(update={"temperature": 1.0})
