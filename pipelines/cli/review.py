@@ -275,7 +275,8 @@ def _print_accuracy(result: "LiveAccuracy") -> None:
         "unusable": result.unusable,
         "perhaps trained on": result.possibly_trained_on,
     }
-    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items() if count) or "all labelled"
+    reasons = ", ".join(f"{count} {why}" for why, count in left_out.items() if count)
+    reasons = reasons or ("all labelled" if result.audited else "none drawn yet")
     _say(f"audit sample   {result.audited} pictures: {reasons}")
     _say(f"by itself      {_with_interval(result.audit)}")
     _say(f"low confidence {_with_interval(result.low_confidence)} (selected by the model: not an estimate of live accuracy)")

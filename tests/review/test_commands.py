@@ -98,6 +98,7 @@ def test_nothing_to_export_is_said(penstock: Any, tmp_path: Path) -> None:
 
 def test_accuracy_is_that_of_the_versions_audit_sample(penstock: Any, tmp_path: Path) -> None:
     version = publish_directory(Registry(open_store(str(tmp_path / "store")), "digits"), tiny.write_bundle(tmp_path / "bundle")).version
+    assert "0 pictures: none drawn yet" in penstock("accuracy", "--version", version)[1]
     queue = queue_of.at(tmp_path / "store")
     for number in range(6):
         queue.put(queue_of.entry(number, "3", 0.9, version=version, reason="audit"))
