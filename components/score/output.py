@@ -149,13 +149,15 @@ class Output:
             for part, stored in parts
             for name, known in stored.rows.items()
         }
-        self._store.delete(MANIFEST)
+        for name, (source, _, digest) in rows.items():
+            if not self._store.exists(source):
+                self._require_committed(name, digest)
+        self._store.delete(MANIFEST)  # not before: what another scoring has committed stays
         for name, (source, _, digest) in rows.items():
             try:
                 self._store.copy(source, name)
-            except ObjectNotFound:  # another merge of the same plan was first, and tidied up
-                if not self._store.exists(name) or digest != self._store.sha256(name):
-                    raise DataError(f"another scoring into {self.url} ended meanwhile, and replaced what lay there; run again") from None
+            except ObjectNotFound:
+                self._require_committed(name, digest)
         for name in (PASSED_OVER, SUMMARY):
             self._store.upload(folder / name, name)
         former = [PREDICTIONS, *FORMER, *(entry.key for entry in self._store.list(f"{DATASET}/"))]
@@ -173,6 +175,11 @@ class Output:
         self._store.replace(MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
         for place in (PIECES, ASSEMBLED, INCOMPLETE):  # of scorings too that were killed, and whose input has changed since
             self._store.delete_all(f"{place}/")
+
+    def _require_committed(self, name: str, digest: str) -> None:
+        """Raise DataError unless a file of rows has its name already: another merge of the same plan was first, and tidied up."""
+        if not self._store.exists(name) or digest != self._store.sha256(name):
+            raise DataError(f"another scoring into {self.url} ended meanwhile, and replaced what lay there; run again")
 
     def clear_incomplete(self) -> None:
         """Remove what an earlier run left of the pieces that were complete."""

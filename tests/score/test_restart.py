@@ -1,10 +1,12 @@
 """A run that is killed goes on where it was, and ends with the bytes of an unbroken one."""
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +15,7 @@ import pytest
 from components.classifier.errors import DataError, IntegrityError
 from components.score import plan as planning
 from components.score import rows
-from components.score.output import MANIFEST, PREDICTIONS, SUMMARY
+from components.score.output import MANIFEST, PREDICTIONS, SUMMARY, Output
 from components.score.plan import Plan
 from components.score.plan_step import is_unchanged
 from components.score.shard import score_shard
@@ -194,6 +196,27 @@ def test_a_scoring_whose_output_another_one_took_over_is_red_and_says_so(
         merge(plan, [result], tmp_path / "merged")
     assert len(other.rows) == 3
     assert score(pictures, output=output).summary.rows == 25
+
+
+def test_what_another_scoring_has_committed_stays_when_a_later_commit_fails(
+    score: Score, model: Model, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.score.merge import merge
+
+    output, commit = tmp_path / "output", Output.commit
+    plan = plan_of(model, tmp_path / "plan", pictures, output)
+    result = score_shard(plan, "0").to_json()
+
+    def second(self: Output, *arguments: Any) -> None:
+        monkeypatch.setattr(Output, "commit", commit)
+        score(cases.folder(tmp_path / "other", 3), output=output)
+        commit(self, *arguments)
+
+    monkeypatch.setattr(Output, "commit", second)
+    with pytest.raises(DataError, match=r"another scoring into .* ended meanwhile, and replaced what lay there; run again"):
+        merge(plan, [result], tmp_path / "merged")
+    assert json.loads((output / MANIFEST).read_text())["rows"] == {PREDICTIONS: 3}
+    assert len(score(tmp_path / "other", output=output).rows) == 3
 
 
 def test_an_unchanged_input_is_known_by_the_plan(
