@@ -13,6 +13,7 @@ from pipelines.local import RunResult
 
 if TYPE_CHECKING:
     from components.bundle.search import SearchRecord
+    from components.registry import Registry
 
 _OUTCOMES = {"pass": ("✓", "green"), "fail": ("✗", "red"), "insufficient": ("?", "yellow"), "skipped": ("–", "dim")}
 MAX_CLASSES = 20
@@ -57,12 +58,20 @@ def print_training(result: RunResult, arguments: dict[str, Any]) -> None:
     champion = registry.ledger.champion()
     if result.returned("gate-model") == "hold":
         print_after_hold(version, arguments)
+    if result.returned("deploy-model") == "held":
+        print_overtaken(registry, version)
     console.print(Text.assemble("version   ", (version, "bold"), f"  in {arguments['store']}"), soft_wrap=True)
     console.print(Text.assemble("champion  ", (champion or "none yet", "bold"), "" if result.skipped != ["deploy"] else "  (unchanged)"))
     report = result.directory / "report.html"  # the artifact has no suffix, and browsers show it as text
     shutil.copyfile(result.artifact("gate-model", "report"), report)
     console.print(Text(f"report    {report}"), soft_wrap=True)
     console.print(Text(f"run       {result.directory.name}  (penstock runs show {result.directory.name})"), soft_wrap=True)
+
+
+def print_overtaken(registry: "Registry", version: str) -> None:
+    """Print why a version that the gate let through was not deployed, as the ledger says it: another one came to serve meanwhile."""
+    last = next(record for record in reversed(registry.ledger.records()) if record.version == version)
+    console.print(Text.assemble((f"{last.action}: ", "bold yellow"), last.reason), soft_wrap=True)
 
 
 def print_search(record: "SearchRecord") -> None:
