@@ -131,6 +131,19 @@ def test_a_crash_after_it_was_ready_is_undone(place: Place) -> None:
     assert place.ledger()[1:] == [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")]
 
 
+def test_a_version_that_is_deleted_while_it_is_rolled_out_is_undone(place: Place) -> None:
+    place.deploy("v1", settle_seconds=0)
+
+    def delete_when_it_serves(line: str) -> None:
+        if "golden requests agree" in line and place.registry.find(place.versions["v2"]):
+            Registry(place.registry.store, "digits").delete(place.versions["v2"])
+
+    with pytest.raises(RolloutError, match=r"it was deleted from s3://.* meanwhile; .* serves again"):
+        deploy_kserve(place.registry, place.request("v2", settle_seconds=0), delete_when_it_serves)
+    assert place.served() == "v1"
+    assert place.ledger()[1:] == [("failed", "v2", "v1"), ("rolled_back", "v1", "v1")]
+
+
 def test_other_probabilities_than_evaluated_are_undone(place: Place) -> None:
     place.deploy("v1")
     with pytest.raises(RolloutError, match=r"probabilities .*away.*allowed:? 0\.0001.* serves again"):

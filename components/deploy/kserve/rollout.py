@@ -144,6 +144,7 @@ class Rollout:
             with stopping("what served before was put back"):
                 self._shift_traffic(steps, deadline)
                 self.watcher.settle(self.wanted(), self.golden, deadline)
+                self._require_kept()
         except NotServed as failure:
             self.undo(str(failure))
         except (Stopped, Overtaken):
@@ -285,6 +286,11 @@ class Rollout:
                 len(steps) - 1,
                 lambda share=percent: self.watcher.require_served(self.wanted(share), share),  # type: ignore[misc]
             )
+
+    def _require_kept(self) -> None:
+        """Raise NotServed where the version was deleted from the store meanwhile: its pods would not start again."""
+        if self.registry.find(self.version) is None:
+            raise NotServed(f"it was deleted from {self.registry.store.url} meanwhile")
 
     def _record(self) -> str:
         """Write the record while the version still is what the cluster serves; returns "deployed" or "unchanged"."""
