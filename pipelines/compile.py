@@ -32,12 +32,18 @@ def compile_pipelines(output: Path) -> list[Path]:
 
 def check_resources() -> None:
     """Raise UsageError when PENSTOCK_RESOURCES names a step that no pipeline has: its settings would be ignored without a message."""
-    from components.settings.resources import check_steps, step_name
+    from components.settings.resources import check_steps
     from pipelines.steps import RESOURCES
 
     if RESOURCES:
-        executors = [executor for name in PIPELINES for executor in load_pipeline(name).pipeline_spec.deployment_spec["executors"]]
-        check_steps(RESOURCES, {step_name(executor) for executor in executors})
+        check_steps(RESOURCES, {step for name in PIPELINES for step in steps_of(name)})
+
+
+def steps_of(pipeline: str) -> set[str]:
+    """The names of a pipeline's steps, such as train-model; raises UsageError for an unknown pipeline."""
+    from components.settings.resources import step_name
+
+    return {step_name(executor) for executor in load_pipeline(pipeline).pipeline_spec.deployment_spec["executors"]}
 
 
 def images_of(pipeline: Any) -> dict[str, str]:

@@ -141,13 +141,20 @@ def connected(server: Server) -> Iterator["Client"]:
         yield _client(server)
 
 
-def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds: float = POLL_SECONDS) -> None:
+def watch(pipeline: str, run_id: str, server: Server, tell: Callable[[str, str], None], seconds: float = POLL_SECONDS) -> None:
     """Follow a run to its end: call `tell` with a step's name and state, in lower case, whenever that state is another.
 
-    Raises SubmissionFailed when the run does not succeed, and when the server cannot be asked any more; the run then goes on.
+    Kubeflow's API lists more than steps: drivers, the groups around steps, and each try of all of these.
+
+    Raises UsageError for an unknown pipeline, SubmissionFailed when the run does not succeed, and when the server cannot be asked any
+    more; the run then goes on.
     """
     from tenacity import Retrying, retry_if_result, wait_fixed
 
+    from components.settings.resources import step_name
+    from pipelines.compile import steps_of
+
+    steps = steps_of(pipeline)
     seen = dict[str, str]()
 
     def state() -> str:
@@ -155,7 +162,7 @@ def watch(run_id: str, server: Server, tell: Callable[[str, str], None], seconds
             run = _client(server).get_run(run_id)  # a new client each time: the cluster renews a pod's token
         for task in (run.run_details and run.run_details.task_details) or []:
             name, now = str(task.display_name), str(task.state or "PENDING").lower()
-            if name != "root" and not name.endswith("-driver") and seen.get(str(task.task_id)) != now:
+            if step_name(name) in steps and seen.get(str(task.task_id)) != now:
                 seen[str(task.task_id)] = now
                 tell(name, now)
         return str(run.state or "PENDING")

@@ -57,7 +57,7 @@ def submit(
     if mlflow and mlflow != NO_EXPERIMENT and not sent.mlflow:
         errors.print("note: the server started no MLflow run: it is older than 2.17, or its MLflow plugin is not set up", soft_wrap=True)
     if follow:
-        watch(sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))
+        watch(pipeline, sent.run_id, server, lambda step, state: errors.print(Text(f"{step:<24}{state}"), soft_wrap=True))
 
 
 def run_arguments(pipeline: str, settings: list[str] | None) -> dict[str, Any]:

@@ -68,17 +68,22 @@ def test_a_server_that_names_no_run_is_an_error(kubeflow: Kubeflow) -> None:
 def test_a_run_is_followed_to_its_end_and_each_change_of_a_step_is_told_once(kubeflow: Kubeflow) -> None:
     kubeflow.states = [
         ("PENDING", {}),
-        ("RUNNING", {"root": "RUNNING", "ingest-driver": "SUCCEEDED", "ingest": "RUNNING"}),
-        ("RUNNING", {"ingest": "RUNNING"}),
-        ("SUCCEEDED", {"ingest": "SUCCEEDED"}),
+        # as Kubeflow Pipelines 2.17 names what it lists
+        (
+            "RUNNING",
+            {"penstock-training-7z59s": "RUNNING", "root": "RUNNING", "root(0)": "RUNNING", "ingest-dataset-driver(0)": "SUCCEEDED"},
+        ),
+        ("RUNNING", {"ingest-dataset": "RUNNING", "ingest-dataset(0)": "RUNNING", "executor": "RUNNING", "executor(0)": "PENDING"}),
+        ("RUNNING", {"ingest-dataset": "RUNNING", "exit-handler-1": "RUNNING", "condition-branches-2-driver": "PENDING"}),
+        ("SUCCEEDED", {"ingest-dataset": "SUCCEEDED"}),
     ]
     told: list[tuple[str, str]] = []
-    watch("r-1", Server(kubeflow.url), lambda step, state: told.append((step, state)), seconds=0)
-    assert told == [("ingest", "running"), ("ingest", "succeeded")]
+    watch("training", "r-1", Server(kubeflow.url), lambda step, state: told.append((step, state)), seconds=0)
+    assert told == [("ingest-dataset", "running"), ("ingest-dataset", "succeeded")]
     assert kubeflow.states == []
 
 
 def test_a_followed_run_that_fails_is_an_error_with_its_address(kubeflow: Kubeflow) -> None:
     kubeflow.states = [("FAILED", {"train": "FAILED"})]
     with pytest.raises(SubmissionFailed, match=f"ended as failed.*{kubeflow.url}/#/runs/details/r-1"):
-        watch("r-1", Server(kubeflow.url), lambda step, state: None, seconds=0)
+        watch("training", "r-1", Server(kubeflow.url), lambda step, state: None, seconds=0)
