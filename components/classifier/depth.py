@@ -103,9 +103,6 @@ def to_uint8(image: Image.Image, inverted: bool = False, levels: int = 16) -> Pi
         return _from_16_bits(image, inverted, 2**levels - 1)
     transparent = "transparency" in image.info or image.mode in _ALPHA_MODES
     grey = image.mode in {"1", "L", "LA", "La"}
-    if not transparent and image.mode in {"L", "RGB"}:
-        pixels = np.asarray(image, dtype=np.uint8)
-        return pixels[:, :, None] if grey else pixels
     convert = _on_white if transparent else _plain
     rows = max(1, _STRIP_PIXELS // image.width)
     if rows >= image.height:
@@ -120,7 +117,8 @@ def to_uint8(image: Image.Image, inverted: bool = False, levels: int = 16) -> Pi
 
 
 def _plain(image: Image.Image, grey: bool) -> Pixels:
-    pixels = np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8)
+    mode = "L" if grey else "RGB"
+    pixels = np.asarray(image if image.mode == mode else image.convert(mode), dtype=np.uint8)
     return pixels[:, :, None] if grey else pixels
 
 

@@ -21,6 +21,8 @@ from components.classifier.decode import MAX_PIXELS, decode
 from components.classifier.decode import Pixels as Pixels  # the type of all pixels; most callers need it beside ImageSpec
 from components.classifier.errors import ImageError
 
+LARGE = 2_000_000
+"""Pictures of more pixels are prepared, and made grey, in parts, so that this takes little memory beside them."""
 _VALUES_AT_ONCE = 2**17
 """Values that are measured together: half a megabyte as float32, which stays in the processor's cache."""
 
@@ -48,10 +50,32 @@ def prepare(pixels: Pixels, spec: ImageSpec) -> Pixels:
     """Convert decoded pixels, uint8 (H, W, 1 or 3), to the channels and size of `spec`; returns a contiguous array."""
     if pixels.shape == spec.shape:
         return np.ascontiguousarray(pixels)
+    if pixels.shape[0] * pixels.shape[1] > LARGE:
+        return _prepare_large(pixels, spec)
     image = as_image(pixels).convert("L" if spec.channels == 1 else "RGB")
     if image.size != (spec.width, spec.height):
         image = image.resize((spec.width, spec.height), Image.Resampling.BILINEAR)
     return np.asarray(image, dtype=np.uint8).reshape(spec.shape)
+
+
+def _prepare_large(pixels: Pixels, spec: ImageSpec) -> Pixels:
+    """The same in little memory beside the pixels: Pillow resizes each channel by itself, and would hold all of them once more."""
+    pixels = grey(pixels) if spec.channels == 1 else pixels
+    size = (spec.width, spec.height)
+    planes = (Image.fromarray(np.ascontiguousarray(pixels[..., k])) for k in range(pixels.shape[2]))
+    resized = [np.asarray(plane.resize(size, Image.Resampling.BILINEAR)) for plane in planes]
+    return np.stack(resized if len(resized) == spec.channels else resized * spec.channels, axis=2)
+
+
+def grey(pixels: Pixels) -> Pixels:
+    """Pixels, uint8 (H, W, 1 or 3), as grey ones (H, W, 1), converted in strips."""
+    if pixels.shape[2] == 1:
+        return pixels
+    result = np.empty((*pixels.shape[:2], 1), np.uint8)
+    rows = max(1, LARGE // pixels.shape[1])
+    for top in range(0, len(pixels), rows):
+        result[top : top + rows, :, 0] = as_image(pixels[top : top + rows]).convert("L")
+    return result
 
 
 def from_bytes(data: bytes, spec: ImageSpec, max_pixels: int = MAX_PIXELS) -> Pixels:

@@ -121,7 +121,9 @@ def fingerprint(pixels: Pixels) -> bytes:
     """
     if pixels.shape[2] == 3 and _is_grey(pixels[:1]) and _is_grey(pixels):  # the first row decides nearly always
         pixels = pixels[..., :1]
-    return hashlib.blake2b(b"%b%b" % (str(pixels.shape[:2]).encode(), pixels.tobytes()), digest_size=16).digest()
+    digest = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
 
 
 def _is_grey(pixels: Pixels) -> bool:

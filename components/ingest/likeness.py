@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import chain, product, repeat, starmap
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +24,9 @@ from PIL import Image
 
 from components.bundle.dataset import REPORT, SPLITS, Labels, Rows
 from components.classifier.cpu import available_cpus
+from components.classifier.decode import WORK
 from components.classifier.errors import DataError
-from components.classifier.images import Pixels, as_image
+from components.classifier.images import Pixels, as_image, grey
 from components.classifier.progress import Progress
 from components.ingest.checks import Check
 from components.ingest.collection import SPLIT_CODE, FileRows, rows_of
@@ -32,6 +34,7 @@ from components.ingest.pixels import PROCESS_MODULES
 from components.readers.listing import quoted, some
 from components.readers.processes import Group, Result, in_order, in_processes, processes_for
 from components.report.html import PictureOfDataset
+from components.report.views import picture_address
 
 MAX_BITS = 6
 """Bits in which the hashes of near-duplicates may differ."""
@@ -103,7 +106,7 @@ class Pictures:
 
     def shown(self, k: int) -> PictureOfDataset:
         """A picture for the report."""
-        return PictureOfDataset(self.names[k], self.split(k), self.label(k), self.images[k : k + 1][0])
+        return PictureOfDataset(self.names[k], self.split(k), self.label(k), picture_address(self.images[k : k + 1][0]))
 
 
 def find(pictures: Pictures, scratch: Path, log: Callable[[str], None] | None = None) -> list[Match]:
@@ -135,13 +138,16 @@ def _processes(images: Rows) -> int:
     return processes_for(images.shape[0]) if isinstance(images, FileRows) else 1
 
 
-def _side_by_side(groups: Sequence[Group], work: Callable[[Group], Result], processes: int) -> Iterator[Result]:
-    """Yield what `work` makes of each group, in their order: in several processes, or in threads of this one."""
+def _side_by_side(
+    groups: Sequence[Group], work: Callable[[Group], Result], processes: int, picture_bytes: int = SIDE * SIDE
+) -> Iterator[Result]:
+    """Yield what `work` makes of each group, in their order: in several processes, or in threads of this one, few for large pictures."""
     if processes > 1:
         yield from in_processes(groups, work, processes, PROCESS_MODULES)
         return
-    with ThreadPoolExecutor(cpus := available_cpus()) as pool:
-        yield from in_order(pool, groups, work, cpus)
+    threads = max(1, min(available_cpus(), WORK.limit // picture_bytes // 4))  # each holds a picture, and what is made of it
+    with ThreadPoolExecutor(threads) as pool:
+        yield from in_order(pool, groups, work, threads)
 
 
 def perceptual_hashes(thumbnails: npt.NDArray[np.uint8]) -> Hashes:
@@ -172,8 +178,8 @@ def thumbnails(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """
     count, height, width, channels = pixels.shape
     if height > max(width, SIDE):
-        return np.stack([np.asarray(as_image(picture).convert("L").resize((SIDE, SIDE), _FILTER)) for picture in pixels])
-    column = as_image(pixels.reshape(count * height, width, channels)).convert("L").resize((SIDE, count * height), _FILTER)
+        return np.stack([np.asarray(as_image(grey(picture)).resize((SIDE, SIDE), _FILTER)) for picture in pixels])
+    column = as_image(grey(pixels.reshape(count * height, width, channels))).resize((SIDE, count * height), _FILTER)
     row = np.asarray(column).reshape(count, height, SIDE).swapaxes(0, 1).reshape(height, count * SIDE)
     squares = np.asarray(Image.fromarray(row).resize((count * SIDE, SIDE), _FILTER))
     return np.ascontiguousarray(squares.reshape(SIDE, count, SIDE).swapaxes(0, 1))
@@ -187,7 +193,7 @@ def _hash_all(images: Rows, path: Path, log: Callable[[str], None] | None) -> Ha
     step = min(_ROWS, rows_of(images))
     starts, work = range(0, count, step), partial(_hash_rows, images, path, step)
     progress, hashes = Progress(count, "thumbnails", log), list[Hashes]()
-    for found in _side_by_side(starts, work, _processes(images)):
+    for found in _side_by_side(starts, work, _processes(images), prod(images.shape[1:])):
         hashes.append(found)
         progress.step(len(found))
     return np.concatenate(hashes) if hashes else np.zeros(0, np.uint64)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from components.bundle.dataset import Rows
 from components.classifier import images
 from components.classifier.cpu import available_cpus
-from components.classifier.decode import Picture, decode_picture, is_picture
+from components.classifier.decode import WORK, Picture, decode_picture, is_picture
 from components.classifier.errors import DataError, ImageError
 from components.classifier.images import ImageSpec, Pixels
 from components.classifier.metadata import Unread
@@ -32,8 +33,11 @@ from components.settings.ingest import IngestSettings
 MAX_DATASET_BYTES = 256 * 2**30
 BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 256, 2**20, 4 * 2**20
 """What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
-FIRST_FILES = 16
+FIRST_FILES = 1
 """And so many before it is known how large they are."""
+_SHARE_OF_WORK = 4
+"""The part of the memory for decoding that pixels may take which wait for those before them."""
+_NO_PIXELS = np.zeros(0, np.uint8)
 PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft", "joblib")
 """What the processes of ingest import."""
 SIZE_SURVEY = 1000
@@ -56,7 +60,8 @@ class _Batch:
 
     outcomes: list[tuple[int, ...] | str | None]
     """The shape of a picture, or the reason why there is none, or None for a file that does not claim to be one."""
-    pixels: bytes
+    pixels: npt.NDArray[np.uint8]
+    """Of all pictures, one after the other, (n,)."""
     prints: bytes
     constant: bytes
     deep: int
@@ -71,7 +76,7 @@ class _Batch:
             names = [name for _, name in found]
             if isinstance(outcome, tuple):
                 size = len(names) * prod(outcome)
-                yield names, np.frombuffer(self.pixels, np.uint8, size, at).reshape(len(names), *outcome)
+                yield names, self.pixels[at : at + size].reshape(len(names), *outcome)
                 at += size
             else:
                 yield names, outcome
@@ -163,14 +168,14 @@ def _decoded(
     work = partial(_decode_batch, settings=settings, all_pictures=all_pictures)
     threads = max(REMOTE_WORKERS if workers.remote else 4, available_cpus())
     with ThreadPoolExecutor(threads, "decode") as pool:
-        yield from map(limit.learn, in_order(pool, _batches(records, limit, waiting), work, threads + 2))
+        yield from map(limit.learn, in_order(pool, _batches(records, limit, waiting), work, partial(limit.ahead, threads + 2)))
 
 
 class _Limit:
     """How many pictures a batch may have: their size is known when it is asked for, or when the first are decoded."""
 
     def __init__(self, size: tuple[int, int] | None) -> None:
-        self.files = min(FIRST_FILES, BATCH_FILES)
+        self.files, self._bytes = min(FIRST_FILES, BATCH_FILES), 0
         if size:
             self._set(*size)
 
@@ -181,8 +186,13 @@ class _Limit:
             self._set(shape[0], shape[1])
         return batch
 
+    def ahead(self, most: int) -> int:
+        """How many batches may be under way beside the first: none before it is known how large they are, then what memory allows."""
+        return min(most, WORK.limit // _SHARE_OF_WORK // self._bytes) if self._bytes else 0
+
     def _set(self, height: int, width: int) -> None:
         self.files = max(1, min(BATCH_FILES, BATCH_PIXEL_BYTES // (3 * height * width)))
+        self._bytes = 3 * height * width * self.files
 
 
 def _loaded(record: Encoded | Unreadable) -> Encoded | Unreadable:
@@ -243,16 +253,21 @@ def _decode_batch(batch: list[Encoded | Unreadable] | _Packed, settings: IngestS
     found = [_decode(record, settings, all_pictures) if isinstance(record, Encoded) else record.reason for record in batch]
     pictures = [outcome for outcome in found if isinstance(outcome, Picture)]
     pixels = [picture.pixels for picture in pictures]
-    runs = (np.stack(list(run)) for _, run in groupby(pixels, key=attrgetter("shape")))
+    runs = [_stacked(list(run)) for _, run in groupby(pixels, key=attrgetter("shape"))]
     return _Batch(
         [outcome.pixels.shape if isinstance(outcome, Picture) else outcome for outcome in found],
-        b"".join(picture.tobytes() for picture in pixels),
+        runs[0].reshape(-1) if len(runs) == 1 else np.concatenate([_NO_PIXELS, *(run.reshape(-1) for run in runs)]),
         b"".join(map(fingerprint, pixels)),
         b"".join(are_constant(run).tobytes() for run in runs),
         len(peaks := [picture.peak for picture in pictures if picture.peak is not None]),
         max(peaks, default=0),
         [(what, place) for place, outcome in enumerate(found) if isinstance(outcome, Picture) for what in outcome.unread],
     )
+
+
+def _stacked(pictures: list[Pixels]) -> Pixels:
+    """Pictures of one shape as (n, H, W, C); one that is alone may be large, and is not copied."""
+    return pictures[0][None] if len(pictures) == 1 else np.stack(pictures)
 
 
 def _prepare(pixels: Pixels, settings: IngestSettings) -> Pixels:

@@ -37,8 +37,8 @@ Group = TypeVar("Group")
 Result = TypeVar("Result")
 
 
-def in_order(pool: Executor, groups: Iterable[Group], work: Callable[[Group], Result], ahead: int) -> Iterator[Result]:
-    """Yield what `work` makes of each group, in the order of the groups; `ahead` of them are under way at a time.
+def in_order(pool: Executor, groups: Iterable[Group], work: Callable[[Group], Result], ahead: int | Callable[[], int]) -> Iterator[Result]:
+    """Yield what `work` makes of each group, in the order of the groups; so many of them are under way beside the first, at a time.
 
     Raises what `work` and `groups` raise; what is then still waiting is never started.
     """
@@ -46,7 +46,7 @@ def in_order(pool: Executor, groups: Iterable[Group], work: Callable[[Group], Re
     try:
         for group in groups:
             under_way.append(pool.submit(work, group))
-            if len(under_way) > ahead:
+            while len(under_way) > (ahead() if callable(ahead) else ahead):
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

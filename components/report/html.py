@@ -17,7 +17,6 @@ from components.bundle.mistakes import thumbnails_by_row, wrong_pictures
 from components.bundle.predictions import Predictions
 from components.bundle.training import LearningCurves
 from components.classifier.errors import EvaluationError
-from components.classifier.images import Pixels
 from components.registry import Record, Registry
 from components.report import plots, views
 
@@ -31,17 +30,13 @@ MAX_PAIRS, MAX_FILES = 60, 200
 
 @dataclass(frozen=True)
 class PictureOfDataset:
-    """One picture, uint8 (H, W, C), and where it is from."""
+    """One picture and where it is from."""
 
     name: str
     split: str
     label: str
-    pixels: Pixels
-
-    @property
-    def address(self) -> tuple[str, bool]:
-        """The picture as a data address, and whether it is drawn larger than it is."""
-        return views.picture_address(self.pixels)
+    address: tuple[str, bool]
+    """As `views.picture_address` makes it: it may be shown among many, and be large."""
 
 
 def render(

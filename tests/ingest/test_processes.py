@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import active_children
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pytest
 
 from components.classifier.decode import WorkBudget
 from components.classifier.errors import DataError, StoreUnavailable
+from components.ingest import pixels as decoding
 from components.ingest.ingest import ingest
 from components.ingest.layout import arrange, class_folders
 from components.ingest.pixels import _decode_batch
@@ -28,6 +30,7 @@ from components.readers.archives import ArchiveSource
 from components.readers.records import Encoded
 from components.settings.ingest import IngestSettings
 from tests.ingest.cases import encode, files, folder, pixels, put, tar_of, zip_of
+from tests.ingest.conftest import Run
 
 SCRIPT = """
 import sys, time
@@ -228,3 +231,27 @@ def test_pictures_that_are_made_smaller_are_not_in_memory_together_at_their_own_
     tracemalloc.stop()
     assert decoded.outcomes == [(28, 28, 3)] * 12
     assert peak < 4 * 2000 * 2000 * 3
+
+
+def test_no_more_pictures_wait_for_those_before_them_than_memory_allows(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures of 8,000x8,000 take 192 MB each once they are decoded."""
+    begun, most, lock = [0], [0], threading.Lock()
+
+    def decode(*batch: Any, **settings: Any) -> Any:
+        with lock:
+            begun[0] += 1
+            most[0] = max(most[0], begun[0])
+        return of_batch(*batch, **settings)
+
+    def append(file: Any, pictures: Any) -> None:
+        with lock:
+            begun[0] -= 1
+        appended(file, pictures)
+
+    of_batch, appended = decoding._decode_batch, decoding._PixelFile.append
+    monkeypatch.setattr(decoding, "_decode_batch", decode)
+    monkeypatch.setattr(decoding._PixelFile, "append", append)
+    monkeypatch.setattr(decoding, "BATCH_FILES", 1)
+    monkeypatch.setattr(decoding, "WORK", WorkBudget(4 * 3 * 16 * 16))
+    assert run(folder(tmp_path / "data", ["cat", "dog"]), image_size=None).counts() == {"cat": 6, "dog": 6}
+    assert most[0] <= 3
