@@ -37,7 +37,7 @@ from components.classifier.contents import other_content, stand_in
 from components.classifier.cpu import available_memory
 from components.classifier.depth import Pixels as Pixels
 from components.classifier.errors import ImageError, one_line
-from components.classifier.metadata import Unread, to_srgb, turned
+from components.classifier.metadata import Unread, has_pages, to_srgb, turned
 from components.classifier.misread import check_loaded, check_misread, is_raw, mend_palette, repair, whole_jpeg2000
 from components.classifier.plain import decode_plain
 
@@ -125,7 +125,7 @@ class Picture:
     peak: int | None = None
     """The largest sample that the file holds, 0 to 65,535; None where it has not 16 bits per sample."""
     unread: tuple[Unread, ...] = ()
-    """What cannot be read of the metadata that would change the pixels: UNREAD has the words for it."""
+    """What is not read beside the pixels that would change them: UNREAD has the words for it."""
 
 
 def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16) -> Pixels:
@@ -166,7 +166,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
                 scale = 16 if peak is None else levels
                 upright, turn = turned(image)
                 coloured, profile = to_srgb(repair(upright, image.format or "", data))
-                unread = tuple(sorted({*left_out, *turn, *profile}))
+                pages: set[Unread] = {"pages"} if has_pages(image, data) else set()
+                unread = tuple(sorted({*left_out, *turn, *profile, *pages}))
                 return Picture(depth.to_uint8(coloured, inverted, scale), image.format or "", peak, unread)
     except ImageError:
         raise
@@ -264,6 +265,8 @@ def _heic_registered() -> bool:
 
 
 def _unknown(data: bytes) -> str:
+    if data.startswith(b"MM\0+"):
+        return "the content is a big-endian BigTIFF, which is not read; convert it by tiffcp (of libtiff), or save it as PNG"
     if data.startswith(_TIFF):
         return "the content is a TIFF of a kind that cannot be read; save it as PNG, or as a classic TIFF of grey or RGB with 8 or 16 bits"
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:

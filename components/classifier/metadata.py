@@ -1,4 +1,4 @@
-"""What lies beside the pixels of a picture and changes them: its turn (EXIF) and its colour profile (ICC)."""
+"""What lies beside the pixels of a picture and changes them: its turn (EXIF), its colour profile (ICC), and further pages."""
 
 import io
 import struct
@@ -11,6 +11,10 @@ from PIL.ImageCms import Flags, Intent
 from components.classifier.depth import tag_of
 
 _ORIENTATION = 0x0112
+_SUBFILE, _COPY_OR_MASK = 254, 0b101
+"""NewSubfileType of a TIFF's page, and its bits."""
+_MAX_TAGS = 1000
+"""Of a page: more are not looked through."""
 _WHOLE_NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 """Of the types that a tag's value may have."""
 _TURNS = {
@@ -23,12 +27,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-Unread = Literal["orientation", "profile"]
+Unread = Literal["orientation", "profile", "pages"]
 UNREAD: dict[Unread, str] = {
     "orientation": "EXIF that cannot be read: a turn that it tells is not applied",
     "profile": "a colour profile that cannot be read: the colours are taken as sRGB",
+    "pages": "more pages than one, of which the first is used",
 }
-"""What a picture may have beside its pixels that is damaged and would change them, and what becomes of the picture then."""
+"""What a picture may have beside its pixels that is not read and would change them, and what becomes of the picture then."""
 
 
 def turned(image: Image.Image) -> tuple[Image.Image, set[Unread]]:
@@ -67,6 +72,20 @@ def _orientation(block: bytes) -> int | None:
     except struct.error:
         return None
     return None if not order or len(found) > 1 else found.pop() if found else 1
+
+
+def has_pages(image: Image.Image, data: bytes) -> bool:
+    """Say whether a TIFF's second page is a picture by itself, not a smaller copy of the first or a mask."""
+    at = int(getattr(getattr(image, "tag_v2", None), "next", 0))
+    order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
+    wide = 43 in data[2:4]  # BigTIFF
+    head, entry = (8, 20) if wide else (2, 12)
+    count = min(_MAX_TAGS, int.from_bytes(data[at : at + head], order))
+    for place in range(at + head, at + head + entry * count, entry):
+        if int.from_bytes(data[place : place + 2], order) == _SUBFILE:
+            value = data[place + entry - (8 if wide else 4) : place + entry]
+            return int.from_bytes(value, order) & _COPY_OR_MASK == 0
+    return 0 < at < len(data)
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, set[Unread]]:

@@ -1,23 +1,32 @@
 """One way from bytes to pixels: odd pictures keep their meaning, damaged ones are refused, nothing else is ever raised."""
 
+import base64
 import io
 import struct
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from components.classifier.decode import decode, is_picture
+from components.classifier import images
+from components.classifier.decode import decode, decode_picture, is_picture
 from components.classifier.errors import ImageError
-from components.classifier.images import ImageSpec, brightness_and_contrast, from_bytes, prepare
+from components.classifier.images import ImageSpec, brightness_and_contrast, from_bytes, grey, prepare
 from tests.ingest.cases import encode, pixels, png, png_bomb, png_chunk
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL.*")  # pytest takes away the filter that images.py sets
 
 RED, BLUE, WHITE = [255, 0, 0], [0, 0, 255], [255, 255, 255]
 DEEP = np.array([[0, 300, 9000, 40000, 65535]], np.uint16)
+ARITHMETIC = (
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAMCAgMCAgMDAwMEAwMEBQgFBQQEBQoHBwYIDAoMDAsKCwsNDhIQDQ4RDgsLEBYQERMUFRUVDA8XGBYUGBIUFRT/"
+    "2wBDAQMEBAUEBQkFBQkUDQsNFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBT/yQARCAAQABADASIAAhEBAxEB/8wA"
+    "CgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/AM1AKLzOCPeV75nphbXwZSbgHXdiVgSDSqH4qIa9rGJMduA0RuQlce0WjJfoR8dY8MEi8b+0U7Ha/jUSEuFJLtHc"
+    "BlaNSe4d0F7R3vGdo/aSJT7ID/qR6b4PgsecO5TMy+qgYTdK2BT0r+RstJ8GLClrTADIaRcSo9YvilUEztMQFCc57o1JQpEz8nvZxfD/2Q=="
+)
 
 
 def sixteen(array: np.ndarray) -> bytes:
@@ -272,3 +281,43 @@ def test_brightness_and_contrast_are_mean_and_deviation_of_each_picture_however_
     np.testing.assert_allclose(contrast, many.std(axis=(1, 2, 3), dtype=np.float64), rtol=1e-5)
     whole = many.astype(np.float32).reshape(len(many), -1 if len(many) else 192)
     np.testing.assert_array_equal(brightness, whole.mean(axis=1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((60, 90), (16, 16)), ((90, 60), (16, 8)), ((300, 20), (9, 33)), ((20, 300), (40, 7)), ((50, 50), (50, 9))]
+)
+def test_large_pictures_are_prepared_in_parts_to_the_same_pixels(
+    monkeypatch: pytest.MonkeyPatch, channels: int, size: tuple[int, int], wanted: tuple[int, int]
+) -> None:
+    picture = pixels(5, 1, size, channels).reshape(*size, channels)
+    whole = [prepare(picture, ImageSpec(*wanted, taken)).tobytes() for taken in (1, 3)], grey(picture).tobytes()
+    monkeypatch.setattr(images, "LARGE", 500)
+    assert ([prepare(picture, ImageSpec(*wanted, taken)).tobytes() for taken in (1, 3)], grey(picture).tobytes()) == whole
+
+
+def test_a_big_endian_bigtiff_is_called_what_it_is() -> None:
+    data = io.BytesIO()
+    tifffile.imwrite(data, pixels(0), byteorder=">", bigtiff=True, photometric="rgb")
+    with pytest.raises(ImageError, match=r"is a big-endian BigTIFF, which is not read; convert it by tiffcp \(of libtiff\), or"):
+        decode(data.getvalue())
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize(("subfile", "told"), [(0, ("pages",)), (1, ()), (4, ()), (None, ())])
+def test_further_pages_of_a_tiff_are_noticed_but_no_copies_and_masks(bigtiff: bool, subfile: int | None, told: tuple[str, ...]) -> None:
+    data = io.BytesIO()
+    with tifffile.TiffWriter(data, bigtiff=bigtiff) as writer:
+        writer.write(pixels(0), photometric="rgb")
+        if subfile is not None:
+            page = pixels(1)[..., 0] > 100 if subfile == 4 else pixels(1)
+            writer.write(page, photometric="minisblack" if subfile == 4 else "rgb", subfiletype=subfile)
+    picture = decode_picture(data.getvalue())
+    assert picture.unread == told
+    np.testing.assert_array_equal(picture.pixels, pixels(0))
+
+
+def test_an_arithmetic_coded_jpeg_is_read() -> None:
+    """Pixels as those of the same JPEG in Huffman code, from which libjpeg-turbo's jpegtran made it."""
+    plain = encode(pixels(1), "JPEG", quality=90)
+    np.testing.assert_array_equal(decode(base64.b64decode(ARITHMETIC)), decode(plain))
