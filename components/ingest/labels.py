@@ -7,7 +7,7 @@
 - Files `.cls` or `.json` beside the pictures of an archive are webdataset's labels.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, groupby, islice
@@ -24,7 +24,7 @@ from components.readers import parquet, webdataset
 from components.readers.archives import ArchiveSet, ArchiveSource
 from components.readers.listing import Listing, SourceFile, counted, holds_pictures, looks_like_picture, readable, some, suffix
 from components.readers.places import InputSource, refuse_stand_ins
-from components.readers.processes import in_processes, processes_for
+from components.readers.processes import in_processes, prepare, processes_for
 from components.readers.records import Encoded, Reading, Unreadable
 from components.readers.table import SPLIT_NAMES, Table, is_label, may_be_table, read_table
 
@@ -215,6 +215,7 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
     refuse_stand_ins(source, files)
     for file in files:
         labels, others = parquet.read_labels(source.local(file.key), file.name)
+        prepare(processes_for(len(labels)), PROCESS_MODULES)
         if second := [column for column in others if is_label(column)]:
             layout.notes.append(f"{file.name}: {some(second)} may hold labels too, and is an attribute")
         table = Table(file.name, list(others), {})
@@ -231,11 +232,20 @@ def _from_rows(source: InputSource, listing: Listing, files: list[SourceFile]) -
         count += len(labels)
     layout.class_names = {place.class_name for place in layout.places.values()}
     rows = chain.from_iterable(_rows(source, file) for file in files)
-    # Each row takes over the name that is there: a second text of millions costs memory.
-    names = iter(layout.places)
-    records = (replace(record, input=next(names)) for record in rows if record.input in layout.places)
+    records = _named_alike(rows, iter(layout.places), layout)
     read_too = {file.name for file in files} | (saved.read_too if saved else set())
     return Labelled(layout, records, count, all_pictures=True, faults=faults, read_too=read_too)
+
+
+def _named_alike(rows: Iterable[Encoded | Unreadable], names: Iterator[str], layout: Layout) -> Iterator[Encoded | Unreadable]:
+    """The rows that have a place, in its order; each takes over the name that is there, as a second text of millions costs memory."""
+    for record in rows:
+        if record.input in layout.places:
+            if isinstance(record, Encoded):
+                record.input = next(names)  # which costs a tenth of a new record
+                yield record
+            else:
+                yield replace(record, input=next(names))
 
 
 def _rows(source: InputSource, file: SourceFile) -> Iterator[Encoded | Unreadable]:

@@ -24,6 +24,8 @@ from components.readers.processes import prepare, processes_for
 from components.readers.table import may_be_table
 from components.settings.ingest import NAMED_SOURCES, IngestSettings, check_source
 
+LOOKED_UP_AT = 10_000
+"""After each so many files it is asked whether processes will be worth it."""
 MAX_UNREADABLE = 0.25
 """Share of the pictures that may be set aside before the source is refused as a whole."""
 
@@ -57,7 +59,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
 def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:
     """The source, its files, and the table of labels where the address is one."""
     source = stack.enter_context(open_source(address))
-    listing = source.listing()
+    listing = _list(source)
     if not source.single:
         return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
@@ -67,19 +69,29 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     if kind in {"tar", "zip"}:
         archive = ArchiveSource(source.local(file.key), address, workspace, names)
         return archive, archive.listing(), None
-    if kind in {"parquet", "arrow", "npz", "pixels"}:
+    if kind in {"arrow", "npz", "pixels"} or (kind == "parquet" and not parquet.names_pictures(source.local(file.key), file.name)):
         return source, listing, None
     if may_be_table(file.name) and only_addresses(source, file):
         return source, listing, file
     if may_be_table(file.name):
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
-        return folder, folder.listing(), file
+        return folder, _list(folder), file
     if is_archive(file.name):
         raise DataError(f"{address} is an archive of a kind that is not read; unpack it and give the folder, or pack it as tar or zip")
     raise DataError(
         f"{address} is one file and not an archive, Parquet, Arrow, an npz or a table of labels or pixels; give the folder that holds the "
         "class folders, or the arrays with their labels"
     )
+
+
+def _list(source: InputSource) -> Listing:
+    """List a source as `listing` does; what other processes will need is imported meanwhile, once it is seen that they will be worth it."""
+    listing = Listing(source.address)
+    for count, found in enumerate(source.found(), 1):
+        listing.add(found)
+        if count % LOOKED_UP_AT == 0:
+            prepare(processes_for(count), PROCESS_MODULES)
+    return listing.finish()
 
 
 def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path) -> tuple[InputSource, Listing]:

@@ -24,7 +24,7 @@ from urllib.parse import unquote
 from components.bundle.dataset import SPLITS, SplitName
 from components.classifier.errors import DataError, ImageError
 from components.ingest.layout import Labelled, Layout, place_of, record_of, split_like
-from components.readers import webdataset
+from components.readers import parquet, webdataset
 from components.readers.listing import PICTURE_SUFFIXES, Listing, SourceFile, looks_like_picture, readable, some, suffix
 from components.readers.places import InputSource, LocalSource, local_path, read_object
 from components.readers.records import Encoded
@@ -58,15 +58,22 @@ def content(source: InputSource, file: SourceFile) -> bytes:
     return webdataset.content(record_of(source, file))
 
 
+def _read(source: InputSource, file: SourceFile, required: bool = True) -> Table | None:
+    """Read a table from a file of a source; raises DataError, and returns None, as `read_table` does."""
+    if suffix(file.name) == ".parquet":
+        return parquet.read_paths(source.local(file.key), file.name, required)
+    return read_table(file.name, content(source, file), required)
+
+
 def only_addresses(source: InputSource, file: SourceFile) -> bool:
     """Say whether a table names no picture that may lie below its own folder; raises DataError for one that is not a table."""
-    table = read_table(file.name, content(source, file))
+    table = _read(source, file)
     return table is not None and all(map(_is_address, table.rows)) and not _are_of_another_machine(table)
 
 
 def given(source: InputSource, listing: Listing, file: SourceFile) -> LabelTable:
     """Read the table that is the source; raises DataError where it is not a table, or has no labels."""
-    table = read_table(file.name, content(source, file))
+    table = _read(source, file)
     assert table is not None
     found = _with_classes(listing, table, _split_of_words(file.name.rpartition("/")[2]))
     if found is None:
@@ -83,7 +90,7 @@ def find(source: InputSource, listing: Listing, files: list[SourceFile]) -> Labe
     for file in files:
         folder, stem = _parts(file.name)
         if stem.casefold() in STEMS and folder in {"", wrapper}:
-            table = read_table(file.name, content(source, file), required=False)
+            table = _read(source, file, required=False)
             if table is not None and table.label:
                 found.append(_placed(listing, table, None))
     for other in found[1:]:
@@ -115,7 +122,7 @@ def find_of_splits(source: InputSource, listing: Listing, files: list[SourceFile
     wrapper, found, notes = _wrapper(listing, files), list[tuple[SplitName, LabelTable]](), list[str]()
     for file in files:
         part = _split_of_table(file.name, wrapper)
-        table = read_table(file.name, content(source, file), required=False) if part else None
+        table = _read(source, file, required=False) if part else None
         one = _with_classes(listing, table, part) if table else None
         if part and one:
             found.append((part, one))

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,10 +16,10 @@ import pyarrow.parquet as pq
 
 from components.classifier.errors import DataError, one_line
 from components.readers.records import Encoded, Reading, Record, Unreadable
-from components.readers.table import LABEL_COLUMNS, label_column, text_of
+from components.readers.table import LABEL_COLUMNS, Table, label_column, path_column, table_of, text_of
 
-ROWS = 64
-"""Rows that are read at once."""
+ROWS, _AT_ONCE = 64, 8
+"""Rows that are read at once, and of them those whose pictures are taken out together: each may be large."""
 _END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
 SUFFIXES = frozenset([".parquet", ".arrow", ".feather"])
 
@@ -28,7 +29,7 @@ def is_cache(name: str) -> bool:
     return name.rpartition("/")[2].startswith("cache-") and name.endswith(".arrow")
 
 
-class _Table(Protocol):
+class _File(Protocol):
     """A file of rows."""
 
     schema: pa.Schema
@@ -51,9 +52,10 @@ def read(path: Path, name: str, reading: Reading, start: int = 0, stop: int | No
         chosen = _column(table.schema, name, reading.image_column)
         last = table.rows if stop is None else min(stop, table.rows)
         for first, batch in table.batches([chosen], start, last):
-            for index, value in enumerate(batch.column(chosen), first):
-                if start <= index < last:
-                    yield _record(name, index, value)
+            begin, end = max(start - first, 0), min(last - first, len(batch))
+            for at in range(begin, end, _AT_ONCE):
+                held = _pictures(batch.column(chosen).slice(at, min(_AT_ONCE, end - at)))
+                yield from (_record(name, first + at + k, data, place) for k, (data, place) in enumerate(held))
 
 
 def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list[str | None]]]:
@@ -62,18 +64,38 @@ def read_labels(path: Path, name: str) -> tuple[list[str | None], dict[str, list
     Numbers of a Hugging Face ClassLabel become its names; 1.0 is 1. Raises DataError when the file is damaged or no column holds labels.
     """
     with _opened(path, name) as opened:
-        schema = opened.schema
-        plain = [field.name for field in schema if _is_text_or_whole(field.type)]
-        numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
-        column = label_column(plain) or label_column(numbers)
+        column, columns = _texts(opened, name)
         if column is None:
-            listed = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+            listed = ", ".join(f"{field.name} ({field.type})" for field in opened.schema) or "none"
             raise DataError(f"{name} has no column of labels ({', '.join(LABEL_COLUMNS)}); its columns are: {listed}; rename the right one")
-        others = [field.name for field in schema if field.name != column and field.name in {*plain, *numbers}]
-        kept = pa.schema([schema.field(name) for name in (column, *others)])
-        table = pa.Table.from_batches([batch for _, batch in opened.batches(kept.names, 0, opened.rows)], kept)
-        names = (_features(schema).get(column) or {}).get("names")
-    return _label_texts(table[column], names, name), {other: [text_of(value) for value in table[other].to_pylist()] for other in others}
+    return columns.pop(column), columns
+
+
+def read_paths(path: Path, name: str, required: bool = True) -> Table | None:
+    """Read a table whose rows name their pictures by paths; returns None, and raises, as `table.read_table` does."""
+    with _opened(path, name) as opened:
+        _, columns = _texts(opened, name)
+    rows = ((number, dict(zip(columns, row, strict=True))) for number, row in enumerate(zip(*columns.values(), strict=True), 1))
+    return table_of(name, list(columns), rows, required)
+
+
+def names_pictures(path: Path, name: str) -> bool:
+    """Say whether a file's rows name their pictures by paths, and hold none; raises DataError for one that is damaged."""
+    with _opened(path, name) as opened:
+        return path_column(opened.schema.names) is not None and not any(_holds_bytes(field.type) for field in opened.schema)
+
+
+def _texts(opened: _File, name: str) -> tuple[str | None, dict[str, list[str | None]]]:
+    """The column of labels, and all columns of text and numbers, as text."""
+    schema = opened.schema
+    plain = [field.name for field in schema if _is_text_or_whole(field.type)]
+    numbers = [field.name for field in schema if pa.types.is_floating(field.type)]
+    column = label_column(plain) or label_column(numbers)
+    kept = pa.schema([field for field in schema if field.name in {*plain, *numbers}])
+    table = pa.Table.from_batches([batch for _, batch in opened.batches(kept.names, 0, opened.rows)], kept)
+    names = (_features(schema).get(column or "") or {}).get("names")
+    texts = {other: [text_of(value) for value in table[other].to_pylist()] for other in kept.names if other != column}
+    return column, {**({column: _label_texts(table[column], names, name)} if column else {}), **texts}
 
 
 def _label_texts(values: pa.ChunkedArray, names: list[str] | None, name: str) -> list[str | None]:
@@ -97,7 +119,7 @@ def _is_text_or_whole(kind: pa.DataType) -> bool:
 
 
 @contextmanager
-def _opened(path: Path, name: str) -> Iterator[_Table]:
+def _opened(path: Path, name: str) -> Iterator[_File]:
     with path.open("rb") as file:
         kind = "Parquet" if file.read(4) in {b"PAR1", b"PARE"} else "Arrow"
     try:
@@ -206,12 +228,22 @@ def _features(schema: pa.Schema) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _record(name: str, index: int, value: pa.Scalar) -> Record:
-    held = value.as_py()
-    if isinstance(held, dict):
-        path, held = held.get("path"), held.get("bytes")
-        if held is None and path:
-            return Unreadable(name, index, f"the row holds only a path ({path}), not the picture's bytes")
+def _pictures(column: pa.Array) -> Iterator[tuple[bytes | None, Any]]:
+    """The bytes of each picture, and the path that Hugging Face's form has beside them."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if not pa.types.is_struct(column.type):
+        return zip(column.to_pylist(), repeat(None))
+    fields = dict(zip((field.name for field in column.type), column.flatten(), strict=True))
+    paths = fields["path"].to_pylist() if "path" in fields else [None] * len(column)
+    return zip(fields["bytes"].to_pylist(), paths, strict=True)
+
+
+def _record(name: str, index: int, held: bytes | None, path: Any) -> Record:
+    if held is None and path:
+        return Unreadable(name, index, f"the row holds only a path ({path}), not the picture's bytes")
     if held is None:
         return Unreadable(name, index, "the row holds no picture (null)")
     return Encoded(name, index, partial(bytes, held), len(held))

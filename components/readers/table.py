@@ -32,16 +32,18 @@ SPLIT_NAMES: dict[str, SplitName] = {
     "test": "test",
     "testing": "test",
 }
-TABLE_SUFFIXES, _LIST_SUFFIX = frozenset([".csv", ".tsv", ".jsonl", ".ndjson"]), ".txt"
+TABLE_SUFFIXES, _LIST_SUFFIX = frozenset([".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"]), ".txt"
 
-SEPARATORS = ",;\t"
-_SEPARATOR_LINE = re.compile(r"sep=([,;\t])\s*")
+SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r"sep=([,;\t|])\s*")
 _LIST_LINE = re.compile(rf"(.+(?:{'|'.join(map(re.escape, sorted(PICTURE_SUFFIXES)))}))[\s,;]+([^\s,;]+)", re.IGNORECASE)
 """The path may have spaces in it, the label has none."""
+_BASE64 = re.compile(r"data:image/|iVBORw0KGgo|/9j/[24]")
+"""How a PNG or a JPEG as text begins."""
 
 
 _MAX_KNOWN = 10_000
-_Rows = Iterable[tuple[int, dict[str, str | None]]]
+Rows = Iterable[tuple[int, dict[str, str | None]]]
 """Each row by its columns, with the number of its line."""
 
 
@@ -77,6 +79,11 @@ def _column(columns: Iterable[str], names: tuple[str, ...]) -> str | None:
     return next((name if name in known.values() else known[name] for name in names if name in known), None)
 
 
+def path_column(columns: Iterable[str]) -> str | None:
+    """Return the column that names the picture: of several the first of PATH_COLUMNS, None for none."""
+    return _column(columns, PATH_COLUMNS)
+
+
 def label_column(columns: Iterable[str]) -> str | None:
     """Return the column of labels: of several that are called so the first of LABEL_COLUMNS, None for none."""
     return _column(columns, LABEL_COLUMNS)
@@ -110,7 +117,12 @@ def _read_rows(name: str, data: bytes, required: bool) -> Table | None:
         header, lines = _list(name, text_of_file(data), required)
     else:
         header, lines = _json_lines(name, text_of_file(data)) if suffix(name) in {".jsonl", ".ndjson"} else _csv(name, data)
-    path = _column(header, PATH_COLUMNS)
+    return table_of(name, header, lines, required)
+
+
+def table_of(name: str, header: list[str], lines: Rows, required: bool) -> Table | None:
+    """Make a table of a file's columns and rows; returns None, and raises, as `read_table` does."""
+    path = path_column(header)
     if not required and (path is None or len(header) < 2):
         return None
     if path is None or len(header) < 2 or len(set(header)) < len(header) or not all(header):
@@ -124,6 +136,10 @@ def _read_rows(name: str, data: bytes, required: bool) -> Table | None:
         written = (row.pop(path, None) or "").strip().removeprefix("./")
         if not written:
             raise DataError(f"{name} line {number} has no value in column {path!r}; add the picture's path")
+        if _BASE64.match(written):
+            raise DataError(
+                f"{name} line {number} has a picture in base64 in column {path!r}; save the pictures as files, and write their paths"
+            )
         picture = readable(written)
         if picture != written:
             spelled[picture] = written
@@ -158,7 +174,7 @@ def csv_rows(data: bytes) -> Iterator[tuple[int, list[str]]]:
 def _separator(header: str) -> str:
     def fits(separator: str) -> tuple[bool, int]:
         columns = [column.strip('" \r\n') for column in header.split(separator)]
-        return _column(columns, PATH_COLUMNS) is not None, len(columns)
+        return path_column(columns) is not None, len(columns)
 
     return max(SEPARATORS, key=fits)
 
@@ -170,11 +186,11 @@ def text_of(value: Any) -> str | None:
     return json.dumps(value, ensure_ascii=False) if value == value else None
 
 
-def _csv(name: str, data: bytes) -> tuple[list[str], _Rows]:
+def _csv(name: str, data: bytes) -> tuple[list[str], Rows]:
     lines = csv_rows(data)
     number, first = next(lines, (0, []))
     header = [column.strip() for column in first]
-    if _column(header, PATH_COLUMNS) is None and sum(map(looks_like_picture, header)) == 1:
+    if path_column(header) is None and sum(map(looks_like_picture, header)) == 1:
         found = [(number, first), *lines]
         header, lines = _names_of_columns(name, header, [row for _, row in found]), iter(found)
     if "" in header:
@@ -182,12 +198,13 @@ def _csv(name: str, data: bytes) -> tuple[list[str], _Rows]:
     return header, _as_dicts(name, header, lines)
 
 
-def _as_dicts(name: str, header: list[str], lines: Iterable[tuple[int, list[str]]]) -> _Rows:
+def _as_dicts(name: str, header: list[str], lines: Iterable[tuple[int, list[str]]]) -> Rows:
     """The rows by the columns' names; equal values are one text in memory, as there may be a million rows."""
     known: dict[str, str] = {}
     for number, row in lines:
         if len(row) != len(header):
-            raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; correct it")
+            remedy = "put a value that holds a separator in double quotes" if len(row) > len(header) else "correct it"
+            raise DataError(f"{name} line {number} has {len(row)} fields where the header has {len(header)}; {remedy}")
         values = (known.setdefault(value, value) if len(known) < _MAX_KNOWN else known.get(value, value) for value in row)
         yield number, dict(zip(header, values, strict=True))
 
@@ -218,7 +235,7 @@ def _names_of_columns(name: str, first: list[str], rows: list[list[str]]) -> lis
     return [column or LABEL_COLUMNS[0] for column in named]
 
 
-def _list(name: str, text: str, required: bool) -> tuple[list[str], _Rows]:
+def _list(name: str, text: str, required: bool) -> tuple[list[str], Rows]:
     """A list of pictures and labels; without columns where the first line is none of that, and it need not be."""
     rows: list[tuple[int, dict[str, str | None]]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -241,7 +258,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _json_lines(name: str, text: str) -> tuple[list[str], _Rows]:
+def _json_lines(name: str, text: str) -> tuple[list[str], Rows]:
     header: dict[str, None] = {}
     rows = []
     for number, line in enumerate(text.split("\n"), 1):

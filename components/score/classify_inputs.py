@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from components.classifier.errors import DataError, UsageError
-from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of, not_as_promised
+from components.readers import CONTAINERS, HEAD, LABELS, PICTURE, kind_of, not_as_promised, parquet
 from components.readers.archive_rows import index_archive
 from components.readers.listing import MAX_STREAMED, Fault, Folder, SourceFile, check_count, looks_like_picture, without_twins
 from components.readers.places import InputSource, local_path
@@ -61,6 +61,9 @@ def classify_inputs(source: InputSource, reading: Reading, folder: Path) -> Clas
             passed_over.add(PassedOver(file.name, "an IDX file of labels, no pictures"))
         else:
             try:
+                if kind == "parquet" and not (source.single or source.remote) and parquet.names_pictures(source.local(file.key), file.name):
+                    passed_over.add(PassedOver(file.name, "a table that names pictures, and holds none"))
+                    continue
                 made = _source(source, file, kind, reading)
             except DataError as error:
                 if source.single:

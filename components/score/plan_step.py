@@ -18,6 +18,9 @@ from components.score.plan import Plan, write_plan
 from components.settings.scoring import ScoringSettings, check_engine, check_pods, check_shards
 from components.storage import open_store
 
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""What Hive, and all that read its folders, call a column without a value there."""
+
 
 def make_plan(
     folder: Path,
@@ -52,6 +55,8 @@ def make_plan(
     model = Model(store, name, version)
     with tempfile.TemporaryDirectory(prefix="penstock-plan-") as scratch:
         config = model.config(Path(scratch) / "model")
+        if settings.partition_by == "label" and NO_VALUE in config.classes:
+            raise UsageError(f"class {NO_VALUE} is what no label is called in the names of folders; leave partition_by out")
         with model.open_input(input) as source:
             reading = Reading(config.input.spec, settings.image_column, settings.names)
             found = classify_inputs(source, reading, Path(scratch) / "found")

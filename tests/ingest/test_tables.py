@@ -4,6 +4,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from components.bundle.dataset import SplitName
@@ -82,6 +84,39 @@ def test_a_table_of_each_split_gives_its_labels_and_its_split(tmp_path: Path, ru
     assert "gives the labels of the test split" in found.said
     assert run(zip_of(tmp_path / "data.zip", files(data))).info.digest == found.info.digest
     assert run(tar_of(tmp_path / "data.tgz", files(data), "w:gz")).info.digest == found.info.digest
+
+
+@pytest.mark.parametrize("table", ["{}/metadata.parquet", "{}.parquet"])
+def test_tables_of_splits_in_parquet_are_read(tmp_path: Path, run: Run, table: str) -> None:
+    """As Hugging Face's image folders have them; numbers are the names that its metadata gives them."""
+    features = {"info": {"features": {"label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}}}
+    for split, count in (("train", 12), ("test", 4)):
+        rows = pictures(tmp_path / "data" / split, split, count)
+        columns = {"file_name": [path for path, _ in rows], "label": [int(label == "dog") for _, label in rows], "note": ["x"] * count}
+        found = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(features)})
+        pq.write_table(found, tmp_path / "data" / table.format(split))
+    ran = run(tmp_path / "data")
+    check(ran)
+    assert "gives the labels of the train split" in ran.said
+
+
+def test_a_table_in_parquet_is_a_source(tmp_path: Path, run: Run) -> None:
+    rows = pictures(tmp_path / "images", "train")
+    columns = {"path": [f"images/{path}" for path, _ in rows], "label": [label for _, label in rows]}
+    pq.write_table(pa.table(columns), tmp_path / "rows.parquet")
+    assert run(tmp_path / "rows.parquet").counts() == {"cat": 6, "dog": 6}
+    pq.write_table(pa.table({"path": columns["path"]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"^rows\.parquet has the columns path; it needs one for the picture"):
+        run(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize("start", ["iVBORw0KGgoAAAANSU", "/9j/4AAQSkZJRg", "data:image/png;base64,iVBO"])
+def test_pictures_in_base64_are_no_paths(tmp_path: Path, run: Run, start: str) -> None:
+    pq.write_table(pa.table({"image": [start], "label": ["cat"]}), tmp_path / "rows.parquet")
+    put(tmp_path / "rows.csv", f'image,label\n"{start}",cat\n')
+    for name, line in (("rows.parquet", 1), ("rows.csv", 2)):
+        with pytest.raises(DataError, match=rf"^{name} line {line} has a picture in base64 in column 'image'; save the pictures as files"):
+            run(tmp_path / name)
 
 
 def test_paths_from_elsewhere_are_told_and_one_that_may_mean_two_pictures_is_refused(tmp_path: Path, run: Run) -> None:
@@ -325,7 +360,8 @@ def test_the_separator_is_the_one_by_which_the_header_names_the_picture(tmp_path
     rows = pictures(tmp_path / "data", "train")
     text = '"file";label;"size, in mm, of it"\n' + "".join(f"{path};{label};3\n" for path, label in rows)
     assert run(put(tmp_path / "data" / "labels.csv", text).parent).counts() == {"cat": 6, "dog": 6}
-    put(tmp_path / "data" / "labels.csv", text.replace(";", "|").replace(chr(34), ""))
+    assert run(put(tmp_path / "data" / "labels.csv", text.replace(";", "|")).parent).counts() == {"cat": 6, "dog": 6}
+    put(tmp_path / "data" / "labels.csv", text.replace(";", ":").replace(chr(34), ""))
     with pytest.raises(DataError, match=r"found 12 pictures .*, and labels\.csv, where a table of labels has a column for the picture"):
         run(tmp_path / "data")
 

@@ -22,7 +22,7 @@ from components.score.shard import score_shard
 from components.settings.scoring import ScoringSettings
 from tests import tiny
 from tests.score import cases
-from tests.score.conftest import Model, Score, plan_of
+from tests.score.conftest import Model, Score, plan_of, publish
 
 Rows = list[tuple[str, int, str | None]]
 COLUMNS = ["input", "index", "label"]
@@ -201,3 +201,18 @@ def test_an_output_of_an_earlier_release_is_found_complete(score: Score, picture
     before = (output / "predictions.parquet").stat().st_mtime_ns
     assert score(pictures, output=output).summary == first
     assert (output / "predictions.parquet").stat().st_mtime_ns == before
+
+
+def test_a_table_that_names_the_pictures_beside_it_is_passed_over(score: Score, pictures: Path) -> None:
+    pq.write_table(pa.table({"file_name": ["0.png"], "label": ["0"]}), pictures / "metadata.parquet")
+    done = score(pictures)
+    assert len(done.rows) == 41
+    assert done.passed_over["metadata.parquet"] == "a table that names pictures, and holds none"
+
+
+def test_a_class_that_would_read_as_no_label_is_refused(score: Score, pictures: Path, tmp_path: Path) -> None:
+    classes = ["__HIVE_DEFAULT_PARTITION__", *map(str, range(1, 10))]
+    named = publish(tiny.write_bundle(tmp_path / "bundle", samples=200, classes=classes), str(tmp_path / "store"))
+    with pytest.raises(UsageError, match=r"^class __HIVE_DEFAULT_PARTITION__ is what no label is called .* leave partition_by out$"):
+        score(pictures, using=named, partition_by="label")
+    assert "__HIVE_DEFAULT_PARTITION__" in score(pictures, using=named).labels
