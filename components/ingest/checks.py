@@ -12,8 +12,9 @@ pixels are equal, whatever their files and names:
 import math
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
 from components.ingest.collection import SPLIT_CODE, Collection, blocks
+from components.ingest.unread import are_numbered_parts, are_pictures_and_masks
 from components.readers.listing import counted, quoted, some
 from components.readers.table import SPLIT_COLUMN, SPLIT_NAMES
 from components.settings.ingest import IngestSettings
@@ -39,17 +41,17 @@ MAX_DARK = 16
 _TEST = SPLIT_CODE["test"]
 _IS_SPLIT, _YES_NO = re.compile(r"(is_?)?(train|valid|val|test)", re.IGNORECASE), frozenset(["true", "false", "0", "1", "yes", "no"])
 _COMPANION = re.compile(r".+(?=[ _-](masks?|seg|segmentation|gt|thumb|thumbnail|overlay|annotated)([ _-]?\d+)?\.\w+$)", re.IGNORECASE)
-_PICTURES = frozenset(["image", "images", "img", "imgs", "picture", "pictures", "photos", "frames", "input", "inputs", "jpegimages"])
-_MASKS = frozenset(
+_WITHOUT_LABEL = frozenset(
     [
-        *("mask", "masks", "label", "labels", "annotation", "annotations", "gt", "groundtruth", "ground_truth", "seg", "segmentation"),
-        *("target", "segmentationclass", "segmentationobject"),
+        *("unlabeled", "unlabelled", "unsorted", "undecided", "unclassified", "unsup", "todo"),
+        *("nan", "nat", "null", "none", "na", "n/a", "#n/a"),  # what programs write for a value that is missing
     ]
 )
-_WITHOUT_LABEL = frozenset(["unlabeled", "unlabelled", "unsorted", "undecided", "unclassified", "unsup", "todo"])
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_RANGE, _DATE = re.compile(r"\d+ ?- ?\d+"), re.compile(rf"\d{{1,2}}-({_MONTHS})|({_MONTHS})-\d\d", re.IGNORECASE)
 _WITH_POINT, _CUT_NUMBER = re.compile(r"-?\d+\.0+"), re.compile(r"\d([.,]\d+)?E\+\d{2,}", re.IGNORECASE)
 """Whole numbers of a column with empty cells, as pandas writes them; long ones as spreadsheets write them, without their last digits."""
-_SLIPS, _LIST = re.compile(r"[\s._\u00ad\u200b-\u200f\u2060\ufeff-]"), re.compile(r"\s*[,;|]\s*")
+_SLIPS, _LIST = re.compile(r"[\s._\u00ad\u200b-\u200f\u2060\ufe00-\ufe0f\ufeff-]"), re.compile(r"\s*[,;|]\s*")
 
 
 @dataclass(frozen=True)
@@ -178,8 +180,7 @@ def check_names(collection: Collection) -> Check:
 
     Raises DataError where the classes are called like pictures and their masks.
     """
-    names = {name.casefold() for name in collection.classes}
-    if names <= _PICTURES | _MASKS and names & _PICTURES and names & _MASKS:
+    if are_pictures_and_masks(collection.classes):
         raise DataError(
             f"the classes would be {some(collection.classes)}: these folders hold pictures and their masks, and a classifier takes one "
             "label per picture; give class folders, or a table of labels"
@@ -188,12 +189,20 @@ def check_names(collection: Collection) -> Check:
     for name in collection.classes:
         alike[_rough(name)].append(name)
     pairs = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
-    lists = [name for name in collection.classes if len(parts := _LIST.split(name)) > 1 and set(parts) <= set(collection.classes)]
+    parts = {name: set(_LIST.split(name)) for name in collection.classes}
+    counts = Counter(chain.from_iterable(parts.values()))
+    lists = [name for name, found in parts.items() if len(found) > 1 and any(counts[part] > 1 for part in found)]
     lists += [name for name in collection.classes if name.startswith("[") and name.endswith("]")]
     told = [f"classes differ only in case, spaces or punctuation, or as numbers: {some(pairs)}; are they meant to be one?"] if pairs else []
-    told += [f"classes are lists: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
+    told += [f"classes look like lists of labels: {some(map(repr, lists))}; a classifier gives one label per picture"] if lists else []
     if without := [name for name in collection.classes if _SLIPS.sub("", name.casefold()) in _WITHOUT_LABEL]:
-        told.append(f"{some(without)} is a class like the others; if its pictures have no label, move them out of the source")
+        what, whose = ("is a class", "its") if len(without) == 1 else ("are classes", "their")
+        told.append(f"{some(without)} {what} like the others; if {whose} pictures have no label, move them out of the source")
+    dates = [name for name in collection.classes if _DATE.fullmatch(name)]
+    if dates and any(map(_RANGE.fullmatch, collection.classes)):
+        told.append(f"{some(dates)} may be a range, such as 1-10, that a spreadsheet has made a date of: save that column as text")
+    if are_numbered_parts(collection.classes):
+        told.append(f"{some(collection.classes)} are named like parts of one set; if they are, give a table of labels as the source")
     if all(map(_WITH_POINT.fullmatch, collection.classes)):
         told.append(f"{some(collection.classes)} are whole numbers with a point, as of a column with empty cells; write 0 for 0.0")
     return Check("class names", not told, "; ".join(told) or "all class names are clearly different")

@@ -16,7 +16,8 @@ from itertools import chain
 
 from components.bundle.dataset import SplitName
 from components.classifier.errors import DataError
-from components.ingest.unread import labels_beside, refuse_unread
+from components.ingest.unread import are_numbered_parts, are_pictures_and_masks, labels_beside, refuse_unread
+from components.readers import parquet
 from components.readers.listing import Listing, SourceFile, is_archive, looks_like_picture, some, suffix
 from components.readers.places import InputSource
 from components.readers.records import Encoded, Unreadable
@@ -124,6 +125,7 @@ def arrange(listing: Listing) -> Layout:
     splits = _splits(tree, layout, listing)
     if splits is None:
         _check_classes(tree, layout.root, listing)
+        _refuse_parts(tree, layout.root, listing)
         _refuse_alone(tree, layout.root, listing)
         _check_inside(tree, layout)
         _place(listing, tree, layout, layout.root, None)
@@ -216,10 +218,17 @@ def _by_likeness(tree: _Tree, layout: Layout, like: dict[str, SplitName], folder
         told = ", ".join(f"{name}/ is the {split} split" for name, split in like.items())
         layout.notes.append(f"{told}: the same class folders lie in them ({some(sorted(shared))})")
         return like
-    if folders > len(like):
+    rests = {split: {_rest(name) for name in like if like[name] == split} for split in like.values()}
+    alike = any(rests["train"] & rests[split] for split in rests if split != "train")
+    if folders > len(like) and not alike:
         return {name: split for name, split in like.items() if name.casefold() in SPLIT_NAMES}
     _refuse_without_classes(tree, layout.root, list(like), listing)
     return {}
+
+
+def _rest(name: str) -> tuple[str, ...]:
+    """The words of a name without those of splits."""
+    return tuple(word for word in map(str.casefold, _WORD.findall(name)) if _WORD_END.sub("", word) not in SPLIT_NAMES)
 
 
 def _refuse_without_classes(tree: _Tree, root: str, names: list[str], listing: Listing) -> None:
@@ -312,6 +321,12 @@ def _check_classes(tree: _Tree, root: str, listing: Listing) -> None:
     if not tree.below(root):
         kinds = some(listing.files.names)
         raise DataError(f"{listing.address} holds no pictures: found {kinds}; {WANTED}")
+    for folder in (f"{root}{name}/" for name in folders if not tree.below(f"{root}{name}/")):
+        if rows := [name for name in listing.files.names if name.startswith(folder) and suffix(name) in parquet.SUFFIXES]:
+            raise DataError(
+                f"folder {folder} holds no pictures as files, but {some(rows, 3)}, whose rows are read where nothing else is a picture: "
+                f"give {folder} as the source, or remove it"
+            )
 
 
 def _check_inside(tree: _Tree, layout: Layout) -> None:
@@ -323,6 +338,11 @@ def _check_inside(tree: _Tree, layout: Layout) -> None:
     shared = sorted(child for child, count in counts.items() if count > 1)
     holding = some(name for name, children in inside.items() if children.intersection(shared))
     everywhere = all(children == set(shared) for children in inside.values())
+    if are_pictures_and_masks(shared):
+        raise DataError(
+            f"folders of pictures and of their masks ({some(shared)}) lie in {holding}, and a classifier takes one label per picture; "
+            "move the masks out of the source"
+        )
     if len(shared) > 1 and (everywhere or not any(map(tree.pictures.get, tops.values()))):
         raise DataError(
             f"the same folders ({some(shared)}) lie in {holding}: which are the classes, and which are splits or parts? "
@@ -330,6 +350,17 @@ def _check_inside(tree: _Tree, layout: Layout) -> None:
         )
     if shared and not everywhere:
         layout.notes.append(f"folders of the same names ({some(shared)}) lie in {holding}: a picture's class is the folder at the top")
+
+
+def _refuse_parts(tree: _Tree, root: str, listing: Listing) -> None:
+    """Refuse folders that are named like parts of one set, where a table lies beside them that may give the labels."""
+    filled = [name for name in tree.folders.get(root, ()) if tree.below(f"{root}{name}/")]
+    beside = [name for name in _tables(listing) if name.rpartition("/")[0] == root.rstrip("/")]
+    if beside and are_numbered_parts(filled):
+        raise DataError(
+            f"folders {some(filled)} are named like parts of one set, and {some(beside)} may hold its labels: {TABLES_WANTED}. Where these "
+            "folders are the classes, rename them"
+        )
 
 
 def _refuse_alone(tree: _Tree, root: str, listing: Listing) -> None:

@@ -327,8 +327,16 @@ def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, run: Run) -> Non
     [
         (["1", "1.0"], "or as numbers: '1' and '1.0'"),
         (["hot-dog", "hot dog"], "punctuation, or as numbers: 'hot dog' and 'hot-dog'"),
-        (["cat", "dog", "cat;dog"], "classes are lists: 'cat;dog'"),
-        (["['cat']", "['dog']"], "classes are lists: \"['cat']\", \"['dog']\""),
+        (["cat", "dog", "cat;dog"], "classes look like lists of labels: 'cat;dog'"),
+        (["cat,animal", "dog,animal", "car"], "classes look like lists of labels: 'cat,animal', 'dog,animal'; a classifier"),
+        (["images_001", "images_002"], "images_001, images_002 are named like parts of one set; if they are, give a table of labels"),
+        (["class1", "class2"], ""),
+        (["\u2764", "\u2764\ufe0f"], "punctuation, or as numbers"),
+        (["cat", "nan"], "nan is a class like the others; if its pictures have no label, move them out"),
+        (["None", "null", "some"], "None, null are classes like the others; if their pictures have no label, move them out"),
+        (["10-Dec", "13-20"], "10-Dec may be a range, such as 1-10, that a spreadsheet has made a date of: save that column as text"),
+        (["10-Dec", "11-Dec"], ""),
+        (["['cat']", "['dog']"], "classes look like lists of labels: \"['cat']\", \"['dog']\""),
         (["cat", "ca\u200bt"], "punctuation, or as numbers"),
         (["cat", "\uff43\uff41\uff54"], "punctuation, or as numbers"),
         (["-1", "1"], ""),
@@ -359,3 +367,32 @@ def test_a_yolo_folder_of_classes_is_read_with_its_splits_whatever_lies_beside_t
     ran = run(tmp_path / "data")
     assert [ran.total(split) for split in ("train", "validation", "test")] == [12, 12, 12]
     assert "passed over 4 files without a picture" in ran.said
+
+
+@pytest.mark.parametrize("parts", [["HAM10000_images_part_1", "HAM10000_images_part_2"], ["images_001/images", "images_002/images"]])
+def test_parts_of_one_set_are_no_classes_where_a_table_lies_beside_them(tmp_path: Path, run: Run, parts: list[str]) -> None:
+    """As of HAM10000, and the chest X-rays of the NIH."""
+    data, rows = tmp_path / "data", ""
+    for k in range(12):
+        put(data / parts[k % 2] / f"ISIC_{k}.png", encode(pixels(k // 6, k)))
+        rows += f"L{k},ISIC_{k},{'mel' if k < 6 else 'nv'}\n"
+    put(data / "HAM10000_metadata.csv", f"lesion_id,image_id,dx\n{rows}")
+    with pytest.raises(DataError, match=r"are named like parts of one set, and HAM10000_metadata\.csv may hold its labels: a table of"):
+        run(data)
+    source = put(data / "HAM10000_metadata.csv", f"lesion_id,image_id,label\n{rows}")
+    assert run(source).counts() == {"mel": 6, "nv": 6}
+
+
+def test_further_pages_of_a_tiff_are_told(tmp_path: Path, run: Run) -> None:
+    data = folder(tmp_path / "data", ["cat", "dog"])
+    more = [Image.fromarray(pixels(1, 900 + k)) for k in range(2)]
+    put(data / "cat" / "stack.tif", encode(Image.fromarray(pixels(0, 99)), "TIFF", save_all=True, append_images=more))
+    assert "note: 1 picture with more pages than one, of which the first is used: cat/stack.tif" in run(data).lines
+
+
+def test_rows_of_parquet_beside_a_picture_are_told(tmp_path: Path, run: Run) -> None:
+    """As of a repository of Hugging Face with a logo."""
+    put(tmp_path / "assets" / "logo.png", encode(pixels(0)))
+    put(tmp_path / "data" / "train-00000-of-00001.parquet", b"PAR1")
+    with pytest.raises(DataError, match=r"folder data/ holds no pictures as files, but data/train-.*parquet, .* give data/ as the source"):
+        run(tmp_path)

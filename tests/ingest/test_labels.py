@@ -242,7 +242,10 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path, run: Run) -> None:
         ("a,b\n1,2\n", "has the columns a, b; it needs one for the picture"),
         ("file,camera\ncat_0.png,x\n", "none of labels; call it label"),
         ("file,label\ncat_0.png,cat\ncat_0.png,dog\n", r"line 3 says something else of cat_0\.png than a line before"),
-        ("file,label\ncat_0.png,cat,x\n", "line 2 has 3 fields where the header has 2"),
+        (
+            "file,label\ncat_0.png,cat,x\n",
+            "line 2 has 3 fields where the header has 2; put a value that holds a separator in double quotes",
+        ),
         ("file,label\n,cat\n", "line 2 has no value in column 'file'"),
         ('file,label\n"cat_0.png,cat\n', "cannot be read as a table"),
         (

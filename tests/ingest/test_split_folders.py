@@ -112,3 +112,18 @@ def test_splits_of_which_one_has_class_folders_and_the_other_pictures_alone_are_
     with pytest.raises(DataError, match=f"{told}, or give Final_Training/Images as the source"):
         run(tmp_path)
     assert run(tmp_path / "Final_Training" / "Images").info.classes == ["00000", "00001"]
+
+
+def test_folders_that_differ_only_in_the_word_of_a_split_are_no_classes_whatever_lies_beside_them(tmp_path: Path, run: Run) -> None:
+    """As of Market-1501, whose labels are in the names."""
+    folder(tmp_path, ["bounding_box_test", "bounding_box_train", "query"])
+    with pytest.raises(DataError, match=r"^bounding_box_test and bounding_box_train look like splits, and no class folders are in all"):
+        run(tmp_path)
+
+
+def test_pictures_and_their_masks_in_each_class_are_called_that(tmp_path: Path, run: Run) -> None:
+    """As of the COVID-19 radiographs."""
+    folder(tmp_path / "covid", ["images", "masks"])
+    folder(tmp_path / "normal", ["images", "masks"], seed=100)
+    with pytest.raises(DataError, match=r"of pictures and of their masks \(images, masks\) lie in covid, normal, .* move the masks out"):
+        run(tmp_path)
