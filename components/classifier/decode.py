@@ -24,7 +24,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -133,18 +133,21 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = Non
     return decode_picture(data, max_pixels, max_cost, levels).pixels
 
 
-def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16) -> Picture:
+def decode_picture(
+    data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | None = None, levels: int = 16, then: Callable[[Pixels], Pixels] | None = None
+) -> Picture:
     """Decode a picture in full, at its own size; in files of 16 bits 2**levels - 1 is the brightest value.
 
-    Waits where WORK has no memory left for it. Raises ImageError, and nothing else, when the bytes are not a picture, are cut or
-    damaged, hold more than `max_pixels` pixels or values that do not fit into `levels` bits, or are of a kind that would be misread;
-    CostlyPicture, before anything is decoded, when `cost` is above `max_cost`.
+    The picture's pixels are what `then` makes of them, while its memory still counts: what it makes is mostly smaller. Waits where WORK
+    has no memory left for it. Raises ImageError, and nothing else, when the bytes are not a picture, are cut or damaged, hold more than
+    `max_pixels` pixels or values that do not fit into `levels` bits, or are of a kind that would be misread; CostlyPicture, before
+    anything is decoded, when `cost` is above `max_cost`.
     """
     if not data:
         raise ImageError("the file is empty (0 bytes)")
     try:
         if (plain := decode_plain(data, max_pixels if max_cost is None else min(max_pixels, max_cost))) is not None:
-            return Picture(*plain)
+            return Picture(then(plain[0]) if then else plain[0], plain[1])
         _check_header(data, max_cost)
         data, left_out = _first_frame(data, max_cost)
         data = whole_jpeg2000(data)
@@ -168,7 +171,8 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS, max_cost: int | No
                 coloured, profile = to_srgb(repair(upright, image.format or "", data))
                 pages: set[Unread] = {"pages"} if has_pages(image, data) else set()
                 unread = tuple(sorted({*left_out, *turn, *profile, *pages}))
-                return Picture(depth.to_uint8(coloured, inverted, scale), image.format or "", peak, unread)
+                pixels = depth.to_uint8(coloured, inverted, scale)
+                return Picture(then(pixels) if then else pixels, image.format or "", peak, unread)
     except ImageError:
         raise
     except UnidentifiedImageError as error:

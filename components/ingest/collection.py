@@ -122,7 +122,7 @@ def fingerprint(pixels: Pixels) -> bytes:
     if pixels.shape[2] == 3 and _is_grey(pixels[:1]) and _is_grey(pixels):  # the first row decides nearly always
         pixels = pixels[..., :1]
     digest = hashlib.blake2b(str(pixels.shape[:2]).encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 

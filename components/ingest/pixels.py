@@ -5,7 +5,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from math import prod
@@ -35,7 +35,7 @@ BATCH_FILES, BATCH_BYTES, BATCH_PIXEL_BYTES = 256, 2**20, 4 * 2**20
 """What a thread or process takes at a time: so many pictures at most, of so many bytes before and after decoding."""
 FIRST_FILES = 1
 """And so many before it is known how large they are."""
-_SHARE_OF_WORK = 4
+_SHARE_OF_WORK = 8
 """The part of the memory for decoding that pixels may take which wait for those before them."""
 _NO_PIXELS = np.zeros(0, np.uint8)
 PROCESS_MODULES = ("components.ingest.pixels", "components.ingest.likeness", "scipy.fft", "joblib")
@@ -287,11 +287,9 @@ def _decode(record: Encoded, settings: IngestSettings, all_pictures: bool) -> Pi
         data = load(record)
         if not claims and not is_picture(data):
             return None
-        picture = decode_picture(data, levels=settings.levels)
+        return decode_picture(data, levels=settings.levels, then=partial(_prepare, settings=settings))  # no batch holds them larger
     except ImageError as error:
         return str(error)
-    prepared = _prepare(picture.pixels, settings)  # at once, so that no batch holds pictures of their own size
-    return picture if prepared is picture.pixels else replace(picture, pixels=prepared)
 
 
 class _Sizes:

@@ -212,12 +212,12 @@ def _decode(records: list[Record], spec: ImageSpec) -> Group:
             group.add(record.input, record.index, record.reason)
         elif isinstance(record, Encoded):
             try:
-                picture = decode_picture(load(record), levels=spec.levels)
+                picture = decode_picture(load(record), levels=spec.levels, then=partial(prepare, spec=spec))
             except ImageError as error:
                 group.add(record.input, record.index, one_line(error))
                 continue
             group.add(record.input, record.index, None)
-            group.pixels.append(prepare(picture.pixels, spec)[None])
+            group.pixels.append(picture.pixels[None])
             group.passed_over += [PassedOver(record.input, UNREAD[what]) for what in picture.unread]
         else:
             count = len(record.pixels)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.classifier import images
-from components.classifier.decode import decode, decode_picture, is_picture
+from components.classifier.decode import WORK, Pixels, decode, decode_picture, is_picture
 from components.classifier.errors import ImageError
 from components.classifier.images import ImageSpec, brightness_and_contrast, from_bytes, grey, prepare
 from tests.ingest.cases import encode, pixels, png, png_bomb, png_chunk
@@ -321,3 +321,15 @@ def test_an_arithmetic_coded_jpeg_is_read() -> None:
     """Pixels as those of the same JPEG in Huffman code, from which libjpeg-turbo's jpegtran made it."""
     plain = encode(pixels(1), "JPEG", quality=90)
     np.testing.assert_array_equal(decode(base64.b64decode(ARITHMETIC)), decode(plain))
+
+
+def test_a_picture_is_made_small_while_its_memory_counts() -> None:
+    held: list[int] = []
+
+    def shrink(pixels: Pixels) -> Pixels:
+        held.append(WORK._used[0])
+        return pixels[:1, :2]
+
+    assert decode_picture(encode(np.zeros((600, 700, 3), np.uint8)), then=shrink).pixels.shape == (1, 2, 3)
+    assert held[0] >= 600 * 700 * 3
+    assert decode_picture(encode(pixels(0)), then=shrink).pixels.shape == (1, 2, 3)

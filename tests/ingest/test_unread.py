@@ -159,8 +159,14 @@ def test_files_of_whole_sets_that_are_not_read_are_called_so_with_what_to_do(tmp
         run(tmp_path / "data")
 
 
-@pytest.mark.parametrize("name", ["list_attr.txt", "dataset.json", "train.lst", "metadata.parquet"])
+@pytest.mark.parametrize("name", ["list_attr.txt", "dataset.json", "train.lst"])
 def test_one_folder_of_pictures_beside_a_file_that_may_have_their_labels_is_refused_at_once(tmp_path: Path, run: Run, name: str) -> None:
     put(folder(tmp_path / "data", ["all"]) / name, "x")
     with pytest.raises(DataError, match=rf"all pictures lie in one folder \(all\), and {name} may hold their labels: give a CSV or JSONL"):
+        run(tmp_path / "data")
+
+
+def test_a_damaged_table_in_parquet_is_called_that(tmp_path: Path, run: Run) -> None:
+    put(folder(tmp_path / "data", ["all"]) / "metadata.parquet", "x")
+    with pytest.raises(DataError, match=r"^metadata\.parquet is a cut or damaged Parquet file \("):
         run(tmp_path / "data")
