@@ -121,7 +121,7 @@ def _is_text_or_whole(kind: pa.DataType) -> bool:
 @contextmanager
 def _opened(path: Path, name: str) -> Iterator[_File]:
     with path.open("rb") as file:
-        kind = "Parquet" if file.read(4) in {b"PAR1", b"PARE"} or path.suffix == ".parquet" else "Arrow"
+        kind = "Parquet" if file.read(4) in {b"PAR1", b"PARE"} or name.endswith(".parquet") else "Arrow"
     try:
         if kind == "Parquet":
             with pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as parquet:
