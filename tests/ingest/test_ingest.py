@@ -132,7 +132,8 @@ def test_what_does_not_fit_on_the_disk_is_refused_at_once(tmp_path: Path, run: R
 def test_long_reads_tell_how_far_they_are(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(progress.SECONDS_VARIABLE, "1e-9")
     monkeypatch.setattr(ingest_pixels, "BATCH_FILES", 5)
-    assert "progress: 5 of 12 files" in run(folder(tmp_path / "data", ["cat", "dog"])).said
+    said = run(folder(tmp_path / "data", ["cat", "dog"])).said
+    assert "progress: 6 of 12 files" in said  # the first batch is one picture, which tells how large they are
 
 
 def test_a_progress_line_says_the_rate_and_the_time_left() -> None:
