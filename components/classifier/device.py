@@ -32,7 +32,10 @@ def choose_device(requested: str, gpus: str = "0") -> torch.device:
     if requested in {"auto", "gpu"} or requested == found.type:
         return found
     if requested.startswith("cuda:") and found.type == "cuda":
-        return _numbered(requested)
+        number = requested.partition(":")[2]
+        if number.isdigit() and int(number) < there:
+            return torch.device(requested)
+        raise TrainingError(f"device={requested} was requested, but there are {there} CUDA devices; use cuda:0 to cuda:{there - 1}")
     raise TrainingError(f"{request} was requested, but the accelerator here is {found.type}; use device={found.type} or device=auto")
 
 
@@ -68,11 +71,3 @@ def _accelerator() -> torch.device | None:
                 continue
             return device
     return None
-
-
-def _numbered(requested: str) -> torch.device:
-    count = torch.cuda.device_count()
-    number = requested.partition(":")[2]
-    if not number.isdigit() or int(number) >= count:
-        raise TrainingError(f"device={requested} was requested, but there are {count} CUDA devices; use cuda:0 to cuda:{count - 1}")
-    return torch.device(requested)

@@ -207,7 +207,11 @@ def _write(scored: _Scored, evaluation: Evaluation, champion: Probabilities | No
         save_golden(staging, images[rows], probabilities[rows], None if familiarity is None else familiarity[rows])
         (staging / files.REPORT).write_text(render(evaluation, predictions), "utf-8")
         evaluation.save(staging)
-        _move(staging, output)
+        output.mkdir(exist_ok=True)
+        # evaluation.json is deleted first and written last, so that it never describes another evaluation's files.
+        (output / files.EVALUATION).unlink(missing_ok=True)
+        for file in (files.PREDICTIONS, files.REFERENCE, files.GOLDEN, files.REPORT, files.EVALUATION):
+            (staging / file).replace(output / file)
 
 
 def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilities | None) -> Predictions:
@@ -227,11 +231,3 @@ def _predictions(scored: _Scored, evaluation: Evaluation, champion: Probabilitie
         groups=scored.groups,
         occluded=occlude(scored.classifier, shown, answers, scored.scores.batch_size),
     )
-
-
-def _move(staging: Path, output: Path) -> None:
-    """Move file by file: evaluation.json is deleted first and written last, so it never describes another evaluation's files."""
-    output.mkdir(exist_ok=True)
-    (output / files.EVALUATION).unlink(missing_ok=True)
-    for name in (files.PREDICTIONS, files.REFERENCE, files.GOLDEN, files.REPORT, files.EVALUATION):
-        (staging / name).replace(output / name)

@@ -72,7 +72,9 @@ def ingest(source: str, path: str | Path, options: IngestSettings | None = None,
 def _make(source: str, path: Path, options: IngestSettings, log: Log) -> DatasetInfo:
     with _workspace(path) as scratch:
         collection = _as_wanted(sources.load(source, options, scratch, log), options, scratch)
-        _keep_apart(collection)
+        if "file" in collection.columns:
+            collection.columns["source_file"] = collection.columns.pop("file")
+            collection.notes.append("column file is kept as source_file, since file says where a picture came from")
         add_groups(collection, options)
         _tell_found(source, collection, log)
         keep = np.ones(len(collection), bool)
@@ -108,13 +110,6 @@ def _workspace(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _keep_apart(collection: Collection) -> None:
-    """Rename a column `file` of the source: in a dataset that is where a picture came from."""
-    if "file" in collection.columns:
-        collection.columns["source_file"] = collection.columns.pop("file")
-        collection.notes.append("column file is kept as source_file, since file says where a picture came from")
 
 
 def _as_wanted(collection: Collection, options: IngestSettings, scratch: Path) -> Collection:

@@ -5,10 +5,8 @@ What a step that is started again tells again is not written twice.
 """
 
 import os
-import tempfile
 import time
 import uuid
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -64,7 +62,10 @@ def _write(client: MlflowClient, run: MlflowRun, report: Report) -> None:
         client.log_batch(identifier, metrics[start : start + _BATCH])
     client.log_batch(identifier, params=params, tags=tags)
     for name, content in report.files.items():
-        _put(client, identifier, name, content)
+        if isinstance(content, Path):
+            client.log_artifact(identifier, str(content))
+        else:
+            client.log_text(identifier, content().decode(), name)
 
 
 def _epochs(client: MlflowClient, run: MlflowRun, report: Report) -> list[Metric]:
@@ -76,16 +77,6 @@ def _epochs(client: MlflowClient, run: MlflowRun, report: Report) -> list[Metric
         values = [(epoch.epoch, getattr(epoch, name)) for epoch in report.epochs if epoch.epoch not in told]
         found += [Metric(f"epoch_{name}", value, run.info.start_time + step, step) for step, value in values if value is not None]
     return found
-
-
-def _put(client: MlflowClient, identifier: str, name: str, content: Callable[[], bytes] | Path) -> None:
-    if isinstance(content, Path):
-        client.log_artifact(identifier, str(content))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, name)
-        path.write_bytes(content())
-        client.log_artifact(identifier, str(path))
 
 
 def _end(client: MlflowClient, run: MlflowRun, event: Event) -> None:

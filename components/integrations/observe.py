@@ -210,8 +210,3 @@ def safely(integration: str, work: Callable[[], object], seconds: float = SECOND
     _given_up.add(integration)
     print(f"warning: {integration} is told nothing more in this step: {problems[0]}", file=sys.stderr, flush=True)
     return False
-
-
-def forget() -> None:
-    """Try again all integrations that were given up."""
-    _given_up.clear()

@@ -64,10 +64,6 @@ class Asked(Protocol):
     def target(self) -> str:
         """Where it shall serve."""
 
-    @property
-    def environment(self) -> str:
-        """Whose rules hold."""
-
 
 class Concluded(Protocol):
     """How a run that deploys ended."""

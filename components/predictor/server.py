@@ -217,11 +217,8 @@ class PredictorServer(ModelServer):  # type: ignore[misc]  # kserve has no types
 
     def _fail(self, error: PenstockError) -> None:
         self.failure = error
-        self._call(self._exit)
-
-    def _call(self, function: Callable[[], None]) -> None:
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(function)
+            self._loop.call_soon_threadsafe(self._exit)
 
     def _drain(self, sig: int) -> None:
         if self.model.draining:

@@ -136,7 +136,10 @@ class Registry:
         elif selector == "previous":
             version = self.ledger.previous()
         if not version:
-            raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}: {self._why_no(selector)} ({self._there_are()})")
+            why = "nothing has been deployed yet; deploy a version first"
+            if selector == "previous" and (champion := self.ledger.champion()):
+                why = f"nothing was deployed before the champion {champion}; name a version"
+            raise VersionNotFound(f"{self.name} has no {selector} in {self.store.url}: {why} ({self._there_are()})")
         return self.get(version).version
 
     def match(self, selector: str) -> str:
@@ -221,12 +224,6 @@ class Registry:
         """Raise RegistryError when the version serves."""
         if version == self.ledger.champion():
             raise RegistryError(f"version {version} of {self.name} is the champion and serves; deploy another one, then delete it")
-
-    def _why_no(self, selector: str) -> str:
-        champion = self.ledger.champion()
-        if selector == "previous" and champion:
-            return f"nothing was deployed before the champion {champion}; name a version"
-        return "nothing has been deployed yet; deploy a version first"
 
     def _not_found(self, version: str) -> VersionNotFound:
         return VersionNotFound(f"no version {version!r} of {self.name} in {self.store.url}; {self._there_are()}")

@@ -110,15 +110,7 @@ def template(name: str, package: str = "components.report") -> "Template":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "percent": percent,
-        "whole_percent": whole_percent,
-        "figure": figure,
-        "signed": signed,
-        "size": size,
-        "short": short,
-        "position": position,
-    }
+    environment.filters |= {it.__name__: it for it in (percent, whole_percent, figure, signed, size, short, position)}
     return environment.get_template(name)
 
 

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from components.bundle.reference import Reference
 from components.classifier.errors import DataError
 from components.integrations import steps
 from components.integrations.observe import observed
@@ -42,7 +41,10 @@ def merge(plan: Plan, results: list[str], folder: Path) -> Summary:
         if (plan.refused or len(stored) < len(parts)) and output.is_complete(plan):
             return committed(plan, folder)  # another run of the same plan was first, and tidied up
         if plan.refused or len(stored) < len(parts):
-            _keep_incomplete(plan, parts, output, reference, Path(scratch))
+            output.clear_incomplete()
+            for part in parts:
+                gather(plan, output, part, Path(scratch), Tally(plan.classes, reference))
+                output.put_incomplete(part, Path(scratch) / ROWS_FILE)
             raise _failed(plan, [reason for _, reason in plan.refused] + [output.failure(piece) for piece in failed])
         tally = Tally(plan.classes, reference)
         _write_passed_over(plan, stored, output, folder / PASSED_OVER, tally)
@@ -84,13 +86,6 @@ def _write_passed_over(plan: Plan, stored: list[tuple[Part, StoredPart]], output
             for batch in row_groups(own):
                 passed_over.write(batch)
             own.unlink()
-
-
-def _keep_incomplete(plan: Plan, parts: list[Part], output: Output, reference: Reference | None, scratch: Path) -> None:
-    output.clear_incomplete()
-    for part in parts:
-        gather(plan, output, part, scratch, Tally(plan.classes, reference))
-        output.put_incomplete(part, scratch / ROWS_FILE)
 
 
 def _failed(plan: Plan, problems: list[str]) -> DataError:

@@ -237,11 +237,7 @@ def _spans(pieces: list[Piece], most: int | None) -> Iterator[list[tuple[Piece, 
 
 
 def _weight(source: Source) -> int:
-    return source.rows if source.rows is not None else _estimate(source.size)
-
-
-def _estimate(size: int) -> int:
-    return max(1, size // 20_000)
+    return source.rows if source.rows is not None else max(1, source.size // 20_000)
 
 
 def _share(rows: tuple[Source, int, int | None]) -> int:

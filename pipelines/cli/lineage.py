@@ -46,12 +46,10 @@ def lineage(
         ("served", f"{view.when(period.since)} to {view.when(period.until) if period.until else 'now'} on {period.target}")
         for period in found.served
     ] or [("served", "never")]
-    rows += [("scores", f"{output.output}: {_rows(output.rows)} of {output.input}") for output in found.scores]
+    for output in found.scores:
+        counted = "scores" if output.rows is None else f"{output.rows:,} rows"
+        rows += [("scores", f"{output.output}: {counted} of {output.input}")]
     view.say_facts(rows)
-
-
-def _rows(rows: int | None) -> str:
-    return "scores" if rows is None else f"{rows:,} rows"
 
 
 def _source(registry: "Registry", manifest: "Manifest") -> str:

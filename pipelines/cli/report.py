@@ -1,6 +1,5 @@
 """`penstock report`: a version's evaluation as one HTML file."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,17 +30,14 @@ def report(
     selected = registry.select(version)
     destination = output or f"report-{selected}.html"
     with written_to(destination) as path:
-        _write(path, stored_report(registry, selected))
+        if not path.parent.is_dir():
+            raise UsageError(f"cannot write {path}: {path.parent} is not a folder; name a file in a folder that is there")
+        page = stored_report(registry, selected)
+        try:
+            write_file(path, [page.encode()])
+        except StoreError as error:
+            raise UsageError(str(error)) from error
     if as_json:
         print_json({"version": selected, "report": destination})
     else:
         console.print(Text.assemble("report of ", (selected, "bold"), f": {destination}"), soft_wrap=True)
-
-
-def _write(destination: Path, html: str) -> None:
-    if not destination.parent.is_dir():
-        raise UsageError(f"cannot write {destination}: {destination.parent} is not a folder; name a file in a folder that is there")
-    try:
-        write_file(destination, [html.encode()])
-    except StoreError as error:
-        raise UsageError(str(error)) from error

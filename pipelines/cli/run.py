@@ -59,20 +59,18 @@ def run(
     Example: `penstock run training --set source=digits --set epochs=10 --env dev`
     """
     arguments = prepare(pipeline, settings or [], env=env, store=store, name=name)
-    check_containers(pipeline, docker)
     run_prepared(pipeline, arguments, as_json=as_json, verbose=verbose, docker=docker)
 
 
-def check_containers(pipeline: str, docker: bool) -> None:
-    """Raise UsageError where the steps are to run in containers, and no engine answers or an image of theirs is not there."""
+def run_prepared(pipeline: str, arguments: dict[str, Any], *, as_json: bool, verbose: bool = False, docker: bool = False) -> None:
+    """Run a pipeline with arguments that were checked, and print how it went.
+
+    Raises Interrupted and RunFailed, and with `docker` UsageError where no engine answers or an image of the steps is not there.
+    """
     if docker:
         from pipelines.docker import check_engine
 
         check_engine(pipeline)
-
-
-def run_prepared(pipeline: str, arguments: dict[str, Any], *, as_json: bool, verbose: bool = False, docker: bool = False) -> None:
-    """Run a pipeline with arguments that were checked, and print how it went; raises Interrupted and RunFailed."""
     result = execute(pipeline, arguments, quiet=as_json, verbose=verbose, docker=docker)
     if as_json:
         print_json(as_plain(result))

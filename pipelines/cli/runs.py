@@ -96,12 +96,11 @@ def resume(run: RunArgument, as_json: JsonOption = False) -> None:
 
     Example: `penstock runs resume last`
     """
-    from pipelines.cli.run import check_containers, run_prepared
+    from pipelines.cli.run import run_prepared
 
     found = local_runs.find_run(run)
     if found.status == "running":
         raise UsageError(f"run {found.id} goes on (process {found.pid}); look at it with `penstock runs log {found.id}`")
-    check_containers(found.pipeline, found.docker)
     run_prepared(found.pipeline, found.arguments, as_json=as_json, docker=found.docker)
 
 

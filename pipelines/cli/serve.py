@@ -10,7 +10,7 @@ from pipelines.cli.output import DEFAULT_STORE, NameOption, StoreOption, console
 from pipelines.cli.project import open_registry
 
 if TYPE_CHECKING:
-    from components.predictor.settings import PredictorSettings
+    pass
 
 CACHE = Path(".penstock/cache")
 
@@ -39,10 +39,6 @@ def serve(
         raise UsageError(f"{validation_problems(error)[0]}; see `penstock serve --help`") from error
     if not registry.ledger.champion():  # checked before the server starts, which takes seconds
         raise VersionNotFound(f"no version of {name!r} is deployed in {store} yet; train and deploy one with `penstock run training`")
-    sys.exit(_run(settings.model_copy(update={"review_store": store}) if review else settings, store, name))
-
-
-def _run(settings: "PredictorSettings", store: str, name: str) -> int:
     from components.predictor.follow import Follower
     from components.predictor.server import PredictorServer
 
@@ -50,4 +46,5 @@ def _run(settings: "PredictorSettings", store: str, name: str) -> int:
         address = url_of(settings.host, port)
         console.print(f"Serving {name} on {address}; {address}/docs shows how to ask. Ctrl-C ends it.", soft_wrap=True)
 
-    return PredictorServer(settings, console=sys.stderr.isatty()).run(Follower(store, name, CACHE), tell)
+    chosen = settings.model_copy(update={"review_store": store}) if review else settings
+    sys.exit(PredictorServer(chosen, console=sys.stderr.isatty()).run(Follower(store, name, CACHE), tell))

@@ -57,8 +57,10 @@ def watch(
 
     Example: `penstock watch localhost:8080 --set source=s3://data/pets --min-accuracy 0.93 --every 15m`
     """
+    from components.bundle.environment import load_environment
     from pipelines.schedules import read_duration
     from pipelines.submit import Server
+    from pipelines.watching import Bounds
 
     if once and every:
         raise UsageError("--once and --every exclude each other; give one of them")
@@ -67,15 +69,19 @@ def watch(
     pipeline = "training" if always else "retraining"
     given = [f"name={registry.name}", f"store={store}", f"environment={env}", *(settings or [])]
     arguments = _arguments(pipeline, given, host)
-    bounds = _bounds(arguments["environment"], min_accuracy, max_drop, min_pictures, read_duration(cool_down, "--cool-down"))
+    floor = min_accuracy if min_accuracy is not None else load_environment(arguments["environment"]).policy.minimum_accuracy
+    bounds = Bounds(floor or 0.0, max_drop, min_pictures, timedelta(seconds=read_duration(cool_down, "--cool-down")))
     server = Server(host, namespace, token, ca) if host else None
     launch = None if dry_run else _launch(pipeline, arguments, server, experiment, service_account, quiet=as_json)
 
     def look() -> None:
+        from components.review.accuracy import live_accuracy
+        from components.review.queue import ReviewQueue
         from pipelines.watching import Watches, known_by, reasons, start_once
 
         version = registry.resolve("champion")
-        live, observed = _live(registry, version), _observed(registry, version, predictors or [], scores or [])
+        live = live_accuracy(version, ReviewQueue(registry.store, registry.name).entries(version))
+        observed = _observed(registry, version, predictors or [], scores or [])
         why, known = reasons(live, observed, bounds), known_by(live, observed, bounds)
         if not as_json:
             for line in (known, *why):
@@ -119,21 +125,6 @@ def _arguments(pipeline: str, given: list[str], host: str) -> dict[str, Any]:
     if not any(setting.startswith("source=") for setting in [*project_settings(pipeline), *given]):
         raise UsageError("say what to train on: --set source=s3://data/pets, or `parameters: {training: {source: …}}` in penstock.yaml")
     return run_arguments(pipeline, given) if host else prepare(pipeline, given, env="", store="", name="")
-
-
-def _bounds(environment: str, min_accuracy: float | None, max_drop: float, min_pictures: int, cool_down: int) -> Any:
-    from components.bundle.environment import load_environment
-    from pipelines.watching import Bounds
-
-    floor = min_accuracy if min_accuracy is not None else load_environment(environment).policy.minimum_accuracy
-    return Bounds(floor or 0.0, max_drop, min_pictures, timedelta(seconds=cool_down))
-
-
-def _live(registry: "Registry", version: str) -> Any:
-    from components.review.accuracy import live_accuracy
-    from components.review.queue import ReviewQueue
-
-    return live_accuracy(version, ReviewQueue(registry.store, registry.name).entries(version))
 
 
 def _observed(registry: "Registry", version: str, predictors: list[str], scores: list[str]) -> list["ObservedDrift"]:

@@ -52,8 +52,9 @@ class Pages:
         )
         champion = next((row for row in rows if row.serves == "champion"), None)
         since = serving_periods(records)[-1][0].time if champion else ""
+        older = max(0, len(self.stored.version_names(name)) - MAX_VERSIONS) if len(rows) >= MAX_VERSIONS else 0
         return self._page(
-            "model", 1, name, model=name, here="versions", rows=rows, champion=champion, since=since, older=self._older(name, rows),
+            "model", 1, name, model=name, here="versions", rows=rows, champion=champion, since=since, older=older,
             plots=self._plots(measured) if len(measured) > 1 else [], chosen=_two_to_compare(rows),
         )  # fmt: skip
 
@@ -167,9 +168,6 @@ class Pages:
 
         found = {"root": "../" * depth, "here": "", "model": name, "store": self.stored.store.url}
         return Markup(template("navigation.html.jinja", PACKAGE).render(**found))  # a template of ours, which escapes
-
-    def _older(self, name: str, rows: Sequence[Row]) -> int:
-        return max(0, len(self.stored.version_names(name)) - MAX_VERSIONS) if len(rows) >= MAX_VERSIONS else 0
 
 
 def _others(version: str, names: Sequence[str], champion: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from components.integrations.observe import forget
+from components.integrations import observe
 
 Serve = Callable[[FastAPI], str]
 
@@ -16,7 +16,7 @@ Serve = Callable[[FastAPI], str]
 @pytest.fixture(autouse=True)
 def nothing_given_up() -> Iterator[None]:
     yield
-    forget()
+    observe._given_up.clear()
 
 
 @pytest.fixture(scope="module")
