@@ -106,15 +106,11 @@ def configure(
     kubernetes.use_config_map_as_env(task, VERIFY_CONFIG, {"PENSTOCK_VERIFY_KEY": "PENSTOCK_VERIFY_KEY"}, optional=True)
     kubernetes.use_config_map_as_volume(task, VERIFY_CONFIG, VERIFY_FOLDER, optional=True)
     kubernetes.use_config_map_as_volume(task, ENVIRONMENTS_CONFIG, ENVIRONMENTS_FOLDER, optional=True)
-    _use_integrations(task)
-    return task
-
-
-def _use_integrations(task: dsl.PipelineTask) -> None:
     kubernetes.use_field_path_as_env(task, RUN, f"metadata.labels['{RUN_LABEL}']")
     kubernetes.use_config_map_as_env(task, INTEGRATIONS, {key: key for key in _INTEGRATIONS_CONFIG}, optional=True)
     kubernetes.use_secret_as_env(task, INTEGRATIONS, {key: key for key in _INTEGRATIONS_SECRET}, optional=True)
     kubernetes.use_config_map_as_volume(task, INTEGRATIONS, INTEGRATIONS_FOLDER, optional=True)
+    return task
 
 
 def _ask(task: dsl.PipelineTask) -> None:

@@ -115,7 +115,9 @@ class Follower:
             self._behind(server, champion, "")
             server.metrics.swaps.labels("switched").inc()
             self._remember()
-            self._remove_copies(keep={champion, serving})
+            for folder in self._cache.iterdir():
+                if folder.is_dir() and folder.name not in {champion, serving}:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _behind(self, server: PredictorServer, champion: str, why: Behind | Literal[""]) -> bool:
         """Report why the champion does not serve ("": it does); says whether that is new."""
@@ -188,8 +190,3 @@ class Follower:
             self._unnoted = True
             return
         self._noted, self._unnoted = seen, False
-
-    def _remove_copies(self, keep: set[str]) -> None:
-        for folder in self._cache.iterdir():
-            if folder.is_dir() and folder.name not in keep:
-                shutil.rmtree(folder, ignore_errors=True)

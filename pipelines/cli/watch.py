@@ -58,6 +58,8 @@ def watch(
     Example: `penstock watch localhost:8080 --set source=s3://data/pets --min-accuracy 0.93 --every 15m`
     """
     from components.bundle.environment import load_environment
+    from pipelines.cli.project import project_settings
+    from pipelines.cli.run import prepare
     from pipelines.schedules import read_duration
     from pipelines.submit import Server
     from pipelines.watching import Bounds
@@ -68,7 +70,9 @@ def watch(
     registry = open_registry(store, name)
     pipeline = "training" if always else "retraining"
     given = [f"name={registry.name}", f"store={store}", f"environment={env}", *(settings or [])]
-    arguments = _arguments(pipeline, given, host)
+    if not any(setting.startswith("source=") for setting in [*project_settings(pipeline), *given]):
+        raise UsageError("say what to train on: --set source=s3://data/pets, or `parameters: {training: {source: …}}` in penstock.yaml")
+    arguments = run_arguments(pipeline, given) if host else prepare(pipeline, given, env="", store="", name="")
     floor = min_accuracy if min_accuracy is not None else load_environment(arguments["environment"]).policy.minimum_accuracy
     bounds = Bounds(floor or 0.0, max_drop, min_pictures, timedelta(seconds=read_duration(cool_down, "--cool-down")))
     server = Server(host, namespace, token, ca) if host else None
@@ -115,16 +119,6 @@ def watch(
         except PenstockError as error:  # a predictor that restarts, or a store that is away, may be back at the next look
             fail(error)
         time.sleep(pause)
-
-
-def _arguments(pipeline: str, given: list[str], host: str) -> dict[str, Any]:
-    """The run's arguments, checked as `penstock submit` and `penstock run` check them; what to train on must be said."""
-    from pipelines.cli.project import project_settings
-    from pipelines.cli.run import prepare
-
-    if not any(setting.startswith("source=") for setting in [*project_settings(pipeline), *given]):
-        raise UsageError("say what to train on: --set source=s3://data/pets, or `parameters: {training: {source: …}}` in penstock.yaml")
-    return run_arguments(pipeline, given) if host else prepare(pipeline, given, env="", store="", name="")
 
 
 def _observed(registry: "Registry", version: str, predictors: list[str], scores: list[str]) -> list["ObservedDrift"]:

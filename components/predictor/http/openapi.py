@@ -44,7 +44,9 @@ def _inference(loaded: LoadedModel) -> Json:
     v1_examples, v2_examples = _v1_examples(loaded), _v2_examples(loaded)
     infer = _operation("inference", "Classify pictures (V2)", "InferResponse", "InferRequest", v2_examples, (400, 404, 413, 415, 503))
     infer["requestBody"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
-    infer["parameters"] = [_request_id(), _header_length()]
+    about = "Bytes of the JSON part, where binary tensors follow it"
+    length = {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 1}, "description": about}
+    infer["parameters"] = [_request_id(), length]
     infer["responses"]["200"]["content"]["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
     predict = _operation("inference", "Classify pictures (V1)", "PredictResponse", "PredictRequest", v1_examples, (400, 413, 415, 503))
     predict["parameters"] = [_request_id()]
@@ -113,11 +115,6 @@ def _responses() -> Json:
 def _request_id() -> Json:
     text = "Returned in the response and written to the log, if it is printable and at most 128 characters long"
     return {"name": "x-request-id", "in": "header", "schema": {"type": "string"}, "description": text}
-
-
-def _header_length() -> Json:
-    text = "Bytes of the JSON part, where binary tensors follow it"
-    return {"name": "Inference-Header-Content-Length", "in": "header", "schema": {"type": "integer", "minimum": 1}, "description": text}
 
 
 def _version(loaded: LoadedModel) -> Json:

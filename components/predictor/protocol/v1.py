@@ -34,7 +34,8 @@ def parse(body: bytes, spec: ImageSpec, limits: RequestLimits) -> PredictRequest
     document = load_json(body, spec, limits)
     instances = document.get("instances")
     if type(instances) is not list:
-        raise RequestError('the body must have "instances", a list of pictures' + _hint(document))
+        hint = '; "inputs" belongs to the V2 protocol, /v2/models/NAME/infer' if "inputs" in document else ""
+        raise RequestError('the body must have "instances", a list of pictures' + hint)
     check_count(len(instances), spec, limits)
     probabilities, threshold = parse_options(document, "the body")
     inner_probabilities, inner_threshold = parse_options(document.get("parameters"), "parameters")
@@ -68,10 +69,6 @@ def render(predictions: Predictions, with_probabilities: bool) -> bytes:
         for row, values in zip(rows, predictions.probabilities.tolist(), strict=True):
             row["probabilities"] = dict(zip(model.classes, values, strict=True))
     return orjson.dumps({"predictions": rows, "model_name": model.name, "model_version": model.version})
-
-
-def _hint(document: dict[str, Any]) -> str:
-    return '; "inputs" belongs to the V2 protocol, /v2/models/NAME/infer' if "inputs" in document else ""
 
 
 def _unwrap(instance: Any) -> Any:
