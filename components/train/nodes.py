@@ -7,15 +7,18 @@ The training step takes both away when it has copied them.
 """
 
 import hashlib
+import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from components.bundle.dataset import DatasetInfo, is_kept_in, kept_address, kept_folder
-from components.classifier.errors import UsageError
+from components.classifier.errors import UsageError, one_line
 from components.settings.resources import Resources, check_batches
 from components.settings.training import TrainingSettings
 from components.storage import Store
@@ -25,8 +28,25 @@ WORK = "PENSTOCK_NODE_WORK"
 """The environment variable in which a node finds its work."""
 IMAGE_VARIABLE = "PENSTOCK_IMAGE"
 """The environment variable that holds the image of the training step; empty: the image that the TrainingRuntime names."""
+INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 RESULT = "result.json"
 _GONE_TOO = "ended with exit code"
+_STUCK = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "RunContainerError",
+)
+"""Why a container waits that does not pass by itself."""
+ENDED = ("Complete", "Failed")
+"""The states that a TrainJob does not leave."""
+_STARTING = ("ContainerCreating", "PodInitializing")
+_POD_NAME = re.compile(r' "[^" ]+-[a-z0-9]{5}"')  # a new one at each try to make the pod
+
+Object = dict[str, Any]
 
 
 class NodeWork(BaseModel):
@@ -87,18 +107,83 @@ def job_request(work: NodeWork, asked: Resources, image: str) -> JobRequest:
     )
 
 
-def status_line(status: str, nodes: Mapping[str, str]) -> str:
-    """Return the line about a TrainJob's status and its nodes' pods, by their names: `Running; node-0 Running, node-1 Pending`."""
+@dataclass(frozen=True)
+class Waiting:
+    """Why a TrainJob's pods do not run, in one line; empty where they do, or the cluster does not tell."""
+
+    reason: str = ""
+    stuck: bool = False
+    """Whether that does not pass by itself."""
+
+
+def waiting_for(name: str, nodes: int, since: datetime, pods: Iterable[Object], events: Iterable[Object]) -> Waiting:
+    """Return why not all pods of a TrainJob run, by its pods and the events of its namespace as the API server gives them.
+
+    `since`: when the job was made; events before it are about one of the same name, of a step before this one.
+    """
+    found = list(pods)
+    for pod in found:
+        node, status = _node_of(pod), pod.get("status", {})
+        for container in status.get("containerStatuses") or []:
+            waits = (container.get("state") or {}).get("waiting") or {}
+            if (reason := waits.get("reason")) and reason not in _STARTING:
+                return Waiting(one_line(f"{node}: {reason} {waits.get('message', '')}", 300), reason in _STUCK)
+        for condition in status.get("conditions") or []:
+            if condition["type"] == "PodScheduled" and condition["status"] == "False":
+                return Waiting(one_line(f"{node}: {condition.get('message', '')}"))
+    if len(found) < nodes:
+        makers = {name, f"{name}-node-0"}  # the TrainJob and its JobSet, and the Job that makes the pods
+        told = {
+            str(it.get("lastTimestamp") or it.get("eventTime") or ""): str(it.get("message", ""))
+            for it in events
+            if it.get("type") == "Warning" and it["involvedObject"].get("name") in makers
+        }
+        newest = max(told, default="")
+        if newest >= since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S"):
+            return Waiting(one_line(_POD_NAME.sub("", told[newest]), 300))
+    return Waiting()
+
+
+def status_line(status: str, nodes: Mapping[str, str], reason: str = "") -> str:
+    """Return the line about a TrainJob's status and its nodes' pods, by their names: `Running; node-0 Running, node-1 Pending`.
+
+    `reason`: why not all of them run, where that is known.
+    """
     pods = ", ".join(f"{name} {phase}" for name, phase in sorted(nodes.items()))
-    return f"{status}; {pods or 'no pods yet: they wait for the controller of Kubeflow Trainer, or a queue'}"
+    if not pods and status in ENDED:
+        return f"{status}; no pods are left"
+    if not pods:
+        return f"{status}; no pods yet: {reason or 'they wait for the controller of Kubeflow Trainer, or a queue'}"
+    return f"{status}; {pods}{f' ({reason})' if reason else ''}"
 
 
-def cause(name: str, logs: Mapping[str, Iterable[str]]) -> str:
-    """Return in one line why a TrainJob failed, by the logs of the nodes that failed.
+def without_memory(pods: Iterable[Object]) -> list[str]:
+    """Return the nodes that were ended because their memory was full, by their pods as the API server gives them."""
+    return sorted(
+        _node_of(pod)
+        for pod in pods
+        for container in pod.get("status", {}).get("containerStatuses") or []
+        if ((container.get("state") or {}).get("terminated") or {}).get("reason") == "OOMKilled"
+    )
+
+
+def _node_of(pod: Object) -> str:
+    return f"node-{pod['metadata']['labels'].get(INDEX_LABEL, '?')}"
+
+
+def cause(name: str, logs: Mapping[str, Iterable[str]], full: Sequence[str] = ()) -> str:
+    """Return in one line why a TrainJob failed, by the logs of the nodes that failed, and those whose memory was full.
 
     A node's own error comes before that of a node which only lost the others; the last line stands for one that left no error.
     """
     last = {node: lines[-1] for node, given in sorted(logs.items()) if (lines := [it for it in given if it.strip()])}
+    if full and not any(line.startswith("error: ") and _GONE_TOO not in line for line in last.values()):
+        return f"{full[0]} of TrainJob {name} was ended for its memory (OOMKilled); raise memory_limit in resources, or lower batch_size"
+    if not logs:
+        return (
+            f"TrainJob {name} failed, and no node's pod is left to say why: it was deleted, or its machine was drained or lost; run again, "
+            "it goes on from the last checkpoint"
+        )
     if not last:
         return f"TrainJob {name} failed, and its nodes left no log; `kubectl describe pods` or the events of the namespace say more"
     errors = {node: line for node, line in last.items() if line.startswith("error: ")}

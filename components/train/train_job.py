@@ -24,16 +24,24 @@ from kubeflow.trainer.options import (
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from components.classifier.errors import TrainingError, first_line
-from components.train.nodes import JobRequest, cause, status_line
+from components.classifier.errors import TrainingError, UsageError, first_line
+from components.doctor.gather import Reader
+from components.train.nodes import ENDED, JobRequest, Object, Waiting, cause, status_line, waiting_for, without_memory
 
 RUNTIME = "penstock-nodes"
+JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"
 SECONDS = 5.0
 """Between two looks at the job."""
 MAX_SILENCE = 300.0
 """Seconds for which the API server may fail before the step gives up."""
+STUCK_SECONDS = 120.0
+"""Seconds for which pods may wait for what does not pass by itself, as an image that is not there, before the step gives up."""
 _FAILURES = (RuntimeError, TimeoutError)  # what the SDK raises, the answer of the API server being its cause
-_ADVICE = "install Kubeflow Trainer 2.3 or later, and apply manifests/components/trainer in the namespace of the runs"
+_ADVICE = {
+    403: "apply manifests/components/trainer in the namespace of the runs, and bind the Role penstock-nodes to the account of the steps",
+    404: "install Kubeflow Trainer 2.3 or later, and apply manifests/components/trainer in the namespace of the runs",
+}
+"""By the status of the API server's answer; whatever else it is may pass."""
 
 
 def run_job(request: JobRequest, show: Callable[[str], None] = print, seconds: float = SECONDS) -> None:
@@ -67,7 +75,7 @@ def _submit(client: TrainerClient, request: JobRequest) -> None:
         client.train(runtime=runtime, trainer=trainer, options=[Name(request.name), TrainerCommand(request.command), *selected])
     except _FAILURES as error:
         if _status(error) != 409:  # there is one: of this step, before its pod was lost
-            raise TrainingError(f"TrainJob {request.name} cannot be submitted ({_reason(error)}); {_ADVICE}") from error
+            raise TrainingError(f"TrainJob {request.name} cannot be submitted ({_reason(error)}); {_advice(error)}") from error
 
 
 def _follow(client: TrainerClient, request: JobRequest, show: Callable[[str], None], seconds: float) -> None:
@@ -77,15 +85,27 @@ def _follow(client: TrainerClient, request: JobRequest, show: Callable[[str], No
         wait=wait_fixed(seconds),
         reraise=True,
     )
-    said, lines = "", 0
+    said, lines, fine = "", 0, time.monotonic()
+    pods = f"pods?labelSelector={JOB_LABEL}={request.name}"
     while True:
         try:
             job = patient(client.get_job, request.name)
         except _FAILURES as error:
-            raise TrainingError(f"TrainJob {request.name} cannot be followed ({_reason(error)}); {_ADVICE}") from error
-        if (line := status_line(job.status, {step.name: step.status or "Unknown" for step in job.steps})) != said:
+            raise TrainingError(f"TrainJob {request.name} cannot be followed ({_reason(error)}); {_advice(error)}") from error
+        states = {step.name: step.status or "Unknown" for step in job.steps}
+        starting = job.status not in ENDED and (len(states) < request.nodes or "Pending" in states.values())
+        waiting = Waiting()
+        if starting:
+            events = _read(client, "events?fieldSelector=type=Warning")
+            waiting = waiting_for(request.name, request.nodes, job.creation_timestamp, _read(client, pods), events)
+        if (line := status_line(job.status, states, waiting.reason)) != said:
             show(f"TrainJob {request.name}: {line}")
             said = line
+        fine = fine if waiting.stuck else time.monotonic()
+        if time.monotonic() - fine > STUCK_SECONDS:
+            raise TrainingError(
+                f"TrainJob {request.name} does not start: {waiting.reason}; correct that (the image is {request.image}), and run again"
+            )
         log = _log(client, request.name, "node-0")
         for line in log[lines:]:
             show(line)
@@ -94,8 +114,18 @@ def _follow(client: TrainerClient, request: JobRequest, show: Callable[[str], No
             return
         if job.status == "Failed":
             failed = [step.name for step in job.steps if step.status == "Failed"]
-            raise TrainingError(cause(request.name, {name: _log(client, request.name, name) for name in failed}))
+            logs = {name: _log(client, request.name, name) for name in failed}
+            raise TrainingError(cause(request.name, logs, without_memory(_read(client, pods))))
         time.sleep(seconds)
+
+
+def _read(client: TrainerClient, kind: str) -> list[Object]:
+    """Objects of the namespace; none where the account may not list them, or the API server does not answer now."""
+    try:
+        answer = Reader().get(f"/api/v1/namespaces/{client.backend.namespace}/{kind}")
+    except UsageError:
+        return []
+    return answer.get("items") or [] if isinstance(answer, dict) else []
 
 
 def _log(client: TrainerClient, job: str, node: str) -> list[str]:
@@ -107,6 +137,10 @@ def _log(client: TrainerClient, job: str, node: str) -> list[str]:
 
 def _status(error: BaseException) -> Any:
     return getattr(error.__cause__, "status", None)
+
+
+def _advice(error: BaseException) -> str:
+    return _ADVICE.get(_status(error), "run again")
 
 
 def _reason(error: BaseException) -> str:

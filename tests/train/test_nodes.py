@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,21 @@ from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
 from components.storage import open_store
 from components.train.distributed import Nodes
-from components.train.nodes import WORK, NodeWork, cause, has_result, job_request, put_result, status_line, take_result, work_of
+from components.train.nodes import (
+    INDEX_LABEL,
+    WORK,
+    NodeWork,
+    Waiting,
+    cause,
+    has_result,
+    job_request,
+    put_result,
+    status_line,
+    take_result,
+    waiting_for,
+    without_memory,
+    work_of,
+)
 from components.train.training import TrainingResult, train
 from tests.train.together import without_export
 
@@ -72,6 +87,20 @@ def test_a_step_that_starts_again_in_its_run_finds_its_job_and_other_runs_do_not
 def test_statuses_name_the_pods_or_what_they_wait_for() -> None:
     assert status_line("Running", {"node-1": "Pending", "node-0": "Running"}) == "Running; node-0 Running, node-1 Pending"
     assert "controller of Kubeflow Trainer" in status_line("Created", {})
+    assert status_line("Failed", {}) == "Failed; no pods are left"
+
+
+def test_why_nodes_do_not_run_is_told_by_their_pods_or_by_who_makes_them() -> None:
+    full = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
+    pods = [{"metadata": {"labels": {INDEX_LABEL: "1"}}, "status": {"conditions": [full]}}]
+    made = datetime(2026, 1, 2, 3, 4, 5, 600_000, UTC)
+    assert waiting_for("j", 2, made, pods, []) == Waiting("node-1: 0/3 nodes are available: 3 Insufficient nvidia.com/gpu.")
+    starting = {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    assert waiting_for("j", 1, made, [{"metadata": {"labels": {}}, "status": {"containerStatuses": [starting]}}], []) == Waiting()
+    refused = {"type": "Warning", "involvedObject": {"name": "j"}, "message": "TrainJob resources reconciliation failed: no"}
+    assert waiting_for("j", 2, made, [], [{**refused, "eventTime": "2026-01-02T03:04:05.700000Z"}]).reason.endswith("failed: no")
+    assert waiting_for("j", 2, made, [], [{**refused, "lastTimestamp": "2026-01-02T03:04:04Z"}]) == Waiting(), "of the job before"
+    assert "no room" in status_line("Created", {"node-0": "Pending"}, "no room")
 
 
 def test_the_node_that_failed_is_told_and_not_those_that_lost_it() -> None:
@@ -82,6 +111,18 @@ def test_the_node_that_failed_is_told_and_not_those_that_lost_it() -> None:
     assert cause("j", {"node-0": lost}).startswith("node-0 of TrainJob j failed: process 0 of 2")
     assert cause("j", {"node-0": ["Killed"]}) == "node-0 of TrainJob j failed: Killed"
     assert "kubectl describe pods" in cause("j", {"node-0": []})
+    assert "goes on from the last checkpoint" in cause("j", {}), "Kubernetes deletes the pods of a Job of which one was deleted"
+
+
+def test_a_node_whose_memory_was_full_is_told_with_the_setting_to_change() -> None:
+    killed = {"state": {"terminated": {"reason": "OOMKilled", "exitCode": 137}}}
+    pods = [{"metadata": {"labels": {INDEX_LABEL: "1"}}, "status": {"containerStatuses": [killed]}}]
+    assert without_memory(pods) == ["node-1"]
+    lost = "error: process 0 of 2 ended with exit code 1; what it printed is above"
+    assert cause("j", {"node-0": [lost], "node-1": []}, ["node-1"]).startswith(
+        "node-1 of TrainJob j was ended for its memory (OOMKilled); raise"
+    )
+    assert "NaN" in cause("j", {"node-0": ["error: the loss is NaN"]}, ["node-1"])
 
 
 def test_a_result_is_there_when_it_is_whole_and_gone_when_it_was_taken(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 from components.classifier.errors import TrainingError
 from components.settings.resources import Resources
 from components.settings.training import TrainingSettings
+from components.train import train_job
 from components.train.nodes import JobRequest, NodeWork, job_request
 from components.train.train_job import RUNTIME, run_job
 from tests.api_server import api_server
@@ -37,6 +38,9 @@ class Trainer:
     logs: dict[str, str] = field(default_factory=dict)
     job: dict[str, Any] | None = None
     posted: list[dict[str, Any]] = field(default_factory=list)
+    container: dict[str, Any] = field(default_factory=dict)
+    """The state of the pods' containers, where it is not running."""
+    events: list[dict[str, Any]] = field(default_factory=list)
     runtime: bool = True
     looked: threading.Event = field(default_factory=threading.Event)
 
@@ -61,6 +65,8 @@ class Trainer:
             return 200, {**self.job, "metadata": meta, "status": {"conditions": met} if state in {"Complete", "Failed"} else {}}
         if path.endswith("/pods"):
             return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [self.pod(name) for name in self.logs]}
+        if path.endswith("/events"):
+            return 200, {"items": self.events}
         if (found := re.search(r"/pods/([^/]+)/log", path)) is not None:
             return 200, self.logs[found[1]]
         return 404, {"kind": "Status", "reason": "NotFound"}
@@ -69,7 +75,11 @@ class Trainer:
         labels = {"jobset.sigs.k8s.io/replicatedjob-name": "node", "batch.kubernetes.io/job-completion-index": name[-1]}
         phase = "Failed" if self.states[0] == "Failed" else "Running"
         spec = {"containers": [{"name": "node", "image": "i", "resources": {}}]}
-        return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": {"phase": phase}}
+        status: dict[str, Any] = {"phase": "Pending" if "waiting" in self.container else phase}
+        if self.container:
+            told = {"name": "node", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+            status["containerStatuses"] = [{**told, "state": self.container}]
+        return {"metadata": {"name": name, "labels": labels}, "spec": spec, "status": status}
 
 
 @pytest.fixture
@@ -112,6 +122,35 @@ def test_a_job_that_is_there_from_before_the_step_was_lost_is_followed(trainer: 
     trainer.job["spec"] = {"runtimeRef": {"name": RUNTIME}}
     said()
     assert trainer.posted == []
+    assert trainer.job is None
+
+
+def test_a_node_that_was_ended_for_its_memory_is_told_so(trainer: Trainer) -> None:
+    trainer.states, trainer.logs = ["Failed"], {"abc-node-0-0": ""}
+    trainer.container = {"terminated": {"reason": "OOMKilled", "exitCode": 137}}
+    with pytest.raises(TrainingError, match=r"node-0 of TrainJob penstock-abc was ended for its memory \(OOMKilled\)"):
+        said()
+
+
+def test_pods_that_a_quota_refuses_are_told_with_the_reason_once(trainer: Trainer) -> None:
+    trainer.states = ["Running", "Running", "Running", "Complete"]
+    about = {"kind": "Job", "name": f"{REQUEST.name}-node-0"}
+    for number in (1, 2):
+        refused = f'Error creating: pods "{REQUEST.name}-node-0-0-ab2c{number}" is forbidden: exceeded quota: small, requested: cpu=2'
+        trainer.events.append({"type": "Warning", "involvedObject": about, "message": refused, "lastTimestamp": f"2026-01-0{number}"})
+    trainer.events.append({"type": "Warning", "involvedObject": {"kind": "Job", "name": "another"}, "message": "no"})
+    waited = [line for line in said() if "no pods yet" in line]
+    assert [line.partition("; ")[2] for line in waited if "Created" in line] == [
+        "no pods yet: Error creating: pods is forbidden: exceeded quota: small, requested: cpu=2"
+    ]
+
+
+def test_an_image_that_is_not_there_ends_the_step_with_its_name(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train_job, "STUCK_SECONDS", 0.05)
+    trainer.states, trainer.logs = ["Running"], {"abc-node-0-0": "", "abc-node-0-1": ""}
+    trainer.container = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling image"}}
+    with pytest.raises(TrainingError, match=r"does not start: node-0: ImagePullBackOff Back-off pulling image; .*penstock-pipeline:1"):
+        said()
     assert trainer.job is None
 
 
