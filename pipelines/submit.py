@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,7 @@ def submit(
         started = client.create_run_from_pipeline_package(
             package,
             arguments=arguments,
+            run_name=f"{'-'.join(filter(None, (pipeline, arguments.get('name'))))} {datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
             experiment_name=experiment,
             namespace=server.namespace or None,
             service_account=service_account or None,

@@ -1,5 +1,6 @@
 """Submitting, against a small server that answers as the Kubeflow Pipelines API does."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,10 @@ def test_a_pod_shows_the_token_that_is_projected_for_it(kubeflow: Kubeflow, monk
 
 
 def test_a_run_is_created_with_its_arguments_and_token(kubeflow: Kubeflow) -> None:
-    sent = submit("training", {"epochs": 3, "gpus": "1"}, Server(kubeflow.url, token="secret"), experiment="penstock")
+    sent = submit("training", {"epochs": 3, "name": "pets"}, Server(kubeflow.url, token="secret"), experiment="penstock")
     (run,) = kubeflow.runs
-    assert run["runtime_config"]["parameters"] == {"epochs": 3, "gpus": "1"}
+    assert run["runtime_config"]["parameters"] == {"epochs": 3, "name": "pets"}
+    assert re.fullmatch(r"training-pets \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", run["display_name"])
     assert run["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "penstock-training"
     assert "Bearer secret" in kubeflow.tokens
     assert sent.url.startswith(kubeflow.url)
