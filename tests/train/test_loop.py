@@ -1,10 +1,12 @@
 """The loop on real digits: it learns, repeats itself, goes on after a stop, and knows when to end."""
 
+import itertools
 import resource
 import signal
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -158,11 +160,18 @@ def test_auto_stops_after_six_epochs_where_nothing_is_wrong(tmp_path: Path, monk
     assert fitted.advice == ""
 
 
-def test_a_time_budget_is_kept_with_a_low_rate_at_its_end(tmp_path: Path) -> None:
+def test_a_time_budget_is_kept(tmp_path: Path) -> None:
     begun = time.perf_counter()
     fitted = trainer(options(epochs="auto", time_budget="2s"), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
     assert 1.9 < sum(epoch.seconds for epoch in fitted.history) < time.perf_counter() - begun < 30
     assert fitted.stop_reason == "the time budget of 2s is used up"
+
+
+def test_the_rate_falls_until_a_time_budget_is_used_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()  # a machine that takes the same time for each step
+    monkeypatch.setattr("components.train.loop.time", SimpleNamespace(perf_counter=lambda: 0.02 * next(looks)))
+    fitted = trainer(options(epochs="auto", time_budget="2s"), split(0, 300), split(300, 400)).fit(checkpoints(tmp_path), SHOW)
+    assert sum(epoch.seconds for epoch in fitted.history) == pytest.approx(2, abs=0.1)
     assert fitted.history[-1].learning_rate < 0.1 * options().learning_rate
 
 
