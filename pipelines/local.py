@@ -68,11 +68,11 @@ class RunResult:
     """Branches that were not taken."""
 
     def artifact(self, step: str, name: str) -> Path:
-        """Path of a step's output artifact; raises KeyError when the step did not run."""
+        """Path of an output artifact of a step that ran to its end."""
         return Path(self._artifact(step, name)["uri"])
 
     def metadata(self, step: str, name: str) -> dict[str, Any]:
-        """Metadata of a step's output artifact; raises KeyError when the step did not run."""
+        """Metadata of an output artifact of a step that ran to its end."""
         metadata: dict[str, Any] = self._artifact(step, name)["metadata"]
         return metadata
 

@@ -236,7 +236,7 @@ def test_settings_that_do_not_go_together_are_refused(options: dict[str, Any], s
 
 def test_preflight_refuses_weights_that_are_not_there(store: str) -> None:
     def said(name: str) -> str:
-        return checks._check_train({"store": store, "training": {"weights": name}}, False)
+        return checks._check_train(TrainingSettings.read({"weights": name}), store, False)
 
     assert said("ten") == "training: small_cnn from the weights ten, epochs auto"
     with pytest.raises(UsageError, match=r"no weights 'tenn' in .*did you mean ten"):
