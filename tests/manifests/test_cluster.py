@@ -7,6 +7,7 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,8 @@ def namespace(suffix: str) -> str:
 def moved(objects: list[Object], suffix: str) -> list[Object]:
     """The objects in namespaces of the test's own; without those, and without what needs the Prometheus operator."""
     kept = [copy.deepcopy(it) for it in objects if not it["apiVersion"].startswith("monitoring.coreos.com/") and it["kind"] != "Namespace"]
-    for it in kept:
-        it["metadata"]["namespace"] = f"{it['metadata'].get('namespace', 'default')}-{suffix}"
+    for place in chain.from_iterable([it["metadata"], *it.get("subjects", ())] for it in kept):
+        place["namespace"] = f"{place.get('namespace', 'default')}-{suffix}"
     return kept
 
 
@@ -120,7 +121,11 @@ def test_the_deployer_may_deploy_here_and_nothing_else(namespace: str) -> None:
     assert all(may(namespace, deployer, verb, services) for verb in ("get", "list", "watch", "create", "patch", "delete"))
     assert all(may(namespace, deployer, "list", what) for what in ("deployments.apps", "replicasets.apps", "pods", "events"))
     assert may(namespace, deployer, "get", "pods/log")
-    assert not any(may(namespace, deployer, "get", what) for what in ("secrets", "configmaps", "serviceaccounts"))
-    assert not any(may(namespace, deployer, "patch", what) for what in ("deployments.apps", "pods", "servingruntimes.serving.kserve.io"))
+    read = ("servingruntimes.serving.kserve.io", "serviceaccounts")  # by name, before a training whose rollout would fail
+    assert all(may(namespace, deployer, "get", what) for what in read)
+    assert not any(may(namespace, deployer, verb, what) for what in read for verb in ("list", "create", "patch", "delete"))
+    assert not any(may(namespace, deployer, "create", what) for what in ("serviceaccounts/token", "rolebindings.rbac.authorization.k8s.io"))
+    assert not any(may(namespace, deployer, "get", what) for what in ("secrets", "configmaps"))
+    assert not any(may(namespace, deployer, "patch", what) for what in ("deployments.apps", "pods"))
     assert not may("default", deployer, "create", services)
     assert not may(namespace, f"{namespace}:penstock-predictor", "get", services)
