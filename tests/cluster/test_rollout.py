@@ -170,11 +170,21 @@ def test_a_runtime_that_is_not_there_is_told_and_undone(place: Place) -> None:
 @pytest.mark.load
 def test_a_pod_that_may_not_be_made_is_quoted_at_once(place: Place) -> None:
     place.deploy("v1")
+    runtime = place.runtime("privileged", {"securityContext": {"privileged": True}})
     began = time.monotonic()
     with pytest.raises(RolloutError, match=r"no pod can be made: .*forbidden.* serves again"):
-        place.deploy("v2", service_account="nobody")
+        place.deploy("v2", runtime=runtime)
     assert time.monotonic() - began < 45
     assert place.served() == "v1"
+
+
+def test_an_account_that_is_not_there_is_told_before_anything_is_changed(place: Place) -> None:
+    place.deploy("v1")
+    before = place.service()
+    with pytest.raises(RolloutError, match=r"no ServiceAccount nobody in .*; nothing was changed"):
+        place.deploy("v2", service_account="nobody")
+    assert place.service() == before
+    assert len(place.ledger()) == 1
 
 
 def test_missing_rights_are_told_before_anything_is_changed(
