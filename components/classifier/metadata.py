@@ -76,7 +76,9 @@ def _orientation(block: bytes) -> int | None:
 
 def has_pages(image: Image.Image, data: bytes) -> bool:
     """Say whether a TIFF's second page is a picture by itself, not a smaller copy of the first or a mask."""
-    at = int(getattr(getattr(image, "tag_v2", None), "next", 0))
+    at = int(getattr(getattr(image, "tag_v2", None), "next", 0))  # 0: there is none, or this is no TIFF
+    if not 0 < at < len(data):
+        return False
     order: Literal["little", "big"] = "little" if data.startswith(b"II") else "big"
     wide = 43 in data[2:4]  # BigTIFF
     head, entry = (8, 20) if wide else (2, 12)
@@ -85,7 +87,7 @@ def has_pages(image: Image.Image, data: bytes) -> bool:
         if int.from_bytes(data[place : place + 2], order) == _SUBFILE:
             value = data[place + entry - (8 if wide else 4) : place + entry]
             return int.from_bytes(value, order) & _COPY_OR_MASK == 0
-    return 0 < at < len(data)
+    return True
 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, set[Unread]]:

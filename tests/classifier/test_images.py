@@ -303,6 +303,12 @@ def test_a_big_endian_bigtiff_is_called_what_it_is() -> None:
         decode(data.getvalue())
 
 
+def test_pixels_of_another_format_are_not_taken_for_a_second_page() -> None:
+    black = np.zeros((8, 4, 3), np.uint8)
+    black[:, 3, 2] = 254  # so the rows of this BMP, of twelve bytes, lie as the tags of a TIFF's second page would
+    assert decode_picture(encode(black, "BMP")).unread == ()
+
+
 @pytest.mark.parametrize("bigtiff", [False, True])
 @pytest.mark.parametrize(("subfile", "told"), [(0, ("pages",)), (1, ()), (4, ()), (None, ())])
 def test_further_pages_of_a_tiff_are_noticed_but_no_copies_and_masks(bigtiff: bool, subfile: int | None, told: tuple[str, ...]) -> None:
