@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from components.classifier.errors import UsageError, listed
 from components.doctor.cluster_checks import KSERVE_DOCS
 from components.doctor.registry import Result, Results, broken, check, ok, warning
-from components.doctor.seen import DEPLOY_RIGHTS, RUN_RIGHTS, STEPS_SECRET, NotSeen, Object, Seen, Unseen, apply
+from components.doctor.seen import DEPLOY_RIGHTS, PULL_FAILURES, RUN_RIGHTS, STEPS_SECRET, NotSeen, Object, Seen, Unseen, apply
 from components.lint.values import at
 from components.storage.s3_settings import tidy_endpoint
 
 _S3 = "serving.kserve.io/s3-"
 _ROLE_ARN = "eks.amazonaws.com/role-arn"
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-_PULLING = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
 
 
 def _install(namespace: str) -> str:
@@ -284,7 +283,7 @@ def images_pulled(seen: Seen) -> Results:
         for pod in seen.all(f"pods{suffix}"):
             name = str(at(pod, "metadata", "name"))
             states = [*(at(pod, "status", "initContainerStatuses") or []), *(at(pod, "status", "containerStatuses") or [])]
-            waiting = [it for it in states if at(it, "state", "waiting", "reason") in _PULLING]
+            waiting = [it for it in states if at(it, "state", "waiting", "reason") in PULL_FAILURES]
             if waiting:
                 found = True
                 failed = [it for it in events if at(it, "involvedObject", "name") == name and it.get("reason") == "Failed"]

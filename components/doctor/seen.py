@@ -12,6 +12,9 @@ Object = dict[str, Any]
 Right = tuple[str, str, str, str]
 """Namespace, verb, API group and resource (with its subresource, such as pods/log)."""
 
+PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+CREATE_FAILURES = ("CreateContainerConfigError", "CreateContainerError", "RunContainerError")
+"""Reasons for which the kubelet says that a container waits, which mostly do not pass by themselves."""
 DEPLOY_RIGHTS = (
     *(("serving.kserve.io", "inferenceservices", verb) for verb in ("get", "list", "watch", "create", "patch", "delete")),
     *(("apps", resource, verb) for resource in ("deployments", "replicasets") for verb in ("get", "list")),

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,7 +19,18 @@ from components.ingest.pixels import PROCESS_MODULES, DecodedPictures, Log, Work
 from components.ingest.tables import only_addresses
 from components.readers import HEAD, kind_of, parquet
 from components.readers.archives import ArchiveSet, ArchiveSource
-from components.readers.listing import Listing, SourceFile, counted, holds_pictures, is_archive, looks_like_picture, quoted, some, suffix
+from components.readers.listing import (
+    Found,
+    Listing,
+    SourceFile,
+    counted,
+    holds_pictures,
+    is_archive,
+    looks_like_picture,
+    quoted,
+    some,
+    suffix,
+)
 from components.readers.places import InputSource, open_source, refuse_stand_ins
 from components.readers.processes import prepare, processes_for
 from components.readers.table import may_be_table
@@ -59,7 +71,7 @@ def load(address: str, settings: IngestSettings, workspace: Path, log: Log) -> C
 def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[InputSource, Listing, SourceFile | None]:
     """The source, its files, and the table of labels where the address is one."""
     source = stack.enter_context(open_source(address))
-    listing = _list(source)
+    listing = Listing.of(source.address, _met(source))
     if not source.single:
         return (*_join_archives(source, listing, names, workspace), None)
     (file,) = listing.files
@@ -75,7 +87,7 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
         return source, listing, file
     if may_be_table(file.name):
         folder = stack.enter_context(open_source(address.rpartition("/")[0] or ("/" if address.startswith("/") else ".")))
-        return folder, _list(folder), file
+        return folder, Listing.of(folder.address, _met(folder)), file
     if is_archive(file.name):
         raise DataError(f"{address} is an archive of a kind that is not read; unpack it and give the folder, or pack it as tar or zip")
     raise DataError(
@@ -84,14 +96,12 @@ def _open(address: str, names: str, workspace: Path, stack: ExitStack) -> tuple[
     )
 
 
-def _list(source: InputSource) -> Listing:
-    """List a source as `listing` does; what other processes will need is imported meanwhile, once it is seen that they will be worth it."""
-    listing = Listing(source.address)
+def _met(source: InputSource) -> Iterator[Found]:
+    """Yield all that a source has; what other processes will need is imported meanwhile, once it is seen that they will be worth it."""
     for count, found in enumerate(source.found(), 1):
-        listing.add(found)
+        yield found
         if count % LOOKED_UP_AT == 0:
             prepare(processes_for(count), PROCESS_MODULES)
-    return listing.finish()
 
 
 def _join_archives(source: InputSource, listing: Listing, names: str, workspace: Path) -> tuple[InputSource, Listing]:

@@ -171,6 +171,14 @@ class Listing:
     """What should have been data and cannot be read."""
     notes: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, address: str, met: Iterable[Found]) -> "Listing":
+        """List all that was met, in any order; raises DataError as `add` and `finish` do."""
+        listing = cls(address)
+        for found in met:
+            listing.add(found)
+        return listing.finish()
+
     def hide(self, name: str) -> None:
         """Note a hidden or system file or folder."""
         self.passed_over.append(PassedOver(name, HIDDEN))

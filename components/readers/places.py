@@ -41,10 +41,7 @@ class InputSource:
 
     def listing(self) -> Listing:
         """List every file in order; raises DataError when the source cannot be listed or holds one name twice."""
-        listing = Listing(self.address)
-        for found in self.found():
-            listing.add(found)
-        return listing.finish()
+        return Listing.of(self.address, self.found())
 
     def read(self, key: str) -> bytes:
         """Return a file's bytes; raises OSError or StoreError, and DataError for the members of an archive, which `loader` reads."""

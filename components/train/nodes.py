@@ -13,12 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from components.bundle.dataset import DatasetInfo, is_kept_in, kept_address, kept_folder
 from components.classifier.errors import UsageError, one_line
+from components.doctor.seen import CREATE_FAILURES, PULL_FAILURES, Object
 from components.settings.resources import Resources, check_batches
 from components.settings.training import TrainingSettings
 from components.storage import Store
@@ -31,22 +31,10 @@ IMAGE_VARIABLE = "PENSTOCK_IMAGE"
 INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
 RESULT = "result.json"
 _GONE_TOO = "ended with exit code"
-_STUCK = (
-    "ErrImagePull",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-)
-"""Why a container waits that does not pass by itself."""
 ENDED = ("Complete", "Failed")
 """The states that a TrainJob does not leave."""
 _STARTING = ("ContainerCreating", "PodInitializing")
 _POD_NAME = re.compile(r' "[^" ]+-[a-z0-9]{5}"')  # a new one at each try to make the pod
-
-Object = dict[str, Any]
 
 
 class NodeWork(BaseModel):
@@ -127,7 +115,7 @@ def waiting_for(name: str, nodes: int, since: datetime, pods: Iterable[Object], 
         for container in status.get("containerStatuses") or []:
             waits = (container.get("state") or {}).get("waiting") or {}
             if (reason := waits.get("reason")) and reason not in _STARTING:
-                return Waiting(one_line(f"{node}: {reason} {waits.get('message', '')}", 300), reason in _STUCK)
+                return Waiting(one_line(f"{node}: {reason} {waits.get('message', '')}", 300), reason in {*PULL_FAILURES, *CREATE_FAILURES})
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition["status"] == "False":
                 return Waiting(one_line(f"{node}: {condition.get('message', '')}"))

@@ -26,7 +26,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from components.classifier.errors import TrainingError, UsageError, first_line
 from components.doctor.gather import Reader
-from components.train.nodes import ENDED, JobRequest, Object, Waiting, cause, status_line, waiting_for, without_memory
+from components.doctor.seen import Object
+from components.train.nodes import ENDED, JobRequest, Waiting, cause, status_line, waiting_for, without_memory
 
 RUNTIME = "penstock-nodes"
 JOB_LABEL = "jobset.sigs.k8s.io/jobset-name"

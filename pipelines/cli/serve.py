@@ -2,15 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pipelines.cli.output import DEFAULT_STORE, NameOption, StoreOption, console, url_of
 from pipelines.cli.project import open_registry
-
-if TYPE_CHECKING:
-    pass
 
 CACHE = Path(".penstock/cache")
 

@@ -5,19 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.deploy.kserve.state import ContainerState, DeploymentState, Observation, PodState
+from components.doctor.seen import CREATE_FAILURES, PULL_FAILURES
 
 RolloutState = Literal["waiting", "served", "failed", "replaced"]
 
-_FATAL = {
-    "CrashLoopBackOff",
-    "ImagePullBackOff",
-    "InvalidImageName",
-    "ErrImageNeverPull",
-    "CreateContainerConfigError",
-    "CreateContainerError",
-    "RunContainerError",
-    "PostStartHookError",
-}
+_FATAL = {"CrashLoopBackOff", *PULL_FAILURES, *CREATE_FAILURES, "PostStartHookError"} - {"ErrImagePull"}
 """Waiting reasons that do not pass by themselves. ErrImagePull is one when it comes again."""
 _PASSING = ("failed to sync", "timed out waiting for the condition")
 """In a fatal reason's message: the kubelet was too slow, and tries again."""
